@@ -1,0 +1,135 @@
+"""Weights on disk: files of a training run, and the trained weights that ship with the course. Never a pickle.
+
+A file is safetensors: named tensors and, in its header, one JSON text. It is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fsl_course.data.assets import asset, verified
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.nets import conv4
+
+# How each method is made from the settings in its checkpoint: a new method is one more line.
+MAKERS: dict[str, Callable[[dict[str, Any]], FewShotLearner]] = {
+    "prototypical": lambda s: PrototypicalNetwork(conv4(s["width"], s["norm"], s["in_channels"])),
+}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message says which file, why, and what to do."""
+
+
+def make(method: str, **settings: Any) -> FewShotLearner:
+    """A fresh learner. method: the name of its file; settings: width (64), norm ("batch"), in_channels (1)."""
+    if method not in MAKERS:
+        raise ValueError(f"there is no trainable method {method!r}: choose one of {', '.join(sorted(MAKERS))}.")
+    return MAKERS[method]({"width": 64, "norm": "batch", "in_channels": 1} | settings)
+
+
+def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Writes tensors and a JSON-able dictionary to one file, atomically: the old file or the whole new one is there."""
+    path = Path(path)
+    blob = save(
+        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {"about": json.dumps(about, sort_keys=True)}
+    )
+    scratch: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
+        kept = "The file that was there before is untouched." if path.exists() else "Nothing was written."
+        raise CheckpointError(
+            f"could not write {path} ({len(blob) / 1e6:.1f} MB): {error.strerror or error}. {kept} "
+            "Free some disk space or name a folder that you may write to."
+        ) from error
+
+
+def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the dictionary that `save_file` wrote. Loading never executes code."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint of this course ({error}). Delete it to start again, or restore a copy."
+        ) from error
+
+
+def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Copies named weights into a learner; CheckpointError when names or shapes differ."""
+    try:
+        learner.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit this learner: {error}") from error
+
+
+def save_learner(path: str | Path, learner: FewShotLearner, about: dict[str, Any]) -> None:
+    """A learner's weights with what is needed to make it again: about["method"] and about["settings"]."""
+    save_file(path, dict(learner.state_dict()), about)
+
+
+def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
+    """A learner in evaluation mode and what its file says about it, from a file of `save_learner`."""
+    tensors, about = load_file(path)
+    if "method" not in about or "settings" not in about:
+        raise CheckpointError(f"{path} does not say which method it holds; it is no file of save_learner.")
+    learner = make(about["method"], **about["settings"])
+    load_weights(learner, tensors, path)
+    return learner.eval(), about
+
+
+def card(method: str, data: str, way: int | None = None, shot: int | None = None) -> dict[str, Any]:
+    """The card of shipped weights: command, seed, settings, result."""
+    return json.loads(
+        asset(_shipped(method, data, way, shot).replace(".safetensors", ".json")).read_text(encoding="utf-8")
+    )
+
+
+def _shipped(method: str, data: str, way: int | None, shot: int | None) -> str:
+    head = f"-{way}w{shot}s" if way is not None and shot is not None else ""
+    return f"checkpoints/{method}-{data}{head}.safetensors"
+
+
+def pretrained(method: str, data: str, way: int | None = None, shot: int | None = None) -> FewShotLearner:
+    """Shipped weights in evaluation mode, e.g. pretrained("prototypical", "glyphs"); works offline.
+
+    method: its file's name; data: what it was trained on; way, shot: for methods with a fixed head.
+    Raises ValueError with what is shipped where there is no such file, or where the file is damaged.
+    """
+    name = _shipped(method, data, way, shot)
+    try:
+        asset(name)
+    except FileNotFoundError:
+        folder = asset("checksums.json").parent / "checkpoints"
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
+        raise ValueError(f"no weights are shipped as {Path(name).stem!r}; shipped are: {names}.") from None
+    return load_learner(verified(name))[0]
+
+
+def layouts_like(tensor: Tensor, target: Tensor) -> Tensor:
+    """tensor with the memory layout of target (channels-last stays so): a resumed run then sums in the same order."""
+    return torch.empty_like(target, dtype=tensor.dtype).copy_(tensor)

@@ -1,0 +1,18 @@
+"""Image sets: embedded (glyphs, icons), the real Omniglot, and your own folders. All are one `ImageSet`."""
+
+from fsl_course.data.folder import load_folder
+from fsl_course.data.glyphs import load_glyphs
+from fsl_course.data.icons import load_icons
+from fsl_course.data.imageset import SPLITS, ImageSet, rotations_as_classes, split_classes
+from fsl_course.data.omniglot import load_omniglot
+
+__all__ = [
+    "SPLITS",
+    "ImageSet",
+    "load_folder",
+    "load_glyphs",
+    "load_icons",
+    "load_omniglot",
+    "rotations_as_classes",
+    "split_classes",
+]

@@ -1,0 +1,39 @@
+"""Where the embedded data and weights lie, and whether they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+_IN_WHEEL = Path(__file__).resolve().parent.parent / "assets"  # an installed package carries data/ here
+_IN_CHECKOUT = Path(__file__).resolve().parent.parent.parent / "data"
+
+
+def asset(name: str) -> Path:
+    """The path of an embedded file, e.g. asset("glyphs.npz"). Raises FileNotFoundError with the cure when it is missing."""
+    for root in (_IN_WHEEL, _IN_CHECKOUT):
+        if (root / name).is_file():
+            return root / name
+    raise FileNotFoundError(
+        f"the embedded file {name} is missing from {_IN_CHECKOUT} (a checkout) and {_IN_WHEEL} (an installed package): "
+        "the installation is incomplete. Clone the repository again, or reinstall the package."
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(name: str) -> Path:
+    """The path of an embedded file whose SHA-256 agrees with data/checksums.json; ValueError where it does not."""
+    path = asset(name)
+    expected = json.loads(asset("checksums.json").read_text(encoding="utf-8"))[name]
+    if (found := sha256(path)) != expected:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 is {found[:12]}..., expected {expected[:12]}.... "
+            f"Restore it with `git checkout -- data/{name}`, or reinstall the package."
+        )
+    return path

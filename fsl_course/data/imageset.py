@@ -1,0 +1,130 @@
+"""What every image source gives: one uint8 tensor of classes by drawings, and names for the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """C classes with up to n drawings each, all in one tensor, so that an episode is an index gather.
+
+    images:      uint8 [C, n, c, H, W]; drawings show ink as 255 on 0
+    counts:      int64 [C]; how many of the n drawings of a class are real (own folders are uneven; the rest is never sampled)
+    class_names: C names
+    groups:      C names of groups (alphabet, theme, folder), one for each class
+    splits:      C names out of "train", "val", "test", or None where a source has no splits of its own
+    name:        what the source is called in messages and on the command line
+    """
+
+    images: Tensor
+    counts: Tensor
+    class_names: list[str]
+    groups: list[str]
+    splits: list[str] | None = None
+    name: str = "images"
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 5:
+            raise ValueError(
+                f"images must be uint8 [C, n, c, H, W]; got {self.images.dtype} {list(self.images.shape)}. "
+                "Multiply pictures in [0, 1] by 255 and convert with .to(torch.uint8)."
+            )
+        classes, drawings = self.images.shape[:2]
+        if self.counts.dtype != torch.int64 or self.counts.shape != (classes,):
+            raise ValueError(f"counts must be int64 [{classes}]; got {self.counts.dtype} {list(self.counts.shape)}.")
+        if classes and not (1 <= int(self.counts.min()) and int(self.counts.max()) <= drawings):
+            raise ValueError(
+                f"counts must lie in 1..{drawings} (the second axis of images); "
+                f"got {int(self.counts.min())}..{int(self.counts.max())}."
+            )
+        for field, values in (("class_names", self.class_names), ("groups", self.groups), ("splits", self.splits)):
+            if values is not None and len(values) != classes:
+                raise ValueError(f"{field} must have one entry for each of the {classes} classes; got {len(values)}.")
+        if unknown := set(self.splits or ()) - set(SPLITS):
+            raise ValueError(f"splits may only be {', '.join(SPLITS)}; got {', '.join(sorted(unknown))}.")
+
+    def __len__(self) -> int:
+        """The number of classes C."""
+        return self.images.shape[0]
+
+    def __repr__(self) -> str:
+        classes, drawings, channels, height, width = self.images.shape
+        return (
+            f"ImageSet({self.name}: {classes} classes in {len(set(self.groups))} groups, "
+            f"up to {drawings} drawings each, {channels}x{height}x{width})"
+        )
+
+    def select(self, classes: Sequence[int] | Tensor) -> ImageSet:
+        """The classes at these positions, in this order. classes: int64 [M] or a list of M positions -> M classes."""
+        index = torch.as_tensor(classes, dtype=torch.int64).flatten()
+        if len(index) and not (0 <= int(index.min()) and int(index.max()) < len(self)):
+            raise IndexError(
+                f"class positions must lie in 0..{len(self) - 1}; got {int(index.min())}..{int(index.max())}."
+            )
+        rows = index.tolist()
+        return replace(
+            self,
+            images=self.images[index.to(self.images.device)],
+            counts=self.counts[index.to(self.counts.device)],
+            class_names=[self.class_names[i] for i in rows],
+            groups=[self.groups[i] for i in rows],
+            splits=None if self.splits is None else [self.splits[i] for i in rows],
+        )
+
+    def split(self, name: str) -> ImageSet:
+        """The classes of one split, "train", "val" or "test". Splits share no class (and, where the card says so, no group)."""
+        if name not in SPLITS:
+            raise ValueError(f"there is no split {name!r}: choose one of {', '.join(SPLITS)}.")
+        if self.splits is None:
+            raise ValueError(f"{self.name} has no splits of its own: make them with split_classes(source, seed=0).")
+        rows = [i for i, s in enumerate(self.splits) if s == name]
+        if not rows:
+            raise ValueError(f"{self.name} has no class in split {name!r}: it holds {', '.join(sorted(set(self.splits)))}.")
+        return replace(self.select(rows), name=f"{self.name}/{name}")
+
+    def to(self, device: str | torch.device) -> ImageSet:
+        """The same set with its pictures on another device; episodes are then gathered there."""
+        return replace(self, images=self.images.to(device))
+
+
+def rotations_as_classes(source: ImageSet) -> ImageSet:
+    """Every class turned by 0, 90, 180 and 270 degrees, each turn a class of its own: C -> 4C classes (Santoro et al. 2016).
+
+    The turn belongs to the class, never to the single picture, and stays within the split of its class.
+    Pictures must be square. Class k of the source turned by 90*r degrees counter-clockwise becomes class 4*k + r.
+    """
+    height, width = source.images.shape[-2:]
+    if height != width:
+        raise ValueError(f"only square pictures can be turned into classes; got {height}x{width}.")
+    turned = torch.stack([torch.rot90(source.images, r, (-2, -1)) for r in range(4)], dim=1)
+    return ImageSet(
+        images=turned.flatten(0, 1),
+        counts=source.counts.repeat_interleave(4),
+        class_names=[f"{name} @{90 * r}" for name in source.class_names for r in range(4)],
+        groups=[group for group in source.groups for _ in range(4)],
+        splits=None if source.splits is None else [s for s in source.splits for _ in range(4)],
+        name=f"{source.name}+rotations",
+    )
+
+
+def split_classes(source: ImageSet, *, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> ImageSet:
+    """The same set with splits drawn at random over its classes: fractions of train, val and test, the same for the same seed.
+
+    The classes are sorted by group and name first, so that the split does not depend on the order in which a disk lists them.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise ValueError(f"fractions of train, val and test must be non-negative and sum to 1; got {fractions}.")
+    order = sorted(range(len(source)), key=lambda i: (source.groups[i], source.class_names[i]))
+    shuffled = torch.randperm(len(order), generator=torch.Generator().manual_seed(seed)).tolist()
+    first, second = round(fractions[0] * len(order)), round((fractions[0] + fractions[1]) * len(order))
+    splits = [""] * len(order)
+    for rank, position in enumerate(shuffled):
+        splits[order[position]] = SPLITS[(rank >= first) + (rank >= second)]
+    return replace(source, splits=splits)

@@ -1,0 +1,191 @@
+"""Honest evaluation: many episodes, every query judged on its own, t-based intervals, paired comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.special import stdtrit
+from torch import Tensor, nn
+
+from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
+
+_EMBED_AT_ONCE = 512  # pictures; bounds the memory of a forward pass
+_TASKS_AT_ONCE = 64  # episodes gathered together
+
+
+def mean_and_ci95(values: Tensor) -> tuple[float, float]:
+    """Mean and half width of the 95 % confidence interval of the mean, by Student's t. values: [E] with E >= 2.
+
+    Half width = t(0.975, E-1) * s / sqrt(E), s the standard deviation with E-1 in the denominator. It speaks about the choice
+    of episodes only: not about the training seed, and not about other classes than those in the split.
+    """
+    values = values.to(torch.float64)
+    count = len(values)
+    if count < 2:
+        raise ValueError(f"a confidence interval needs at least 2 episodes; got {count}.")
+    half = float(stdtrit(count - 1, 0.975)) * float(values.std(correction=1)) / math.sqrt(count)
+    return float(values.mean()), half
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What `evaluate` found. mean, ci95: of per_episode [E] (accuracy as a fraction, or mean squared error).
+
+    episodes_key says which episodes they were: `compare` pairs only results with equal keys.
+    """
+
+    mean: float
+    ci95: float
+    per_episode: Tensor
+    metric: str
+    transductive: bool
+    episodes_key: str
+
+    def __str__(self) -> str:
+        number = (
+            f"{self.mean:.2%} ± {self.ci95:.2%}" if self.metric == "accuracy" else f"{self.mean:.4f} ± {self.ci95:.4f}"
+        )
+        how = "transductive" if self.transductive else "inductive"
+        return f"{self.metric} {number} ({len(self.per_episode)} episodes, 95 % interval, {how})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False)
+class PairedDifference:
+    """Mean of a - b over the same episodes, half width of its 95 % interval, and the differences [E]."""
+
+    mean: float
+    ci95: float
+    per_episode: Tensor
+    metric: str = "accuracy"
+
+    @property
+    def separated(self) -> bool:
+        """True when the interval leaves out zero."""
+        return abs(self.mean) > self.ci95
+
+    def __str__(self) -> str:
+        number = (
+            f"{self.mean:+.2%} ± {self.ci95:.2%}"
+            if self.metric == "accuracy"
+            else f"{self.mean:+.4f} ± {self.ci95:.4f}"
+        )
+        verdict = "the interval leaves out 0" if self.separated else "the interval contains 0: not separated"
+        return f"difference {number} ({len(self.per_episode)} paired episodes; {verdict})"
+
+    __repr__ = __str__
+
+
+@contextmanager
+def evaluation_mode(learner: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
+    """Evaluation mode for the time of the block; every module's own mode comes back afterwards.
+
+    batch_statistics=True makes batch norm use the statistics of the batch, without moving its running ones (transductive).
+    """
+    modes = [(module, module.training) for module in learner.modules()]
+    norms = [m for m in learner.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    learner.eval()
+    try:
+        if batch_statistics:
+            for norm in norms:
+                norm.training, norm.track_running_stats = True, False
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        if batch_statistics:
+            for norm in norms:
+                norm.track_running_stats = True
+
+
+@torch.no_grad()
+def embed_all(learner: ComparesEmbeddings, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Embeddings of uint8 pictures [B, c, H, W] -> [B, D], in evaluation mode, a few hundred at a time."""
+    with evaluation_mode(learner):
+        return torch.cat([learner.embed(part.to(dtype).div(255)) for part in images.split(_EMBED_AT_ONCE)])
+
+
+def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
+    """Logits [..., M, N] and labels [..., M] (or predictions and targets [..., M, d]) -> one number a task [...]."""
+    if metric == "accuracy":
+        return (logits.argmax(-1) == target).to(torch.float64).mean(-1)
+    return F.mse_loss(logits, target, reduction="none").to(torch.float64).flatten(-2).mean(-1)
+
+
+def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episodes: int) -> Tensor:
+    """Accuracy of each episode; each picture that occurs is embedded once, whatever the number of episodes it is in."""
+    layout, source = sampler.layout(0, episodes), sampler.source
+    used, place = torch.cat([layout.support, layout.query], dim=1).unique(return_inverse=True)
+    device = source.images.device
+    table = embed_all(learner, source.images.flatten(0, 1)[used.to(device)], sampler.dtype)
+    shots, found = layout.support.shape[1], []
+    for low in range(0, episodes, _TASKS_AT_ONCE):
+        part = slice(low, min(low + _TASKS_AT_ONCE, episodes))
+        rows = table[place[part].to(device)]
+        logits = learner.score(rows[:, :shots], layout.support_y[part].to(device), rows[:, shots:], sampler.n_way)
+        found.append(_scores(logits, layout.query_y[part].to(device), "accuracy"))
+    return torch.cat(found).cpu()
+
+
+@torch.no_grad()
+def evaluate(
+    learner: FewShotLearner,
+    sampler: EpisodeSampler | SinusoidSampler,
+    episodes: int = 600,
+    *,
+    metric: str = "accuracy",
+    transductive: bool = False,
+) -> Result:
+    """Mean and 95 % interval of a learner over the episodes 0 .. episodes-1 of a sampler.
+
+    metric:       "accuracy" (a fraction) for classification, "mse" for regression
+    transductive: False: every query is judged on its own (batch norm with running statistics; learners that adapt use the
+                  statistics of the support pass). True: batch norm sees all queries of an episode at once, which flatters;
+                  say so wherever the number is shown
+    The learner's mode, weights and running statistics are as before afterwards.
+    """
+    if metric not in ("accuracy", "mse"):
+        raise ValueError(f'metric must be "accuracy" or "mse"; got {metric!r}.')
+    regression = isinstance(sampler, SinusoidSampler)
+    if regression != (metric == "mse"):
+        raise ValueError(
+            f"{sampler!r} gives {'regression' if regression else 'classification'} tasks: "
+            f'take metric="{"mse" if regression else "accuracy"}".'
+        )
+    if episodes < 2:
+        raise ValueError(f"evaluate needs at least 2 episodes for an interval; got {episodes}.")
+    if isinstance(learner, ComparesEmbeddings) and not transductive and not regression:
+        with evaluation_mode(learner):
+            per_episode = _by_embeddings(learner, sampler, episodes)
+    else:
+        found = []
+        with evaluation_mode(learner, batch_statistics=transductive):
+            for low in range(0, episodes, _TASKS_AT_ONCE):
+                for episode in sampler.batch(low, min(_TASKS_AT_ONCE, episodes - low)):
+                    found.append(_scores(learner(episode), episode.query_y, metric))
+        per_episode = torch.stack(found).cpu()
+    mean, half = mean_and_ci95(per_episode)
+    return Result(mean, half, per_episode, metric, transductive, f"{sampler!r}, episodes 0..{episodes - 1}")
+
+
+def compare(a: Result, b: Result) -> PairedDifference:
+    """How much better a is than b, episode by episode. Both must come from the same episodes and the same metric.
+
+    Pairing removes what makes some episodes harder than others for both, so its interval is narrower than two separate ones.
+    """
+    if a.episodes_key != b.episodes_key or a.metric != b.metric:
+        raise ValueError(
+            "compare needs results from the same episodes and metric, so that differences are paired; got\n"
+            f"  a: {a.metric} on {a.episodes_key}\n  b: {b.metric} on {b.episodes_key}\n"
+            "Evaluate both with one sampler and the same number of episodes."
+        )
+    difference = a.per_episode - b.per_episode
+    mean, half = mean_and_ci95(difference)
+    return PairedDifference(mean, half, difference, a.metric)

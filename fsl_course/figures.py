@@ -1,0 +1,246 @@
+"""The one palette and the one set of markers, and the pictures that lessons share.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; every role has a marker of its own besides.
+`show` is how a figure reaches a page: as a picture with alt text.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fsl_course.episodes import Episode
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
+
+SLOTS = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+]  # colour of slot 0, 1, ...
+SLOT_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "h"]
+SUPPORT, QUERY, PROTOTYPE, CHANCE = "#0072B2", "#D55E00", "#000000", "#767676"
+SUPPORT_MARKER, QUERY_MARKER, PROTOTYPE_MARKER = "o", "^", "*"
+STYLE = {
+    "figure.dpi": 100,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+def slot_style(slot: int) -> dict[str, str]:
+    """Colour and marker of a label slot, as keyword arguments for scatter and plot."""
+    return {"color": SLOTS[slot % len(SLOTS)], "marker": SLOT_MARKERS[slot % len(SLOT_MARKERS)]}
+
+
+def new(width: float = 7.0, height: float = 3.0, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure in the course's style and its axes. width, height: inches of the whole figure."""
+    with matplotlib.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=(width, height), **options)
+
+
+def to_html(figure: Figure, alt: str) -> str:
+    """The figure as an <img> with alt text, byte-identical for identical drawings."""
+    if not alt.strip():
+        raise ValueError("every figure needs alt text: a sentence that says what can be seen in it.")
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=100, facecolor="white", metadata={"Software": None})
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+
+def in_notebook() -> bool:
+    """True when the code runs in a Jupyter kernel."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    shell = get_ipython()
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Shows a figure with alt text in a notebook and closes it. In a plain script it only closes it."""
+    picture = to_html(figure, alt)
+    plt.close(figure)
+    if in_notebook():
+        from IPython.display import HTML, display
+
+        display(HTML(picture))
+
+
+def _as_picture(image: Tensor) -> np.ndarray:
+    """Picture [c, H, W] (uint8 or float in [0, 1]) -> [H, W] or [H, W, 3] for imshow; grey ink is shown dark on white."""
+    picture = image.detach().cpu().to(torch.float32) / (255 if image.dtype == torch.uint8 else 1)
+    return (1 - picture[0]).numpy() if picture.shape[0] == 1 else picture.permute(1, 2, 0).numpy()
+
+
+def draw_image(axes: Axes, image: Tensor, title: str = "", edge: str | None = None) -> None:
+    """One picture [c, H, W] on the axes, without ticks. edge: colour of a thick frame."""
+    axes.imshow(_as_picture(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    if title:
+        axes.set_title(title, fontsize=8)
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(edge or "#CCCCCC")
+        spine.set_linewidth(2.5 if edge else 0.8)
+
+
+def image_rows(rows: Sequence[tuple[str, Tensor]], *, size: float = 0.75) -> Figure:
+    """Rows of pictures, each with a label on its left. rows: (label, pictures [B, c, H, W]); size: inches of a picture."""
+    columns = max(len(pictures) for _, pictures in rows)
+    figure, grid = new(1.4 + size * columns, size * len(rows) + 0.1, columns, len(rows), squeeze=False)
+    for axes_row, (label, pictures) in zip(grid, rows, strict=True):
+        for axes in axes_row:
+            axes.axis("off")
+        for axes, picture in zip(axes_row, pictures, strict=False):
+            axes.axis("on")
+            draw_image(axes, picture)
+        axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def episode_grid(episode: Episode, *, queries: int = 5, names: Sequence[str] | None = None) -> Figure:
+    """One task as pictures: a row for each slot, support on the left, queries on the right. names: class names of the source.
+
+    Frames carry the colour of the slot; the titles say support or query, so colour is never alone.
+    """
+    shots = int((episode.support_y == 0).sum())
+    queries = min(queries, int((episode.query_y == 0).sum()))
+    figure, grid = new(
+        1.6 + 0.8 * (shots + queries), 0.85 * episode.n_way + 0.3, shots + queries, episode.n_way, squeeze=False
+    )
+    for slot, row in enumerate(grid):
+        left = episode.support_x[episode.support_y == slot][:shots]
+        right = episode.query_x[episode.query_y == slot][:queries]
+        for place, (axes, picture) in enumerate(zip(row, [*left, *right], strict=True)):
+            kind = "support" if place < shots else "query"
+            draw_image(
+                axes, picture, kind if slot == 0 else "", SLOTS[slot % len(SLOTS)] if kind == "support" else None
+            )
+        label = f"slot {slot}" + (f"\n{names[int(episode.classes[slot])]}" if names else "")
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def training_curve(
+    loss: Sequence[float],
+    accuracy: Sequence[float] = (),
+    validation: Sequence[tuple[int, float, float]] = (),
+    *,
+    chance: float | None = None,
+    steps: int | None = None,
+) -> Figure:
+    """Loss on the left, accuracy with the chance line on the right. validation: (step, mean, ci95) as in History."""
+
+    def smooth(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        window = max(1, len(values) // 40)
+        usable = np.asarray(values, dtype=float)[: len(values) // window * window].reshape(-1, window)
+        return (np.arange(len(usable)) + 0.5) * window, usable.mean(1)
+
+    with_accuracy = chance is not None
+    figure, axes = new(8, 2.8, 2 if with_accuracy else 1, squeeze=False)
+    axes = axes[0]
+    axes[0].plot(*smooth(loss), color=SLOTS[0])
+    axes[0].set(xlabel="step", ylabel="training loss", xlim=(0, steps or max(1, len(loss))))
+    target = axes[1] if with_accuracy else axes[0]
+    if with_accuracy:
+        if len(accuracy):
+            target.plot(*smooth(accuracy), color=SLOTS[0], label="training episodes")
+        target.axhline(chance, color=CHANCE, linestyle="--", label=f"chance {chance:.0%}")
+        target.set(xlabel="step", ylabel="accuracy", ylim=(0, 1.02), xlim=(0, steps or max(1, len(loss))))
+    if validation:
+        at, mean, half = zip(*validation, strict=True)
+        target.errorbar(at, mean, yerr=half, color=SLOTS[1], marker="^", capsize=3, label="validation, 95 % interval")
+    if with_accuracy or validation:
+        target.legend(fontsize=8, loc="best")
+    return figure
+
+
+def intervals(
+    rows: Mapping[str, tuple[float, float]], *, chance: float | None = None, xlabel: str = "accuracy"
+) -> Figure:
+    """Means with 95 % intervals, one row a method, best at the top. rows: name -> (mean, ci95)."""
+    ordered = sorted(rows.items(), key=lambda item: item[1][0])
+    figure, axes = new(7, 0.42 * len(rows) + 1.0)
+    for place, (_, (mean, half)) in enumerate(ordered):
+        axes.errorbar(mean, place, xerr=half, color=SLOTS[0], marker="o", capsize=4)
+        axes.annotate(
+            f"{mean:.1%} ± {half:.1%}", (mean, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
+        )
+    if chance is not None:
+        axes.axvline(chance, color=CHANCE, linestyle="--")
+        axes.annotate(f"chance {chance:.0%}", (chance, len(rows) - 0.6), fontsize=8, color=CHANCE, ha="left")
+    axes.set(
+        yticks=range(len(rows)), yticklabels=[name for name, _ in ordered], xlabel=xlabel, ylim=(-0.6, len(rows) - 0.2)
+    )
+    return figure
+
+
+def points_2d(
+    axes: Axes,
+    support: Tensor,
+    labels: Tensor,
+    *,
+    centres: Tensor | None = None,
+    query: Tensor | None = None,
+    regions: Any = None,
+) -> list[Line2D]:
+    """A task in the plane. support [S, 2], labels [S], prototypes [N, 2], query [M, 2].
+
+    regions: a function from points [P, 2] to logits [P, N]; the class that wins is shaded. Returns legend handles.
+    """
+    everything = torch.cat([p for p in (support, centres, query) if p is not None])
+    low, high = everything.amin(0) - 1, everything.amax(0) + 1
+    if regions is not None:
+        x, y = torch.meshgrid(
+            torch.linspace(float(low[0]), float(high[0]), 200),
+            torch.linspace(float(low[1]), float(high[1]), 200),
+            indexing="xy",
+        )
+        winner = regions(torch.stack([x.flatten(), y.flatten()], 1).to(support.dtype)).argmax(1).reshape(x.shape)
+        colours = matplotlib.colors.ListedColormap(SLOTS[: int(labels.max()) + 1])
+        axes.pcolormesh(
+            x, y, winner, cmap=colours, alpha=0.15, shading="nearest", vmin=-0.5, vmax=int(labels.max()) + 0.5
+        )
+    handles = []
+    for slot in range(int(labels.max()) + 1):
+        mine = support[labels == slot]
+        handles.append(axes.scatter(mine[:, 0], mine[:, 1], s=45, label=f"support, class {slot}", **slot_style(slot)))
+        if centres is not None:
+            axes.scatter(
+                *centres[slot], s=260, marker=PROTOTYPE_MARKER, color=SLOTS[slot % len(SLOTS)], edgecolor="black"
+            )
+    if centres is not None:
+        handles.append(
+            axes.scatter([], [], s=150, marker=PROTOTYPE_MARKER, color="white", edgecolor="black", label="prototype")
+        )
+    if query is not None:
+        handles.append(axes.scatter(query[:, 0], query[:, 1], s=70, marker="X", color="black", label="query"))
+    axes.set(xlim=(float(low[0]), float(high[0])), ylim=(float(low[1]), float(high[1])), aspect="equal")
+    return handles

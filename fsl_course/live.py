@@ -1,0 +1,95 @@
+"""What a reader sees while something is trained: a bar in a terminal, a growing curve in a notebook."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from tqdm import tqdm
+
+from fsl_course import figures
+
+_EVERY_SECONDS = 2.0  # between two drawings of the curve; drawing costs about 0.2 s
+
+
+class LiveProgress:
+    """Shows step, loss, accuracy and the chance line. Use as a context manager; quiet=True shows nothing.
+
+    In a notebook the last picture stays as the output of the cell; it holds no times, so that repeated runs look the same.
+    """
+
+    def __init__(self, steps: int, start: int, chance: float | None, *, quiet: bool = False) -> None:
+        self.steps, self.chance, self.quiet = steps, chance, quiet
+        self._notebook = not quiet and figures.in_notebook()
+        self._bar = None if quiet or self._notebook else tqdm(total=steps, initial=start, unit="step", mininterval=0.5)
+        self._handle = None
+        self._began, self._first, self._drawn = time.monotonic(), start, 0.0
+
+    def update(
+        self,
+        done: int,
+        loss: Sequence[float],
+        accuracy: Sequence[float],
+        validation: Sequence[tuple[int, float, float]],
+    ) -> None:
+        """done: steps finished so far; the rest as in History."""
+        if self._bar is not None:
+            chance = "" if self.chance is None else f" (chance {self.chance:.2f})"
+            shown = {"loss": f"{_recent(loss):.3f}"}
+            if accuracy:
+                shown["accuracy"] = f"{_recent(accuracy):.3f}{chance}"
+            if validation:
+                shown["validation"] = f"{validation[-1][1]:.3f}"
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif self._notebook and time.monotonic() - self._drawn > _EVERY_SECONDS:
+            self._draw(done, loss, accuracy, validation, final=False)
+
+    def finish(
+        self,
+        done: int,
+        loss: Sequence[float],
+        accuracy: Sequence[float],
+        validation: Sequence[tuple[int, float, float]],
+    ) -> None:
+        """The last picture, without a clock."""
+        if self._notebook:
+            self._draw(done, loss, accuracy, validation, final=True)
+
+    def _draw(
+        self, done: int, loss: Sequence[float], accuracy: Sequence[float], validation: Sequence, final: bool
+    ) -> None:
+        from IPython.display import HTML, display
+
+        figure = figures.training_curve(loss, accuracy, validation, chance=self.chance, steps=self.steps)
+        words = f"step {done} of {self.steps}, loss {_recent(loss):.3f}" if loss else f"step {done} of {self.steps}"
+        if accuracy:
+            words += f", accuracy {_recent(accuracy):.3f}"
+        if self.chance is not None:
+            words += f", chance {self.chance:.2f}"
+        picture = figures.to_html(figure, f"Training curve: {words}.")
+        figures.plt.close(figure)
+        if not final:
+            left = (time.monotonic() - self._began) / max(1, done - self._first) * (self.steps - done)
+            words += f", about {left:.0f} s left"
+        content = HTML(f"<div>{words}</div>{picture}")
+        if self._handle is None:
+            self._handle = display(content, display_id=True)
+        else:
+            self._handle.update(content)
+        self._drawn = time.monotonic()
+
+    def __enter__(self) -> LiveProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _recent(values: Sequence[float], window: int = 20) -> float:
+    tail = values[-window:]
+    return sum(tail) / len(tail)

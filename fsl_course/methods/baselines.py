@@ -1,0 +1,77 @@
+"""What any method must beat: guessing, the nearest picture in pixels, and a convolutional net that was never trained."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner, check_labels
+from fsl_course.methods.prototypical import PrototypicalNetwork, cosine_similarities, squared_distances
+from fsl_course.nets import conv4
+
+
+class Chance(FewShotLearner):
+    """Guesses a slot for every query without looking at a picture; right 1/N of the time.
+
+    The guesses are a pure function of (seed, classes, number of queries), so that a run can be repeated.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> random logits [N*Q, N]."""
+        key = self.seed
+        for position in episode.classes.tolist():
+            key = (key * 1_000_003 + position + 1) % (2**62)
+        generator = torch.Generator().manual_seed(key)
+        logits = torch.rand(len(episode.query_x), episode.n_way, generator=generator)
+        return logits.to(episode.query_x)
+
+
+class PixelNearestNeighbour(FewShotLearner):
+    """The class of the most similar support picture, pixel by pixel. metric: "euclidean" or "cosine"."""
+
+    def __init__(self, metric: str = "cosine") -> None:
+        super().__init__()
+        if metric not in ("euclidean", "cosine"):
+            raise ValueError(f'metric must be "euclidean" or "cosine"; got {metric!r}.')
+        self.metric = metric
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Pictures [B, c, H, W] -> their pixels [B, c*H*W]."""
+        return x.flatten(1)
+
+    def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]: the best row of each class."""
+        check_labels(labels, n_way)
+        likeness = (
+            cosine_similarities(query, support) if self.metric == "cosine" else -squared_distances(query, support)
+        )
+        member = F.one_hot(labels, n_way).bool().mT.unsqueeze(-3)  # [..., 1, N, S]
+        return likeness.unsqueeze(-2).masked_fill(~member, -torch.inf).amax(-1)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N]."""
+        support, query = self.embed(episode.support_x), self.embed(episode.query_x)
+        return self.score(support, episode.support_y, query, episode.n_way)
+
+
+def random_conv4(seed: int = 0, width: int = 64, in_channels: int = 1) -> PrototypicalNetwork:
+    """A Conv4 with random weights as fixed features, nearest class mean on top. The weights depend on the seed only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PrototypicalNetwork(conv4(width, in_channels=in_channels)).eval()
+
+
+def baselines(seed: int = 0, in_channels: int = 1) -> dict[str, FewShotLearner]:
+    """Every baseline by the name that tables show."""
+    return {
+        "chance": Chance(seed),
+        "pixels, Euclidean": PixelNearestNeighbour("euclidean"),
+        "pixels, cosine": PixelNearestNeighbour("cosine"),
+        "random Conv4": random_conv4(seed, in_channels=in_channels),
+    }

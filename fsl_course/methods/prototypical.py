@@ -1,0 +1,72 @@
+"""Prototypical Networks (Snell, Swersky, Zemel 2017): a class is the mean of its embedded support, the nearest mean wins."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner, check_labels
+
+
+def prototypes(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Class means (equation 1). Shots may differ from class to class.
+
+    support: embeddings [..., S, D]; labels: int64 [..., S] in 0..n_way-1, every slot at least once -> [..., n_way, D]
+    """
+    check_labels(labels, n_way)
+    members = F.one_hot(labels, n_way).to(support.dtype)  # [..., S, N]
+    return (members.mT @ support) / members.sum(-2).unsqueeze(-1)
+
+
+def squared_distances(query: Tensor, centres: Tensor) -> Tensor:
+    """Squared Euclidean distances. query [..., M, D], centres [..., N, D] -> [..., M, N].
+
+    Written out as |q|^2 - 2 q.c + |c|^2: one matrix product, no [M, N, D] array. Rounding can push a distance of zero a hair
+    below it, where a distance cannot be: it is clamped. Squared, so the gradient at distance zero is 0 and not NaN.
+    """
+    squares = query.square().sum(-1, keepdim=True) + centres.square().sum(-1).unsqueeze(-2)
+    return (squares - 2 * query @ centres.mT).clamp_min(0)
+
+
+def cosine_similarities(query: Tensor, centres: Tensor) -> Tensor:
+    """Cosines in [-1, 1]. query [..., M, D], centres [..., N, D] -> [..., M, N]."""
+    return F.normalize(query, dim=-1) @ F.normalize(centres, dim=-1).mT
+
+
+class PrototypicalNetwork(FewShotLearner):
+    """Logits are negative squared Euclidean distances to the class means (equation 2).
+
+    encoder:  pictures [B, c, H, W] -> embeddings [B, D], e.g. conv4()
+    distance: "euclidean" (squared, the paper's choice: a Bregman divergence, section 2.3) or "cosine"
+    scale:    multiplies the logits. With "cosine" they lie in [-scale, scale]: at the default 1 the softmax is nearly flat,
+              the wrong turn of lesson 05; 10 is a usable value
+    """
+
+    def __init__(self, encoder: nn.Module, distance: str = "euclidean", scale: float = 1.0) -> None:
+        super().__init__()
+        if distance not in ("euclidean", "cosine"):
+            raise ValueError(f'distance must be "euclidean" or "cosine"; got {distance!r}.')
+        self.encoder, self.distance, self.scale = encoder, distance, scale
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Pictures [B, c, H, W] -> embeddings [B, D]."""
+        return self.encoder(x)
+
+    def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]; leading axes are tasks."""
+        centres = prototypes(support, labels, n_way)
+        if self.distance == "cosine":
+            return self.scale * cosine_similarities(query, centres)
+        return -self.scale * squared_distances(query, centres)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N]. Support and query pass the encoder together, as in the paper's code.
+
+        In training mode batch norm therefore sees the whole episode; in evaluation mode it uses running statistics and every
+        query is judged on its own.
+        """
+        shots = len(episode.support_x)
+        embeddings = self.embed(torch.cat([episode.support_x, episode.query_x]))
+        return self.score(embeddings[:shots], episode.support_y, embeddings[shots:], episode.n_way)

@@ -1,0 +1,70 @@
+"""The two networks of the course: Conv4 (Vinyals et al. 2016, section 4.1.1) and a small MLP (Finn et al. 2017, section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class _Conv4(nn.Module):
+    """Four blocks of 3x3 convolution, normalisation, ReLU and 2x2 max-pooling, flattened."""
+
+    def __init__(self, width: int, norm: str, in_channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels in (in_channels, width, width, width):
+            # a bias right before batch norm is subtracted again by it, and group norm has its own: none here
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=norm == "none"), _norm(norm, width)]
+            layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        self.layers = nn.Sequential(*layers)
+        self.width, self.norm, self.in_channels = width, norm, in_channels
+        self.to(memory_format=torch.channels_last)  # 1.7 times faster convolutions on a CPU, the same numbers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [B, c, H, W] with H, W >= 16 -> [B, width * (H // 16) * (W // 16)]."""
+        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 16:
+            raise ValueError(
+                f"conv4(in_channels={self.in_channels}) takes [B, {self.in_channels}, H, W] with H and W of at least 16; "
+                f"got {list(x.shape)}."
+            )
+        return self.layers(x.contiguous(memory_format=torch.channels_last)).flatten(1)
+
+
+def _norm(norm: str, width: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    if norm == "group":
+        groups = max(g for g in range(1, min(8, width) + 1) if width % g == 0)
+        return nn.GroupNorm(groups, width)
+    if norm == "none":
+        return nn.Identity()
+    raise ValueError(f'norm must be "batch", "group" or "none"; got {norm!r}.')
+
+
+def conv4(width: int = 64, norm: str = "batch", in_channels: int = 1) -> nn.Module:
+    """The four-block convolutional encoder of the few-shot literature.
+
+    width:       filters in each block (64 in most papers, 32 in MAML's miniImageNet net)
+    norm:        "batch", "group" (up to 8 groups; the same in training and evaluation) or "none"
+    in_channels: c, 1 for grey and 3 for colour
+    Maps [B, c, 28, 28] -> [B, width] and [B, 3, 84, 84] -> [B, 25 * width].
+    """
+    if width < 1 or in_channels < 1:
+        raise ValueError(f"width and in_channels must be at least 1; got width={width}, in_channels={in_channels}.")
+    return _Conv4(width, norm, in_channels)
+
+
+def mlp(sizes: Sequence[int] = (1, 40, 40, 1)) -> nn.Sequential:
+    """Linear layers with ReLU between them. sizes: features of input, hidden layers, output. [B, sizes[0]] -> [B, sizes[-1]].
+
+    The default is the sine regressor of Finn et al. 2017, section 5.1.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes needs at least an input and an output size, all positive; got {tuple(sizes)}.")
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
