@@ -1,0 +1,1 @@
+"""The parts of the glyph builder: fonts -> pen strokes (trace_glyphs.py) -> drawings (draw_glyphs.py)."""
