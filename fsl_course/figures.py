@@ -226,21 +226,32 @@ def points_2d(
         winner = regions(torch.stack([x.flatten(), y.flatten()], 1).to(support.dtype)).argmax(1).reshape(x.shape)
         colours = matplotlib.colors.ListedColormap(SLOTS[: int(labels.max()) + 1])
         axes.pcolormesh(
-            x, y, winner, cmap=colours, alpha=0.15, shading="nearest", vmin=-0.5, vmax=int(labels.max()) + 0.5
+            x.numpy(),
+            y.numpy(),
+            winner.numpy(),
+            cmap=colours,
+            alpha=0.15,
+            shading="nearest",
+            vmin=-0.5,
+            vmax=int(labels.max()) + 0.5,
         )
     handles = []
     for slot in range(int(labels.max()) + 1):
         mine = support[labels == slot]
-        handles.append(axes.scatter(mine[:, 0], mine[:, 1], s=45, label=f"support, class {slot}", **slot_style(slot)))
+        handles.append(axes.scatter(*mine.T.numpy(), s=45, label=f"support, class {slot}", **slot_style(slot)))
         if centres is not None:
             axes.scatter(
-                *centres[slot], s=260, marker=PROTOTYPE_MARKER, color=SLOTS[slot % len(SLOTS)], edgecolor="black"
+                *centres[slot].numpy(),
+                s=260,
+                marker=PROTOTYPE_MARKER,
+                color=SLOTS[slot % len(SLOTS)],
+                edgecolor="black",
             )
     if centres is not None:
         handles.append(
             axes.scatter([], [], s=150, marker=PROTOTYPE_MARKER, color="white", edgecolor="black", label="prototype")
         )
     if query is not None:
-        handles.append(axes.scatter(query[:, 0], query[:, 1], s=70, marker="X", color="black", label="query"))
+        handles.append(axes.scatter(*query.T.numpy(), s=70, marker="X", color="black", label="query"))
     axes.set(xlim=(float(low[0]), float(high[0])), ylim=(float(low[1]), float(high[1])), aspect="equal")
     return handles

@@ -30,7 +30,9 @@ def sha256(path: Path) -> str:
 def verified(name: str) -> Path:
     """The path of an embedded file whose SHA-256 agrees with data/checksums.json; ValueError where it does not."""
     path = asset(name)
-    expected = json.loads(asset("checksums.json").read_text(encoding="utf-8"))[name]
+    expected = json.loads(asset("checksums.json").read_text(encoding="utf-8")).get(name)
+    if expected is None:
+        raise ValueError(f"{name} is not listed in data/checksums.json: run `python -m tools.checksums`.")
     if (found := sha256(path)) != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found[:12]}..., expected {expected[:12]}.... "

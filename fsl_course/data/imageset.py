@@ -39,7 +39,7 @@ class ImageSet:
         classes, drawings = self.images.shape[:2]
         if self.counts.dtype != torch.int64 or self.counts.shape != (classes,):
             raise ValueError(f"counts must be int64 [{classes}]; got {self.counts.dtype} {list(self.counts.shape)}.")
-        if classes and not (1 <= int(self.counts.min()) and int(self.counts.max()) <= drawings):
+        if classes and not (int(self.counts.min()) >= 1 and int(self.counts.max()) <= drawings):
             raise ValueError(
                 f"counts must lie in 1..{drawings} (the second axis of images); "
                 f"got {int(self.counts.min())}..{int(self.counts.max())}."
@@ -64,7 +64,7 @@ class ImageSet:
     def select(self, classes: Sequence[int] | Tensor) -> ImageSet:
         """The classes at these positions, in this order. classes: int64 [M] or a list of M positions -> M classes."""
         index = torch.as_tensor(classes, dtype=torch.int64).flatten()
-        if len(index) and not (0 <= int(index.min()) and int(index.max()) < len(self)):
+        if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
             raise IndexError(
                 f"class positions must lie in 0..{len(self) - 1}; got {int(index.min())}..{int(index.max())}."
             )
@@ -86,7 +86,9 @@ class ImageSet:
             raise ValueError(f"{self.name} has no splits of its own: make them with split_classes(source, seed=0).")
         rows = [i for i, s in enumerate(self.splits) if s == name]
         if not rows:
-            raise ValueError(f"{self.name} has no class in split {name!r}: it holds {', '.join(sorted(set(self.splits)))}.")
+            raise ValueError(
+                f"{self.name} has no class in split {name!r}: it holds {', '.join(sorted(set(self.splits)))}."
+            )
         return replace(self.select(rows), name=f"{self.name}/{name}")
 
     def to(self, device: str | torch.device) -> ImageSet:
@@ -114,7 +116,9 @@ def rotations_as_classes(source: ImageSet) -> ImageSet:
     )
 
 
-def split_classes(source: ImageSet, *, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> ImageSet:
+def split_classes(
+    source: ImageSet, *, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0
+) -> ImageSet:
     """The same set with splits drawn at random over its classes: fractions of train, val and test, the same for the same seed.
 
     The classes are sorted by group and name first, so that the split does not depend on the order in which a disk lists them.

@@ -1,0 +1,46 @@
+"""torchvision, imported only where it is wanted, and in spite of one known quarrel between two builds."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+import torch
+
+_MISMATCH = "operator torchvision::nms does not exist"
+_kept_alive: list[torch.library.Library] = []  # the schemas are withdrawn as soon as their Library is collected
+
+
+def import_torchvision() -> ModuleType:
+    """The module torchvision, which the course never needs to start. Raises ImportError with the cure where there is none.
+
+    A torchvision built for CUDA, beside a PyTorch built for the CPU, cannot load its compiled operators and stops with
+    "operator torchvision::nms does not exist". Nothing in this course calls these operators. On exactly that error their
+    schemas are declared without code and the import is tried once more: datasets, models and transforms then work,
+    and the operators themselves still say clearly that they are missing.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except ModuleNotFoundError as error:
+        if error.name != "torchvision":
+            raise ImportError(f"torchvision is installed, but its import fails: {error}.") from error
+        raise ImportError(
+            "this needs torchvision, which is not installed: install the version that belongs to your PyTorch "
+            f"({torch.__version__}) with `pip install torchvision`, and start again."
+        ) from error
+    except RuntimeError as error:
+        if _MISMATCH not in str(error):
+            raise ImportError(f"torchvision is installed, but its import fails: {error}") from error
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept_alive.append(library)
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # half imported
+    try:
+        return importlib.import_module("torchvision")
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            f"torchvision does not fit PyTorch {torch.__version__} ({error}): install the two versions that belong together."
+        ) from error

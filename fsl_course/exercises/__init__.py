@@ -1,0 +1,30 @@
+"""Exercises with instant checks.
+
+    prototypes = check("05.1", prototypes)   # the answer when it is right, the reference otherwise
+    hint("05.1")                             # the next of three hints
+    progress()                               # what is right so far
+    export_results("results.json")           # the same for a teacher
+
+The exercises of lesson NN lie in ``exNN_name.py`` as a tuple ``EXERCISES``; there is no list to maintain.
+How to write one stands in CONTRIBUTING.md, "Add an exercise".
+"""
+
+from ._catalogue import all_exercises, find
+from ._check import check
+from ._model import Case, Exercise, Property, Wrong
+from ._progress import export_results, hint, progress
+from ._verify import verify
+
+__all__ = [
+    "Case",
+    "Exercise",
+    "Property",
+    "Wrong",
+    "all_exercises",
+    "check",
+    "export_results",
+    "find",
+    "hint",
+    "progress",
+    "verify",
+]

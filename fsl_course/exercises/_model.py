@@ -1,0 +1,92 @@
+"""What an exercise is made of. Lesson authors fill these in; the engine reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One call that is tried.
+
+    says:   what is tried, e.g. "5 classes, unequal shots"; printed when it fails
+    args:   positional arguments: tensors, numbers, strings, functions, or lists, tuples, dicts and dataclasses of these.
+            Every call gets its own copy, so an answer that writes into them is seen and harms nobody.
+    kwargs: keyword arguments
+    """
+
+    says: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Property:
+    """A law tried before equality.
+
+    says:  the law, e.g. "permuting the rows changes nothing"
+    holds: called with (answer, reference); returns None where the law holds, else one sentence that says what was got
+    """
+
+    says: str
+    holds: Callable[[Callable[..., Any], Callable[..., Any]], str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Wrong:
+    """A classic wrong answer, kept so that whoever gives it is told what went wrong.
+
+    name:      a short name for tests, e.g. "sum instead of mean"
+    answer:    the wrong function itself
+    diagnosis: completes "This is what you get when ...", e.g. "the rows of a class are summed and never divided"
+    hint:      one sentence that points to the cure
+    """
+
+    name: str
+    answer: Callable[..., Any]
+    diagnosis: str
+    hint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """One exercise with everything that is needed to judge an answer to it.
+
+    id:         "NN.k": lesson and number, e.g. "05.1"
+    title:      e.g. "Prototypes"
+    reference:  the right answer; `check` hands it out where the learner's is not right yet
+    cases:      called with a generator of fixed seed; returns the calls that are tried. Small and fast; unequal shots,
+                a single query and float64 belong to it. It must give the same cases for the same seed.
+    wrong:      at least five classic wrong answers, no two with the same outcome on every case and property
+    right:      at least two right answers written differently (used by the tests)
+    hints:      three, from a nudge to almost the code
+    properties: laws tried before equality, in this order
+    gradient:   positions in `args` of float tensors (or dicts and lists of them) through which gradient must flow. Each
+                case is then also run in float64; the answer's autograd must agree with central differences and with the
+                reference's gradient.
+    tolerance:  relative and absolute, for float32; where all float tensors among the inputs are float64, 1e-8 is used
+    same:       own comparison (answer's result, reference's result) -> None or one sentence. It is asked about values
+                where types, shapes and dtypes agree, in place of the default comparison, which knows tensors, arrays,
+                numbers, strings, modules, and tuples, lists, dicts and dataclasses of these
+    """
+
+    id: str
+    title: str
+    reference: Callable[..., Any]
+    cases: Callable[[torch.Generator], Sequence[Case]]
+    wrong: tuple[Wrong, ...]
+    right: tuple[Callable[..., Any], ...]
+    hints: tuple[str, str, str]
+    properties: tuple[Property, ...] = ()
+    gradient: tuple[int, ...] = ()
+    tolerance: float = 1e-5
+    same: Callable[[Any, Any], str | None] | None = None
+
+    @property
+    def lesson(self) -> str:
+        """The lesson's number: "05" of "05.1"."""
+        return self.id.partition(".")[0]

@@ -1,0 +1,174 @@
+"""What has been answered so far: a small JSON file in the user's folder. Nothing leaves this computer by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import _catalogue
+from ._model import Exercise
+
+_VERSION = 1
+_memory: dict[str, dict[str, Any]] = {}  # what could not be written, so that this session still knows it
+_next_hint: dict[str, int] = {}
+
+
+def progress_file() -> Path:
+    """FSL_PROGRESS where it is set, else ~/.fsl_course/progress.json."""
+    named = os.environ.get("FSL_PROGRESS")
+    return Path(named).expanduser() if named else Path("~/.fsl_course/progress.json").expanduser()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _fresh(exercise: Exercise) -> dict[str, Any]:
+    return {
+        "title": exercise.title,
+        "passed": False,
+        "attempts": 0,
+        "first_passed_at": None,
+        "last_diagnosis": "",
+        "hints_used": 0,
+    }
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """id -> record. A file that cannot be read counts as empty; `_save` moves it aside before it writes another."""
+    records, _ = _read(progress_file())
+    return {**records, **_memory}
+
+
+def _read(path: Path) -> tuple[dict[str, dict[str, Any]], bool]:
+    """(the records, whether the file is there but damaged)."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        records = content["exercises"]
+        if not isinstance(records, Mapping) or not all(isinstance(record, Mapping) for record in records.values()):
+            return {}, True
+        return {str(key): dict(record) for key, record in records.items()}, False
+    except FileNotFoundError:
+        return {}, False
+    except (ValueError, KeyError, TypeError):
+        return {}, True
+    except OSError:
+        return {}, False
+
+
+def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
+    """Write one record; returns a sentence where something is to be told."""
+    path = progress_file()
+    records, damaged = _read(path)
+    records.update(_memory)
+    records[exercise.id] = {**_fresh(exercise), **records.get(exercise.id, {}), **change, "title": exercise.title}
+    note = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if damaged:
+            aside = _free_name(path)
+            path.rename(aside)
+            note = f"the progress file {path} was damaged. It was moved to {aside.name} and a new one begun."
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(
+            json.dumps({"version": _VERSION, "exercises": dict(sorted(records.items()))}, indent=1, ensure_ascii=False)
+            + "\n",
+            encoding="utf-8",
+        )
+        temporary.replace(path)
+    except OSError as error:
+        _memory[exercise.id] = records[exercise.id]
+        return (
+            f"progress cannot be written to {path} ({error.strerror or error}), so it is kept for this session only. "
+            "Set FSL_PROGRESS to a file that can be written."
+        )
+    _memory.clear()
+    return note
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")).exists():
+        number += 1
+    return aside
+
+
+def record(exercise: Exercise, *, passed: bool, diagnosis: str) -> str | None:
+    """Count one attempt. What was right once stays right. Returns a sentence where the file could not be written."""
+    before = load().get(exercise.id, _fresh(exercise))
+    return _save(
+        exercise,
+        {
+            "attempts": int(before.get("attempts") or 0) + 1,
+            "passed": passed or bool(before.get("passed")),
+            "first_passed_at": before.get("first_passed_at") or (_now() if passed else None),
+            "last_diagnosis": diagnosis,
+        },
+    )
+
+
+def hint(exercise: str | Exercise, number: int | None = None) -> None:
+    """Print the next hint of an exercise, from a nudge to almost the code; hint("05.1", 2) prints the second."""
+    exercise = _catalogue.find(exercise) if isinstance(exercise, str) else exercise
+    count = len(exercise.hints)
+    if number is None:
+        number = _next_hint.get(exercise.id, 0) + 1
+        if number > count:
+            print(f'There are no more hints for {exercise.id}. hint("{exercise.id}", 1) shows the first again.')
+            return
+        _next_hint[exercise.id] = number
+    elif isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= count:
+        raise ValueError(f"exercise {exercise.id} has hints 1 to {count}; got {number!r}.")
+    print(f"Hint {number} of {count} for {exercise.id} {exercise.title}:\n  {exercise.hints[number - 1]}")
+    used = load().get(exercise.id, {}).get("hints_used") or 0
+    if number > used and (note := _save(exercise, {"hints_used": number})):
+        print(f"  Note: {note}")
+
+
+def progress() -> None:
+    """Print what is right so far, lesson by lesson, with the last diagnosis of what is not."""
+    records = load()
+    lessons = _catalogue.lesson_files()
+    if not lessons:
+        print("There are no exercises yet.")
+    for lesson, module in lessons.items():
+        exercises = _catalogue.of_lesson(lesson)
+        right = sum(bool(records.get(e.id, {}).get("passed")) for e in exercises)
+        print(f"Lesson {lesson} {module[5:].replace('_', ' ')}: {right} of {len(exercises)} right")
+        for exercise in exercises:
+            print(f"  {_row(exercise, records.get(exercise.id, {}))}")
+
+
+def _row(exercise: Exercise, found: Mapping[str, Any]) -> str:
+    tries = int(found.get("attempts") or 0)
+    counted = "not tried yet" if not tries else f"{tries} {'try' if tries == 1 else 'tries'}"
+    if hints := found.get("hints_used"):
+        counted += f", {hints} hint{'s' * (hints != 1)}"
+    name = f"{exercise.id:<6}{exercise.title:<32} {counted}"
+    if found.get("passed"):
+        return f"✓ {name}"
+    diagnosis = str(found.get("last_diagnosis") or "")
+    diagnosis = diagnosis if len(diagnosis) <= 100 else diagnosis[:97] + "..."
+    return f"{'✗' if tries else '○'} {name}" + (f"\n       {diagnosis}" if tries and diagnosis else "")
+
+
+def export_results(path: str | Path) -> Path:
+    """Write the progress on every exercise to a JSON file for a teacher, and return its path.
+
+    {"version": 1, "exported_at": ISO time, "exercises": [{"id", "title", "passed", "attempts", "first_passed_at",
+    "last_diagnosis", "hints_used"}, ...]}. Exercises that were never tried are listed with 0 attempts.
+    """
+    target = Path(path).expanduser()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {target.parent} does not exist: make it first, or choose another path.")
+    records = {exercise.id: _fresh(exercise) for exercise in _catalogue.all_exercises()}
+    for key, found in load().items():
+        records[key] = {**records.get(key, {}), **found}
+    rows = [{"id": key, **records[key]} for key in sorted(records)]
+    content = {"version": _VERSION, "exported_at": _now(), "exercises": rows}
+    target.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return target

@@ -1,0 +1,156 @@
+"""Calls of code that may do anything: time, output, global state and exceptions are held."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import linecache
+import re
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+from ._state import Changes, preserved
+from ._timelimit import Clock
+
+_SHOWN = 2000  # characters of printed output that are kept
+
+
+class Capture(io.TextIOBase):
+    """A stream that keeps the first characters and counts the rest, so that printing without end fills no memory."""
+
+    def __init__(self, limit: int = _SHOWN) -> None:
+        super().__init__()
+        self.limit = limit
+        self.total = 0
+        self._kept: list[str] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        room = self.limit - self.total
+        if room > 0 and text:
+            self._kept.append(text[:room])
+        self.total += len(text)
+        return len(text)
+
+    def close(self) -> None:
+        """Stays open: an answer that closes sys.stdout must not end the check."""
+
+    def text(self) -> str:
+        """What was printed, with a count of what was left out."""
+        kept = "".join(self._kept).rstrip()
+        return f"{kept}\n… and {self.total - self.limit:,} more characters" if self.total > self.limit else kept
+
+
+class Stopped(Exception):
+    """The user pressed stop."""
+
+
+@dataclass
+class Ran:
+    """How a call ended: with a result, with an error, or late."""
+
+    result: Any
+    error: BaseException | None
+    late: bool
+    changes: Changes
+
+
+def run(function: Callable[[], Any], clock: Clock, out: Capture) -> Ran:
+    """Call the function on what is left on the clock. Raises Stopped when the user interrupts, else nothing."""
+    pressed: list[bool] = []
+    with _watching_for_stop(pressed), preserved(out) as changes:
+        result, error, late = clock.run(function)
+    if pressed:
+        raise Stopped
+    return Ran(result, error, late, changes)
+
+
+@contextmanager
+def _watching_for_stop(pressed: list[bool]) -> Iterator[None]:
+    """Tell the user's stop (SIGINT) from a KeyboardInterrupt that the code raises itself."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+
+    def on_stop(number: int, frame: FrameType | None) -> None:
+        pressed.append(True)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def code_of(answer: Callable[..., Any]) -> CodeType | None:
+    """The code of a function, also behind functools.partial, functools.wraps and bound methods; None for anything else."""
+    while isinstance(answer, functools.partial):
+        answer = answer.func
+    answer = inspect.unwrap(answer) if callable(answer) else answer
+    answer = getattr(answer, "__func__", answer)
+    if not hasattr(answer, "__code__"):
+        answer = vars(type(answer)).get("__call__", answer)  # an object that can be called
+    code = getattr(answer, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:
+    """An exception in one or two lines: type, message, and where in the answer it was raised. No traceback."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:
+        message = "(its message cannot be shown)"
+    name = type(error).__name__
+    message = f"{name}: {message[:240]}{'…' if len(message) > 240 else ''}" if message else name
+    if isinstance(error, SystemExit):
+        message = f"{message} (exit() and sys.exit() have no place in an answer)"
+    lines = [message if message.endswith((".", ")", "?", "!")) else message + "."]
+    if place := _line_of(error, answer):
+        lines.append(place)
+    return lines
+
+
+def _line_of(error: BaseException, answer: Callable[..., Any]) -> str:
+    """The deepest line of the answer that the exception passed, counted from its `def`."""
+    code = code_of(answer)
+    if code is None:
+        return ""
+    inside = [
+        (frame.f_code, number)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if frame.f_code is code or frame.f_code in code.co_consts  # the answer, or a function defined in it
+    ]
+    if not inside or inside[-1][1] is None:
+        return ""
+    number = inside[-1][1]
+    source = linecache.getline(code.co_filename, number).strip()
+    where = f"line {number - code.co_firstlineno + 1} of your function"
+    return f"Raised in {where}: {source[:100]}" if source else f"Raised in {where}."
+
+
+def same_words(first: object, second: object) -> bool:
+    """Same sentence but for names in quotes and numbers, which differ with every spelling of the same mistake."""
+    texts = []
+    for words in (first, second):
+        try:
+            masked = re.sub(r"'[^']*'|-?\b(\d+(\.\d*)?(e[+-]?\d+)?|nan|inf)\b", "_", str(words))
+            texts.append(re.sub(r"_(, _)+", "_", masked))
+        except Exception:  # an exception of the learner's own making whose message cannot be made
+            texts.append("")
+    return texts[0] == texts[1]
+
+
+def same_error(first: BaseException, second: BaseException) -> bool:
+    """Same type and same words."""
+    return type(first).__name__ == type(second).__name__ and same_words(first, second)

@@ -1,0 +1,64 @@
+"""What several tests share: small image sets made on the spot, and threads kept to one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fsl_course.data import ImageSet
+from fsl_course.episodes import Episode, EpisodeSampler
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tests run side by side; more threads than cores only make them slower."""
+    torch.set_num_threads(1)
+
+
+def toy_images(
+    classes: int = 12,
+    drawings: int = 8,
+    size: int = 28,
+    channels: int = 1,
+    groups: int = 3,
+    noise: int = 60,
+    seed: int = 0,
+) -> ImageSet:
+    """Classes that can be learned: each has a random pattern of its own, its drawings add noise."""
+    generator = torch.Generator().manual_seed(seed)
+    pattern = torch.randint(0, 196, (classes, 1, channels, size // 4, size // 4), generator=generator)
+    pattern = pattern.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    dust = torch.randint(0, noise, (classes, drawings, channels, size, size), generator=generator)
+    splits = [("train", "train", "val", "test")[i % 4] for i in range(classes)]
+    return ImageSet(
+        (pattern + dust).clamp(0, 255).to(torch.uint8),
+        torch.full((classes,), drawings),
+        [f"class {i}" for i in range(classes)],
+        [f"group {i % groups}" for i in range(classes)],
+        splits,
+        "toy",
+    )
+
+
+@pytest.fixture
+def toys() -> ImageSet:
+    return toy_images()
+
+
+@pytest.fixture
+def task(toys: ImageSet) -> Episode:
+    """A 5-way 2-shot episode with 3 queries a class."""
+    return EpisodeSampler(toys, 5, 2, 3)[0]
+
+
+def permute_support(episode: Episode, order: torch.Tensor) -> Episode:
+    return Episode(
+        episode.support_x[order], episode.support_y[order], episode.query_x, episode.query_y, episode.classes
+    )
+
+
+def relabel(episode: Episode, new_slot: torch.Tensor) -> Episode:
+    """Slot k becomes new_slot[k]."""
+    classes = torch.empty_like(episode.classes)
+    classes[new_slot] = episode.classes
+    return Episode(episode.support_x, new_slot[episode.support_y], episode.query_x, new_slot[episode.query_y], classes)

@@ -1,0 +1,106 @@
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file as plain_save
+
+from fsl_course import checkpoints
+from fsl_course.checkpoints import CheckpointError, load_file, load_learner, make, pretrained, save_file, save_learner
+from fsl_course.data import load_glyphs
+from fsl_course.data.assets import asset
+from fsl_course.episodes import EpisodeSampler
+from fsl_course.evaluation import evaluate
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path, task):
+    torch.manual_seed(0)
+    settings = {"width": 8, "norm": "group", "in_channels": 1}
+    learner = make("prototypical", **settings).eval()
+    path = tmp_path / "deep" / "weights.safetensors"
+    save_learner(path, learner, {"method": "prototypical", "settings": settings})
+    again, about = load_learner(path)
+    assert about["settings"] == settings
+    assert not again.training
+    assert torch.equal(learner(task), again(task))
+
+
+def test_broken_files_are_named_and_nothing_is_executed(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint at .*nothing.safetensors"):
+        load_file(tmp_path / "nothing.safetensors")
+    whole = tmp_path / "whole.safetensors"
+    save_file(whole, {"a": torch.arange(1000)}, {"x": 1})
+    for name, content in {
+        "cut": whole.read_bytes()[:-100],
+        "empty": b"",
+        "noise": bytes(range(256)) * 10,
+        "pickle": pickle.dumps({"weights": [1, 2]}),
+    }.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{name}.safetensors is not a whole checkpoint"):
+            load_file(path)
+    plain_save({"a": torch.ones(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not a whole checkpoint of this course"):
+        load_file(tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="does not say which method"):
+        load_learner(whole)
+
+
+def test_weights_that_do_not_fit_are_explained(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_learner(path, make("prototypical", width=8), {"method": "prototypical", "settings": {"width": 16}})
+    with pytest.raises(CheckpointError, match="do not fit this learner"):
+        load_learner(path)
+
+
+def test_a_folder_that_cannot_be_written_is_explained(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="could not write .*Nothing was written"):
+        save_file(tmp_path / "file" / "w.safetensors", {"a": torch.ones(1)}, {})
+
+
+def test_unknown_methods_and_weights_name_what_there_is():
+    with pytest.raises(ValueError, match="no trainable method 'protonet': choose one of .*prototypical"):
+        make("protonet")
+    with pytest.raises(
+        ValueError, match="no weights are shipped as 'prototypical-photos'; shipped are: .*prototypical-glyphs"
+    ):
+        pretrained("prototypical", "photos")
+
+
+SHIPPED = sorted(asset("checksums.json").parent.glob("checkpoints/*.safetensors"))
+
+
+def test_something_is_shipped():
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_weights_are_small_and_have_a_card(path):
+    assert path.stat().st_size <= 1_000_000
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert card["command"].startswith("python -m fsl_course train ")
+    assert card["seed"] >= 0
+    assert f"checkpoints/{path.name}" in json.loads(asset("checksums.json").read_text(encoding="utf-8"))
+
+
+def test_prototypical_on_glyphs_keeps_its_promise():
+    """At least 96 % on 5-way 1-shot episodes of scripts never seen, every query judged alone; and what its card says."""
+    learner = pretrained("prototypical", "glyphs")
+    result = evaluate(learner, EpisodeSampler(load_glyphs().split("test"), 5, 1, 15), 600)
+    assert result.mean >= 0.96
+    row = next(r for r in checkpoints.card("prototypical", "glyphs")["test"] if (r["way"], r["shot"]) == (5, 1))
+    assert result.mean == pytest.approx(row["mean"], abs=2e-4)  # other machines may round a query or two differently
+
+
+def test_damaged_shipped_weights_are_refused(tmp_path, monkeypatch):
+    from fsl_course.data import assets
+
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "prototypical-glyphs.safetensors").write_bytes(SHIPPED[0].read_bytes()[:-1] + b"x")
+    (tmp_path / "checksums.json").write_bytes(asset("checksums.json").read_bytes())
+    monkeypatch.setattr(assets, "_IN_WHEEL", tmp_path)
+    with pytest.raises(ValueError, match="damaged: its SHA-256"):
+        pretrained("prototypical", "glyphs")

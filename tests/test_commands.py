@@ -1,0 +1,154 @@
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fsl_course.__main__ import main
+from fsl_course.checkpoints import load_file, load_learner
+from fsl_course.methods.prototypical import PrototypicalNetwork
+
+QUICK = ["--way", "5", "--query", "3", "--width", "8", "--validate-every", "4", "--quiet"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "prototypical-glyphs.safetensors")[0]
+
+
+def test_train_then_evaluate(tmp_path, capsys):
+    assert main(["train", "prototypical", "--steps", "8", "--out", str(tmp_path), *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "5-way 1-shot" in out
+    assert "20-way 5-shot" in out
+    card = json.loads((tmp_path / "prototypical-glyphs.json").read_text())
+    assert card["settings"] == {"width": 8, "norm": "batch", "in_channels": 1}
+    assert [(r["way"], r["shot"]) for r in card["test"]] == [(5, 1), (5, 5), (20, 1), (20, 5)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["prototypical-glyphs.json", "prototypical-glyphs.safetensors"]
+
+    file = str(tmp_path / "prototypical-glyphs.safetensors")
+    assert main(["evaluate", file, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["mean"] == pytest.approx(card["test"][0]["mean"])  # the same 600 episodes
+    assert row["inductive"] is True
+    assert (row["way"], row["shot"], row["episodes"], row["data"]) == (5, 1, 600, "glyphs/test")
+
+
+def test_the_command_in_the_card_makes_the_same_weights(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    assert (
+        main(
+            ["train", "prototypical", "--steps", "5", "--seed", "3", "--halve-every", "2", "--out", str(first), *QUICK]
+        )
+        == 0
+    )
+    words = json.loads((first / "prototypical-glyphs.json").read_text())["command"].split()
+    assert words[:3] == ["python", "-m", "fsl_course"]
+    assert main([*words[3:-1], str(second), "--quiet"]) == 0
+    assert all(torch.equal(t, weights(second)[k]) for k, t in weights(first).items())
+
+
+def test_a_run_stopped_by_ctrl_c_goes_on_with_the_same_command(tmp_path, capsys, monkeypatch):
+    def run(folder: Path) -> int:
+        return main(["train", "prototypical", "--steps", "8", "--out", str(folder), *QUICK])
+
+    step = PrototypicalNetwork.training_step
+    calls = []
+
+    def pressed_at_step_3(self, episodes):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, episodes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PrototypicalNetwork, "training_step", pressed_at_step_3)
+        assert run(tmp_path / "a") == 130
+    assert "Stopped after step 3 of 8" in capsys.readouterr().out
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["prototypical-glyphs.state.safetensors"]
+    assert run(tmp_path / "a") == 0
+    assert run(tmp_path / "b") == 0
+    one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(t, other[k]) for k, t in one.items())
+
+
+def test_baselines_are_rows(capsys):
+    assert main(["evaluate", "baselines", "--episodes", "20", "--query", "3", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [r["method"] for r in rows] == ["chance", "pixels, Euclidean", "pixels, cosine", "random Conv4"]
+    assert all(0 < r["ci95"] < r["mean"] < 1 for r in rows)
+
+
+def test_text_output_names_episodes_interval_and_protocol(capsys):
+    assert main(["evaluate", "baselines", "--data", "icons", "--within-group", "--way", "2", "--query", "2",
+                 "--split", "all", "--episodes", "5", "--transductive"]) == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert "icons: 2-way 1-shot, 2 queries per class, seed 0, within groups" in out
+    assert out.count("95 % interval, transductive") == 4
+
+
+def own_pictures(folder: Path, classes: int = 10) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    for c in range(classes):
+        (folder / f"class{c}").mkdir(parents=True)
+        for n in range(6):
+            picture = Image.fromarray(
+                torch.randint(0, 255, (20, 30, 3), dtype=torch.uint8, generator=generator).numpy()
+            )
+            picture.save(folder / f"class{c}" / f"{n}.png")
+    return folder
+
+
+def test_own_pictures_in_colour(tmp_path, capsys):
+    folder = own_pictures(tmp_path / "mine")
+    out = tmp_path / "out"
+    assert main(["train", "prototypical", "--data", str(folder), "--channels", "3", "--size", "32", "--way", "3",
+                 "--query", "2", "--steps", "2", "--width", "4", "--quiet", "--out", str(out)]) == 0  # fmt: skip
+    learner, about = load_learner(out / "prototypical-mine.safetensors")
+    assert about["settings"]["in_channels"] == 3
+    assert learner.encoder.in_channels == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "baselines", "--out", "x"], "nothing to train"),
+        (["train", "protonet", "--out", "x"], "no trainable method 'protonet': choose one of"),
+        (
+            ["train", "prototypical", "--data", "nowhere", "--out", "x"],
+            "takes glyphs, icons, omniglot or a folder; 'nowhere'",
+        ),
+        (["train", "prototypical", "--way", "5000", "--out", "x"], "5000-way episode needs 5000 classes"),
+        (["evaluate", "maml"], "no weights are shipped as 'maml-glyphs'"),
+        (["evaluate", "gone.safetensors"], "no checkpoint at gone.safetensors"),
+        (["evaluate", "prototypical", "--shot", "30"], "need 45 drawings"),
+        (["evaluate", "prototypical", "--data", "omniglot", "--root", "nowhere"], "nowhere"),
+    ],
+)
+def test_errors_are_one_sentence_and_status_1(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_has_examples(capsys):
+    for command in ("train", "evaluate"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"python -m fsl_course {command} " in capsys.readouterr().out
+
+
+@pytest.mark.omniglot
+def test_omniglot_on_the_command_line(capsys):
+    if not os.environ.get("FSL_DATA"):
+        pytest.skip("the real Omniglot is not here: set FSL_DATA to the folder that holds omniglot-py")
+    assert main(["evaluate", "baselines", "--data", "omniglot", "--episodes", "20", "--json"]) == 0
+    rows = {r["method"]: r for r in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert rows["pixels, cosine"]["mean"] > rows["chance"]["mean"] + 0.1

@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+
+from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.evaluation import compare, evaluate, evaluation_mode, mean_and_ci95
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.baselines import Chance, PixelNearestNeighbour
+from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.nets import conv4
+
+
+def test_interval_by_hand():
+    """0, 1, 2: mean 1, s = 1, t(0.975, 2) = 4.302653, half width = t / sqrt(3)."""
+    mean, half = mean_and_ci95(torch.tensor([0.0, 1.0, 2.0]))
+    assert mean == 1.0
+    assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    with pytest.raises(ValueError, match="at least 2 episodes; got 1"):
+        mean_and_ci95(torch.tensor([1.0]))
+
+
+@pytest.mark.parametrize("episodes", [5, 30, 600])
+def test_intervals_cover_the_truth_about_95_times_in_100(episodes):
+    """Accuracies of 75 queries at a true rate that varies between episodes; 4000 simulated evaluations."""
+    generator = torch.Generator().manual_seed(0)
+    truth, repeats = 0.7, 4000
+    rate = (truth + 0.1 * torch.randn(repeats, episodes, generator=generator)).clamp(0, 1)
+    accuracy = torch.binomial(torch.full_like(rate, 75), rate, generator=generator) / 75
+    covered = 0
+    for row in accuracy[:1500] if episodes == 600 else accuracy:
+        mean, half = mean_and_ci95(row)
+        covered += abs(mean - truth) <= half
+    share = covered / (1500 if episodes == 600 else repeats)
+    assert 0.935 < share < 0.965  # three standard errors around 0.95
+
+
+def test_embedding_once_gives_what_forward_gives(toys):
+    torch.manual_seed(0)
+    learner = PrototypicalNetwork(conv4(8)).double()
+    for _ in range(3):
+        learner.train()(EpisodeSampler(toys, 5, 1, 3, dtype=torch.float64)[0])  # moves the running statistics
+    sampler = EpisodeSampler(toys, 5, 1, 3, seed=4, dtype=torch.float64)
+    result = evaluate(learner, sampler, 70)
+    with evaluation_mode(learner), torch.no_grad():
+        one_by_one = torch.stack([(learner(e).argmax(1) == e.query_y).double().mean() for e in sampler.batch(0, 70)])
+    assert torch.equal(result.per_episode, one_by_one)
+    assert result.mean == pytest.approx(float(one_by_one.mean()))
+
+
+def test_evaluate_leaves_the_learner_as_it_was(toys):
+    learner = PrototypicalNetwork(conv4(8)).train()
+    learner.encoder.layers[0].eval()
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    modes = [m.training for m in learner.modules()]
+    for transductive in (False, True):
+        evaluate(learner, EpisodeSampler(toys, 5, 1, 3), 4, transductive=transductive)
+    assert all(torch.equal(before[k], v) for k, v in learner.state_dict().items())
+    assert modes == [m.training for m in learner.modules()]
+    assert all(m.track_running_stats for m in learner.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_inductive_and_transductive_are_different_things(toys):
+    torch.manual_seed(0)
+    learner, sampler = PrototypicalNetwork(conv4(8)), EpisodeSampler(toys, 5, 1, 3)
+    inductive, transductive = evaluate(learner, sampler, 30), evaluate(learner, sampler, 30, transductive=True)
+    assert not torch.equal(inductive.per_episode, transductive.per_episode)
+    assert "transductive" in str(transductive)
+    assert "inductive" in str(inductive)
+
+
+def test_pairing_narrows_the_interval_and_refuses_other_episodes(toys):
+    sampler = EpisodeSampler(toys, 5, 1, 3)
+    a, b = evaluate(PixelNearestNeighbour("cosine"), sampler, 200), evaluate(Chance(), sampler, 200)
+    difference = compare(a, b)
+    assert difference.mean == pytest.approx(a.mean - b.mean)
+    assert torch.equal(difference.per_episode, a.per_episode - b.per_episode)
+    assert difference.separated
+    assert not compare(a, a).separated
+    assert compare(a, a).ci95 == 0
+    for other in (EpisodeSampler(toys, 5, 1, 3, seed=1), EpisodeSampler(toys, 4, 1, 3)):
+        with pytest.raises(ValueError, match="same episodes and metric"):
+            compare(a, evaluate(Chance(), other, 200))
+    with pytest.raises(ValueError, match="same episodes"):
+        compare(a, evaluate(Chance(), sampler, 100))
+
+
+class Zero(FewShotLearner):
+    def forward(self, episode):
+        return torch.zeros_like(episode.query_y)
+
+
+def test_regression_by_mean_squared_error():
+    sampler = SinusoidSampler(5, 20, seed=1)
+    result = evaluate(Zero(), sampler, 300, metric="mse")
+    batch = sampler.batch(0, 300)
+    assert result.mean == pytest.approx(float(batch.query_y.double().square().mean()), rel=1e-6)
+    with pytest.raises(ValueError, match='take metric="mse"'):
+        evaluate(Zero(), sampler, 10)
+
+
+def test_wrong_arguments_are_explained(toys):
+    sampler = EpisodeSampler(toys, 5, 1, 3)
+    with pytest.raises(ValueError, match='metric must be "accuracy" or "mse"'):
+        evaluate(Chance(), sampler, metric="f1")
+    with pytest.raises(ValueError, match="at least 2 episodes"):
+        evaluate(Chance(), sampler, 1)
+    with pytest.raises(ValueError, match='take metric="accuracy"'):
+        evaluate(Chance(), sampler, metric="mse")
+    with pytest.raises(NotImplementedError, match="must define forward"):
+        FewShotLearner()(sampler[0])

@@ -1,0 +1,100 @@
+import base64
+import io
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from fsl_course import figures
+from fsl_course.episodes import EpisodeSampler
+from fsl_course.live import LiveProgress
+
+
+def picture(html: str) -> Image.Image:
+    data = re.search(r"base64,([^\"]+)", html).group(1)
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_a_figure_becomes_a_picture_with_alt_text_byte_for_byte(toys):
+    episode = EpisodeSampler(toys, 3, 2, 4)[0]
+    pages = [
+        figures.to_html(figures.episode_grid(episode, names=toys.class_names), 'Three classes & "slots"')
+        for _ in range(2)
+    ]
+    assert pages[0] == pages[1]
+    assert 'alt="Three classes &amp; &quot;slots&quot;"' in pages[0]
+    assert picture(pages[0]).width > 400
+    with pytest.raises(ValueError, match="every figure needs alt text"):
+        figures.to_html(figures.new()[0], "  ")
+
+
+def test_every_shared_figure_draws(toys):
+    episode = EpisodeSampler(toys, 3, 1, 2)[0]
+    plane = torch.tensor([[0.0, 0], [1, 1], [4, 0]])
+    figure, axes = figures.new()
+    figures.points_2d(
+        axes, plane, torch.tensor([0, 0, 1]), centres=plane[1:], query=plane[:1], regions=lambda p: p @ plane[1:].T
+    )
+    for drawn in (
+        figure,
+        figures.image_rows([("a", episode.support_x), ("b", toys.images[0])]),
+        figures.training_curve([3.0, 2.0, 1.0], [0.2, 0.4, 0.6], [(3, 0.5, 0.1)], chance=0.2),
+        figures.training_curve([3.0, 2.0, 1.0]),
+        figures.intervals({"a": (0.5, 0.02), "b": (0.7, 0.01)}, chance=0.2),
+    ):
+        grey = picture(figures.to_html(drawn, "drawn")).convert("L")
+        assert grey.getextrema()[0] < 128 < 250 < grey.getextrema()[1]  # ink on white
+        figures.plt.close(drawn)
+
+
+def test_ink_is_shown_dark():
+    shown = figures._as_picture(torch.tensor([[[0, 255]]], dtype=torch.uint8))
+    assert shown.tolist() == [[1.0, 0.0]]
+
+
+def test_slots_differ_in_marker_as_well_as_colour():
+    styles = [figures.slot_style(k) for k in range(8)]
+    assert len({s["color"] for s in styles}) == len({s["marker"] for s in styles}) == 8
+
+
+def test_show_outside_a_notebook_closes_the_figure():
+    figure, _ = figures.new()
+    figures.show(figure, "nothing")
+    assert not figures.plt.fignum_exists(figure.number)
+    assert not figures.in_notebook()
+
+
+def test_the_bar_shows_loss_accuracy_and_chance(capsys):
+    with LiveProgress(10, 0, 0.2) as live:
+        live.update(10, [1.5], [0.75], [(10, 0.5, 0.1)])
+        live.finish(10, [1.5], [0.75], [])
+    shown = capsys.readouterr().err
+    assert "loss=1.500" in shown
+    assert "accuracy=0.750 (chance 0.20)" in shown
+    with LiveProgress(10, 0, 0.2, quiet=True) as live:
+        live.update(10, [1.5], [0.75], [])
+    assert capsys.readouterr().err == ""
+
+
+def test_the_last_picture_in_a_notebook_holds_no_clock(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, content):
+            shown.append(content.data)
+
+    def display(content, display_id):
+        shown.append(content.data)
+        return Handle()
+
+    pytest.importorskip("IPython")
+    monkeypatch.setattr(figures, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", display)
+    with LiveProgress(2, 0, 0.2) as live:
+        live.update(1, [1.5], [0.75], [])
+        live.finish(2, [1.5, 1.0], [0.75, 0.8], [])
+    assert "s left" in shown[0]
+    assert "s left" not in shown[-1]
+    assert "chance 0.20" in shown[-1]
+    assert 'alt="Training curve: step 2 of 2' in shown[-1]

@@ -1,0 +1,296 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsl_course.checkpoints import CheckpointError, load_file
+from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.evaluation import evaluate
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.nets import conv4, mlp
+from fsl_course.training import fit, learning_rate
+from tests.conftest import toy_images
+
+
+def learner(seed: int = 0) -> PrototypicalNetwork:
+    torch.manual_seed(seed)
+    return PrototypicalNetwork(conv4(8))
+
+
+def samplers() -> tuple[EpisodeSampler, EpisodeSampler]:
+    source = toy_images(24, 8, noise=200)
+    return EpisodeSampler(source.split("train"), 5, 1, 3), EpisodeSampler(source.split("val"), 5, 1, 3)
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_step_is_adam_on_the_mean_loss_of_its_tasks():
+    train, _ = samplers()
+    ours, theirs = learner(), learner()
+    history = fit(ours, train, steps=2, tasks=3, lr=0.01, progress=False)
+    optimiser = torch.optim.Adam(theirs.parameters(), lr=0.01)
+    theirs.train()
+    for step in range(2):
+        loss = sum(theirs.loss(train[step * 3 + t]) for t in range(3)) / 3
+        assert history.loss[step] == pytest.approx(loss.item(), rel=1e-5)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert len(history.accuracy) == 2
+    assert not ours.training
+
+
+def test_schedules():
+    common = {"lr": 0.1, "steps": 100}
+    assert learning_rate(99, halve_every=None, cosine=False, **common) == 0.1
+    assert [learning_rate(s, halve_every=10, cosine=False, **common) for s in (9, 10, 29)] == [0.1, 0.05, 0.025]
+    assert learning_rate(0, halve_every=None, cosine=True, **common) == 0.1
+    assert learning_rate(50, halve_every=None, cosine=True, **common) == pytest.approx(0.05)
+
+
+def test_the_rate_reaches_the_optimiser():
+    """Adam's first steps have the length of the rate: after halving to almost nothing the weights hardly move."""
+    train, _ = samplers()
+    short, long = learner(), learner()
+    fit(short, train, steps=1, lr=0.01, progress=False)
+    fit(long, train, steps=31, lr=0.01, halve_every=1, progress=False)
+    moved = max((a - b).abs().max().item() for a, b in zip(short.parameters(), long.parameters(), strict=True))
+    assert moved <= 0.01 * 1.5  # 0.005 + 0.0025 + ... with Adam's steps of at most about the rate
+
+
+class Recorder(FewShotLearner):
+    """One weight whose gradient is a constant 1000."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.gradients: list[float] = []
+        self.weight.register_post_accumulate_grad_hook(lambda p: None)
+
+    def training_step(self, episodes):
+        return 1000 * self.weight.sum()
+
+
+def test_clipping_bounds_the_gradient():
+    train, _ = samplers()
+    module = Recorder()
+    seen = []
+    step = torch.optim.Adam.step
+
+    def spy(self, *args, **kwargs):
+        seen.append(float(module.weight.grad))
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", spy)
+        fit(module, train, steps=1, clip=2.0, progress=False)
+        fit(module, train, steps=1, progress=False)
+    assert seen == pytest.approx([2.0, 1000.0], rel=1e-4)
+
+
+def test_best_weights_are_copies_and_come_back(tmp_path):
+    train, validation = samplers()
+    module = learner()
+    options = {"validation": validation, "validate_every": 5, "validation_episodes": 20, "progress": False}
+    history = fit(module, train, steps=30, lr=0.02, **options)
+    best = max(mean for _, mean, _ in history.validation)
+    assert evaluate(module, validation, 20).mean == best
+    assert history.best_step == next(step for step, mean, _ in history.validation if mean == best)
+    assert [step for step, _, _ in history.validation] == [5, 10, 15, 20, 25, 30]
+    # the same run without validation ends elsewhere unless the last step was the best
+    last = learner()
+    fit(last, train, steps=history.best_step, lr=0.02, progress=False)
+    assert same(weights(last), weights(module))
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from tests.test_training import learner, samplers
+from fsl_course.training import fit
+train, validation = samplers()
+fit(learner(), train, steps=2000, lr=0.01, halve_every=20, validation=validation, validate_every=10,
+    validation_episodes=10, checkpoint=sys.argv[1], save_every=7, progress=False)
+"""
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def start(checkpoint: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(checkpoint)], env=environment, cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    return process
+
+
+def go_on(module: PrototypicalNetwork, checkpoint: Path | None, steps: int):
+    """The run of SCRIPT up to `steps`, from its checkpoint or from the beginning."""
+    train, validation = samplers()
+    return fit(module, train, steps=steps, lr=0.01, halve_every=20, validation=validation, validate_every=10,
+               validation_episodes=10, checkpoint=checkpoint, save_every=7, progress=False)  # fmt: skip
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    checkpoint = tmp_path / "run.safetensors"
+    process = start(checkpoint)
+    time.sleep(0.3)
+    process.kill()  # SIGKILL: nothing can be saved any more
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    done = load_file(checkpoint)[1]["done"]
+    assert done % 7 == 0
+    whole, resumed = learner(), learner(seed=7)  # resumed starts from other weights: only the checkpoint may matter
+    resumed_history = go_on(resumed, checkpoint, done + 9)
+    history = go_on(whole, None, done + 9)
+    assert same(weights(whole), weights(resumed))
+    assert history.loss == resumed_history.loss
+    assert history.validation == resumed_history.validation
+    last = [load_file(checkpoint)[0], tmp_path / "whole.safetensors"]
+    go_on(learner(), last[1], done + 9)
+    assert same(last[0], load_file(last[1])[0])  # last weights, best weights, optimiser and random state
+
+
+def test_ctrl_c_finishes_the_step_and_keeps_the_last_state(tmp_path):
+    checkpoint = tmp_path / "run.safetensors"
+    process = start(checkpoint)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Stopped after step" in output
+    assert "the same call goes on from there" in output
+    _, about = load_file(checkpoint)
+    assert about["history"]["interrupted"] is True
+    assert about["done"] == len(about["history"]["loss"])
+
+
+def test_an_interrupted_run_keeps_weights_in_memory_and_says_so(capsys):
+    train, _ = samplers()
+    module = learner()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    history = fit(module, train, steps=100_000, progress=False)
+    assert history.interrupted
+    assert 0 < len(history.loss) < 100_000
+    assert "The learner keeps its weights" in capsys.readouterr().out
+    again = learner()
+    fit(again, train, steps=len(history.loss), progress=False)
+    assert same(weights(module), weights(again))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_settings_are_refused_and_more_steps_are_welcome(tmp_path):
+    train, _ = samplers()
+    path = tmp_path / "run.safetensors"
+    fit(learner(), train, steps=4, checkpoint=path, progress=False)
+    with pytest.raises(CheckpointError, match="other settings \\(lr: 0.001 there, 0.01 now\\)"):
+        fit(learner(), train, steps=4, lr=0.01, checkpoint=path, progress=False)
+    more, once = learner(3), learner()
+    assert len(fit(more, train, steps=6, checkpoint=path, progress=False).loss) == 6
+    fit(once, train, steps=6, progress=False)
+    assert same(weights(more), weights(once))
+    with pytest.raises(CheckpointError, match="do not fit this learner"):
+        fit(PrototypicalNetwork(conv4(16)), train, steps=6, checkpoint=path, progress=False)
+
+
+def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch):
+    train, _ = samplers()
+    path = tmp_path / "run.safetensors"
+    fit(learner(), train, steps=2, checkpoint=path, progress=False)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    module = learner()
+    with (
+        pytest.warns(UserWarning, match="No space left.*untouched.*Training goes on"),
+        pytest.raises(CheckpointError, match="No space left on device"),
+    ):
+        fit(module, train, steps=5, save_every=2, checkpoint=path, progress=False)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]  # no scratch file is left
+    once = learner()
+    fit(once, train, steps=5, progress=False)
+    assert same(weights(module), weights(once))  # what was trained is still in memory
+
+
+class Sines(FewShotLearner):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp((1, 8, 1))
+
+    def forward(self, episode):
+        return self.net(episode.query_x)
+
+    def loss(self, episode):
+        return torch.nn.functional.mse_loss(self(episode), episode.query_y)
+
+
+def test_regression_tasks_are_validated_by_their_error():
+    torch.manual_seed(0)
+    history = fit(Sines(), SinusoidSampler(), steps=4, tasks=5, validation=SinusoidSampler(seed=1), validate_every=2,
+                  validation_episodes=10, progress=False)  # fmt: skip
+    assert history.accuracy == []
+    best = min(history.validation, key=lambda row: row[1])
+    assert history.best_step == best[0]
+
+
+class Explodes(Recorder):
+    def training_step(self, episodes):
+        return self.weight.sum() * float("nan")
+
+
+def test_a_loss_that_is_not_a_number_stops_with_advice():
+    train, _ = samplers()
+    with pytest.raises(FloatingPointError, match="nan at step 0: try a smaller lr"):
+        fit(Explodes(), train, steps=2, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "must be at least 1; got 0"),
+        ({"steps": 1, "tasks": 0}, "must be at least 1"),
+        ({"steps": 1, "halve_every": 5, "cosine": True}, "cannot be combined"),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments, message):
+    train, _ = samplers()
+    with pytest.raises(ValueError, match=message):
+        fit(learner(), train, **arguments)
+
+
+def test_nothing_to_train_is_explained():
+    from fsl_course.methods.baselines import Chance
+
+    with pytest.raises(ValueError, match="Chance has no parameters to train"):
+        fit(Chance(), samplers()[0], steps=1)
+
+
+def test_the_state_is_json_and_tensors_only(tmp_path):
+    train, validation = samplers()
+    path = tmp_path / "run.safetensors"
+    fit(learner(), train, steps=2, validation=validation, validation_episodes=5, checkpoint=path, progress=False)
+    tensors, about = load_file(path)
+    assert {name.partition(".")[0] for name in tensors} == {"model", "best", "optimiser", "rng"}
+    assert json.loads(json.dumps(about))["settings"]["sampler"] == repr(train)
