@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,18 +45,18 @@ def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any
     blob = save(
         {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {"about": json.dumps(about, sort_keys=True)}
     )
-    scratch: str | None = None
+    scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with open(scratch, "xb") as file:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except OSError as error:
         if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
         kept = "The file that was there before is untouched." if path.exists() else "Nothing was written."
         raise CheckpointError(
             f"could not write {path} ({len(blob) / 1e6:.1f} MB): {error.strerror or error}. {kept} "

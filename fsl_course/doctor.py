@@ -149,14 +149,16 @@ CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
 }
 
 
-def run() -> int:
-    """Prints all findings. Exit status 0 when nothing is wrong, else 1."""
+def run(*, brief: bool = False) -> int:
+    """Prints all findings, or with brief=True only what is wrong. Exit status 0 when nothing is wrong, else 1."""
     wrong = 0
     for title, findings in CHECKS.items():
-        print(title)
+        if not brief:
+            print(title)
         for good, text in findings():
             wrong += good is False
-            print(f"  {'ok   ' if good else 'note ' if good is None else 'WRONG'} {text}")
+            if good is False or not brief:
+                print(f"  {'ok   ' if good else 'note ' if good is None else 'WRONG'} {text}")
     print(
         "Everything is in order."
         if not wrong

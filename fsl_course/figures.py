@@ -194,6 +194,7 @@ def intervals(
             f"{mean:.1%} ± {half:.1%}", (mean, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )
     if chance is not None:
+        axes.set_xlim(0, 1.05)
         axes.axvline(chance, color=CHANCE, linestyle="--")
         axes.annotate(f"chance {chance:.0%}", (chance, len(rows) - 0.6), fontsize=8, color=CHANCE, ha="left")
     axes.set(

@@ -17,6 +17,8 @@ def test_a_good_installation_is_told_so(capsys):
     assert "WRONG" not in out
     assert "glyphs.npz: SHA-256 as it should be" in out
     assert f"torch {importlib.metadata.version('torch')}" in out
+    assert doctor.run(brief=True) == 0
+    assert capsys.readouterr().out == "Everything is in order.\n"
 
 
 def test_damaged_data_is_named_with_its_cure(capsys, tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
     notes = _notes(outcomes, reference)
     if fault is None:
         return Verdict("right", [_counts(exercise, len(cases))], printed=outcomes["case", 0].printed, notes=notes)
-    entry = diagnose(exercise, cases_of(exercise), outcomes, reference)
+    entry = diagnose(exercise, cases_of(exercise), outcomes, reference, clock.used)
     return Verdict("wrong", fault.lines, entry, fault.printed, notes)
 
 

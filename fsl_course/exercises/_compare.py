@@ -30,8 +30,6 @@ def describe(value: Any) -> str:
         return f"the {type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
     if inspect.isgenerator(value):
         return "a generator (the function contains `yield`; hand the result back with `return`)"
-    if inspect.iscoroutine(value):
-        return "a coroutine (the function is written with `async def`; write `def`)"
     if isinstance(value, (list, tuple, set, frozenset, Mapping)):
         return f"a {type(value).__name__} of {len(value)} item{'s' * (len(value) != 1)}"
     name = type(value).__name__

@@ -25,9 +25,10 @@ from ._outcome import (
 )
 from ._sandbox import error_words
 from ._timelimit import Clock
+from ._tree import float_tensors
 
 Outcomes = Mapping[Step, Outcome]
-_ENTRY = 1.0  # seconds for a wrong answer of the catalogue: some are endless loops
+_ENTRY = 0.5  # seconds that a wrong answer of the catalogue has at least: some are endless loops
 PATIENCE = 60.0  # seconds for the reference, which is not under suspicion
 
 
@@ -57,6 +58,8 @@ def refuse_call(exercise: Exercise, cases: Sequence[Case], answer: Any) -> str |
             f"Expected a function, got {describe(answer)}. "
             f'Pass the function itself, without calling it: check("{exercise.id}", {name}).'
         )
+    if inspect.iscoroutinefunction(answer):
+        return "Your function is written with `async def`. Write `def`: nobody awaits it here."
     try:
         signature, wanted = inspect.signature(answer), inspect.signature(exercise.reference)
     except (TypeError, ValueError):  # some compiled functions have none; calling them will tell
@@ -104,6 +107,7 @@ def first_fault(
     looks: list[tuple[list[Step], Callable[[Step], list[str] | str | None]]] = [
         (of_cases, lambda step: _ended(outcomes[step], answer, seconds)),
         (of_cases, lambda step: _kind(outcomes[step], reference[step])),
+        (of_cases, lambda step: _not_a_number(outcomes[step], reference[step])),
         (of_cases, lambda step: _written(outcomes[step], reference[step])),
         (gradients, lambda step: _ended(outcomes[step], answer, seconds)),
         (gradients, lambda step: _kind(outcomes[step], reference[step])),
@@ -159,6 +163,16 @@ def _kind(outcome: Outcome, reference: Outcome) -> str | None:
     return compare(reference.result, outcome.result, 0.0, values=False)
 
 
+def _not_a_number(outcome: Outcome, reference: Outcome) -> str | None:
+    expected = [tensor for _, tensor in float_tensors(reference.result)]
+    for ours, (path, theirs) in zip(expected, float_tensors(outcome.result), strict=False):
+        wrong = theirs.detach().isnan() & ~ours.detach().isnan()
+        if count := int(wrong.sum()):
+            where = f" in {path}" if path else ""
+            return f"{count} of {wrong.numel()} values{where} are NaN (not a number). Is something divided by 0?"
+    return None
+
+
 def _written(outcome: Outcome, reference: Outcome) -> str | None:
     if extra := [name for name in outcome.written if name not in reference.written]:
         return f"Your function writes into its argument {', '.join(extra)}. Work on a copy: the caller still needs it."
@@ -194,10 +208,14 @@ def _equal(exercise: Exercise, outcome: Outcome, reference: Outcome, tolerance: 
     return None
 
 
-def diagnose(exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes) -> Wrong | None:
-    """The classic wrong answer whose outcome is this one in every step, if there is one."""
+def diagnose(
+    exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, used: float
+) -> Wrong | None:
+    """The classic wrong answer whose outcome is this one in every step, if there is one. `used`: seconds the answer took."""
+    late = any(outcome.late for outcome in outcomes.values())
+    seconds = 2 * _ENTRY if late else max(_ENTRY, 3 * used)
     for entry in exercise.wrong:
-        clock = Clock(_ENTRY)
+        clock = Clock(seconds)
         tried: dict[Step, Outcome] = {}
         for step, outcome in outcomes.items():
             tried[step] = attempt(exercise, cases, entry.answer, step, clock)

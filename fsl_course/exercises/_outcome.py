@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ def _attempt_case(exercise: Exercise, case: Case, answer: Answer, clock: Clock) 
     return Outcome(ran.result, ran.error, ran.late, written, changes=ran.changes, printed=out.text())
 
 
-def named_arguments(reference: Answer, args: Sequence[Any], kwargs: Any) -> dict[str, Any]:
+def named_arguments(reference: Answer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Parameter name -> value, in the words of the reference's signature."""
     try:
         parameters = list(inspect.signature(reference).parameters.values())
@@ -155,7 +155,7 @@ def probe_gradient(
                 return "Checking the gradient by finite differences takes too long: is a loop slow?"
             if ran.error is not None or ran.result is None:
                 return f"Moving {name} by {side:g} ends in an error ({type(ran.error).__name__})."
-            ends.append(float(ran.result))
+            ends.append(float(ran.result.detach()))
         measured = (ends[0] - ends[1]) / (2 * _EPSILON)
         slope = slopes[which]
         claimed = 0.0 if slope is None else float(slope.reshape(-1)[flat])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ _next_hint: dict[str, int] = {}
 
 def progress_file() -> Path:
     """FSL_PROGRESS where it is set, else ~/.fsl_course/progress.json."""
-    named = os.environ.get("FSL_PROGRESS")
-    return Path(named).expanduser() if named else Path("~/.fsl_course/progress.json").expanduser()
+    path = Path(os.environ.get("FSL_PROGRESS") or "~/.fsl_course/progress.json")
+    try:
+        return path.expanduser()
+    except RuntimeError:  # a user without a home
+        return Path("fsl_progress.json")
 
 
 def _now() -> str:
@@ -67,13 +71,13 @@ def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
     records.update(_memory)
     records[exercise.id] = {**_fresh(exercise), **records.get(exercise.id, {}), **change, "title": exercise.title}
     note = None
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # whole or not at all: written beside, then renamed
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if damaged:
             aside = _free_name(path)
             path.rename(aside)
             note = f"the progress file {path} was damaged. It was moved to {aside.name} and a new one begun."
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         temporary.write_text(
             json.dumps({"version": _VERSION, "exercises": dict(sorted(records.items()))}, indent=1, ensure_ascii=False)
             + "\n",
@@ -86,8 +90,17 @@ def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
             f"progress cannot be written to {path} ({error.strerror or error}), so it is kept for this session only. "
             "Set FSL_PROGRESS to a file that can be written."
         )
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     _memory.clear()
     return note
+
+
+def _count(record: Mapping[str, Any], name: str) -> int:
+    """A number of the record; 0 where it is missing or was edited into something else."""
+    value = record.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _free_name(path: Path) -> Path:
@@ -103,7 +116,7 @@ def record(exercise: Exercise, *, passed: bool, diagnosis: str) -> str | None:
     return _save(
         exercise,
         {
-            "attempts": int(before.get("attempts") or 0) + 1,
+            "attempts": _count(before, "attempts") + 1,
             "passed": passed or bool(before.get("passed")),
             "first_passed_at": before.get("first_passed_at") or (_now() if passed else None),
             "last_diagnosis": diagnosis,
@@ -124,31 +137,29 @@ def hint(exercise: str | Exercise, number: int | None = None) -> None:
     elif isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= count:
         raise ValueError(f"exercise {exercise.id} has hints 1 to {count}; got {number!r}.")
     print(f"Hint {number} of {count} for {exercise.id} {exercise.title}:\n  {exercise.hints[number - 1]}")
-    used = load().get(exercise.id, {}).get("hints_used") or 0
+    used = _count(load().get(exercise.id, {}), "hints_used")
     if number > used and (note := _save(exercise, {"hints_used": number})):
         print(f"  Note: {note}")
 
 
 def progress() -> None:
     """Print what is right so far, lesson by lesson, with the last diagnosis of what is not."""
-    records = load()
-    lessons = _catalogue.lesson_files()
-    if not lessons:
-        print("There are no exercises yet.")
-    for lesson, module in lessons.items():
+    records, lines = load(), []
+    width = max((len(exercise.title) for exercise in _catalogue.all_exercises()), default=0)
+    for lesson, module in _catalogue.lesson_files().items():
         exercises = _catalogue.of_lesson(lesson)
         right = sum(bool(records.get(e.id, {}).get("passed")) for e in exercises)
-        print(f"Lesson {lesson} {module[5:].replace('_', ' ')}: {right} of {len(exercises)} right")
-        for exercise in exercises:
-            print(f"  {_row(exercise, records.get(exercise.id, {}))}")
+        lines.append(f"Lesson {lesson} {module[5:].replace('_', ' ')}: {right} of {len(exercises)} right")
+        lines += [f"  {_row(exercise, records.get(exercise.id, {}), width)}" for exercise in exercises]
+    print("\n".join(lines) or "There are no exercises yet.")
 
 
-def _row(exercise: Exercise, found: Mapping[str, Any]) -> str:
-    tries = int(found.get("attempts") or 0)
+def _row(exercise: Exercise, found: Mapping[str, Any], width: int) -> str:
+    tries = _count(found, "attempts")
     counted = "not tried yet" if not tries else f"{tries} {'try' if tries == 1 else 'tries'}"
-    if hints := found.get("hints_used"):
+    if hints := _count(found, "hints_used"):
         counted += f", {hints} hint{'s' * (hints != 1)}"
-    name = f"{exercise.id:<6}{exercise.title:<32} {counted}"
+    name = f"{exercise.id:<5} {exercise.title:<{width}}  {counted}"
     if found.get("passed"):
         return f"✓ {name}"
     diagnosis = str(found.get("last_diagnosis") or "")

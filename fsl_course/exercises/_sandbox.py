@@ -67,7 +67,7 @@ class Ran:
 def run(function: Callable[[], Any], clock: Clock, out: Capture) -> Ran:
     """Call the function on what is left on the clock. Raises Stopped when the user interrupts, else nothing."""
     pressed: list[bool] = []
-    with _watching_for_stop(pressed), preserved(out) as changes:
+    with _watching_for_stop(pressed, clock), preserved(out) as changes:
         result, error, late = clock.run(function)
     if pressed:
         raise Stopped
@@ -75,7 +75,7 @@ def run(function: Callable[[], Any], clock: Clock, out: Capture) -> Ran:
 
 
 @contextmanager
-def _watching_for_stop(pressed: list[bool]) -> Iterator[None]:
+def _watching_for_stop(pressed: list[bool], clock: Clock) -> Iterator[None]:
     """Tell the user's stop (SIGINT) from a KeyboardInterrupt that the code raises itself."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:
@@ -84,6 +84,7 @@ def _watching_for_stop(pressed: list[bool]) -> Iterator[None]:
 
     def on_stop(number: int, frame: FrameType | None) -> None:
         pressed.append(True)
+        clock.stop()  # for code that catches what is raised here
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, on_stop)

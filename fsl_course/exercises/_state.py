@@ -58,8 +58,8 @@ def _set_path(saved: list[str]) -> None:
 
 
 def _set_filters(saved: list[Any]) -> None:
+    warnings.resetwarnings()  # also drops what Python remembers of the filters
     warnings.filters[:] = saved
-    warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else warnings._filters_mutated_lock_held()
 
 
 def _signals() -> dict[int, Any]:

@@ -113,6 +113,10 @@ class Clock:
         self._running = False
         self._lock = threading.Lock()
 
+    def stop(self) -> None:
+        """Let nothing be left: running code is stopped at the next tick."""
+        self.used = max(self.used, self.limit)
+
     @property
     def is_over(self) -> bool:
         """Is nothing left?"""

@@ -410,7 +410,7 @@ def test_real_pixels_are_the_same_everywhere(real):
     digest = hashlib.sha256(real.images.numpy().tobytes()).hexdigest()
     assert digest == "5a0cde5540a6d8782b3619c0cb7e09b80a013220f7b460c0b42d50e221ed7980"
     ink = real.images.flatten(2).amax(-1)
-    assert int(ink.min()) >= 128, "every drawing has a stroke that can be seen"
+    assert int(ink.min()) >= 120, "every drawing has a stroke that can be seen"
 
 
 @pytest.mark.omniglot

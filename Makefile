@@ -1,0 +1,44 @@
+# Everything here needs Python 3.11 to 3.13, bash and make, nothing more. `make help` lists the targets.
+SHELL := bash
+PYTHON_BIN := .venv/bin/python
+LAB_ARGS ?=
+
+# Which untouched student notebooks `make test` runs: a number (today's is the day of the year) picks the next two, "all" picks all.
+FSL_ROTATE ?=
+
+# Two workers with one thread each, a whole file per worker (a notebook's cells cannot be split over kernels).
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON_BIN) -m pytest -n 2 --dist loadfile
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider
+
+.PHONY: help env lab test lint notebooks lock clean
+.DEFAULT_GOAL := help
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env:  ## Make or update .venv (does nothing when it is up to date)
+	@bash tools/setup_env.sh
+
+lab: env  ## Open the course in JupyterLab (LAB_ARGS=--no-browser only prints the address)
+	@echo "JupyterLab prints its address below. Ctrl-C stops it."
+	@exec $(PYTHON_BIN) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_ARGS)
+
+test: lint  ## All that must hold: lint, tests, notebooks as built from lessons, all solutions, two student notebooks (FSL_ROTATE=all: all)
+	$(PYTHON_BIN) tools/build_notebooks.py --check
+	$(PYTEST)
+	@chosen=$$($(PYTHON_BIN) tools/pick_notebooks.py $(FSL_ROTATE)) || exit 1; \
+	if [ -n "$$chosen" ]; then set -x; PYTHONPATH=tools/offline $(PYTEST) $(NBVAL) $$chosen; fi
+
+lint: env  ## Check style and formatting
+	$(PYTHON_BIN) -m ruff check .
+	$(PYTHON_BIN) -m ruff format --check .
+
+notebooks: env  ## Build notebooks/ and solutions/ from lessons/, and run them (ARGS are handed on)
+	$(PYTHON_BIN) tools/build_notebooks.py $(ARGS)
+
+lock:  ## Write constraints.txt anew with the newest versions (needs uv)
+	bash tools/lock.sh
+
+clean:  ## Remove caches and build products; .venv, runs/ and your progress stay
+	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* build dist
+	find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
