@@ -81,7 +81,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status 0, 1 (something is wrong, said in words) or 2 (the command line could not be read)."""
+    """Runs one command. Exit status 0, 1 (something is wrong, said in words), 2 (unreadable command line) or 130 (Ctrl-C)."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "doctor":
         return doctor.run()
@@ -89,9 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         return {"train": commands.train, "evaluate": commands.evaluate}[arguments.command](arguments)
-    except (ValueError, FileNotFoundError, NotADirectoryError, FloatingPointError, commands.CheckpointError) as error:
+    except (ValueError, OSError, FloatingPointError, commands.CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # Ctrl-C anywhere but in the training loop, which ends in its own way
+        print("Stopped.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A file is safetensors: named tensors and, in its header, one JSON text. It is wr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -22,6 +23,9 @@ from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import conv4
 
+# What a learner is made with where nothing else is said.
+SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1}
+
 # How each method is made from the settings in its checkpoint: a new method is one more line.
 MAKERS: dict[str, Callable[[dict[str, Any]], FewShotLearner]] = {
     "prototypical": lambda s: PrototypicalNetwork(conv4(s["width"], s["norm"], s["in_channels"])),
@@ -33,35 +37,45 @@ class CheckpointError(RuntimeError):
 
 
 def make(method: str, **settings: Any) -> FewShotLearner:
-    """A fresh learner. method: the name of its file; settings: width (64), norm ("batch"), in_channels (1)."""
+    """A fresh learner. method: the name of its file; settings: width (64), norm ("batch"), in_channels (1).
+
+    Raises ValueError for an unknown method or setting, with what there is.
+    """
     if method not in MAKERS:
         raise ValueError(f"there is no trainable method {method!r}: choose one of {', '.join(sorted(MAKERS))}.")
-    return MAKERS[method]({"width": 64, "norm": "batch", "in_channels": 1} | settings)
+    if unknown := set(settings) - set(SETTINGS):
+        raise ValueError(f"there is no setting {', '.join(sorted(unknown))}: choose from {', '.join(SETTINGS)}.")
+    return MAKERS[method](SETTINGS | settings)
 
 
 def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Writes tensors and a JSON-able dictionary to one file, atomically: the old file or the whole new one is there."""
+    """Writes tensors and a JSON-able dictionary to one file, atomically: the old file or the whole new one is there.
+
+    Raises CheckpointError where the disk is full or the folder cannot be written to.
+    """
     path = Path(path)
     blob = save(
-        {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {"about": json.dumps(about, sort_keys=True)}
+        # clones: tied weights share memory, which the format does not know
+        {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()},
+        {"about": json.dumps(about, sort_keys=True)},
     )
-    scratch: Path | None = None
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with open(scratch, "xb") as file:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except OSError as error:
-        if scratch is not None:
-            scratch.unlink(missing_ok=True)
-        kept = "The file that was there before is untouched." if path.exists() else "Nothing was written."
+        kept = "The file that was there before is untouched." if os.path.exists(path) else "Nothing was written."
         raise CheckpointError(
             f"could not write {path} ({len(blob) / 1e6:.1f} MB): {error.strerror or error}. {kept} "
             "Free some disk space or name a folder that you may write to."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone after os.replace, and never there where it could not be opened
+            scratch.unlink()
 
 
 def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -72,7 +86,8 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a dict
+            # clones: the tensors are windows into the file, which a later save replaces
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118 - not a dict
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a whole checkpoint of this course ({error}). Delete it to start again, or restore a copy."

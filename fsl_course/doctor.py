@@ -64,7 +64,7 @@ def _packages() -> Iterator[Finding]:
 def _data() -> Iterator[Finding]:
     try:
         from fsl_course.data import assets
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: PyTorch is there, but a library that it needs is not
         yield None, f"data and weights cannot be checked before the packages are mended ({error})"
         return
     try:
@@ -121,7 +121,7 @@ def _folders() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     try:
         import torch
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         yield False, f"PyTorch cannot be imported ({error}): run `make env`; on Linux see the README for the CPU build."
         return
     good = abs(float(torch.ones(3, 3).matmul(torch.ones(3, 1)).sum()) - 9) < 1e-6

@@ -6,9 +6,12 @@ of its own seeded by (seed, block). A batch of episodes is a slice of a block an
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from operator import index
 
 import numpy as np
 import torch
@@ -76,12 +79,19 @@ class Episode:
 
 
 def _generator(*key: int) -> torch.Generator:
-    """A generator seeded by a tuple of non-negative integers; nearby tuples give unrelated streams."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    """A generator seeded by a tuple of non-negative integers of any size; different tuples give unrelated streams."""
+    key = tuple(int(n) for n in key)
+    # SeedSequence cuts numbers into 32-bit words and does not keep where one ends: (2**32, 0) would be (0, 1)
+    words = key if max(key) < 2**32 else list(str(key).encode())
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))  # 63 bits: within int64 on every platform
 
 
 def _check_span(start: int, tasks: int) -> None:
+    try:
+        index(start), index(tasks)
+    except TypeError:
+        raise TypeError(f"episodes are numbered by whole numbers; got start={start!r}, tasks={tasks!r}.") from None
     if start < 0 or tasks < 1:
         raise ValueError(f"batch(start, tasks) needs start >= 0 and tasks >= 1; got start={start}, tasks={tasks}.")
 
@@ -173,7 +183,8 @@ class EpisodeSampler:
             raise ValueError(
                 f"k_shot={self.k_shot} and n_query={self.n_query} need {need} drawings of every class; {len(short)} of "
                 f"{len(source)} classes of {source.name} have fewer, e.g. {source.class_names[short[0]]!r} has "
-                f"{int(source.counts[short[0]])}. For all classes {fit}; or leave the short classes out with source.select(...)."
+                f"{int(source.counts[short[0]])}. For all classes {fit}; or leave the short "
+                f"classes out: source.select((source.counts >= {need}).nonzero())."
             )
 
     def __repr__(self) -> str:
@@ -182,10 +193,21 @@ class EpisodeSampler:
             f"seed {self.seed}{', within groups' if self.within_group else ''})"
         )
 
+    @property
+    def key(self) -> str:
+        """Which episodes these are: the words of repr and a digest of the classes. Two sets may share a name.
+
+        The digest covers names, groups and drawings of the classes, and the shape of the pictures, not the pictures.
+        """
+        source = self.source
+        about = [source.class_names, source.groups, source.counts.tolist(), list(source.images.shape)]
+        return f"{self!r} of classes {hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
+
     def _draw_block(self, block: int) -> Layout:
         """The 256 episodes of one block. Every choice without replacement is the top of a random ranking."""
-        if self._block is not None and self._block[0] == block:
-            return self._block[1]
+        cached = self._block  # read once: another thread may put another block there meanwhile
+        if cached is not None and cached[0] == block:
+            return cached[1]
         generator = _generator(self.seed, block)
         source, n_way, k_shot, n_query = self.source, self.n_way, self.k_shot, self.n_query
         drawings = source.images.shape[1]
@@ -204,8 +226,9 @@ class EpisodeSampler:
             flat, labels = position[..., part].flatten(1), label[..., part].flatten(1)
             order = torch.rand(flat.shape, generator=generator).argsort(dim=1)
             parts += [flat.gather(1, order), labels.gather(1, order)]
-        self._block = (block, Layout(*parts, classes))
-        return self._block[1]
+        layout = Layout(*parts, classes)
+        self._block = (block, layout)
+        return layout
 
     def layout(self, start: int, tasks: int) -> Layout:
         """Which drawings make up the episodes start .. start+tasks-1, without touching the pictures."""
@@ -273,6 +296,11 @@ class SinusoidSampler:
 
     def __repr__(self) -> str:
         return f"SinusoidSampler({self.k_shot} support and {self.n_query} query points, seed {self.seed})"
+
+    @property
+    def key(self) -> str:
+        """Which episodes these are: the words of repr and the ranges."""
+        return f"{self!r} with amplitude {self.amplitude}, phase {self.phase}, inputs {self.inputs}"
 
     def _draw(self, start: int, tasks: int) -> tuple[Tensor, Tensor, Tensor]:
         """Amplitudes [T], phases [T] and inputs [T, K+Q], always drawn in float64 so that both dtypes see the same curves."""

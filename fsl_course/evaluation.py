@@ -115,8 +115,8 @@ def embed_all(learner: ComparesEmbeddings, images: Tensor, dtype: torch.dtype = 
 def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
     """Logits [..., M, N] and labels [..., M] (or predictions and targets [..., M, d]) -> one number a task [...]."""
     if metric == "accuracy":
-        return (logits.argmax(-1) == target).to(torch.float64).mean(-1)
-    return F.mse_loss(logits, target, reduction="none").to(torch.float64).flatten(-2).mean(-1)
+        return (logits.argmax(-1) == target).cpu().to(torch.float64).mean(-1)  # some GPUs know no float64
+    return F.mse_loss(logits, target, reduction="none").cpu().to(torch.float64).flatten(-2).mean(-1)
 
 
 def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episodes: int) -> Tensor:
@@ -131,7 +131,7 @@ def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episode
         rows = table[place[part].to(device)]
         logits = learner.score(rows[:, :shots], layout.support_y[part].to(device), rows[:, shots:], sampler.n_way)
         found.append(_scores(logits, layout.query_y[part].to(device), "accuracy"))
-    return torch.cat(found).cpu()
+    return torch.cat(found)
 
 
 @torch.no_grad()
@@ -170,9 +170,9 @@ def evaluate(
             for low in range(0, episodes, _TASKS_AT_ONCE):
                 for episode in sampler.batch(low, min(_TASKS_AT_ONCE, episodes - low)):
                     found.append(_scores(learner(episode), episode.query_y, metric))
-        per_episode = torch.stack(found).cpu()
+        per_episode = torch.stack(found)
     mean, half = mean_and_ci95(per_episode)
-    return Result(mean, half, per_episode, metric, transductive, f"{sampler!r}, episodes 0..{episodes - 1}")
+    return Result(mean, half, per_episode, metric, transductive, f"{sampler.key}, episodes 0..{episodes - 1}")
 
 
 def compare(a: Result, b: Result) -> PairedDifference:

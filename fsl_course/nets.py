@@ -30,6 +30,11 @@ class _Conv4(nn.Module):
                 f"conv4(in_channels={self.in_channels}) takes [B, {self.in_channels}, H, W] with H and W of at least 16; "
                 f"got {list(x.shape)}."
             )
+        if x.dtype != self.layers[0].weight.dtype:
+            raise TypeError(
+                f"conv4 has weights in {self.layers[0].weight.dtype} and got pictures in {x.dtype}: "
+                "take net.to(dtype), episode.to(dtype) or EpisodeSampler(..., dtype=dtype)."
+            )
         return self.layers(x.contiguous(memory_format=torch.channels_last)).flatten(1)
 
 

@@ -78,13 +78,21 @@ def _query_accuracy(learner: FewShotLearner) -> Iterator[list[Tensor]]:
 
     def record(module: FewShotLearner, args: tuple, logits: Tensor) -> None:
         if args and isinstance(args[0], Episode) and not args[0].query_y.is_floating_point():
-            seen.append((logits.detach().argmax(-1) == args[0].query_y).double().mean())
+            seen.append((logits.detach().argmax(-1) == args[0].query_y).cpu().double().mean())
 
     hook = learner.register_forward_hook(record)
     try:
         yield seen
     finally:
         hook.remove()
+
+
+@torch.no_grad()
+def _put_back(learner: FewShotLearner, buffers: list[tuple[Tensor, Tensor]]) -> None:
+    """Undoes what a forward pass did to the running statistics, and ends the training mode."""
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    learner.eval()
 
 
 class _Run:
@@ -111,6 +119,11 @@ class _Run:
         tensors, about = load_file(path)
         found = about.get("settings", {})
         changed = [k for k in self.settings if k != "steps" and found.get(k) != self.settings[k]]
+        if about.get("done", 0) > self.settings["steps"]:
+            raise CheckpointError(
+                f"{path} has {about['done']} steps behind it, more than the {self.settings['steps']} asked for. "
+                "Ask for at least as many, or name another checkpoint file to start anew."
+            )
         if self.settings["cosine"] and found.get("steps") != self.settings["steps"]:
             changed.append("steps")
         if changed:
@@ -168,13 +181,19 @@ def fit(
     steps:       updates in all; a resumed run goes on to this number
     lr:          Adam's rate; halve_every halves it every so many steps (Snell et al. 2017 train so), cosine takes it to 0
     clip:        largest allowed norm of the whole gradient, or None
-    validation:  a sampler over validation classes; the best weights seen are put back at the end
-    checkpoint:  a file that is written every save_every steps and at the end; if it exists, the run goes on from it and ends
-                 with the same weights, bit for bit, as a run that was never stopped (same machine, threads and versions)
+    validation:  a sampler over validation classes, asked every validate_every steps and at the end; the best weights seen
+                 are put back at the end
+    checkpoint:  a file that is written at the start, every save_every steps and at the end; if it exists, the run goes on from
+                 it and ends with the same weights, bit for bit, as a run that was never stopped (same machine, threads and
+                 versions; a run that is lengthened keeps the validation made at its old end)
     progress:    a bar in a terminal, a live curve with the chance line in a notebook
 
     Ctrl-C ends the run after the step under way: the learner keeps its last weights, the checkpoint is written, and the
     returned history says interrupted=True. A second Ctrl-C stops at once.
+
+    Raises ValueError for settings that cannot work; CheckpointError where the checkpoint belongs to another run, is damaged or
+    cannot be written (at the start and at the end; in between it is a warning); FloatingPointError where loss or gradient is no
+    longer finite: the learner then holds the weights and running statistics before that step, in evaluation mode.
     """
     if steps < 1 or tasks < 1 or validate_every < 1 or save_every < 1:
         raise ValueError(
@@ -183,6 +202,10 @@ def fit(
         )
     if halve_every is not None and (halve_every < 1 or cosine):
         raise ValueError("halve_every must be at least 1 and cannot be combined with cosine.")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be a gradient norm above 0, or None; got {clip}.")
+    if validation is not None and validation_episodes < 2:
+        raise ValueError(f"validation_episodes must be at least 2, for an interval; got {validation_episodes}.")
     parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError(f"{type(learner).__name__} has no parameters to train.")
@@ -190,8 +213,8 @@ def fit(
     metric, chance = ("mse", None) if regression else ("accuracy", 1 / sampler.n_way)
     settings = {
         "steps": steps, "tasks": tasks, "lr": lr, "weight_decay": weight_decay, "clip": clip, "halve_every": halve_every,
-        "cosine": cosine, "sampler": repr(sampler), "validation": None if validation is None else repr(validation),
-        "validate_every": validate_every, "validation_episodes": validation_episodes,
+        "cosine": cosine, "sampler": sampler.key, "validation": None if validation is None else validation.key,
+        "validate_every": validate_every, "validation_episodes": validation_episodes, "learner": type(learner).__name__,
     }  # fmt: skip
     run = _Run(learner, torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay), settings)
     path = None if checkpoint is None else Path(checkpoint)
@@ -216,21 +239,26 @@ def fit(
         _query_accuracy(learner) as seen,
         LiveProgress(steps, run.done, chance, quiet=not progress) as live,
     ):
+        if run.done == 0:
+            save(last=True)  # a folder that cannot be written to must show before the training, not after it
         while run.done < steps and not interrupted.is_set():
             learner.train()
+            buffers = [(buffer, buffer.clone()) for buffer in learner.buffers()]
             seen.clear()
             for group in run.optimiser.param_groups:
                 group["lr"] = learning_rate(run.done, lr=lr, steps=steps, halve_every=halve_every, cosine=cosine)
             loss = learner.training_step(sampler.batch(run.done * tasks, tasks))
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss became {loss.item()} at step {run.done}: try a smaller lr (now {lr}) or clip=1.0. "
-                    "The learner holds the weights before this step."
-                )
             run.optimiser.zero_grad()
             loss.backward()
-            if clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, clip)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+            # a finite loss can have a gradient that is not, e.g. a bare square root at 0
+            for name, value in (("loss", loss), ("norm of the gradient", norm)):
+                if not torch.isfinite(value):
+                    _put_back(learner, buffers)
+                    raise FloatingPointError(
+                        f"the {name} became {value.item()} at step {run.done}: try a smaller lr (now {lr}) or clip=1.0. "
+                        "The learner holds the weights before this step."
+                    )
             run.optimiser.step()
             run.done += 1
             history.loss.append(loss.item())

@@ -60,9 +60,43 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path):
         save_file(tmp_path / "file" / "w.safetensors", {"a": torch.ones(1)}, {})
 
 
+def test_a_file_that_cannot_be_opened_is_explained(tmp_path, monkeypatch):
+    """A read-only disk refuses to open the file and then refuses to delete it too."""
+
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(CheckpointError, match="Read-only file system"):
+        save_file(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def pressed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        save_file(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_that_share_memory_are_saved_and_what_is_loaded_is_not_the_file(tmp_path):
+    path, both = tmp_path / "w.safetensors", torch.arange(4.0)
+    save_file(path, {"a": both, "b": both, "c": both[::2]}, {})
+    loaded = load_file(path)[0]
+    with open(path, "r+b") as file:  # the same file, not a new one in its place
+        file.write(b"\0" * path.stat().st_size)
+    assert loaded["a"].tolist() == loaded["b"].tolist() == [0, 1, 2, 3]
+    assert loaded["c"].tolist() == [0, 2]
+
+
 def test_unknown_methods_and_weights_name_what_there_is():
     with pytest.raises(ValueError, match="no trainable method 'protonet': choose one of .*prototypical"):
         make("protonet")
+    with pytest.raises(ValueError, match="no setting widht: choose from width, norm, in_channels"):
+        make("prototypical", widht=8)
     with pytest.raises(
         ValueError, match="no weights are shipped as 'prototypical-photos'; shipped are: .*prototypical-glyphs"
     ):

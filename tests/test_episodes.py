@@ -1,4 +1,6 @@
 import math
+import sys
+import threading
 
 import pytest
 import torch
@@ -100,7 +102,7 @@ def test_who_knows_only_class_ids_scores_chance():
 
 def test_within_group_draws_one_group_and_large_groups_equally_often():
     groups = ["small"] * 2 + ["middle"] * 4 + ["large"] * 10
-    sampler = EpisodeSampler(marked(16, 4, groups=groups), 3, 1, 1, within_group=True)
+    sampler = EpisodeSampler(marked(16, 4, groups=groups), 4, 1, 1, within_group=True)  # "middle" just fits
     classes = sampler.batch(0, 3000).classes
     names = [[groups[c] for c in row] for row in classes.tolist()]
     assert all(len(set(row)) == 1 for row in names)
@@ -115,6 +117,44 @@ def test_seeds_and_indices_give_different_episodes():
     assert not torch.equal(a.batch(0, 50).classes, b.batch(0, 50).classes)
     assert len(a.batch(0, 300).classes.unique(dim=0)) > 290
     assert not torch.equal(a[0].classes, a[BLOCK].classes)  # neighbouring blocks do not repeat
+
+
+def test_large_seeds_and_indices_are_streams_of_their_own():
+    source = marked(50, 20)
+    small, large = EpisodeSampler(source, 5, 1, 1), EpisodeSampler(source, 5, 1, 1, seed=2**32)
+    assert not torch.equal(large.batch(0, 50).classes, small.batch(BLOCK, 50).classes)
+    huge = EpisodeSampler(source, 5, 1, 1, seed=2**63)
+    assert torch.equal(huge[2**40].support_x, EpisodeSampler(source, 5, 1, 1, seed=2**63)[2**40].support_x)
+    assert not torch.equal(huge.batch(2**40, 50).classes, huge.batch(0, 50).classes)
+
+
+def test_threads_that_share_a_sampler_get_the_right_episodes():
+    shared, wrong = EpisodeSampler(marked(20, 4), 5, 1, 1), []
+    right = [EpisodeSampler(marked(20, 4), 5, 1, 1)[BLOCK * i].classes for i in range(4)]
+
+    def read(first: int) -> None:
+        for i in range(first, first + 200):
+            if not torch.equal(shared[BLOCK * (i % 4)].classes, right[i % 4]):
+                wrong.append(i)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=read, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []
+
+
+def test_the_key_tells_sources_of_one_name_and_ranges_apart(toys):
+    keys = {EpisodeSampler(toys.select(rows), 3, 1, 2).key for rows in (range(6), range(6, 12), range(5, -1, -1))}
+    assert len(keys) == 3
+    assert EpisodeSampler(toys, 3, 1, 2).key == EpisodeSampler(toy_images(), 3, 1, 2, dtype=torch.float64).key
+    assert SinusoidSampler(amplitude=(1, 1)).key != SinusoidSampler(amplitude=(5, 5)).key
 
 
 def test_pictures_are_floats_in_0_1_and_float64_agrees_with_float32(toys):
@@ -134,6 +174,9 @@ def test_stacked_and_single_episodes_know_which_they_are(toys):
     batch = sampler.batch(0, 4)
     assert batch.stacked
     assert [e.n_way for e in batch] == [3] * 4
+    one = batch[0]
+    first = one.support_y == 0  # n_way is read off the classes, not off the labels that happen to be there
+    assert Episode(one.support_x[first], one.support_y[first], one.query_x, one.query_y, one.classes).n_way == 3
     with pytest.raises(IndexError, match="task 4 of 4"):
         batch[4]
     with pytest.raises(TypeError, match="single task"):
@@ -164,6 +207,8 @@ def test_a_batch_outside_the_episodes_is_refused(toys, start, tasks):
     for sampler in (EpisodeSampler(toys, 2, 1, 1), SinusoidSampler()):
         with pytest.raises(ValueError, match="start >= 0 and tasks >= 1"):
             sampler.batch(start, tasks)
+        with pytest.raises(TypeError, match="whole numbers; got start=1.5"):
+            sampler[1.5]
 
 
 def test_sinusoids_are_the_curves_they_say_and_stay_in_range():

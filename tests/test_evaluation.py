@@ -60,6 +60,58 @@ def test_evaluate_leaves_the_learner_as_it_was(toys):
     assert all(m.track_running_stats for m in learner.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
+class Plain(FewShotLearner):
+    """A ProtoNet that `evaluate` can only call: it shows no embeddings. Remembers whether gradients were recorded."""
+
+    def __init__(self, inner: PrototypicalNetwork, fails_at: int | None = None) -> None:
+        super().__init__()
+        self.inner, self.fails_at, self.calls, self.recorded = inner, fails_at, 0, False
+
+    def forward(self, episode):
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise RuntimeError("in the middle")
+        logits = self.inner(episode)
+        self.recorded |= logits.requires_grad
+        return logits
+
+
+def test_a_learner_that_shows_no_embeddings_is_evaluated_alike(toys):
+    torch.manual_seed(0)
+    inner, sampler = PrototypicalNetwork(conv4(8)).double(), EpisodeSampler(toys, 5, 1, 3, dtype=torch.float64)
+    plain = Plain(inner)
+    alone, together = evaluate(plain, sampler, 70), evaluate(plain, sampler, 70, transductive=True)
+    assert plain.calls == 140
+    assert not plain.recorded
+    assert torch.equal(alone.per_episode, evaluate(inner, sampler, 70).per_episode)
+    assert not torch.equal(alone.per_episode, together.per_episode)
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_an_error_in_the_middle_leaves_the_learner_as_it_was(toys, transductive):
+    learner = Plain(PrototypicalNetwork(conv4(8)), fails_at=3).train()
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    with pytest.raises(RuntimeError, match="in the middle"):
+        evaluate(learner, EpisodeSampler(toys, 5, 1, 3), 4, transductive=transductive)
+    assert all(torch.equal(before[k], v) for k, v in learner.state_dict().items())
+    assert all(m.training for m in learner.modules())
+    assert all(m.track_running_stats for m in learner.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_each_picture_is_embedded_once_and_without_gradients(toys):
+    seen = []
+
+    class Counts(PrototypicalNetwork):
+        def embed(self, x):
+            found = super().embed(x)
+            seen.append((len(x), found.requires_grad))
+            return found
+
+    evaluate(Counts(conv4(8)), EpisodeSampler(toys, 5, 1, 3), 300)
+    assert sum(count for count, _ in seen) == toys.images.shape[0] * toys.images.shape[1]  # 300 episodes meet them all
+    assert not any(recorded for _, recorded in seen)
+
+
 def test_inductive_and_transductive_are_different_things(toys):
     torch.manual_seed(0)
     learner, sampler = PrototypicalNetwork(conv4(8)), EpisodeSampler(toys, 5, 1, 3)
@@ -83,6 +135,9 @@ def test_pairing_narrows_the_interval_and_refuses_other_episodes(toys):
             compare(a, evaluate(Chance(), other, 200))
     with pytest.raises(ValueError, match="same episodes"):
         compare(a, evaluate(Chance(), sampler, 100))
+    same_name = EpisodeSampler(toys.select(range(11, -1, -1)), 5, 1, 3)
+    with pytest.raises(ValueError, match="same episodes"):
+        compare(a, evaluate(Chance(), same_name, 200))
 
 
 class Zero(FewShotLearner):

@@ -33,6 +33,7 @@ def test_weights_are_channels_last_and_have_the_known_number():
 
 def test_group_norm_judges_every_picture_alone_in_training_too():
     torch.manual_seed(0)
+    assert [m.num_groups for m in conv4(12, norm="group").modules() if isinstance(m, torch.nn.GroupNorm)] == [6] * 4
     net, x = conv4(16, norm="group").train(), torch.rand(4, 1, 28, 28)
     assert torch.allclose(net(x)[:1], net(x[:1]), atol=1e-5)
     batch_norm = conv4(16).train()
@@ -48,6 +49,8 @@ def test_wrong_arguments_and_inputs_are_explained():
         conv4()(torch.rand(2, 3, 28, 28))
     with pytest.raises(ValueError, match="at least 16"):
         conv4()(torch.rand(2, 1, 8, 8))
+    with pytest.raises(TypeError, match="weights in torch.float32 and got pictures in torch.float64"):
+        conv4()(torch.rand(2, 1, 28, 28, dtype=torch.float64))
 
 
 def test_mlp_is_the_sine_regressor():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fsl_course.checkpoints import CheckpointError, load_file
-from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.prototypical import PrototypicalNetwork
@@ -40,7 +40,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_a_step_is_adam_on_the_mean_loss_of_its_tasks():
     train, _ = samplers()
-    ours, theirs = learner(), learner()
+    ours, theirs = learner().eval(), learner()  # fit puts a learner into training mode by itself
     history = fit(ours, train, steps=2, tasks=3, lr=0.01, progress=False)
     optimiser = torch.optim.Adam(theirs.parameters(), lr=0.01)
     theirs.train()
@@ -119,6 +119,40 @@ def test_best_weights_are_copies_and_come_back(tmp_path):
     assert same(weights(last), weights(module))
 
 
+class Constant(Recorder):
+    """Every slot is equally likely to it, whatever its weight."""
+
+    def forward(self, episode):
+        return torch.zeros(len(episode.query_y), episode.n_way)
+
+
+def test_among_equally_good_weights_the_first_are_kept():
+    train, validation = samplers()
+    module = Constant()
+    history = fit(module, train, steps=4, lr=0.1, validation=validation, validate_every=1, validation_episodes=3,
+                  progress=False)  # fmt: skip
+    assert len({mean for _, mean, _ in history.validation}) == 1
+    assert history.best_step == 1
+    assert module.weight.item() == pytest.approx(-0.1, rel=1e-3)  # one step of Adam
+
+
+def test_a_resumed_optimiser_has_the_memory_layout_of_its_weights(tmp_path, monkeypatch):
+    """Convolution weights are channels-last; files are not. Elements must meet in the order of the run before."""
+    train, _ = samplers()
+    path, found, step = tmp_path / "run.safetensors", [], torch.optim.Adam.step
+
+    def spy(self, *args, **kwargs):
+        found.extend((p.stride(), self.state[p]["exp_avg"].stride(), self.state[p]["exp_avg_sq"].stride())
+                     for p in self.param_groups[0]["params"] if p in self.state)  # fmt: skip
+        return step(self, *args, **kwargs)
+
+    fit(learner(), train, steps=1, checkpoint=path, progress=False)
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    fit(learner(), train, steps=2, checkpoint=path, progress=False)
+    assert len(found) == len(list(learner().parameters()))
+    assert all(own == first == second for own, first, second in found)
+
+
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
@@ -138,7 +172,9 @@ def start(checkpoint: Path) -> subprocess.Popen:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.poll() is None:
+        if checkpoint.exists() and load_file(checkpoint)[1]["done"]:  # the one written at the start does not count
+            break
         time.sleep(0.02)
     return process
 
@@ -158,6 +194,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     done = load_file(checkpoint)[1]["done"]
+    assert done >= 7
     assert done % 7 == 0
     whole, resumed = learner(), learner(seed=7)  # resumed starts from other weights: only the checkpoint may matter
     resumed_history = go_on(resumed, checkpoint, done + 9)
@@ -185,7 +222,7 @@ def test_ctrl_c_finishes_the_step_and_keeps_the_last_state(tmp_path):
 
 def test_an_interrupted_run_keeps_weights_in_memory_and_says_so(capsys):
     train, _ = samplers()
-    module = learner()
+    module, before = learner(), signal.getsignal(signal.SIGINT)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     history = fit(module, train, steps=100_000, progress=False)
     assert history.interrupted
@@ -194,7 +231,38 @@ def test_an_interrupted_run_keeps_weights_in_memory_and_says_so(capsys):
     again = learner()
     fit(again, train, steps=len(history.loss), progress=False)
     assert same(weights(module), weights(again))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class Presses(Recorder):
+    """Presses Ctrl-C so many times in its next step."""
+
+    times = 0
+
+    def training_step(self, episodes):
+        for _ in range(self.times):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # a handler runs between two lines of Python
+        self.times = 0
+        return super().training_step(episodes)
+
+
+def test_the_second_ctrl_c_stops_at_once_and_a_resumed_history_forgets_the_first(tmp_path):
+    train, _ = samplers()
+    path, module = tmp_path / "run.safetensors", Presses()
+    module.times = 2
+    with pytest.raises(KeyboardInterrupt):
+        fit(module, train, steps=3, progress=False)
+    module.times = 1
+    first = fit(module, train, steps=3, cosine=True, checkpoint=path, progress=False)
+    assert first.interrupted
+    assert len(first.loss) == 1
+    with pytest.raises(CheckpointError, match="other settings \\(steps: 3 there, 4 now"):
+        fit(module, train, steps=4, cosine=True, checkpoint=path, progress=False)  # another cosine
+    second = fit(module, train, steps=3, cosine=True, checkpoint=path, progress=False)
+    assert not second.interrupted
+    assert len(second.loss) == 3
+    assert second.seconds >= first.seconds
 
 
 def test_other_settings_are_refused_and_more_steps_are_welcome(tmp_path):
@@ -209,6 +277,31 @@ def test_other_settings_are_refused_and_more_steps_are_welcome(tmp_path):
     assert same(weights(more), weights(once))
     with pytest.raises(CheckpointError, match="do not fit this learner"):
         fit(PrototypicalNetwork(conv4(16)), train, steps=6, checkpoint=path, progress=False)
+    with pytest.raises(CheckpointError, match="has 6 steps behind it, more than the 5 asked for"):
+        fit(learner(), train, steps=5, checkpoint=path, progress=False)
+
+
+def test_other_classes_or_another_method_are_other_settings(tmp_path):
+    source, path = toy_images(), tmp_path / "run.safetensors"
+    first, second = (EpisodeSampler(source.select(rows), 3, 1, 2) for rows in (range(6), range(6, 12)))
+    fit(learner(), first, steps=1, checkpoint=path, progress=False)
+    with pytest.raises(CheckpointError, match="other settings \\(sampler: "):
+        fit(learner(), second, steps=2, checkpoint=path, progress=False)
+
+    class Another(PrototypicalNetwork):
+        pass
+
+    with pytest.raises(CheckpointError, match="learner: 'PrototypicalNetwork' there, 'Another' now"):
+        fit(Another(conv4(8)), first, steps=2, checkpoint=path, progress=False)
+
+
+def test_a_folder_that_cannot_be_written_shows_before_the_training(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    train, _ = samplers()
+    module = learner()
+    with pytest.raises(CheckpointError, match="could not write"):
+        fit(module, train, steps=5, checkpoint=tmp_path / "file" / "run.safetensors", progress=False)
+    assert same(weights(module), weights(learner()))
 
 
 def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch):
@@ -266,18 +359,60 @@ def test_a_loss_that_is_not_a_number_stops_with_advice():
         fit(Explodes(), train, steps=2, progress=False)
 
 
+class Overflows(PrototypicalNetwork):
+    """Its third task holds infinite pictures."""
+
+    def loss(self, episode):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().loss(episode.to(torch.float32) if self.calls < 3 else Overflows.infinite(episode))
+
+    @staticmethod
+    def infinite(episode):
+        return Episode(episode.support_x / 0, episode.support_y, episode.query_x, episode.query_y, episode.classes)
+
+
+def test_after_a_loss_that_is_not_a_number_the_learner_is_as_before_that_step():
+    """The weights, and the running statistics of batch norm too: one infinite picture would spoil them for ever."""
+    train, _ = samplers()
+    torch.manual_seed(0)
+    module, twin = Overflows(conv4(8)), learner()
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 2"):
+        fit(module, train, steps=5, progress=False)
+    fit(twin, train, steps=2, progress=False)
+    assert same(weights(module), weights(twin))
+    assert not module.training
+
+
+class BareRoot(Recorder):
+    """A finite loss whose gradient is 0 / 0."""
+
+    def training_step(self, episodes):
+        return self.weight.square().sum().sqrt()
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_a_number_stops_before_it_reaches_the_weights(clip):
+    module = BareRoot()
+    with pytest.raises(FloatingPointError, match="the norm of the gradient became nan at step 0"):
+        fit(module, samplers()[0], steps=2, clip=clip, progress=False)
+    assert module.weight.tolist() == [0.0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"steps": 1, "clip": -1.0}, "clip must be a gradient norm above 0, or None; got -1.0"),
         ({"steps": 0}, "must be at least 1; got 0"),
         ({"steps": 1, "tasks": 0}, "must be at least 1"),
         ({"steps": 1, "halve_every": 5, "cosine": True}, "cannot be combined"),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, message):
-    train, _ = samplers()
+    train, validation = samplers()
     with pytest.raises(ValueError, match=message):
         fit(learner(), train, **arguments)
+    with pytest.raises(ValueError, match="validation_episodes must be at least 2"):
+        fit(learner(), train, steps=1, validation=validation, validation_episodes=1)
 
 
 def test_nothing_to_train_is_explained():
@@ -293,4 +428,4 @@ def test_the_state_is_json_and_tensors_only(tmp_path):
     fit(learner(), train, steps=2, validation=validation, validation_episodes=5, checkpoint=path, progress=False)
     tensors, about = load_file(path)
     assert {name.partition(".")[0] for name in tensors} == {"model", "best", "optimiser", "rng"}
-    assert json.loads(json.dumps(about))["settings"]["sampler"] == repr(train)
+    assert json.loads(json.dumps(about))["settings"]["sampler"] == train.key

@@ -62,8 +62,17 @@ class ImageSet:
         )
 
     def select(self, classes: Sequence[int] | Tensor) -> ImageSet:
-        """The classes at these positions, in this order. classes: int64 [M] or a list of M positions -> M classes."""
-        index = torch.as_tensor(classes, dtype=torch.int64).flatten()
+        """The classes at these positions, in this order. classes: int64 [M] or a list of M positions -> M classes.
+
+        Raises TypeError for anything but whole numbers (a mask is none), IndexError for positions outside 0..C-1.
+        """
+        index = torch.as_tensor(classes).flatten()
+        if len(index) and (index.dtype == torch.bool or index.is_floating_point()):
+            raise TypeError(
+                f"select takes class positions, whole numbers; got {index.dtype}. "
+                "Positions out of a mask: mask.nonzero().flatten()."
+            )
+        index = index.to(torch.int64)
         if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
             raise IndexError(
                 f"class positions must lie in 0..{len(self) - 1}; got {int(index.min())}..{int(index.max())}."

@@ -85,7 +85,8 @@ def _watching_for_stop(pressed: list[bool], clock: Clock) -> Iterator[None]:
     def on_stop(number: int, frame: FrameType | None) -> None:
         pressed.append(True)
         clock.stop()  # for code that catches what is raised here
-        raise KeyboardInterrupt
+        if clock.is_running:  # while state is put back, nothing may cut in: `run` raises Stopped at its end
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, on_stop)
     try:

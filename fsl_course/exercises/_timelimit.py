@@ -77,17 +77,13 @@ def _raise_in(thread: int) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeUp))
 
 
-def _take_pending() -> bool:
-    """Raise and catch here what was asked for and not raised yet.
+def _let_pending_come() -> None:
+    """Give TimeUp that was asked for and not raised yet the chance to be raised here, where it is caught.
 
     Taking it back with a null pointer would leave Python 3.11 looking for it forever, which hangs traced code.
     """
-    try:
-        for _ in range(10):
-            pass
-    except TimeUp:
-        return True
-    return False
+    for _ in range(10):
+        pass
 
 
 def _is_importing(frame: FrameType | None) -> bool:
@@ -122,6 +118,11 @@ class Clock:
         """Is nothing left?"""
         return self.used >= self.limit
 
+    @property
+    def is_running(self) -> bool:
+        """Is code running on this clock at the moment?"""
+        return self._running
+
     def run(self, function: Callable[[], Any]) -> tuple[Any, BaseException | None, bool]:
         """Call the function: (its result, what it raised, whether the time was up first). Raises nothing itself."""
         if self.is_over:
@@ -132,19 +133,22 @@ class Clock:
         sys.unraisablehook = lambda raised: None if issubclass(raised.exc_type, TimeUp) else hook(raised)
         stop = self._start_alarm() if _has_alarm() else self._start_watchdog()
         try:
+            self._last, self._running = time.monotonic(), True  # from here on TimeUp may come at any line
+            result = function()
+        except TimeUp:
+            late = True
+        except BaseException as raised:
+            error = raised
+        while True:
             try:
-                result = function()
+                self._running = False
+                with self._lock:  # the watchdog is not in the midst of asking
+                    _over.discard(thread)
+                _let_pending_come()
+                break
             except TimeUp:
                 late = True
-            except BaseException as raised:
-                error = raised
-            self._running = False
-        except TimeUp:  # the last tick fell between the lines above
-            late = True
-        self._running = False
-        with self._lock:  # from here on the watchdog does not raise any more
-            _over.discard(thread)
-            late = _take_pending() or late or self.is_over
+        late = late or self.is_over
         if sys.gettrace() is not tracer:
             sys.settrace(tracer)
         if sys.getprofile() is not profiler:
@@ -165,7 +169,7 @@ class Clock:
 
     def _start_alarm(self) -> Callable[[], None]:
         """Start the alarm; returns the function that puts everything back."""
-        started = self._last = time.monotonic()
+        started = time.monotonic()
 
         def on_alarm(number: int, frame: FrameType | None) -> None:
             # Inside this file (a finaliser, a trace function) the exception would get lost: the next tick finds it.
@@ -174,7 +178,6 @@ class Clock:
                 raise TimeUp
 
         handler = signal.signal(signal.SIGALRM, on_alarm)
-        self._running = True
         delay, interval = signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
 
         def stop() -> None:
@@ -189,18 +192,16 @@ class Clock:
 
     def _start_watchdog(self) -> Callable[[], None]:
         """Start the watchdog; returns the function that ends it."""
-        self._last = time.monotonic()
         thread, done = threading.get_ident(), threading.Event()
 
         def watch() -> None:
             while not done.wait(_TICK):
-                if self._tick(sys._current_frames().get(thread)):
+                if self._running and self._tick(sys._current_frames().get(thread)):
                     with self._lock:
                         if self._running:
                             _over.add(thread)
                             _raise_in(thread)
 
-        self._running = True
         threading.Thread(target=watch, name="exercise time limit", daemon=True).start()
 
         def stop() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fsl_course.episodes import Episode
@@ -51,8 +50,8 @@ class PixelNearestNeighbour(FewShotLearner):
         likeness = (
             cosine_similarities(query, support) if self.metric == "cosine" else -squared_distances(query, support)
         )
-        member = F.one_hot(labels, n_way).bool().mT.unsqueeze(-3)  # [..., 1, N, S]
-        return likeness.unsqueeze(-2).masked_fill(~member, -torch.inf).amax(-1)
+        best = likeness.new_full((*likeness.shape[:-1], n_way), -torch.inf)  # no [..., M, N, S] array
+        return best.scatter_reduce(-1, labels.unsqueeze(-2).expand_as(likeness), likeness, "amax")
 
     def forward(self, episode: Episode) -> Tensor:
         """One task -> logits [N*Q, N]."""

@@ -77,6 +77,12 @@ def test_select_refuses_positions_outside(row):
         make().select([0, row])
 
 
+@pytest.mark.parametrize("mask", [[True] * 6, torch.ones(6, dtype=torch.bool), [0.7]])
+def test_select_takes_no_mask_for_positions(mask):
+    with pytest.raises(TypeError, match=r"class positions, whole numbers.*mask\.nonzero\(\)"):
+        make().select(mask)
+
+
 def test_select_of_nothing_is_an_empty_set():
     assert len(make().select([])) == 0
 

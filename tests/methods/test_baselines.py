@@ -20,6 +20,18 @@ def test_nearest_pixels_by_hand(metric, winner):
         assert logits.tolist() == [[-1.0, -98.0]]  # the best row of class 0, not the mean of both
 
 
+def test_nearest_pixels_equal_loops_over_stacked_tasks_with_unequal_shots():
+    generator = torch.Generator().manual_seed(0)
+    support, query = torch.randn(2, 6, 4, generator=generator), torch.randn(2, 5, 4, generator=generator)
+    labels = torch.tensor([[0, 2, 1, 2, 2, 0], [1, 1, 0, 2, 0, 1]])
+    logits = PixelNearestNeighbour("euclidean").score(support, labels, query, 3)
+    for t in range(2):
+        for m in range(5):
+            for k in range(3):
+                nearest = (support[t][labels[t] == k] - query[t, m]).square().sum(1).min()
+                assert logits[t, m, k].item() == pytest.approx(-nearest.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["pixels, Euclidean", "pixels, cosine", "random Conv4"])
 def test_laws(task, name):
     learner = baselines()[name]

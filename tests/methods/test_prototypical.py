@@ -114,6 +114,8 @@ def test_cosine_is_bounded_by_its_scale(toys, precise):
     ten = PrototypicalNetwork(encoder, "cosine", scale=10).eval()(precise)
     assert one.abs().max() <= 1 + 1e-12
     assert torch.allclose(ten, 10 * one)
+    plain, scaled = (PrototypicalNetwork(encoder, scale=s).eval()(precise) for s in (1.0, 0.5))
+    assert torch.allclose(scaled, 0.5 * plain)
     best = torch.softmax(torch.tensor([1.0, -1, -1, -1, -1]), 0)[0]
     assert one.softmax(1).max() <= best + 1e-9  # e^1 / (e^1 + 4 e^-1) = 0.65: never sure
     a = torch.tensor([[3.0, 4.0]])
