@@ -261,6 +261,8 @@ class EpisodeSampler:
         """Episode number `index`, a pure function of (seed, index). index: any whole number from 0 on."""
         return self.batch(index, 1)[0]
 
+    __iter__ = None  # there is no last episode: `for episode in sampler` is an error instead of an endless loop
+
 
 class SinusoidSampler:
     """Sine curves y = a sin(x - p) as regression tasks (Finn et al. 2017, section 5.1); same interface as EpisodeSampler.
@@ -336,3 +338,5 @@ class SinusoidSampler:
     def __getitem__(self, index: int) -> Episode:
         """Episode number `index`, a pure function of (seed, index)."""
         return self.batch(index, 1)[0]
+
+    __iter__ = None  # there is no last episode

@@ -138,3 +138,18 @@ def test_damaged_shipped_weights_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(assets, "_IN_WHEEL", tmp_path)
     with pytest.raises(ValueError, match="damaged: its SHA-256"):
         pretrained("prototypical", "glyphs")
+
+
+def test_a_save_that_fails_at_the_last_moment_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_file(path, {"a": torch.zeros(3)}, {})
+    before = path.read_bytes()
+
+    def refuse(*args, **kwargs):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(CheckpointError, match="Input/output error. The file that was there before is untouched"):
+        save_file(path, {"a": torch.ones(3)}, {})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]

@@ -244,3 +244,9 @@ def test_sinusoid_ranges_are_checked():
 
 def test_toy_images_are_what_other_tests_think():
     assert len(toy_images().split("test")) == 3
+
+
+def test_a_sampler_is_endless_and_says_so(toys):
+    for sampler in (EpisodeSampler(toys, 2, 1, 1), SinusoidSampler()):
+        with pytest.raises(TypeError, match="not iterable"):
+            iter(sampler)

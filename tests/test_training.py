@@ -429,3 +429,17 @@ def test_the_state_is_json_and_tensors_only(tmp_path):
     tensors, about = load_file(path)
     assert {name.partition(".")[0] for name in tensors} == {"model", "best", "optimiser", "rng"}
     assert json.loads(json.dumps(about))["settings"]["sampler"] == train.key
+
+
+def test_weight_decay_reaches_adam():
+    train, _ = samplers()
+    ours, theirs = learner(), learner()
+    fit(ours, train, steps=1, lr=0.01, weight_decay=10.0, progress=False)
+    optimiser = torch.optim.Adam(theirs.parameters(), lr=0.01, weight_decay=10.0)
+    theirs.train().loss(train[0]).backward()
+    optimiser.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    plain = learner()
+    fit(plain, train, steps=1, lr=0.01, progress=False)
+    assert not same(weights(plain), weights(ours))

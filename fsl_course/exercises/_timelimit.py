@@ -22,6 +22,7 @@ from typing import Any
 
 _TICK = 0.05  # seconds between two looks at the clock
 _IMPORTS = 20.0  # seconds of importing that are not charged: the first use of some parts of PyTorch is slow
+_TRACERS = {"coverage", "bdb", "pdb", "debugpy", "_pydevd_bundle", "pydevd", "_pydevd_sys_monitoring"}
 _over: set[int] = set()  # threads whose time is up and whose code has not ended yet
 
 
@@ -92,6 +93,18 @@ def _is_importing(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _may_interrupt(frame: FrameType | None) -> bool:
+    """Is this a place to raise TimeUp? Not in this file (a finaliser, a trace function), where it would get lost, and not
+    in a coverage tool or debugger that is looking at the code, which might hold a lock. The next tick comes soon."""
+    if frame is None or _is_ours(frame):
+        return False
+    while frame is not None and not _is_ours(frame):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _TRACERS:
+            return False
+        frame = frame.f_back
+    return True
 
 
 def _has_alarm() -> bool:
@@ -172,8 +185,7 @@ class Clock:
         started = time.monotonic()
 
         def on_alarm(number: int, frame: FrameType | None) -> None:
-            # Inside this file (a finaliser, a trace function) the exception would get lost: the next tick finds it.
-            if self._running and self._tick(frame) and frame is not None and not _is_ours(frame):
+            if self._running and self._tick(frame) and _may_interrupt(frame):
                 _over.add(threading.get_ident())
                 raise TimeUp
 
@@ -198,7 +210,7 @@ class Clock:
             while not done.wait(_TICK):
                 if self._running and self._tick(sys._current_frames().get(thread)):
                     with self._lock:
-                        if self._running:
+                        if self._running and _may_interrupt(sys._current_frames().get(thread)):
                             _over.add(thread)
                             _raise_in(thread)
 

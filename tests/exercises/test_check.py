@@ -7,15 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from fsl_course.exercises import Case, Property, Wrong, _check, check, find, verify
+from fsl_course.exercises import Case, Property, Wrong, check, find, verify
 from fsl_course.exercises._compare import compare
 from fsl_course.exercises._outcome import cases_of
 from fsl_course.exercises._tree import clone
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr(_check, "SECONDS", 0.4)
 
 
 def one_call(exercise, reference, *args, **more):
