@@ -59,7 +59,7 @@ show(
 # <details><summary>Solution: open it after you have written down your ten answers</summary>
 #
 # Run `episode.query_y.tolist()` in a new cell: the number in place *i* is the letter of query *i*.
-# You had never met these letters, and one example of each was enough. An ordinary classifier cannot do this: they are not on its list of classes.
+# One example of each letter was enough. An ordinary classifier cannot do this: these letters are not among its classes.
 #
 # </details>
 
@@ -141,7 +141,7 @@ assert distances == (query - support).square().sum(1).tolist()
 
 # %% [markdown]
 # Stuck? `hint("00.1")` gives a nudge, the second call a stronger one, the third almost the code.
-# `progress()` shows what is right so far. Nothing leaves your computer.
+# `progress("00")` shows what is right so far, `progress()` for all lessons. Nothing leaves your computer.
 
 # %%
 hint("00.1", 1)
@@ -189,7 +189,7 @@ nearest = check("00.2", nearest)
 # %% [markdown]
 # ## A working classifier
 #
-# `pretrained` loads an encoder that ships with the course, trained as lesson 05 shows on 30 alphabets. The 13 test alphabets were locked away.
+# `pretrained` loads an encoder trained on 30 alphabets, as lesson 05 shows. The 13 test alphabets were locked away.
 
 # %%
 encoder = pretrained("prototypical", "glyphs").encoder
@@ -202,8 +202,8 @@ print("truth       ", episode.query_y.tolist())
 print("accuracy    ", accuracy(predicted, episode.query_y))
 
 # %% [markdown]
-# Compare with your own ten answers from the puzzle. Here the encoder errs nowhere. To see it err, write `seed=13` in the puzzle,
-# run both cells again, and look at the letters it confuses.
+# Compare with your own ten answers from the puzzle. Here the encoder errs nowhere. It does with `seed=13` in the puzzle:
+# run that cell and the one above again.
 
 # %% [markdown]
 # ## Meet the package
@@ -227,8 +227,8 @@ assert same == total
 # %% [markdown]
 # ## Is that good? Many episodes and baselines
 #
-# One episode says little: its letters may be easy. So you average over hundreds and show an interval, the ± (lesson 01 explains it).
-# And a number needs company, [baselines](../lessons/GLOSSARY.md#baseline) 基线: guessing, nearest by pixels, nearest by the same network with random weights (`Conv4`).
+# One episode says little: its letters may be easy. So average over hundreds and show an interval, the ± of lesson 01.
+# And a number needs company, [baselines](../lessons/GLOSSARY.md#baseline) 基线: guessing, pixels, the network with random weights (`Conv4`).
 
 # %%
 results = {name: evaluate(baseline, sampler, episodes=300) for name, baseline in baselines().items()}
@@ -276,7 +276,7 @@ print(compare(a, b))
 # %% [markdown]
 # ## Explore
 #
-# Change one number at a time in the next cell and predict the result before you run it.
+# Predict, then change one number in the next cell.
 #
 # 1. More ways: what happens to chance, and to the trained encoder?
 # 2. More shots: who gains most, the pixels or the encoder?
@@ -286,7 +286,7 @@ print(compare(a, b))
 #
 # 1: with 20 ways chance falls from 10 % to 5 %, the trained encoder only from 95 % to 91 %.
 # 2: the pixels. With 5 shots they rise by about 20 points; the encoder, near the top already, by four.
-# 3: harder. Letters of one alphabet look alike: the encoder falls to 84 %, pixels (cosine) to 31 %.
+# 3: harder. Letters of one alphabet look alike: the encoder falls to 84 %, pixels (cosine) to about 30 %.
 #
 # </details>
 
@@ -308,13 +308,13 @@ show(figure, f"Accuracy on 100 episodes, {n_way}-way {k_shot}-shot: {listed}. Ch
 # | [01 episodes](../notebooks/01_episodes.ipynb) | write the sampler, catch leaks, report honest intervals |
 # | [05 prototypical networks](../notebooks/05_prototypical.ipynb) | write, train and judge Prototypical Networks |
 #
-# More lessons follow in the numbers between and after: baselines, Siamese, Matching and Relation networks, then MAML with true second-order gradients.
+# More lessons follow: baselines, Siamese, Matching and Relation networks, then MAML with true second-order gradients.
 
 # %% [markdown]
 # ## Is your installation in order?
 #
 # The doctor looks at versions, data, memory and folders, and says how to mend what is wrong.
-# `doctor.run()` lists everything; in a terminal the same is `python -m fsl_course doctor`.
+# `doctor.run()` lists everything; in a terminal: `python -m fsl_course doctor`.
 
 # %%
 from fsl_course import doctor
@@ -370,7 +370,7 @@ status = doctor.run(brief=True)
 # Pitfalls: judging on training letters; one lucky episode; accuracy without chance beside it. Next: [episodes, done right]({{next}}).
 
 # %%
-progress()
+progress("00")
 
 # %% [markdown]
 # ## References

@@ -114,7 +114,7 @@ show(
 # | $\mathcal{S}$ | `support_x`, `support_y` | `[N*K, 1, 28, 28]`, `[N*K]` |
 # | $\mathcal{Q}$ | `query_x`, `query_y` | `[N*Q, 1, 28, 28]`, `[N*Q]` |
 # | $y$, $\hat y$ | `query_y`, `predicted` | `[N*Q]`, slots $0 \dots N-1$ |
-# | $a_e$ | `per_episode[e]` | accuracy of episode $e$, a fraction |
+# | $a_e$ | `per_episode[e]` | accuracy of episode $e$, a fraction; the bracket is 1 where it holds, else 0 |
 
 # %% [markdown]
 # ## By hand
@@ -191,7 +191,7 @@ draw_episode = check("01.2", draw_episode)
 # %% [markdown]
 # ## From a loop to an index gather
 #
-# All pictures lie in `images` `[C, n, 1, 28, 28]`. Join its first two axes: drawing $d$ of class $c$ is row $c \cdot n + d$.
+# All pictures lie in `images` `[C, n, 1, 28, 28]`: $C$ classes, $n$ drawings of each. Join the first two axes: drawing $d$ of class $c$ is row $c \cdot n + d$.
 # An [index gather](../lessons/GLOSSARY.md#gather) 索引收集 reads many rows at once, for any number of episodes.
 
 
@@ -224,7 +224,7 @@ print("loop and gather agree:", tuple(pictures(test, classes, support).shape))
 # |---|---|---|
 # | 0.61, 0.38, 0.64, 0.47 | 2, 0, 3, 1 | 2, 0 |
 #
-# From `class_scores` `[T, C]` take `classes` `[T, N]`. From `drawing_scores` `[T, N, n]` take `support` `[T, N, K]`, the top $K$ of each row,
+# For $T$ episodes at once: from `class_scores` `[T, C]` take `classes` `[T, N]`. From `drawing_scores` `[T, N, n]` take `support` `[T, N, K]`, the top $K$ of each row,
 # and `query` `[T, N, Q]`, the next $Q$. Highest first; `torch.topk` or `torch.argsort` ranks all rows in one call.
 
 
@@ -252,10 +252,10 @@ print("100 episodes: support", tuple(pictures(test, classes, support).shape), "q
 #
 # `EpisodeSampler` ranks scores, takes the top and gathers, as you did; it also shuffles the rows.
 # An episode is a *pure function of (seed, index)*: episode 7 is the same alone or in a batch, today or after a crash.
-# So methods can meet the same episodes, and workers can be given different ones.
+# So methods can meet the same episodes, and parallel data loaders can be given different ones.
 
 # %%
-source_code = inspect.getsource(EpisodeSampler._draw_block)
+source_code = inspect.getsource(EpisodeSampler._draw_block)  # BLOCK: 256 at a time; real: drawings that exist
 print(source_code[source_code.index("        classes = rank.topk") : source_code.index("        label =")])
 sampler = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=0)
 alone = sampler[7]
@@ -309,11 +309,11 @@ show(
 # <details><summary>Why not 20 %, 35 % or 80 %?</summary>
 #
 # 20 % would mean that an id says nothing, as with random slots. 80 % holds for the outermost ids only, which are first or last nearly always.
-# In the middle the best guess is right in about 40 %; that is where 35 % comes from. Averaged over all ids it is about one half.
+# 35 % is near the ids in the middle, where the best guess is right in about 40 %. Averaged over all ids it is about one half.
 #
 # </details>
 #
-# A network with one output for each slot learns such a habit; on novel classes it is worthless. A learner that only *compares* cannot: permute the slots, and its scores move along.
+# A network with one output for each slot can learn such a habit; on novel classes it is worthless. A learner that only *compares* cannot: permute the slots, and its scores move along.
 
 # %%
 pixels = PixelNearestNeighbour("cosine")  # the class of the support picture with the largest cosine, pixel by pixel
@@ -371,9 +371,9 @@ print("the fair sampler deals a drawing twice:", bool(shared))
 # |---|---|---|
 # | $E$ | `len(values)` | number of episodes |
 # | $a_e$, $\bar a$ | `values`, `values.mean()` | `[E]`, one number |
-# | $s$ | `values.std()` | standard deviation, $E-1$ below the line |
+# | $s$ | `values.std()` | standard deviation (divides by $E-1$); $s / \sqrt{E}$ is one *standard error* |
 # | $t_{0.975,\,E-1}$ | `stdtrit(E - 1, 0.975)` | Student's t quantile, near 1.96 for large $E$ |
-# | $h$ | `half` | half width: 95 % of such intervals hold the true mean |
+# | $h$ | `half` | half width: 95 % of such intervals hold the true mean, the one over all possible episodes |
 
 # %%
 result = evaluate(pixels, sampler, episodes=600)
@@ -412,7 +412,7 @@ for mine, theirs in zip(mean_and_half_width(accuracy), mean_and_ci95(accuracy), 
 print("yours and the package's agree:", result)
 
 # %% [markdown]
-# Two numbers are often mixed up. The *standard deviation* $s$ says how much episodes differ; more episodes do not change it.
+# Two numbers are often mixed up. The *standard deviation* $s$ says how much episodes differ; more episodes do not make it smaller.
 # The *half width* $h$ says how well you know the mean; four times the episodes halve it.
 
 # %%
@@ -435,11 +435,11 @@ show(
 # ## Does a 95 % interval keep its promise?
 #
 # Pretend that these 600 accuracies are the whole world, so that the true mean is known. Play a study of $E$ episodes 4,000 times and count the intervals that contain the truth.
-# Which column will fall short of 95 % when $E$ is 5?
+# Three half widths compete: with t, with 1.96 for t, one standard error. Which fall clearly short of 95 % when $E$ is 5?
 #
 # <details><summary>Answer: open it after the table</summary>
 #
-# Two of them. One standard error covers about two thirds, whatever $E$ is. And 1.96 is right only when $s$ is known; five episodes know it badly, which t makes up for.
+# Two of them. One standard error covers about two thirds, whatever $E$ is. And 1.96 is right only when the standard deviation is known; five episodes tell it badly, which t makes up for.
 # With 200 episodes the two factors are nearly equal. So always say what stands after the ±.
 #
 # </details>
@@ -492,6 +492,7 @@ print(f"unpaired: half width {apart:.2%}, that is {apart / difference.ci95:.1f} 
 # Random features and pixels come close. Watch their difference settle as episodes are added.
 #
 # The intervals cover the choice of episodes only: not other alphabets, other pictures, or another draw of the random weights.
+# If the last one contains 0, say *not separated*, never *equal*.
 
 # %%
 one, two = results["random Conv4"].per_episode, results["pixels, cosine"].per_episode
@@ -521,8 +522,8 @@ print(last)  # when the interval contains 0, say "not separated", not "equal"
 #
 # <details><summary>Answers</summary>
 #
-# 1: no, accuracy over chance grows with the ways. 2: no, the gap grows in percentage points: more shots help least where letters look alike.
-# 3: the fall with more ways survives. At 2 ways the two intervals overlap widely, so there you cannot tell the alphabets apart any more.
+# 1: no. Accuracy divided by chance grows with the ways, from 1.4 to 5.8 for mixed alphabets. 2: no, the gap grows; at 20 ways it doubles. More shots help least where letters look alike.
+# 3: the fall with more ways survives, and one alphabet stays harder from 5 ways on. At 2 ways the two intervals overlap almost wholly; with 200 episodes they overlapped, too.
 #
 # </details>
 
@@ -551,7 +552,7 @@ show(
 # ## Bug hunt
 #
 # The symptom: someone evaluates the pixels on all three splits, and the accuracies agree to the last digit.
-# A widely used library made this mistake in its Omniglot benchmark. Nothing crashes, and the printed class counts are right.
+# A widely used library made this mistake in its Omniglot benchmark (learn2learn, `omniglot_benchmark.py`). Nothing crashes, and the printed class counts are right.
 
 
 # %%
@@ -573,7 +574,7 @@ for name, suspect in benchmark(glyphs, talk=True).items():
 # ### Exercise 01.5  Bug hunt: do the splits leak?  (difficulty 3/5, 10 min)
 #
 # Do not mend it yet: write the test first. `implementation(source)` returns samplers for `"train"`, `"val"`, `"test"`.
-# Return `True` when any class is *dealt* in two of them, be it with other drawings, else `False`.
+# Return `True` when any class is *dealt* in two of them, even if with other drawings, else `False`.
 #
 # | you need | what it holds |
 # |---|---|
@@ -623,7 +624,7 @@ for name, honest in mended(glyphs).items():
 # %% [markdown]
 # ## Quiz
 #
-# **1. Slots follow the alphabet. Whom does this mislead most?**
+# **1. Slots are handed out in the order of class names. Whom does this mislead most?**
 # (a) pixels, (b) a network with an output for each slot, (c) chance
 #
 # <details><summary>Answer</summary>
@@ -642,7 +643,7 @@ for name, honest in mended(glyphs).items():
 # </details>
 
 # %% [markdown]
-# **3. To halve that half width you need**
+# **3. To halve the ± 1 % of question 2 you need**
 # (a) 850, (b) 1,200, (c) 2,400 episodes
 #
 # <details><summary>Answer</summary>
@@ -684,7 +685,7 @@ for name, honest in mended(glyphs).items():
 #
 # | source | for |
 # |---|---|
-# | Vinyals et al. (2016), *Matching Networks for One Shot Learning*, section 4.1 | the N-way K-shot protocol; train as you test |
+# | Vinyals et al. (2016), *Matching Networks for One Shot Learning*, sections 2.2 and 4 | train as you test; the N-way K-shot protocol |
 # | Ravi and Larochelle (2017), *Optimization as a Model for Few-Shot Learning* | splits of classes for training, validation and test |
 # | Chen et al. (2019), *A Closer Look at Few-shot Classification* | baselines in one code base |
 # | *Oops, I Sampled it Again* (2024), arXiv 2409.02850 | what an interval over re-sampled episodes leaves out; paired tests |
@@ -692,7 +693,7 @@ for name, honest in mended(glyphs).items():
 # %% [markdown]
 # ### Exercise 01.6 ★  How many episodes do you need?  (difficulty 3/5, 6 min)
 #
-# Episodes have the standard deviation `spread`. Return the smallest whole number $E \ge 2$ for which the half width is at most `half_width`.
+# An extra. Episodes have the standard deviation `spread`. Return the smallest whole number $E \ge 2$ for which the half width is at most `half_width`.
 # Mind that $t$ depends on $E$, too. Example: 0.12 and 0.01 give 556.
 
 
@@ -710,4 +711,4 @@ def episodes_needed(spread: float, half_width: float) -> int:
 episodes_needed = check("01.6", episodes_needed)
 for wish in (0.02, 0.01, 0.005):
     print(f"± {wish:.1%} for the pixels needs {episodes_needed(float(accuracy.std()), wish)} episodes")
-progress()
+progress("01")

@@ -142,11 +142,18 @@ def hint(exercise: str | Exercise, number: int | None = None) -> None:
         print(f"  Note: {note}")
 
 
-def progress() -> None:
-    """Print what is right so far, lesson by lesson, with the last diagnosis of what is not."""
-    records, lines = load(), []
-    width = max((len(exercise.title) for exercise in _catalogue.all_exercises()), default=0)
-    for lesson, module in _catalogue.lesson_files().items():
+def progress(lesson: str | None = None) -> None:
+    """Print what is right so far, with the last diagnosis of what is not: of one lesson ("05"), or of all.
+
+    Raises ValueError for a lesson without exercises, with the lessons that have some.
+    """
+    records, lines, files = load(), [], _catalogue.lesson_files()
+    if lesson is not None:
+        if lesson not in files:
+            raise ValueError(f"there are no exercises of lesson {lesson!r}; there are some of: {', '.join(files)}.")
+        files = {lesson: files[lesson]}
+    width = max((len(e.title) for number in files for e in _catalogue.of_lesson(number)), default=0)
+    for lesson, module in files.items():
         exercises = _catalogue.of_lesson(lesson)
         right = sum(bool(records.get(e.id, {}).get("passed")) for e in exercises)
         lines.append(f"Lesson {lesson} {module[5:].replace('_', ' ')}: {right} of {len(exercises)} right")

@@ -74,8 +74,8 @@ ACCURACY = Exercise(
         Wrong(
             "all or nothing",
             lambda predicted, labels: float(torch.equal(predicted, labels)),
-            "the predictions are compared as a whole: 1 only if every single one is right",
-            "Use ==, which compares place by place, and take the mean.",
+            "only 0 and 1 come out: the predictions are compared as a whole, or the count is divided with //, which rounds down",
+            "Compare with ==, place by place; then take the mean, or divide with a single /.",
         ),
     ),
     hints=(
@@ -102,7 +102,7 @@ def _nearest_cases(generator: torch.Generator) -> Sequence[Case]:
         return query.to(dtype), support.to(dtype), torch.tensor(labels)
 
     return [
-        Case("the example by hand", (torch.tensor([[3.0, 2]]), torch.tensor([[0.0, 0], [0, 2], [4, 0], [6, 2]]),
+        Case("the example by hand: query (3, 2)", (torch.tensor([[3.0, 2]]), torch.tensor([[0.0, 0], [0, 2], [4, 0], [6, 2]]),
                                      torch.tensor([0, 0, 1, 1]))),
         Case("5 classes, 1 shot, shuffled labels", task(40, 8, [3, 0, 4, 1, 2])),
         Case("unequal shots", task(40, 3, [1, 0, 2, 1, 1, 2])),
@@ -123,13 +123,23 @@ def _nearest_loop(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
     return torch.tensor(found)
 
 
+def _cosines(query: Tensor, support: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(query[:, None], support[None], dim=2)
+
+
+def _nearest_mean(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    classes = labels.unique()
+    means = torch.stack([support[labels == c].mean(0) for c in classes])
+    return classes[torch.cdist(query, means).argmin(1)]
+
+
 def _order_of_support(answer, reference) -> str | None:
     generator = torch.Generator().manual_seed(1)
     query, support = torch.randn(12, 4, generator=generator), torch.randn(6, 4, generator=generator)
     labels, order = torch.tensor([0, 1, 2, 0, 1, 2]), torch.randperm(6, generator=generator)
     before, after = answer(query, support, labels), answer(query, support[order], labels[order])
     return (
-        None if torch.equal(before, after) else f"shuffling changed {int((before != after).sum())} of 12 predictions."
+        None if torch.equal(before, after) else f"Shuffling changed {int((before != after).sum())} of 12 predictions."
     )
 
 
@@ -174,6 +184,24 @@ NEAREST = Exercise(
             lambda query, support, labels: labels[(query[:, None] - support).sum(2).argmin(1)],
             "differences are summed without squaring, so that negative ones count as very near",
             "Square the differences before you sum them.",
+        ),
+        Wrong(
+            "square of the sum",
+            lambda query, support, labels: labels[(query[:, None] - support).sum(2).square().argmin(1)],
+            "differences are summed first and squared afterwards, so that they cancel each other",
+            "Square every difference, then sum: `.square().sum(2)`.",
+        ),
+        Wrong(
+            "cosine",
+            lambda query, support, labels: labels[_cosines(query, support).argmax(1)],
+            "the largest cosine is taken for the smallest distance: lengths are ignored",
+            "Use the squared difference, summed over the features.",
+        ),
+        Wrong(
+            "class means",
+            _nearest_mean,
+            "a query is compared with the mean of each class, not with single support rows",
+            "Here the single nearest row decides; leave out the means.",
         ),
         Wrong(
             "first feature only",

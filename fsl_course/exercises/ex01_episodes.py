@@ -71,6 +71,12 @@ SLOTS = Exercise(
             "`classes` already says which class sits in slot 0, 1, ...: keep its order.",
         ),
         Wrong(
+            "search without sorting",
+            lambda ids, classes: torch.searchsorted(classes, ids),
+            "`classes` is searched as if it were sorted",
+            "`searchsorted` needs rising numbers. Compare every id with every entry of `classes`.",
+        ),
+        Wrong(
             "unique",
             lambda ids, classes: ids.unique(return_inverse=True)[1],
             "slots are made from the ids that happen to occur, without looking at `classes`",
@@ -480,9 +486,9 @@ def _accuracy_cases(generator: Generator) -> list[Case]:
         return Case(says, (hits.to(dtype).mean(1),))
 
     return [
+        case("5 episodes", 5, torch.float64),
         case("600 episodes", 600, torch.float64),
         case("40 episodes in float32", 40, torch.float32),
-        case("5 episodes", 5, torch.float64),
         Case("2 episodes", (torch.tensor([0.4, 0.8], dtype=torch.float64),)),
     ]
 
@@ -532,6 +538,18 @@ INTERVAL = Exercise(
             _half(lambda v, e: _t(e) * v.std(correction=0) / math.sqrt(e)),
             "the standard deviation divides by E, not by E-1",
             "`values.std()` divides by E-1 by itself; NumPy needs `ddof=1`.",
+        ),
+        Wrong(
+            "E degrees of freedom",
+            _half(lambda v, e: float(stdtrit(e, 0.975)) * v.std() / math.sqrt(e)),
+            "t has E degrees of freedom instead of E-1",
+            "Write `stdtrit(E - 1, 0.975)`.",
+        ),
+        Wrong(
+            "variance",
+            _half(lambda v, e: _t(e) * v.var() / math.sqrt(e)),
+            "the variance stands where the standard deviation belongs",
+            "Take `values.std()`, the square root of the variance.",
         ),
         Wrong(
             "divided by E",
@@ -611,6 +629,10 @@ def _exposes(
     return detector
 
 
+def _in_all_three(implementation: Implementation, source: ImageSet) -> bool:
+    return bool(set.intersection(*(_dealt(sampler) for sampler in implementation(source).values())))
+
+
 def _pictures(sampler: EpisodeSampler) -> set[bytes]:
     used = sampler.layout(0, 200).support.unique()
     return {picture.numpy().tobytes() for picture in sampler.source.images.flatten(0, 1)[used]}
@@ -629,6 +651,11 @@ def _good_reordered(source: ImageSet) -> dict[str, EpisodeSampler]:
     return _samplers({name: part.select(range(len(part) - 1, -1, -1)) for name, part in parts.items()})
 
 
+def _good_smaller(source: ImageSet) -> dict[str, EpisodeSampler]:
+    parts = {name: source.split(name) for name in SPLITS}
+    return _samplers({name: part.select(range(len(part) - 2)) for name, part in parts.items()})
+
+
 def _filter_ignored(source: ImageSet) -> dict[str, EpisodeSampler]:
     return _samplers(dict.fromkeys(SPLITS, source))
 
@@ -636,6 +663,11 @@ def _filter_ignored(source: ImageSet) -> dict[str, EpisodeSampler]:
 def _validation_is_the_rest(source: ImageSet) -> dict[str, EpisodeSampler]:
     rest = [i for i, split in enumerate(source.splits or ()) if split != "train"]
     return _samplers({"train": source.split("train"), "val": source.select(rest), "test": source.split("test")})
+
+
+def _same_three(source: ImageSet) -> dict[str, EpisodeSampler]:
+    three = source.split("val").select(range(3))  # a 3-way episode deals all of them
+    return _samplers({"train": three, "val": three, "test": source.split("test")})
 
 
 def _one_class_shared(between: str) -> Implementation:
@@ -664,12 +696,16 @@ def _leak_cases(generator: Generator) -> list[Case]:
         splits=["train"] * 20 + ["val"] * 8 + ["test"] * 12,
     )
     unique = replace(source, class_names=[f"{g}, {n}" for g, n in zip(source.groups, source.class_names, strict=True)])
+    divided = replace(source, splits=["train", "train", "val", "test"] * 10)
     return [
         Case("a right implementation", (_good, source)),
         Case("a right implementation, and every class name occurs once", (_good, unique)),
         Case("a right implementation that lists its classes backwards", (_good_reordered, source)),
+        Case("a right implementation that leaves some classes out", (_good_smaller, source)),
+        Case("a right implementation on alphabets of which every split has some letters", (_good, divided)),
         Case("every split draws from all classes", (_filter_ignored, source)),
         Case("validation holds the test classes too", (_validation_is_the_rest, source)),
+        Case("train and validation hold the same three classes", (_same_three, source)),
         Case("one single class is in train and in validation", (_one_class_shared("val"), source)),
         Case("one single class is in train and in test", (_one_class_shared("test"), source)),
         Case("the drawings are split, not the classes", (_drawings_split, source)),
@@ -686,14 +722,32 @@ LEAK = Exercise(
         Wrong(
             "positions compared",
             _exposes(lambda s: set(s.layout(0, 200).classes.unique().tolist())),
-            "positions are compared: class 0 of train and class 0 of test are different classes",
-            "A position counts within the sampler's own source. Translate it to a group and a name first.",
+            "the alarm always rings: positions are compared, or a class that is met twice in one split counts",
+            "Class 0 of train is not class 0 of test: compare groups and names. And make a set of each split first.",
         ),
         Wrong(
             "names without groups",
             _exposes(lambda s: {name for _, name in _dealt(s)}),
             'only class names are compared: "letter 1" of one alphabet is not "letter 1" of another',
             "Group and name together say which class it is: compare pairs.",
+        ),
+        Wrong(
+            "groups without names",
+            _exposes(lambda s: {group for group, _ in _dealt(s)}),
+            "only groups are compared: an alphabet may be divided between splits while no class is in two",
+            "Group and name together say which class it is: compare pairs.",
+        ),
+        Wrong(
+            "sizes added",
+            lambda implementation, source: sum(len(s.source) for s in implementation(source).values()) != len(source),
+            "the sizes of the splits are added up, and a split may leave classes out",
+            "Compare which classes are dealt, not how many there are.",
+        ),
+        Wrong(
+            "in all three",
+            _in_all_three,
+            "an alarm needs a class in all three splits",
+            "Two splits that share a class are a leak: compare pair by pair.",
         ),
         Wrong(
             "one episode",
@@ -717,7 +771,7 @@ LEAK = Exercise(
             "never an alarm",
             lambda implementation, source: False,
             "the alarm never rings",
-            "Call `implementation(source)` and look at what its samplers deal, not at what the source promises.",
+            "Look at the classes that `implementation(source)` deals; with other seeds, equal classes come in other episodes.",
         ),
     ),
     hints=(
@@ -783,6 +837,12 @@ NEEDED = Exercise(
             lambda s, h: episodes_needed(s, h) + 1,
             "one episode too many is asked for",
             "Return E itself when the test succeeds, before adding 1.",
+        ),
+        Wrong(
+            "stops at once",
+            lambda s, h: 2,
+            "the search stops at E = 2: its condition is turned round",
+            "Go on while the half width is still *larger* than the wish.",
         ),
         Wrong(
             "starts at one",

@@ -116,6 +116,15 @@ def test_the_table_goes_by_lesson(course, capsys):
     assert "the rows are summed" in lines[3]
 
 
+def test_the_table_of_one_lesson(course, capsys):
+    progress("99")
+    one = capsys.readouterr().out
+    progress()
+    assert one == capsys.readouterr().out  # the toy course has one lesson
+    with pytest.raises(ValueError, match="no exercises of lesson '98'; there are some of: 99"):
+        progress("98")
+
+
 def test_the_table_before_anything_was_tried(course, capsys):
     progress()
     lines = capsys.readouterr().out.splitlines()
