@@ -188,15 +188,18 @@ def intervals(
     """Means with 95 % intervals, one row a method, best at the top. rows: name -> (mean, ci95)."""
     ordered = sorted(rows.items(), key=lambda item: item[1][0])
     figure, axes = new(7, 0.42 * len(rows) + 1.0)
-    for place, (_, (mean, half)) in enumerate(ordered):
-        axes.errorbar(mean, place, xerr=half, color=SLOTS[0], marker="o", capsize=4)
-        axes.annotate(
-            f"{mean:.1%} ± {half:.1%}", (mean, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
-        )
+    plain = {
+        "fontsize": 8,
+        "textcoords": "offset points",
+        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    }
     if chance is not None:
         axes.set_xlim(0, 1.05)
         axes.axvline(chance, color=CHANCE, linestyle="--")
-        axes.annotate(f"chance {chance:.0%}", (chance, len(rows) - 0.6), fontsize=8, color=CHANCE, ha="left")
+        axes.annotate(f"chance {chance:.0%}", (chance, len(rows) - 0.6), (5, 0), color=CHANCE, **plain)
+    for place, (_, (mean, half)) in enumerate(ordered):
+        axes.errorbar(mean, place, xerr=half, color=SLOTS[0], marker="o", capsize=4)
+        axes.annotate(f"{mean:.1%} ± {half:.1%}", (mean, place), (0, 7), ha="center", **plain)
     axes.set(
         yticks=range(len(rows)), yticklabels=[name for name, _ in ordered], xlabel=xlabel, ylim=(-0.6, len(rows) - 0.2)
     )
