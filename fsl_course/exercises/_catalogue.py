@@ -6,6 +6,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from ._describe import describe
 from ._model import Exercise
 
 _HERE = Path(__file__).resolve().parent
@@ -34,10 +35,20 @@ def all_exercises() -> tuple[Exercise, ...]:
 def find(exercise_id: str) -> Exercise:
     """The exercise with this id. LookupError lists the ids of its lesson, ValueError says what an id looks like."""
     if not isinstance(exercise_id, str) or not re.fullmatch(r"\d\d\.\d+", exercise_id):
-        raise ValueError(f'an exercise id looks like "05.1" (lesson, dot, number); got {exercise_id!r}.')
+        what = describe(exercise_id)
+        raise ValueError(
+            f'an exercise id looks like "05.1" (lesson, dot, number, in quotes); got {what}.{_meant(exercise_id)}'
+        )
     lesson = exercise_id.partition(".")[0]
     exercises = of_lesson(lesson)
     for exercise in exercises:
         if exercise.id == exercise_id:
             return exercise
     raise LookupError(f"there is no exercise {exercise_id}. Lesson {lesson} has {', '.join(e.id for e in exercises)}.")
+
+
+def _meant(exercise_id: object) -> str:
+    """The id behind 5.1 or "5.1", as a question."""
+    text = str(exercise_id) if isinstance(exercise_id, (str, float)) else ""
+    found = re.fullmatch(r"\s*(\d\d?)[.,](\d{1,2})\s*", text)
+    return f' Did you mean "{found[1].zfill(2)}.{int(found[2])}"?' if found else ""

@@ -48,7 +48,7 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
     the answer does, nothing is raised: endless loops are stopped after 2 seconds (see _timelimit.py for the limits), printing is
     cut, global state is put back. The result goes into the progress file. An unknown id is an error: LookupError or ValueError.
     """
-    exercise = find(exercise) if isinstance(exercise, str) else exercise
+    exercise = exercise if isinstance(exercise, Exercise) else find(exercise)
     try:
         verdict = judge(exercise, answer, SECONDS)
     except (KeyboardInterrupt, Stopped):
@@ -134,5 +134,5 @@ def _report(exercise: Exercise, verdict: Verdict) -> str:
     if verdict.notes:
         lines.append(f"Note: your function changes {', '.join(verdict.notes)}. It was put back.")
     if verdict.printed.strip():
-        lines += ["Your function printed:", *verdict.printed.splitlines()]
+        lines += ["Your function printed:", *verdict.printed.split("\n")]
     return "\n  ".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import numbers
 from collections.abc import Mapping
 from typing import Any
@@ -11,34 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._describe import advice, describe_both, dtype_advice, number_pair
 from ._tree import children, float_tensors, is_record
-
-
-def describe(value: Any) -> str:
-    """A value in a few words, never longer than a line: "a float32 tensor of shape [5, 8]"."""
-    if isinstance(value, Tensor):
-        where = "" if value.device.type == "cpu" else f" on {value.device}"
-        return f"{_dtype(value)} tensor of shape {list(value.shape)}{where}"
-    if isinstance(value, np.ndarray):
-        return f"a {value.dtype} NumPy array of shape {list(value.shape)}"
-    if value is None:
-        return "None"
-    if value is Ellipsis:
-        return "... (Ellipsis)"
-    if isinstance(value, (bool, int, float, complex, str)):
-        text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge number"
-        return f"the {type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-    if inspect.isgenerator(value):
-        return "a generator (the function contains `yield`; hand the result back with `return`)"
-    if isinstance(value, (list, tuple, set, frozenset, Mapping)):
-        return f"a {type(value).__name__} of {len(value)} item{'s' * (len(value) != 1)}"
-    name = type(value).__name__
-    return f"an object of type {name[:60]}"
-
-
-def _dtype(tensor: Tensor) -> str:
-    name = str(tensor.dtype).removeprefix("torch.")
-    return f"{'an' if name[0] in 'iu' else 'a'} {name}"
 
 
 def compare(expected: Any, got: Any, tolerance: float, *, values: bool = True, path: str = "") -> str | None:
@@ -48,17 +21,18 @@ def compare(expected: Any, got: Any, tolerance: float, *, values: bool = True, p
     other, and so may NumPy and Python numbers; NaN equals NaN. Tolerance is relative and absolute; integers are exact.
     """
     where = f"At {path}: e" if path else "E"
-    differ = f"{where}xpected {describe(expected)}, got {describe(got)}."
+    ours, theirs = describe_both(expected, got)
+    differ = f"{where}xpected {ours}, got {theirs}."
     if isinstance(expected, (Tensor, np.ndarray)):
         kind = Tensor if isinstance(expected, Tensor) else np.ndarray
         if not isinstance(got, kind):
-            return differ + _advice(expected, got)
+            return differ + advice(expected, got)
         return _compare_tensors(expected, got, tolerance, values, path, differ)
     if isinstance(expected, (numbers.Number, np.number, np.bool_)):
         return _compare_numbers(expected, got, tolerance, values, differ)
     if isinstance(expected, nn.Module):
         if not isinstance(got, nn.Module):
-            return differ + _advice(expected, got)
+            return differ + advice(expected, got)
         if not values:
             return None
         if got.training != expected.training:
@@ -69,9 +43,9 @@ def compare(expected: Any, got: Any, tolerance: float, *, values: bool = True, p
         return _compare_containers(expected, got, tolerance, values, path, differ)
     if callable(expected) or isinstance(expected, torch.Generator):  # what a function does is for `same` to find out
         same_kind = callable(got) if callable(expected) else isinstance(got, torch.Generator)
-        return None if same_kind else differ + _advice(expected, got)
+        return None if same_kind else differ + advice(expected, got)
     if type(got) is not type(expected):
-        return differ + _advice(expected, got)
+        return differ + advice(expected, got)
     if not values or got is expected:
         return None
     if type(expected).__eq__ is object.__eq__:  # no equality of its own: what it holds decides
@@ -85,23 +59,13 @@ def _held(value: Any) -> dict[str, Any]:
     return {k: v if isinstance(v, plain) else type(v).__name__ for k, v in getattr(value, "__dict__", {}).items()}
 
 
-def _advice(expected: Any, got: Any) -> str:
-    if got is None:
-        return " Is a `return` missing?"
-    if isinstance(got, tuple) and len(got) == 1:
-        return " A comma after the returned value makes a tuple of it."
-    if isinstance(got, Tensor) and got.numel() == 1 and isinstance(expected, numbers.Number):
-        return " .item() turns a tensor of one element into a number."
-    return ""
-
-
 def _compare_numbers(expected: Any, got: Any, tolerance: float, values: bool, differ: str) -> str | None:
     if not isinstance(got, (numbers.Number, np.number, np.bool_)):
-        return differ + _advice(expected, got)
+        return differ + advice(expected, got)
     is_bool = [isinstance(x, (bool, np.bool_)) for x in (expected, got)]
     fraction_for_integer = isinstance(expected, numbers.Integral) and not isinstance(got, numbers.Integral)
     if is_bool[0] != is_bool[1] or (fraction_for_integer and not is_bool[0]):
-        return differ
+        return differ + advice(expected, got)
     if not values or expected == got or (expected != expected and got != got):
         return None
     if isinstance(expected, numbers.Integral) or not abs(expected - got) <= tolerance * (1 + abs(expected)):
@@ -112,7 +76,7 @@ def _compare_numbers(expected: Any, got: Any, tolerance: float, values: bool, di
 def _compare_containers(expected: Any, got: Any, tolerance: float, values: bool, path: str, differ: str) -> str | None:
     if isinstance(expected, Mapping):
         if not isinstance(got, Mapping):
-            return differ + _advice(expected, got)
+            return differ + advice(expected, got)
         if missing := [key for key in expected if key not in got]:
             return f"{differ} Missing: {', '.join(repr(key)[:40] for key in missing[:5])}."
         if extra := [key for key in got if key not in expected]:
@@ -120,9 +84,9 @@ def _compare_containers(expected: Any, got: Any, tolerance: float, values: bool,
         got = {key: got[key] for key in expected}  # the order of keys is free
     elif is_record(expected):
         if type(got).__name__ != type(expected).__name__:
-            return differ + _advice(expected, got)
+            return differ + advice(expected, got)
     elif not isinstance(got, (list, tuple)) or len(got) != len(expected):
-        return differ + ("" if isinstance(got, (list, tuple)) else _advice(expected, got))
+        return differ + ("" if isinstance(got, (list, tuple)) else advice(expected, got))
     for (step, ours), (_, theirs) in zip(children(expected), children(got), strict=True):
         if words := compare(ours, theirs, tolerance, values=values, path=path + step):
             return words
@@ -132,9 +96,11 @@ def _compare_containers(expected: Any, got: Any, tolerance: float, values: bool,
 def _compare_tensors(
     expected: Tensor | np.ndarray, got: Tensor | np.ndarray, tolerance: float, values: bool, path: str, differ: str
 ) -> str | None:
-    if tuple(expected.shape) != tuple(got.shape) or expected.dtype != got.dtype:
-        flipped = expected.ndim == 2 and expected.shape[0] != expected.shape[1]
-        return differ + (" Is it transposed?" if flipped and tuple(got.shape) == tuple(expected.shape[::-1]) else "")
+    if tuple(expected.shape) != tuple(got.shape):
+        flipped = expected.ndim == 2 and tuple(got.shape) == tuple(expected.shape[::-1])
+        return differ + (" Is it transposed?" if flipped else "")
+    if expected.dtype != got.dtype:
+        return differ + dtype_advice(expected, got)
     if isinstance(expected, Tensor) and (expected.device != got.device or expected.layout != got.layout):
         return f"Expected a tensor on {expected.device} ({expected.layout}), got one on {got.device} ({got.layout})."
     if not values or 0 in expected.shape:
@@ -145,32 +111,42 @@ def _compare_tensors(
     theirs = torch.as_tensor(got).detach().cpu().to_dense()
     if not ours.is_floating_point() and not ours.is_complex():
         wrong = ours != theirs
-        gap = (ours.double() - theirs.double()).abs()
-    else:
-        wide = torch.complex128 if ours.is_complex() else torch.float64
-        a, b = ours.to(wide), theirs.to(wide)
-        same = (a == b) | (a.isnan() & b.isnan())
-        gap = (a - b).abs().masked_fill(same, 0.0)
-        wrong = ~same & ~(gap <= tolerance * (1 + a.abs()))
+        return _first_difference(ours, theirs, wrong, path) if wrong.any() else None
+    wide = torch.complex128 if ours.is_complex() else torch.float64
+    a, b = ours.to(wide), theirs.to(wide)
+    same = (a == b) | (a.isnan() & b.isnan())
+    gap = (a - b).abs().masked_fill(same, 0.0)
+    wrong = ~same & ~(gap <= tolerance * (1 + a.abs()))
     if not wrong.any():
         return None
     return _largest_difference(ours, theirs, gap.masked_fill(~wrong, -1.0), wrong, path)
+
+
+def _first_difference(ours: Tensor, theirs: Tensor, wrong: Tensor, path: str) -> str:
+    """Which entries differ, and the first of them. How far whole numbers lie apart says little: they may be labels."""
+    place = int(wrong.flatten().to(torch.uint8).argmax())
+    return f"{_how_many(wrong)}First differs at {_entry(ours, theirs, place, path)}"
 
 
 def _largest_difference(ours: Tensor, theirs: Tensor, gap: Tensor, wrong: Tensor, path: str) -> str:
     """Which entries differ, and the largest difference with its place."""
     flat = torch.nan_to_num(gap, nan=torch.inf).flatten()
     place = int(flat.argmax())
+    size = float(flat[place])
+    largest = "At" if size == torch.inf else f"Largest difference {size:.3g} at"
+    return f"{_how_many(wrong)}{largest} {_entry(ours, theirs, place, path)}"
+
+
+def _how_many(wrong: Tensor) -> str:
+    return f"{int(wrong.sum())} of {wrong.numel()} values differ. " if wrong.numel() > 1 else ""
+
+
+def _entry(ours: Tensor, theirs: Tensor, place: int, path: str) -> str:
+    """One entry: where it is, what was expected there and what was got."""
     index = [int(i) for i in torch.unravel_index(torch.tensor(place), ours.shape)]
     at = f"{path}{index}" if index else path or "the only entry"
-    a, b = ours.flatten()[place].item(), theirs.flatten()[place].item()
-    digits = next((d for d in (4, 6, 9, 12) if f"{a:.{d}g}" != f"{b:.{d}g}"), 17) if not isinstance(a, bool) else 0
-    written = [str(x) if isinstance(x, (bool, int, complex)) else f"{x:.{digits}g}" for x in (a, b)]
-    count = int(wrong.sum())
-    many = f"{count} of {wrong.numel()} values differ. " if wrong.numel() > 1 else ""
-    size = float(flat[place])
-    largest = "" if isinstance(a, bool) or size in (torch.inf,) else f"Largest difference {size:.3g} at "
-    return f"{many}{largest or 'At '}{at}: expected {written[0]}, got {written[1]}."
+    expected, got = number_pair(ours.flatten()[place].item(), theirs.flatten()[place].item())
+    return f"{at}: expected {expected}, got {got}."
 
 
 def tolerance_for(inputs: Any, single: float) -> float:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._compare import compare, describe
+from ._compare import compare
+from ._describe import describe
 from ._model import Case, Exercise, Wrong
 from ._outcome import (
     Answer,

@@ -126,7 +126,7 @@ def record(exercise: Exercise, *, passed: bool, diagnosis: str) -> str | None:
 
 def hint(exercise: str | Exercise, number: int | None = None) -> None:
     """Print the next hint of an exercise, from a nudge to almost the code; hint("05.1", 2) prints the second."""
-    exercise = _catalogue.find(exercise) if isinstance(exercise, str) else exercise
+    exercise = exercise if isinstance(exercise, Exercise) else _catalogue.find(exercise)
     count = len(exercise.hints)
     if number is None:
         number = _next_hint.get(exercise.id, 0) + 1

@@ -10,16 +10,18 @@ import re
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
+from ._explain import explain
 from ._state import Changes, preserved
 from ._timelimit import Clock
 
 _SHOWN = 2000  # characters of printed output that are kept
+_LINES = 10  # and lines of them that are shown
 
 
 class Capture(io.TextIOBase):
@@ -29,25 +31,39 @@ class Capture(io.TextIOBase):
         super().__init__()
         self.limit = limit
         self.total = 0
+        self._ends = 0  # line ends so far
+        self._open = False  # has a line begun that has no end yet?
         self._kept: list[str] = []
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
+        written = len(text)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # every step of a progress bar is a line
+        if not text:
+            return written
         room = self.limit - self.total
-        if room > 0 and text:
+        if room > 0:
             self._kept.append(text[:room])
         self.total += len(text)
-        return len(text)
+        self._ends += text.count("\n")
+        self._open = not text.endswith("\n")
+        return written
 
     def close(self) -> None:
         """Stays open: an answer that closes sys.stdout must not end the check."""
 
     def text(self) -> str:
-        """What was printed, with a count of what was left out."""
-        kept = "".join(self._kept).rstrip()
-        return f"{kept}\n… and {self.total - self.limit:,} more characters" if self.total > self.limit else kept
+        """The first lines of what was printed, with a count of what was left out."""
+        kept = "".join(self._kept)
+        shown = kept.removesuffix("\n").split("\n")[:_LINES] if kept else []
+        rest = self._ends + self._open - len(shown)
+        text = "\n".join(shown)
+        if rest:
+            return f"{text}\n… and {rest:,} more line{'s' * (rest != 1)}"
+        more = self.total - self.limit
+        return f"{text}\n… and {more:,} more character{'s' * (more != 1)}" if more > 0 else text.rstrip()
 
 
 class Stopped(Exception):
@@ -108,37 +124,40 @@ def code_of(answer: Callable[..., Any]) -> CodeType | None:
 
 
 def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:
-    """An exception in one or two lines: type, message, and where in the answer it was raised. No traceback."""
+    """An exception in up to three lines: type and message, a plain sentence about it, and where in the answer it was raised."""
     try:
         message = " ".join(str(error).split())
     except Exception:
         message = "(its message cannot be shown)"
+    source, where, variables = _line_of(error, answer)
+    plain = explain(message, source, variables)
     name = type(error).__name__
     message = f"{name}: {message[:240]}{'…' if len(message) > 240 else ''}" if message else name
     if isinstance(error, SystemExit):
         message = f"{message} (exit() and sys.exit() have no place in an answer)"
     lines = [message if message.endswith((".", ")", "?", "!")) else message + "."]
-    if place := _line_of(error, answer):
-        lines.append(place)
+    if plain:
+        lines.append(plain)
+    if where:
+        lines.append(f"Raised in {where}: {source[:100]}" if source else f"Raised in {where}.")
     return lines
 
 
-def _line_of(error: BaseException, answer: Callable[..., Any]) -> str:
-    """The deepest line of the answer that the exception passed, counted from its `def`."""
+def _line_of(error: BaseException, answer: Callable[..., Any]) -> tuple[str, str, Mapping[str, Any]]:
+    """The deepest line of the answer that the exception passed: its text, its number counted from `def`, its variables."""
     code = code_of(answer)
     if code is None:
-        return ""
+        return "", "", {}
     inside = [
-        (frame.f_code, number)
+        (frame, number)
         for frame, number in traceback.walk_tb(error.__traceback__)
         if frame.f_code is code or frame.f_code in code.co_consts  # the answer, or a function defined in it
     ]
     if not inside or inside[-1][1] is None:
-        return ""
-    number = inside[-1][1]
+        return "", "", {}
+    frame, number = inside[-1]
     source = linecache.getline(code.co_filename, number).strip()
-    where = f"line {number - code.co_firstlineno + 1} of your function"
-    return f"Raised in {where}: {source[:100]}" if source else f"Raised in {where}."
+    return source, f"line {number - code.co_firstlineno + 1} of your function", frame.f_locals
 
 
 def same_words(first: object, second: object) -> bool:

@@ -1,0 +1,128 @@
+"""Values in words, and what turns one kind of value into another."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_DIGITS = 6  # of a float, more only where two floats would look alike
+_CASTS = {torch.int64: ".long()", torch.float32: ".float()", torch.float64: ".double()", torch.bool: ".bool()"}
+
+
+def describe(value: Any, digits: int = _DIGITS) -> str:
+    """A value in a few words, never longer than a line: "a float32 tensor of shape [5, 8]"."""
+    if isinstance(value, Tensor):
+        where = "" if value.device.type == "cpu" else f" on {value.device}"
+        name = str(value.dtype).removeprefix("torch.")
+        return f"{'an' if name[0] in 'iu' else 'a'} {name} tensor of shape {list(value.shape)}{where}"
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} NumPy array of shape {list(value.shape)}"
+    if value is None:
+        return "None"
+    if value is Ellipsis:
+        return "... (Ellipsis)"
+    if isinstance(value, (np.number, np.bool_)):
+        return f"the NumPy {value.dtype} {_number(value, digits)}"
+    if isinstance(value, (bool, int, float, complex)):
+        return f"the {type(value).__name__} {_number(value, digits)}"
+    if isinstance(value, str):
+        text = repr(value)
+        return f"the {type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    if inspect.isgenerator(value):
+        return "a generator (the function contains `yield`; hand the result back with `return`)"
+    if isinstance(value, (list, tuple, set, frozenset, Mapping)):
+        return f"a {type(value).__name__} of {len(value)} item{'s' * (len(value) != 1)}"
+    if inspect.isroutine(value):
+        return "a function"
+    name = type(value).__name__
+    return f"an object of type {name[:60]}"
+
+
+def describe_both(expected: Any, got: Any) -> tuple[str, str]:
+    """Two values in words; floats with as many digits as are needed to tell them apart."""
+    digits = _digits(expected, got) if _is_number(expected) and _is_number(got) else _DIGITS
+    return describe(expected, digits), describe(got, digits)
+
+
+def number_pair(expected: Any, got: Any) -> tuple[str, str]:
+    """Two numbers without their types: six significant digits, or as many as are needed to tell them apart."""
+    digits = _digits(expected, got)
+    return _number(expected, digits), _number(got, digits)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, complex, np.number, np.bool_))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (numbers.Integral, np.bool_))
+
+
+def _number(value: Any, digits: int) -> str:
+    if not _is_whole(value):
+        return f"{value:.{digits}g}"
+    return str(value) if isinstance(value, (bool, np.bool_)) or abs(int(value)) < 10**20 else "a huge number"
+
+
+def _digits(expected: Any, got: Any) -> int:
+    if expected == got or expected != expected or (_is_whole(expected) and _is_whole(got)):
+        return _DIGITS
+    return next((d for d in range(_DIGITS, 17) if _number(expected, d) != _number(got, d)), 17)
+
+
+def advice(expected: Any, got: Any) -> str:
+    """What turns a value of the wrong type into one of the right type, as a sentence after a space; "" for no idea."""
+    if got is None:
+        return " Is a `return` missing?"
+    if isinstance(got, tuple) and len(got) == 1:
+        return " A comma after the returned value makes a tuple of it."
+    if isinstance(expected, numbers.Number):
+        return _to_number(expected, got)
+    if isinstance(expected, Tensor):
+        return _to_tensor(expected, got)
+    if isinstance(expected, np.ndarray):
+        if isinstance(got, Tensor):
+            return " .detach().numpy() makes an array of a tensor."
+        return " np.array(...) makes an array of it." if isinstance(got, (list, tuple)) or _is_number(got) else ""
+    if isinstance(expected, (list, tuple)) and isinstance(got, (Tensor, np.ndarray)) and all(map(_is_number, expected)):
+        return " .tolist() makes a list of it."
+    return ""
+
+
+def _to_number(expected: Any, got: Any) -> str:
+    if isinstance(got, (Tensor, np.ndarray)) and int(np.prod(got.shape)) == 1:
+        what = "a tensor" if isinstance(got, Tensor) else "an array"
+        kind = type(expected).__name__
+        cast = f", and so does {kind}(...)" if kind in ("bool", "int", "float") else ""
+        return f" .item() turns {what} of one element into a number{cast}."
+    if _is_number(got) and got == expected:  # only the type is wrong
+        kind = "bool" if isinstance(expected, (bool, np.bool_)) else "int" if _is_whole(expected) else "float"
+        return f" {kind}(...) turns it into {'an' if kind == 'int' else 'a'} {kind}."
+    return ""
+
+
+def _to_tensor(expected: Tensor, got: Any) -> str:
+    if isinstance(got, np.ndarray):
+        return " torch.from_numpy(...) makes a tensor of it."
+    if isinstance(got, (list, tuple)) and any(isinstance(item, Tensor) for item in got):
+        fits = expected.ndim > 0 and len(got) == len(expected)
+        return " torch.stack(...) makes one tensor of several." if fits else ""
+    if isinstance(got, (list, tuple)) or _is_number(got):
+        return " torch.tensor(...) makes a tensor of it."
+    return ""
+
+
+def dtype_advice(expected: Any, got: Any) -> str:
+    """What turns a tensor into one of another dtype, as a sentence after a space."""
+    if not isinstance(expected, Tensor) or not isinstance(got, Tensor):
+        return ""
+    if expected.is_floating_point() and got.is_floating_point():  # .double() here would be wrong in the next case
+        return " Keep the dtype of the arguments: x.to(y.dtype) converts, dtype=y.dtype makes a new tensor fit."
+    name = str(expected.dtype).removeprefix("torch.")
+    return f" {_CASTS.get(expected.dtype, f'.to({expected.dtype})')} turns it into {name}."
