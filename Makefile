@@ -35,6 +35,7 @@ lint: env  ## Check style and formatting
 
 notebooks: env  ## Build notebooks/ and solutions/ from lessons/, and run them (ARGS are handed on)
 	$(PYTHON_BIN) tools/build_notebooks.py $(ARGS)
+	$(PYTHON_BIN) tools/readme.py
 
 lock:  ## Write constraints.txt anew with the newest versions (needs uv)
 	bash tools/lock.sh
