@@ -27,7 +27,7 @@ test: lint  ## All that must hold: lint, tests, notebooks as built from lessons,
 	$(PYTHON_BIN) tools/build_notebooks.py --check
 	$(PYTEST)
 	@chosen=$$($(PYTHON_BIN) tools/pick_notebooks.py $(FSL_ROTATE)) || exit 1; \
-	if [ -n "$$chosen" ]; then set -x; PYTHONPATH=tools/offline $(PYTEST) $(NBVAL) $$chosen; fi
+	if [ -n "$$chosen" ]; then export FSL_PROGRESS="$$(mktemp -d)/progress.json"; set -x; PYTHONPATH=tools/offline $(PYTEST) $(NBVAL) $$chosen; fi
 
 lint: env  ## Check style and formatting
 	$(PYTHON_BIN) -m ruff check .

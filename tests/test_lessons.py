@@ -7,6 +7,7 @@ that hold only links; an inline formula or piece of code is one word.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import statistics
@@ -245,6 +246,23 @@ def test_committed_notebooks_agree_with_the_lesson(lesson: Path):
     problems = list(check(ROOT, lesson))
     assert not problems, "\n".join(problems)
     assert lesson.stem in json.loads((ROOT / "data" / "lesson_times.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_student_notebooks_parse_and_leak_no_solution(lesson: Path):
+    """Up to and with the cell of its exercise, no line of a solution can be read in the committed student notebook."""
+    student = json.loads((ROOT / STUDENT / f"{lesson.stem}.ipynb").read_text(encoding="utf-8"))["cells"]
+    seen, leaks = "", []
+    for solved, cell in zip(read_cells(lesson), student, strict=True):
+        source = "".join(cell["source"])
+        seen += source + "\n"
+        if cell["cell_type"] != "code":
+            continue
+        ast.parse(source)
+        for part in solved.source.split("# BEGIN SOLUTION")[1:]:
+            lines = map(str.strip, part.partition("# END SOLUTION")[0].splitlines())
+            leaks += [f"{cell['id']}: {line}" for line in lines if len(line) >= 12 and line in seen]
+    assert not leaks, "\n".join(leaks)
 
 
 def test_every_notebook_has_a_lesson():

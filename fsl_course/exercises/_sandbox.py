@@ -61,6 +61,7 @@ class Capture(io.TextIOBase):
         rest = self._ends + self._open - len(shown)
         text = "\n".join(shown)
         if rest:
+            text += " …" if self.total > self.limit and text.endswith(kept) else ""  # the last line shown is cut
             return f"{text}\n… and {rest:,} more line{'s' * (rest != 1)}"
         more = self.total - self.limit
         return f"{text}\n… and {more:,} more character{'s' * (more != 1)}" if more > 0 else text.rstrip()
@@ -130,7 +131,7 @@ def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:
     except Exception:
         message = "(its message cannot be shown)"
     source, where, variables = _line_of(error, answer)
-    plain = explain(message, source, variables)
+    plain = explain(message[:1000], source, variables)
     name = type(error).__name__
     message = f"{name}: {message[:240]}{'…' if len(message) > 240 else ''}" if message else name
     if isinstance(error, SystemExit):

@@ -1,4 +1,4 @@
-"""What check says and hands back, on a small exercise; and what verify demands of an exercise."""
+"""What check says and hands back, on a small exercise."""
 
 import gc
 from dataclasses import replace
@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsl_course.exercises import Case, Property, Wrong, check, find, verify
-from fsl_course.exercises._compare import compare
+from fsl_course.exercises import Case, check, find
 from fsl_course.exercises._outcome import cases_of
 from fsl_course.exercises._tree import clone
 
@@ -252,15 +251,6 @@ def test_copies_keep_what_matters():
     assert torch.equal(torch.rand(3, generator=again), torch.rand(3, generator=torch.Generator().manual_seed(3)))
 
 
-def test_comparison_points_at_the_largest_difference():
-    expected, got = torch.zeros(2, 3), torch.tensor([[0.0, 0.1, 0.0], [0.0, 0.0, -0.25]])
-    words = compare(expected, got, 1e-5)
-    assert words == "2 of 6 values differ. Largest difference 0.25 at [1, 2]: expected 0, got -0.25."
-    assert compare(torch.tensor([torch.nan, 1.0]), torch.tensor([torch.nan, 1.0]), 1e-5) is None
-    assert "got inf" in compare(torch.tensor([1.0]), torch.tensor([torch.inf]), 1e-5)
-    assert compare(torch.tensor([1]), torch.tensor([2]), 10.0) is not None  # integers are exact
-
-
 def test_a_broken_exercise_is_told_and_blames_nobody(toy, capsys):
     def reference(x):
         raise KeyError("oops")
@@ -275,36 +265,3 @@ def test_unknown_ids_are_clear_errors():
         check("5.1", len)
     with pytest.raises(LookupError, match="lesson '98' has no exercises"):
         find("98.1")
-
-
-def test_verify_accepts_the_toy_exercise(toy):
-    assert verify(toy) == []
-
-
-def problem(exercise):
-    problems = verify(exercise)
-    assert problems
-    return " ".join(problems)
-
-
-def test_verify_finds_what_is_missing(toy):
-    toy = replace(toy, wrong=toy.wrong[:5])
-    assert "three hints" in problem(replace(toy, hints=("one", "two")))
-    assert "at least five wrong" in problem(replace(toy, wrong=toy.wrong[:4]))
-    assert "two right answers" in problem(replace(toy, right=toy.right[:1]))
-    assert 'like "05.1"' in problem(replace(toy, id="5-1"))
-    assert "diagnosis of its own" in problem(replace(toy, wrong=(toy.wrong[0], *toy.wrong)))
-
-
-def test_verify_finds_judgements_that_do_not_hold(toy):
-    toy = replace(toy, wrong=toy.wrong[:5])
-    sums, transposed = toy.wrong[0].answer, toy.wrong[1].answer
-    assert "right answer 1 is not accepted" in problem(replace(toy, right=(sums, *toy.right)))
-    harmless = Wrong("harmless", toy.right[0], "it is right", "None.")
-    assert "'harmless' is not refused" in problem(replace(toy, wrong=(harmless, *toy.wrong[:4])))
-    twin = Wrong("twin", lambda *args: transposed(*args), "it is turned", "Turn it back.")
-    assert "'transposed' and 'twin' have the same outcome" in problem(replace(toy, wrong=(*toy.wrong, twin)))
-    bad = replace(toy, properties=(Property("never", lambda answer, reference: "it does not hold"),))
-    assert "the reference fails on property 0" in problem(bad)
-    loose = replace(toy, cases=lambda generator: [Case("chance", (torch.rand(2, 4), torch.tensor([0, 1]), 2))])
-    assert "the cases differ" in problem(loose)
