@@ -40,11 +40,13 @@ def _packages() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         yield False, "the package fsl-course is not installed: run `make env`, or `pip install -e .` in the repository."
         return
+    seen = set()
     for need in needs:
         requirement, _, extra = need.partition(";")
         name = re.match(r"[A-Za-z0-9_.-]+", requirement).group()
-        if extra and name not in NOTEBOOK_PACKAGES:
+        if name in seen or (extra and name not in NOTEBOOK_PACKAGES):
             continue
+        seen.add(name)  # an extra may repeat what another one asks for
         least = re.search(r">=\s*([\d.]+)", requirement)
         try:
             found = importlib.metadata.version(name)

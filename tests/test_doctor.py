@@ -1,4 +1,5 @@
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def test_a_good_installation_is_told_so(capsys):
     assert "Everything is in order." in out
     assert "WRONG" not in out
     assert "glyphs.npz: SHA-256 as it should be" in out
+    assert len(re.findall(r"^  ok    jupyterlab ", out, re.M)) == 1
     assert f"torch {importlib.metadata.version('torch')}" in out
     assert doctor.run(brief=True) == 0
     assert capsys.readouterr().out == "Everything is in order.\n"

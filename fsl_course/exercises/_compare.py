@@ -68,9 +68,9 @@ def _compare_numbers(expected: Any, got: Any, tolerance: float, values: bool, di
         return differ + advice(expected, got)
     if not values or expected == got or (expected != expected and got != got):
         return None
-    if isinstance(expected, numbers.Integral) or not abs(expected - got) <= tolerance * (1 + abs(expected)):
-        return differ
-    return None
+    allowed = tolerance * (1 + abs(expected))
+    exact = isinstance(expected, numbers.Integral) or allowed == float("inf")  # all would be within it
+    return differ if exact or not abs(expected - got) <= allowed else None
 
 
 def _compare_containers(expected: Any, got: Any, tolerance: float, values: bool, path: str, differ: str) -> str | None:
@@ -116,7 +116,8 @@ def _compare_tensors(
     a, b = ours.to(wide), theirs.to(wide)
     same = (a == b) | (a.isnan() & b.isnan())
     gap = (a - b).abs().masked_fill(same, 0.0)
-    wrong = ~same & ~(gap <= tolerance * (1 + a.abs()))
+    near = a.isfinite() & (gap <= tolerance * (1 + a.abs()))  # everything is within the tolerance of infinity
+    wrong = ~same & ~near
     if not wrong.any():
         return None
     return _largest_difference(ours, theirs, gap.masked_fill(~wrong, -1.0), wrong, path)
@@ -130,7 +131,7 @@ def _first_difference(ours: Tensor, theirs: Tensor, wrong: Tensor, path: str) ->
 
 def _largest_difference(ours: Tensor, theirs: Tensor, gap: Tensor, wrong: Tensor, path: str) -> str:
     """Which entries differ, and the largest difference with its place."""
-    flat = torch.nan_to_num(gap, nan=torch.inf).flatten()
+    flat = torch.nan_to_num(gap, nan=torch.inf, posinf=torch.inf).flatten()
     place = int(flat.argmax())
     size = float(flat[place])
     largest = "At" if size == torch.inf else f"Largest difference {size:.3g} at"

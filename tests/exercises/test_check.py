@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsl_course.exercises import Case, check, find
+from fsl_course.exercises import Case, check, find, hint
 from fsl_course.exercises._outcome import cases_of
 from fsl_course.exercises._tree import clone
 
@@ -261,7 +261,17 @@ def test_a_broken_exercise_is_told_and_blames_nobody(toy, capsys):
 
 
 def test_unknown_ids_are_clear_errors():
-    with pytest.raises(ValueError, match=r'looks like "05.1"'):
-        check("5.1", len)
+    for ask in (lambda key: check(key, len), hint):
+        with pytest.raises(ValueError, match=r'looks like "05.1".* got the float 0.1. Did you mean "00.1"\?'):
+            ask(0.1)
+        with pytest.raises(ValueError, match=r"got the str '5.1'. Did you mean \"05.1\"\?"):
+            ask("5.1")
+        for odd, words in (
+            (None, "got None.$"),
+            (len, "got a function.$"),
+            (torch.ones(2), r"tensor of shape \[2\].$"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                ask(odd)
     with pytest.raises(LookupError, match="lesson '98' has no exercises"):
         find("98.1")

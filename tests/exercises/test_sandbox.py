@@ -1,20 +1,16 @@
-"""The engine survives what a learner may write: endless loops, endless printing, exits, changed global state."""
+"""The engine survives what a learner may write: endless loops, endless printing, exits."""
 
 import contextlib
-import os
-import random
 import signal
 import sys
 import threading
 import time
 import warnings
 
-import numpy as np
 import pytest
-import torch
 
 from fsl_course.exercises import _check, check
-from fsl_course.exercises._sandbox import Capture, Ran, Stopped, error_words, run
+from fsl_course.exercises._sandbox import Capture, Stopped, error_words, run
 from fsl_course.exercises._timelimit import Clock, _may_interrupt
 
 
@@ -245,6 +241,22 @@ def test_printing_without_end_is_cut():
         out.write("abcd")
     assert out.text() == "abcdabcdab\n… and 399,990 more characters"
     assert len(out._kept) == 3
+
+
+def printed(*texts, limit=2000):
+    out = Capture(limit)
+    for text in texts:
+        out.write(text)
+    return out.text()
+
+
+def test_only_the_first_ten_lines_are_shown():
+    assert printed(*["hello", "\n"] * 5000) == "hello\n" * 10 + "… and 4,990 more lines"
+    assert printed("a\n" * 10) == "\n".join("a" * 10)
+    assert printed("a\n" * 10, "b") == "a\n" * 10 + "… and 1 more line"
+    assert printed("abcdef\nghi\njkl", limit=8) == "abcdef\ng …\n… and 1 more line"
+    assert printed("step 1\rstep 2\r\n") == "step 1\nstep 2"
+    assert printed() == printed("\n") == ""
 
 
 def test_what_the_answer_prints_comes_after_the_verdict(toy, capsys):
