@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 Prototypical networks: a class is the mean of its pictures
 #
-# You write a classifier for classes it has never seen in four lines, prove why its distance is squared, train it, and catch it cheating.
+# In four lines you write a classifier for unseen classes; you prove why its distance is squared, train it, and catch it cheating.
 #
 # Prerequisites: lessons 00 and 01. Planned time: 60 minutes.
 #
@@ -284,7 +284,7 @@ show(
 #
 # $$\sum_i D_F(z_i, c) = \sum_i D_F(z_i, \bar z) + n \, D_F(\bar z, c)$$
 #
-# The last term is never negative, and zero at $c = \bar z$: *the mean is best*, for every $F$. Plain distance is not in the family.
+# Proof: write both sides out and use $\sum_i (z_i - \bar z) = 0$. The last term is never negative, and zero at $c = \bar z$: *the mean is best*, for every $F$. Plain distance is not in the family.
 #
 # | symbol | variable | shape |
 # |---|---|---|
@@ -437,16 +437,17 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle.** B wins the test although its training curve lies lower: 19 wrong classes to rule out, not 4. Never compare training accuracies over different ways.
+# **The puzzle.** B wins the test. Its curve lies lower: it must rule out 19 wrong classes, not 4. Never compare training accuracies over different ways.
+# Probably look-alikes among 20 classes teach it finer differences.
 #
-# One alphabet is harder: its letters share a style. That the gap *grows* there you may say only if the intervals lie apart.
+# One alphabet is harder: its letters share a style. Claim that the gap *grows* only if its intervals lie apart.
 #
-# *Not covered* by [paired](../lessons/GLOSSARY.md#paired-comparison) 配对比较 [intervals](../lessons/GLOSSARY.md#confidence-interval) 置信区间: other training seeds. And batch norm saw 120 pictures at once in B, 30 in A; `norm="group"` would rule that out.
+# *Not covered* by [paired](../lessons/GLOSSARY.md#paired-comparison) 配对比较 [intervals](../lessons/GLOSSARY.md#confidence-interval) 置信区间: other training seeds; and [batch norm](../lessons/GLOSSARY.md#batch-normalisation) 批归一化, which saw 120 pictures at once in B, 30 in A.
 
 # %% [markdown]
 # ## A map of the embeddings
 #
-# 32 features do not fit on paper. Their two directions of largest spread do (principal components, from `torch.linalg.svd`). The same five novel letters, before and after training.
+# 32 features do not fit on paper. Their two directions of largest spread do (principal components). Stars are prototypes.
 
 # %%
 letters = EpisodeSampler(test, n_way=5, k_shot=5, n_query=10, seed=2)[0]
@@ -479,7 +480,7 @@ show(
 # %% [markdown]
 # ## Explore
 #
-# Predict, then change `n_way` below. The encoder embeds all test pictures once; after that an episode costs nothing.
+# Predict, then change `n_way` below. All test pictures are embedded once; an episode then costs nothing.
 #
 # 1. Why do both curves meet at one shot?
 # 2. Does going from 5 to 10 shots gain as much as from 1 to 2?
@@ -518,7 +519,7 @@ show(figure, f"Accuracy against shots, {n_way} ways, 95 % intervals: {'; '.join(
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: the report says one thing, the app another. Same weights, same pictures. The report hands over all queries of an episode, one of each class; the app one picture at a time. Nothing crashes.
+# The symptom: the report says one thing, the app another. Same weights, same pictures. The report hands over all queries of an episode, one of each class; the app one picture at a time.
 
 # %%
 served = PrototypicalNetwork(conv4(32))
@@ -542,8 +543,8 @@ def accuracy(predict: Callable, together: bool, episodes: int) -> Tensor:
     return torch.stack(right)
 
 
-report, app = accuracy(predict, together=True, episodes=300), accuracy(predict, together=False, episodes=60)
-print(f"report, queries together: {report.mean():.1%} in 300 episodes")
+report, app = accuracy(predict, together=True, episodes=800), accuracy(predict, together=False, episodes=60)
+print(f"report, queries together: {report.mean():.1%} in 800 episodes")
 print(f"app, one at a time:       {app.mean():.1%} in the first 60 of them")
 
 # %% [markdown]
@@ -576,9 +577,9 @@ print("the shipped code leaks:", exposes_leak(predict, mixed[0]))
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# `served` is a fresh module, and modules are born in training mode: `.eval()` is missing. [Batch normalisation](../lessons/GLOSSARY.md#batch-normalisation) 批归一化 then uses
+# `served` is a fresh module, and modules are born in training mode: `.eval()` is missing. Batch norm then uses
 # the statistics of whatever comes in. A batch with one query of each class resembles the support and flatters; a single picture is normalised by itself and loses its place on the map.
-# Every call also moved the running statistics, so the weights must be loaded again.
+# Every call also moved the running statistics: load them again.
 #
 # </details>
 #
@@ -592,13 +593,13 @@ served.load_state_dict(before)
 served.eval()
 assert not exposes_leak(predict, mixed[0])  # the same function: only the mode differs
 assert not exposes_leak(served, mixed[0])
-honest, app = accuracy(predict, together=True, episodes=300), accuracy(predict, together=False, episodes=60)
+honest, app = accuracy(predict, together=True, episodes=800), accuracy(predict, together=False, episodes=60)
 different = int((honest[:60] != app).sum())
 assert different <= 1  # a near tie may be rounded either way
-print(f"cured, queries together:  {honest.mean():.1%} in 300 episodes")
+print(f"cured, queries together:  {honest.mean():.1%} in 800 episodes")
 print(f"cured, one at a time:     another accuracy in {different} of 60 episodes")
 flattery, half = mean_and_ci95(report - honest)
-print(f"the report flattered by {flattery:.1%} ± {half:.1%}, paired over 300 episodes")
+print(f"the report flattered by {flattery:.1%} ± {half:.1%}, paired over 800 episodes")
 
 # %% [markdown]
 # ## Quiz
@@ -608,7 +609,7 @@ print(f"the report flattered by {flattery:.1%} ± {half:.1%}, paired over 300 ep
 #
 # <details><summary>Answer</summary>
 #
-# (b). Squaring keeps the order of distances, so (a) is wrong: the nearest stays the nearest. (c) is wrong: the gaps between logits change, and with them softmax, loss and gradients.
+# (b). Squaring keeps the order of distances, against (a): the nearest stays the nearest. Against (c): the gaps between logits change, and softmax with them.
 #
 # </details>
 #
@@ -626,7 +627,7 @@ print(f"the report flattered by {flattery:.1%} ± {half:.1%}, paired over 300 ep
 #
 # <details><summary>Answer</summary>
 #
-# (b). The order of the classes stays, so accuracy stays, against (a) and (c). Probabilities get sharper. In *training* the scale matters for accuracy too: it decides whether the loss has something to teach.
+# (b). The order of the classes stays, so accuracy stays, against (a) and (c). Probabilities get sharper. In *training* the scale matters for accuracy too.
 #
 # </details>
 
@@ -636,7 +637,7 @@ print(f"the report flattered by {flattery:.1%} ± {half:.1%}, paired over 300 ep
 #
 # <details><summary>Answer</summary>
 #
-# (c). The games differ: chance is 20 % in one and 5 % in the other, which rules out (a). (b) came out here, but by a test on the same episodes, not from these two numbers.
+# (c). The games differ, and so does chance: 20 % in one, 5 % in the other; against (a). (b) came out here, but by a test on the same episodes, not from these two numbers.
 #
 # </details>
 #
@@ -645,7 +646,7 @@ print(f"the report flattered by {flattery:.1%} ± {half:.1%}, paired over 300 ep
 #
 # <details><summary>Answer</summary>
 #
-# (c). On shuffled rows it averages strangers, silently. With unequal shots it stops with an error, or mixes classes where the total happens to divide. (a) and (b) alone tell half; exercise 05.7 catches the silent one.
+# (c). On shuffled rows it averages strangers, silently. With unequal shots it stops with an error, or mixes classes where the total happens to divide. (a) and (b) tell half.
 #
 # </details>
 
@@ -658,7 +659,7 @@ print(f"the report flattered by {flattery:.1%} ± {half:.1%}, paired over 300 ep
 # | squared | the mean minimises it; a linear classifier $w = 2c$, $b = -\|c\|^2$ |
 # | training | more ways than the test; compare nets on the same test episodes |
 #
-# Pitfalls: a reshape that trusts the order; a square root; cosine without a scale; a forgotten `.eval()`. [Next lesson]({{next}}).
+# Pitfalls: a reshape that trusts the order; a square root; cosine without a scale; a forgotten `.eval()`. Now write it from memory: 05.8 ★. [Next lesson]({{next}}).
 #
 # ## References
 #
@@ -727,7 +728,7 @@ print("reshape:", exposes_order(by_reshape, one, letters.support_y, 5))
 print("yours:  ", exposes_order(prototypes, one, letters.support_y, 5))
 
 # %% [markdown]
-# ### Exercise 05.8 ★  From memory  (difficulty 3/5, 8 min)
+# ### Exercise 05.8 ★  Prototypical Networks from memory  (difficulty 3/5, 8 min)
 #
 # Close the cells above. Write the whole method with torch alone: from pictures to logits `[M, N]` and the loss, returned as a tuple.
 # Call `encoder` on pictures `[B, c, H, W]`; it returns embeddings `[B, D]`. Shots may be unequal.

@@ -81,6 +81,12 @@ PROTOTYPES = Exercise(
             "That is right only for sorted, equal classes. Let `labels == k` say which rows belong to class k.",
         ),
         Wrong(
+            "sorted, then reshaped",
+            lambda z, y, n: z[y.argsort(stable=True)].reshape(n, -1, z.shape[1]).mean(1),
+            "the rows are sorted by label and then cut into equal parts",
+            "The classes may have different shots. Choose the rows of class k with `labels == k`.",
+        ),
+        Wrong(
             "sum",
             lambda z, y, n: torch.stack([z[y == k].sum(0) for k in range(n)]),
             "the rows of a class are summed and never divided",
@@ -402,7 +408,7 @@ def _linear_cases(generator: Generator) -> list[Case]:
 
 LINEAR = Exercise(
     id="05.4",
-    title="Weights and biases of the linear classifier",
+    title="The linear classifier inside",
     reference=linear_classifier,
     cases=_linear_cases,
     right=(_linear_norms, _linear_diagonal),
@@ -424,6 +430,12 @@ LINEAR = Exercise(
             lambda c: (c.clone(), -c.square().sum(1) / 2),
             "weights and biases are half of what they should be: the same class wins, with softer probabilities",
             "A common factor is a temperature. Keep w = 2c and b = −|c|².",
+        ),
+        Wrong(
+            "all signs turned",
+            lambda c: (-2 * c, c.square().sum(1)),
+            "all signs are turned: this is the squared distance itself, and the farthest class wins",
+            "Logits are *minus* the squared distances: w = 2c and b = −|c|².",
         ),
         Wrong(
             "twice the bias",
@@ -524,6 +536,12 @@ def _only_first(predict: Predict, episode: Episode) -> bool:
     return not torch.allclose(predict(episode)[:1], alone, rtol=1e-3, atol=1e-4)
 
 
+def _only_last(predict: Predict, episode: Episode) -> bool:
+    """A loop that overwrites its verdict ends with that of the last query."""
+    alone = predict(replace(episode, query_x=episode.query_x[-1:], query_y=episode.query_y[-1:]))
+    return not torch.allclose(predict(episode)[-1:], alone, rtol=1e-3, atol=1e-4)
+
+
 def _other_support(predict: Predict, episode: Episode) -> bool:
     changed = replace(episode, support_x=episode.support_x.flip(0) + 1)
     return not torch.allclose(predict(episode), predict(changed), rtol=1e-3, atol=1e-4)
@@ -560,6 +578,11 @@ def _mean_so_far(episode: Episode) -> Tensor:
     x = episode.query_x
     before = torch.cat([torch.zeros_like(x[:1]), x.cumsum(0)[:-1] / torch.arange(1, len(x))[:, None].to(x)])
     return _scored(torch.tanh)(replace(episode, query_x=x - 0.3 * before))
+
+
+def _mean_to_come(episode: Episode) -> Tensor:
+    """The mirror image: every query is centred by those behind it."""
+    return _mean_so_far(replace(episode, query_x=episode.query_x.flip(0))).flip(0)
 
 
 def _a_little(episode: Episode) -> Tensor:
@@ -605,6 +628,7 @@ def _leak_cases(generator: Generator) -> list[Case]:
         Case("batch norm that keeps no running statistics, in evaluation mode", (forgetful, episode)),
         Case("a softmax over the queries", (_softmax_over_queries, episode)),
         Case("every query is centred by the queries before it", (_mean_so_far, episode)),
+        Case("every query is centred by the queries behind it", (_mean_to_come, episode)),
         Case("a leak too small to change a prediction", (_a_little, episode)),
     ]
 
@@ -647,6 +671,18 @@ LEAK = Exercise(
             "Try every query alone, not only number 0.",
         ),
         Wrong(
+            "last query only",
+            _only_last,
+            "only the last query decides, as in a loop that overwrites its verdict: what leaks to earlier queries is missed",
+            "One query that changes is enough: return True at once, or compare all of them together.",
+        ),
+        Wrong(
+            "turned round",
+            lambda predict, episode: not exposes_leak(predict, episode),
+            "the answer is turned round: True stands where nothing leaks",
+            "`torch.allclose` is True when all is well: put a `not` in front.",
+        ),
+        Wrong(
             "mode flag",
             lambda predict, episode: bool(getattr(predict, "training", False)),
             "the training flag is read instead of watching what happens",
@@ -680,14 +716,21 @@ def _cosine_by_hand(query: Tensor, centres: Tensor, scale: float) -> Tensor:
     return torch.einsum("md,nd->mn", q, c) * scale
 
 
+def _cosine_with_epsilon(query: Tensor, centres: Tensor, scale: float) -> Tensor:
+    unit_query = query / (query.norm(dim=1, keepdim=True) + 1e-8)
+    return scale * unit_query @ (centres / (centres.norm(dim=1, keepdim=True) + 1e-8)).T
+
+
 def _cosine_torch(query: Tensor, centres: Tensor, scale: float) -> Tensor:
     return scale * F.cosine_similarity(query[:, None], centres[None], dim=-1)
 
 
 def _cosine_cases(generator: Generator) -> list[Case]:
-    query, centres = torch.randn(6, 4, generator=generator), 3 * torch.randn(5, 4, generator=generator)
+    # Long rows: a tiny number added to a length, against division by zero, must not show even in float64.
+    query, centres = 100 * torch.randn(6, 4, generator=generator), 300 * torch.randn(5, 4, generator=generator)
+    example = (torch.tensor([[10.0, 0.0], [0.0, 10.0]]), torch.tensor([[30.0, 40.0], [0.0, 20.0]]), 10.0)
     return [
-        Case("two queries, two prototypes, scale 10", (torch.eye(2), torch.tensor([[3.0, 4.0], [0.0, 2.0]]), 10.0)),
+        Case("two queries, two prototypes, scale 10", example),
         Case("6 queries, 5 prototypes, scale 1", (query, centres, 1.0)),
         Case("one query, scale 20", (query[:1], centres, 20.0)),
         Case("float64", (query.double(), centres.double(), 5.0)),
@@ -706,7 +749,7 @@ COSINE = Exercise(
     cases=_cosine_cases,
     gradient=(0, 1),
     properties=(Property("an embedding of zeros gives finite logits", _zero_is_harmless),),
-    right=(_cosine_by_hand, _cosine_torch),
+    right=(_cosine_by_hand, _cosine_with_epsilon, _cosine_torch),
     wrong=(
         Wrong(
             "no scale",
@@ -731,6 +774,12 @@ COSINE = Exercise(
             lambda q, c, s: s * q @ F.normalize(c, dim=1).T,
             "only the prototypes are made unit length: the length of a query then acts as a scale of its own",
             "Normalise the queries too.",
+        ),
+        Wrong(
+            "prototypes not normalised",
+            lambda q, c, s: s * F.normalize(q, dim=1) @ c.T,
+            "only the queries are made unit length: a long prototype then gets the larger logits",
+            "Normalise the prototypes too.",
         ),
         Wrong(
             "normalised over the rows",
@@ -806,6 +855,12 @@ def _order_compared(
     return detector
 
 
+def _order_sorted_once(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
+    order = labels.argsort(stable=True)
+    first, second = implementation(support, labels, n_way), implementation(support[order], labels[order], n_way)
+    return not torch.allclose(first, second, atol=1e-4)
+
+
 def _order_within(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
     order = labels.argsort(stable=True)
     inside = order.view(n_way, -1).flip(1).flatten()
@@ -836,6 +891,8 @@ def _order_cases(generator: Generator) -> list[Case]:
     order = torch.randperm(12, generator=generator)
     shuffled, names = sorted_rows[order], labels[order]
     interleaved = torch.arange(12).view(4, 3).T.flatten()
+    # The mean of two whole numbers has no rounding: here even an exact comparison is right.
+    whole, pairs = torch.randint(-9, 10, (8, 5), generator=generator).float(), torch.arange(8) % 4
 
     def reshape(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
         return support.view(n_way, -1, support.shape[1]).mean(1)
@@ -844,9 +901,10 @@ def _order_cases(generator: Generator) -> list[Case]:
         return support.view(-1, n_way, support.shape[1]).mean(0)
 
     return [
+        Case("class means of whole numbers, two shots", (prototypes, whole, pairs, 4)),
         Case("class means in a loop, on a shuffled support", (prototypes, shuffled, names, 4)),
         Case("class means by one-hot, on a sorted support", (_one_hot_means, sorted_rows, labels, 4)),
-        Case("a right reshape: it sorts first", (_sorted_reshape, shuffled, names, 4)),
+        Case("a right reshape: it sorts first", (_sorted_reshape, whole, pairs, 4)),
         Case("a right one whose last digits depend on the order", (_running_means, shuffled, names, 4)),
         Case("a reshape, on a support that happens to be sorted", (reshape, sorted_rows, labels, 4)),
         Case("a reshape, on a shuffled support", (reshape, shuffled, names, 4)),
@@ -894,6 +952,24 @@ ORDER = Exercise(
             _order_compared(exact=True),
             "no rounding is allowed: a sum in another order differs in its last digits",
             "`torch.allclose` with `atol=1e-4`.",
+        ),
+        Wrong(
+            "turned round",
+            lambda f, z, y, n: not exposes_order(f, z, y, n),
+            "the answer is turned round: True stands where the order does not matter",
+            "`torch.allclose` is True when all is well: put a `not` in front.",
+        ),
+        Wrong(
+            "sorted once",
+            _order_sorted_once,
+            "the support is compared with the same support sorted: where it was sorted already, nothing has moved",
+            "Mix the classes: one `torch.randperm` over all rows.",
+        ),
+        Wrong(
+            "against class means",
+            lambda f, z, y, n: not torch.allclose(f(z, y, n), prototypes(z, y, n), atol=1e-4),
+            "one order is compared with class means: a reshape passes where the rows happen to suit it",
+            "Call `implementation` twice, on two orders of the same support.",
         ),
         Wrong(
             "within a class",
@@ -1021,6 +1097,21 @@ MEMORY = Exercise(
             _flawed(logits=squared_distances),
             "the logits are distances without the minus: the farthest class wins",
             "logits = −squared distance.",
+        ),
+        Wrong(
+            "distances returned",
+            _flawed(logits=squared_distances, loss=lambda found, y: F.cross_entropy(-found, y)),
+            "the loss is right, but distances are returned in place of logits",
+            "Return what goes into the loss: minus the squared distances.",
+        ),
+        Wrong(
+            "probabilities returned",
+            _flawed(
+                logits=lambda q, c: (-squared_distances(q, c)).softmax(1),
+                loss=lambda found, y: F.nll_loss(found.log(), y),
+            ),
+            "probabilities are returned in place of logits",
+            "Return what goes into `F.cross_entropy`, before the softmax.",
         ),
         Wrong(
             "unsquared",
