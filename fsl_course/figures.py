@@ -130,19 +130,19 @@ def episode_grid(episode: Episode, *, queries: int = 5, names: Sequence[str] | N
 
     Frames carry the colour of the slot; the titles say support or query, so colour is never alone.
     """
-    shots = int((episode.support_y == 0).sum())
-    queries = min(queries, int((episode.query_y == 0).sum()))
-    figure, grid = new(
-        1.6 + 0.8 * (shots + queries), 0.85 * episode.n_way + 0.3, shots + queries, episode.n_way, squeeze=False
-    )
+    shots = int(episode.support_y.bincount().max())  # shots may differ from class to class: the widest row counts
+    queries = min(queries, int(episode.query_y.bincount().max()))
+    columns, n_way = shots + queries, episode.n_way
+    figure, grid = new(1.6 + 0.8 * columns, 0.85 * n_way + 0.3, columns, n_way, squeeze=False)
     for slot, row in enumerate(grid):
-        left = episode.support_x[episode.support_y == slot][:shots]
+        left = episode.support_x[episode.support_y == slot]
         right = episode.query_x[episode.query_y == slot][:queries]
-        for place, (axes, picture) in enumerate(zip(row, [*left, *right], strict=True)):
-            kind = "support" if place < shots else "query"
-            draw_image(
-                axes, picture, kind if slot == 0 else "", SLOTS[slot % len(SLOTS)] if kind == "support" else None
-            )
+        for axes in (*row[len(left) : shots], *row[shots + len(right) :]):
+            axes.axis("off")
+        for axes, picture in zip(row, left, strict=False):
+            draw_image(axes, picture, "support" if slot == 0 else "", SLOTS[slot % len(SLOTS)])
+        for axes, picture in zip(row[shots:], right, strict=False):
+            draw_image(axes, picture, "query" if slot == 0 else "")
         label = f"slot {slot}" + (f"\n{names[int(episode.classes[slot])]}" if names else "")
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     return figure

@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,15 @@ def test_every_shared_figure_draws(toys):
         grey = picture(figures.to_html(drawn, "drawn")).convert("L")
         assert grey.getextrema()[0] < 128 < 250 < grey.getextrema()[1]  # ink on white
         figures.plt.close(drawn)
+
+
+def test_an_episode_with_unequal_shots_is_drawn_whole(toys):
+    whole = EpisodeSampler(toys, 3, 2, 2)[0]
+    keep = torch.arange(6) != int((whole.support_y == 1).nonzero()[0])  # slot 1 loses a drawing
+    uneven = replace(whole, support_x=whole.support_x[keep], support_y=whole.support_y[keep])
+    figure = figures.episode_grid(uneven)
+    assert sum(axes.axison for axes in figure.axes) == 5 + 6
+    figures.plt.close(figure)
 
 
 def test_ink_is_shown_dark():
