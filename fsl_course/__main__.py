@@ -47,11 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         help="accuracy with its 95 %% interval on test episodes",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m fsl_course evaluate prototypical --data glyphs --way 5 --shot 1\n"
-        "  python -m fsl_course evaluate runs/proto/prototypical-glyphs.safetensors --data icons\n"
+        "  python -m fsl_course evaluate runs/proto --data icons\n"
         "  python -m fsl_course evaluate baselines --data omniglot --root DIR",
     )
     evaluate.add_argument(
-        "method", help='a method with shipped weights, "baselines", or a .safetensors file made by train'
+        "method", help='a method with shipped weights, "baselines", or the folder or .safetensors file that train made'
     )
     _add_data(evaluate)
     evaluate.add_argument("--trained-on", default="glyphs", help="which shipped weights of the method (glyphs)")

@@ -145,14 +145,28 @@ def _test_rows(learner: FewShotLearner, source: ImageSet) -> list[dict[str, Any]
     return rows
 
 
+def _weights(method: str) -> Path | None:
+    """The weights that a file name, or the folder of a finished run, stands for; None for the name of a method."""
+    path = Path(method)
+    if path.suffix == ".safetensors" or not path.is_dir():
+        return path if path.suffix == ".safetensors" else None
+    found = sorted(f for f in path.glob("*.safetensors") if not f.stem.endswith(".state"))
+    if len(found) != 1:
+        names = ", ".join(f.name for f in found) or "none"
+        raise ValueError(
+            f"the folder {path} should hold the weights of one finished run; it holds {names}. Name the file."
+        )
+    return found[0]
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Prints one row a learner: accuracy and its 95 % interval."""
     source = load_data(options)
     channels = source.images.shape[2]
     if options.method == "baselines":
         learners = baselines(in_channels=channels)
-    elif options.method.endswith(".safetensors"):
-        learners = {Path(options.method).stem: checkpoints.load_learner(options.method)[0]}
+    elif (path := _weights(options.method)) is not None:
+        learners = {path.stem: checkpoints.load_learner(path)[0]}
     else:
         learners = {options.method: checkpoints.pretrained(options.method, options.trained_on)}
     split = source if options.split == "all" else source.split(options.split)

@@ -34,6 +34,11 @@ def test_train_then_evaluate(tmp_path, capsys):
     assert row["mean"] == pytest.approx(card["test"][0]["mean"])  # the same 600 episodes
     assert row["inductive"] is True
     assert (row["way"], row["shot"], row["episodes"], row["data"]) == (5, 1, 600, "glyphs/test")
+    assert main(["evaluate", str(tmp_path), "--json"]) == 0  # the folder stands for its weights
+    assert json.loads(capsys.readouterr().out) == row
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    assert main(["evaluate", str(tmp_path)]) == 1
+    assert "it holds other.safetensors, prototypical-glyphs.safetensors. Name the file." in capsys.readouterr().err
 
 
 def test_the_command_in_the_card_makes_the_same_weights(tmp_path):
