@@ -65,3 +65,10 @@ def test_pixels_beat_chance_where_classes_look_alike():
 def test_wrong_metric_is_explained():
     with pytest.raises(ValueError, match='"euclidean" or "cosine"'):
         PixelNearestNeighbour("manhattan")
+
+
+def test_random_features_come_in_evaluation_mode_and_guesses_differ_between_episodes(toys):
+    assert not any(module.training for module in random_conv4(0, 8).modules())
+    sampler = EpisodeSampler(toys, 5, 1, 3)
+    first, second = (Chance()(sampler[index]) for index in (0, 1))
+    assert not torch.equal(first, second)
