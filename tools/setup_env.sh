@@ -84,15 +84,18 @@ fi
 mkdir -p "$venv"
 touch "$unfinished"
 rm -f "$stamp"
-if [ $fresh = 1 ]; then
-    if [ $use_uv = 1 ]; then
-        say "making .venv with uv and Python ${base:-3.11}"
-        uv venv --quiet --seed --allow-existing --python "${base:-3.11}" "$venv" || fail "uv could not make .venv."
-    else
-        say "making .venv with $base (uv is not there; it would be faster)"
-        "$base" -m venv "$venv" ||
-            fail "$base could not make .venv. On Debian and Ubuntu the module is a package of its own: apt install python3-venv"
+if [ $fresh$use_uv = 11 ]; then
+    say "making .venv with uv and Python ${base:-3.11}"
+    if ! uv venv --quiet --seed --allow-existing --python "${base:-3.11}" "$venv"; then
+        [ -n "$base" ] || fail "uv could not make .venv, and no Python 3.11 to 3.13 was found to make it without uv."
+        say "uv could not make .venv: going on with pip."
+        use_uv=0
     fi
+fi
+if [ $fresh$use_uv = 10 ]; then
+    say "making .venv with $base (with uv it would be faster)"
+    "$base" -m venv "$venv" ||
+        fail "$base could not make .venv. On Debian and Ubuntu the module is a package of its own: apt install python3-venv"
 fi
 
 # The tests of the set-up call pip, whichever way the rest is installed; a .venv made by hand may lack it.
