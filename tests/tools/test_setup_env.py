@@ -160,3 +160,14 @@ def test_without_a_fitting_python_the_message_says_what_to_do(tmp_path: Path) ->
     assert (status, calls) == (1, [])
     assert "Python 3.11, 3.12 or 3.13 is needed" in said
     assert not (tmp_path / ".venv").exists()
+
+
+def test_pip_takes_over_where_uv_cannot_make_the_environment(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, uv=True)
+    (tmp_path / "fail---allow-existing").touch()
+    status, calls, said = machine.setup()
+    assert status == 0, said
+    assert "uv could not make .venv: going on with pip." in said
+    assert not [call for call in calls if call.startswith("uv pip")]
+    assert any("-m venv" in call for call in calls)
+    assert any("-m pip install" in call and TORCH in call for call in calls)
