@@ -2,7 +2,7 @@
 
 Floors, from the ground up (imports run downwards only):
 
-1. ``data``, ``nets``            image sets as one uint8 tensor; Conv4 and MLP
+1. ``data``, ``nets``, ``files`` image sets as one uint8 tensor; Conv4 and MLP; writing a file whole or not at all
 2. ``episodes``                  N-way K-shot tasks out of an image set
 3. ``methods``, ``figures``      one file per algorithm; pictures of episodes and embeddings
 4. ``training``, ``evaluation``, ``checkpoints``, ``exercises``

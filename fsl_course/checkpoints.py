@@ -5,10 +5,8 @@ A file is safetensors: named tensors and, in its header, one JSON text. It is wr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fsl_course.data.assets import asset, verified
+from fsl_course.files import replace_file
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import conv4
@@ -59,23 +58,14 @@ def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any
         {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()},
         {"about": json.dumps(about, sort_keys=True)},
     )
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(scratch, "xb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        replace_file(path, blob)
     except OSError as error:
         kept = "The file that was there before is untouched." if os.path.exists(path) else "Nothing was written."
         raise CheckpointError(
             f"could not write {path} ({len(blob) / 1e6:.1f} MB): {error.strerror or error}. {kept} "
             "Free some disk space or name a folder that you may write to."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # gone after os.replace, and never there where it could not be opened
-            scratch.unlink()
 
 
 def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -22,6 +22,7 @@ from fsl_course.data import (
     split_classes,
 )
 from fsl_course.episodes import EpisodeSampler
+from fsl_course.files import replace_file
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
 from fsl_course.training import fit
@@ -55,7 +56,7 @@ def _data_name(options: argparse.Namespace) -> str:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command that repeats this run, written with every setting that is not a default of the parser or not obvious."""
+    """The command that repeats this run, with every setting written out."""
     words = ["python", "-m", "fsl_course", "train", options.method, "--data", options.data]
     for name in (
         "protocol",
@@ -113,7 +114,7 @@ def train(options: argparse.Namespace) -> int:
         "95 % interval as fractions",
         "test": _test_rows(learner, source),
     }  # fmt: skip
-    weights.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    replace_file(weights.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
     state.unlink()
     print(f"{weights} and its card {weights.with_suffix('.json').name}:")
     for row in card["test"]:

@@ -9,11 +9,10 @@ any time and by anybody; the file is replaced in one step and is never half writ
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from fsl_course.data.assets import sha256
+from fsl_course.files import replace_file
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 PATTERNS = ("*.npz", "checkpoints/*.safetensors")
@@ -28,11 +27,7 @@ def checksums(data: Path = DATA) -> dict[str, str]:
 def write_checksums(data: Path = DATA) -> dict[str, str]:
     """Write checksums.json into the data folder; returns what it wrote."""
     sums = checksums(data)
-    # A file of its own in the same folder, then a rename: two writers at once do not mix their lines.
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=data, suffix=".tmp", delete=False) as file:
-        file.write(json.dumps(sums, indent=2) + "\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, data / "checksums.json")
+    replace_file(data / "checksums.json", (json.dumps(sums, indent=2) + "\n").encode())
     return sums
 
 

@@ -11,10 +11,13 @@ import argparse
 import json
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # run as a script, this file would find its neighbours only under other names
+
+from tools.notebook_cells import lesson_files, placeholder  # noqa: E402
+
 PICTURE_SEED = 10  # letters of five scripts; the network errs once, as it does about once in forty queries
 
 
@@ -22,7 +25,7 @@ def lesson_table(root: Path) -> str:
     """One row a lesson: number and title, its promise, what the build measured. Title and promise are its first cell's."""
     times = json.loads((root / "data" / "lesson_times.json").read_text(encoding="utf-8"))
     lines = ["| lesson | what it teaches | planned | runs in | memory |", "|---|---|---|---|---|"]
-    for path in sorted((root / "lessons").glob("[0-9][0-9]_*.py")):
+    for path in lesson_files(root):
         text = path.read_text(encoding="utf-8")
         title = re.search(r"^# # (\d\d) (.+)$", text, re.M)
         promise = re.search(r"^# # .+\n#\n((?:# [^#\n-].*\n)+)", text, re.M)
@@ -40,10 +43,8 @@ def lesson_table(root: Path) -> str:
 
 
 def badges(root: Path) -> str:
-    """The Binder badge, from the one setting of the public address."""
-    setting = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["fsl_course"]
-    slug = setting["repository"].removeprefix("https://github.com/")
-    address = f"https://mybinder.org/v2/gh/{slug}/{setting['branch']}?urlpath=lab/tree/notebooks/00_start.ipynb"
+    """The Binder badge of the first lesson, whose address is made as in the lessons."""
+    address = placeholder("binder", root, root / "lessons" / "00_start.py", "README.md")
     return f"[![Open the course on Binder](https://mybinder.org/badge_logo.svg)]({address})"
 
 

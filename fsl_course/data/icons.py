@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-
-from fsl_course.data.assets import verified
+from fsl_course.data._embedded import load_embedded
 from fsl_course.data.imageset import ImageSet
 
 
@@ -15,15 +12,4 @@ def load_icons() -> ImageSet:
     Splits share no class: 180 classes for training, 60 for validation, 60 for test; a theme may occur in all three. Class
     names are words ("alarm clock"). Raises FileNotFoundError where the file is missing and ValueError where it is damaged.
     """
-    with np.load(verified("icons.npz")) as file:
-        images = torch.from_numpy(file["images"]).unsqueeze(2)
-        names, themes, splits = (file[key].tolist() for key in ("name", "theme", "split"))
-    classes, drawings = images.shape[:2]
-    return ImageSet(
-        images=images,
-        counts=torch.full((classes,), drawings, dtype=torch.int64),
-        class_names=names,
-        groups=themes,
-        splits=splits,
-        name="icons",
-    )
+    return load_embedded("icons", group="theme")

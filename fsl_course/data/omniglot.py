@@ -16,12 +16,11 @@ import io
 import json
 import os
 import tempfile
-import uuid
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -34,6 +33,7 @@ from tqdm import tqdm
 
 from fsl_course.data._torchvision import import_torchvision
 from fsl_course.data.imageset import ImageSet, rotations_as_classes, split_classes
+from fsl_course.files import replace_file
 
 # The five smallest background alphabets (14, 14, 16, 17 and 20 characters), the choice of Meta-Dataset (Triantafillou et al.
 # 2020): validation costs training only 81 of 964 characters, and the three related syllabics stay together on one side.
@@ -280,17 +280,10 @@ def _read_cache(path: Path) -> tuple[Tensor, list[str]] | None:
 
 
 def _write_cache(path: Path, images: Tensor, names: list[str]) -> None:
-    """Write beside the cache and move it in place, so that readers and other writers only ever see whole files."""
+    """Write the cache; where that is not possible, say so and go on without."""
     metadata = {"names": json.dumps(names), "sha256": _checksum(images, names)}
     try:
         path = path.expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            scratch.write_bytes(safetensors.torch.save({"images": images}, metadata))
-            os.replace(scratch, path)
-        finally:
-            with suppress(OSError):
-                scratch.unlink()  # still there only where something went wrong
+        replace_file(path, safetensors.torch.save({"images": images}, metadata))
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         warnings.warn(f"no cache at {path} ({error}): Omniglot is read anew next time. Set FSL_CACHE.", stacklevel=3)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from fsl_course.files import replace_file
 
 from . import _catalogue
 from ._model import Exercise
@@ -71,28 +72,19 @@ def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
     records.update(_memory)
     records[exercise.id] = {**_fresh(exercise), **records.get(exercise.id, {}), **change, "title": exercise.title}
     note = None
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # whole or not at all: written beside, then renamed
+    content = {"version": _VERSION, "exercises": dict(sorted(records.items()))}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if damaged:
             aside = _free_name(path)
             path.rename(aside)
             note = f"the progress file {path} was damaged. It was moved to {aside.name} and a new one begun."
-        temporary.write_text(
-            json.dumps({"version": _VERSION, "exercises": dict(sorted(records.items()))}, indent=1, ensure_ascii=False)
-            + "\n",
-            encoding="utf-8",
-        )
-        temporary.replace(path)
+        replace_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         _memory[exercise.id] = records[exercise.id]
         return (
             f"progress cannot be written to {path} ({error.strerror or error}), so it is kept for this session only. "
             "Set FSL_PROGRESS to a file that can be written."
         )
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     _memory.clear()
     return note
 

@@ -1,0 +1,28 @@
+"""What the embedded image sets have in common: one npz file with images, names, a group and a split for each class."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fsl_course.data.assets import verified
+from fsl_course.data.imageset import ImageSet
+
+
+def load_embedded(name: str, group: str) -> ImageSet:
+    """The image set of data/NAME.npz; `group` names the array that holds the group of each class.
+
+    Raises FileNotFoundError where the file is missing and ValueError where it is damaged.
+    """
+    with np.load(verified(f"{name}.npz")) as file:
+        images = torch.from_numpy(file["images"]).unsqueeze(2)
+        names, groups, splits = (file[key].tolist() for key in ("name", group, "split"))
+    classes, drawings = images.shape[:2]
+    return ImageSet(
+        images=images,
+        counts=torch.full((classes,), drawings, dtype=torch.int64),
+        class_names=names,
+        groups=groups,
+        splits=splits,
+        name=name,
+    )
