@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--clip", type=float, metavar="NORM", help="largest allowed gradient norm")
     train.add_argument("--width", type=int, default=64, help="filters of Conv4 (64)")
     train.add_argument("--norm", choices=("batch", "group", "none"), default="batch")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the method itself, e.g. full_context=true for matching; repeat it for more",
+    )
     train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")
     train.add_argument("--seed", type=int, default=0, help="fixes weights and episodes (0)")
     train.add_argument("--out", required=True, metavar="DIR", help="folder for weights, card and the state of the run")

@@ -19,15 +19,38 @@ from torch import Tensor, nn
 from fsl_course.data.assets import asset, verified
 from fsl_course.files import replace_file
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.methods.relation import RelationNetwork
+from fsl_course.methods.siamese import SiameseNetwork
+from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.nets import conv4
 
-# What a learner is made with where nothing else is said.
-SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1}
+# What every learner is made with where nothing else is said, and what one method takes besides.
+SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1, "size": 28}
+OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    "transfer": {"n_base": 0, "head": "linear", "classifier": "centroid"},
+    "siamese": {"objective": "bce"},
+    "matching": {"full_context": False, "similarity": "cosine", "scale": None},
+    "relation": {"objective": "mse", "shots": "mean"},
+}
 
-# How each method is made from the settings in its checkpoint: a new method is one more line.
-MAKERS: dict[str, Callable[[dict[str, Any]], FewShotLearner]] = {
-    "prototypical": lambda s: PrototypicalNetwork(conv4(s["width"], s["norm"], s["in_channels"])),
+
+def _conv4(s: dict[str, Any]) -> nn.Module:
+    return conv4(s["width"], s["norm"], s["in_channels"])
+
+
+def _features(s: dict[str, Any]) -> int:
+    return s["width"] * (s["size"] // 16) ** 2
+
+
+# How each method is made from SETTINGS and its own settings, as its checkpoint has them. A new method is one more line.
+MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = {
+    "transfer": lambda s, own: TransferNetwork(_conv4(s), features=_features(s), **own),
+    "siamese": lambda s, own: SiameseNetwork(_conv4(s), features=_features(s), **own),
+    "matching": lambda s, own: MatchingNetwork(_conv4(s), features=_features(s), **own),
+    "prototypical": lambda s, own: PrototypicalNetwork(_conv4(s)),
+    "relation": lambda s, own: RelationNetwork(s["width"], s["norm"], s["in_channels"], size=s["size"], **own),
 }
 
 
@@ -36,15 +59,22 @@ class CheckpointError(RuntimeError):
 
 
 def make(method: str, **settings: Any) -> FewShotLearner:
-    """A fresh learner. method: the name of its file; settings: width (64), norm ("batch"), in_channels (1).
+    """A fresh learner. method: the name of its file; settings: those of SETTINGS and the method's OWN_SETTINGS.
 
-    Raises ValueError for an unknown method or setting, with what there is.
+    Raises ValueError for an unknown method or setting, with what there is, and for a value that cannot be.
     """
     if method not in MAKERS:
         raise ValueError(f"there is no trainable method {method!r}: choose one of {', '.join(sorted(MAKERS))}.")
-    if unknown := set(settings) - set(SETTINGS):
-        raise ValueError(f"there is no setting {', '.join(sorted(unknown))}: choose from {', '.join(SETTINGS)}.")
-    return MAKERS[method](SETTINGS | settings)
+    own = OWN_SETTINGS.get(method, {})
+    if unknown := set(settings) - set(SETTINGS) - set(own):
+        raise ValueError(
+            f"{method} has no setting {', '.join(sorted(unknown))}: choose from {', '.join([*SETTINGS, *own])}."
+        )
+    common, own = ({name: settings.get(name, default) for name, default in d.items()} for d in (SETTINGS, own))
+    try:
+        return MAKERS[method](common, own)
+    except (TypeError, RuntimeError) as error:  # a word where a number should be, or a number below zero
+        raise ValueError(f"{method} cannot be made with {settings}: {error}") from error
 
 
 def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,20 @@ def load_data(options: argparse.Namespace) -> ImageSet:
     return rotations_as_classes(source) if options.rotations else source
 
 
+def _own_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """What --set KEY=VALUE gives: a value is read as JSON (true, 10, null) or Python's True, False, None, or else as a word."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set takes KEY=VALUE, e.g. --set full_context=true; got {pair!r}.")
+        try:
+            found[key] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
 def _data_name(options: argparse.Namespace) -> str:
     return options.data if options.data in ("glyphs", "icons", "omniglot") else Path(options.data).resolve().name
 
@@ -76,6 +91,7 @@ def _command(options: argparse.Namespace) -> str:
         if value is not None and not (name == "protocol" and options.data != "omniglot"):
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--validate-every", str(options.validate_every)]
+    words += [word for setting in options.set for word in ("--set", setting)]
     words += [f"--{n.replace('_', '-')}" for n in ("rotations", "within_group", "cosine") if getattr(options, n)]
     if options.data not in ("glyphs", "icons", "omniglot"):
         words += ["--size", str(options.size), "--channels", str(options.channels)]
@@ -88,6 +104,11 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError("the baselines have nothing to train: use `python -m fsl_course evaluate baselines`.")
     source, folder, name = load_data(options), Path(options.out), f"{options.method}-{_data_name(options)}"
     settings = {"width": options.width, "norm": options.norm, "in_channels": source.images.shape[2]}
+    if (size := source.images.shape[-1]) != checkpoints.SETTINGS["size"]:
+        settings["size"] = size
+    if options.method == "transfer":  # its head covers the classes that it trains on
+        settings["n_base"] = len(source.split("train"))
+    settings |= _own_settings(options.set)
     torch.manual_seed(options.seed)
     learner = checkpoints.make(options.method, **settings)
     within = {"within_group": options.within_group}

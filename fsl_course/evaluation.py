@@ -17,6 +17,7 @@ from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
 
 _EMBED_AT_ONCE = 512  # pictures; bounds the memory of a forward pass
 _TASKS_AT_ONCE = 64  # episodes gathered together
+_FLOATS_AT_ONCE = 2**24  # embedded numbers gathered together: feature maps are large
 
 
 def mean_and_ci95(values: Tensor) -> tuple[float, float]:
@@ -126,8 +127,9 @@ def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episode
     device = source.images.device
     table = embed_all(learner, source.images.flatten(0, 1)[used.to(device)], sampler.dtype)
     shots, found = layout.support.shape[1], []
-    for low in range(0, episodes, _TASKS_AT_ONCE):
-        part = slice(low, min(low + _TASKS_AT_ONCE, episodes))
+    at_once = min(_TASKS_AT_ONCE, max(1, _FLOATS_AT_ONCE // (place.shape[1] * table.shape[1])))
+    for low in range(0, episodes, at_once):
+        part = slice(low, min(low + at_once, episodes))
         rows = table[place[part].to(device)]
         logits = learner.score(rows[:, :shots], layout.support_y[part].to(device), rows[:, shots:], sampler.n_way)
         found.append(_scores(logits, layout.query_y[part].to(device), "accuracy"))

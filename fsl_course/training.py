@@ -95,6 +95,13 @@ def _put_back(learner: FewShotLearner, buffers: list[tuple[Tensor, Tensor]]) -> 
     learner.eval()
 
 
+def _named(learner: FewShotLearner) -> str:
+    """A learner's class and plain settings, e.g. SiameseNetwork(margin=10.0, objective='bce'). Runs go on with the same only."""
+    plain = {k: v for k, v in vars(learner).items() if not k.startswith("_") and k != "training"}
+    plain = {k: v for k, v in sorted(plain.items()) if v is None or isinstance(v, (bool, int, float, str))}
+    return f"{type(learner).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"
+
+
 class _Run:
     """The state of one run: everything that a killed run needs to go on bit for bit."""
 
@@ -214,7 +221,7 @@ def fit(
     settings = {
         "steps": steps, "tasks": tasks, "lr": lr, "weight_decay": weight_decay, "clip": clip, "halve_every": halve_every,
         "cosine": cosine, "sampler": sampler.key, "validation": None if validation is None else validation.key,
-        "validate_every": validate_every, "validation_episodes": validation_episodes, "learner": type(learner).__name__,
+        "validate_every": validate_every, "validation_episodes": validation_episodes, "learner": _named(learner),
     }  # fmt: skip
     run = _Run(learner, torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay), settings)
     path = None if checkpoint is None else Path(checkpoint)

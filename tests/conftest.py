@@ -51,6 +51,12 @@ def task(toys: ImageSet) -> Episode:
     return EpisodeSampler(toys, 5, 2, 3)[0]
 
 
+@pytest.fixture
+def precise(task: Episode) -> Episode:
+    """The same episode in float64."""
+    return task.to(torch.float64)
+
+
 def permute_support(episode: Episode, order: torch.Tensor) -> Episode:
     return Episode(
         episode.support_x[order], episode.support_y[order], episode.query_x, episode.query_y, episode.classes
@@ -62,3 +68,16 @@ def relabel(episode: Episode, new_slot: torch.Tensor) -> Episode:
     classes = torch.empty_like(episode.classes)
     classes[new_slot] = episode.classes
     return Episode(episode.support_x, new_slot[episode.support_y], episode.query_x, new_slot[episode.query_y], classes)
+
+
+def settled(net: torch.nn.Module, episode: Episode) -> torch.nn.Module:
+    """A learner or an encoder in evaluation mode, with the running statistics of an episode.
+
+    With fresh ones all embeddings are nearly equal, and every law would hold.
+    """
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # one pass is enough
+    with torch.no_grad():
+        getattr(net.train(), "embed", net)(torch.cat([episode.support_x, episode.query_x]))
+    return net.eval()

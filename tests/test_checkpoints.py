@@ -1,3 +1,4 @@
+import inspect
 import json
 import pickle
 
@@ -11,6 +12,10 @@ from fsl_course.data import load_glyphs
 from fsl_course.data.assets import asset
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.evaluation import evaluate
+from fsl_course.methods.matching import MatchingNetwork
+from fsl_course.methods.relation import RelationNetwork
+from fsl_course.methods.siamese import SiameseNetwork
+from fsl_course.methods.transfer import TransferNetwork
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path, task):
@@ -23,6 +28,106 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, task):
     assert about["settings"] == settings
     assert not again.training
     assert torch.equal(learner(task), again(task))
+
+
+OWN = {
+    "transfer": {"n_base": 7, "head": "cosine", "classifier": "cosine"},
+    "siamese": {"objective": "triplet"},
+    "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
+    "relation": {"objective": "cross_entropy", "shots": "sum"},
+}
+CASES = [
+    *[(method, {"n_base": 7} if method == "transfer" else {}) for method in checkpoints.MAKERS],
+    *OWN.items(),
+    ("siamese", {"objective": "contrastive"}),
+    ("matching", {"full_context": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "own"), CASES, ids=lambda value: value if isinstance(value, str) else str(len(value))
+)
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_every_method_comes_back_with_its_own_settings(tmp_path, task, method, own, norm):
+    torch.manual_seed(0)
+    settings = {"width": 4, "norm": norm, "in_channels": 1, **own}
+    learner = make(method, **settings)
+    learner(task)  # in training mode: running statistics are saved too
+    save_learner(tmp_path / "w.safetensors", learner, {"method": method, "settings": settings})
+    again, about = load_learner(tmp_path / "w.safetensors")
+    assert type(again) is type(learner)
+    assert about == {"method": method, "settings": settings}
+    assert list(again.state_dict()) == list(learner.state_dict())
+    assert all(torch.equal(tensor, learner.state_dict()[name]) for name, tensor in again.state_dict().items())
+    assert torch.equal(again(task), learner.eval()(task))
+    assert again.loss(task).item() == learner.loss(task).item()
+    for name, value in own.items():
+        if name != "head":  # a module; its kind shows in the names of the weights
+            assert getattr(again, name) == value
+
+
+def test_own_settings_are_the_defaults_of_the_methods():
+    """Each is an argument of the class, with the same default (transfer has none for n_base: it depends on the data)."""
+    classes = {
+        "transfer": TransferNetwork,
+        "siamese": SiameseNetwork,
+        "matching": MatchingNetwork,
+        "relation": RelationNetwork,
+    }
+    assert set(classes) == set(checkpoints.OWN_SETTINGS) <= set(checkpoints.MAKERS)
+    for method, own in checkpoints.OWN_SETTINGS.items():
+        arguments = inspect.signature(classes[method]).parameters
+        assert set(own) <= set(arguments)
+        assert {k: v for k, v in own.items() if k != "n_base"} == {
+            k: arguments[k].default for k in own if k != "n_base"
+        }
+        assert not set(own) & set(checkpoints.SETTINGS)
+        assert set(OWN[method]) == set(own)  # the test above leaves none out
+
+
+def test_make_passes_settings_on_and_takes_defaults_elsewhere():
+    plain, full = make("matching", width=4), make("matching", width=4, full_context=True, scale=3)
+    assert (plain.full_context, plain.scale, plain.similarity) == (False, 10.0, "cosine")
+    assert (full.full_context, full.scale) == (True, 3)
+    relation = make("relation", width=4, norm="group", in_channels=3, shots="sum")
+    assert relation.embed(torch.rand(1, 3, 28, 28)).shape == (1, 4 * 49)
+    assert (relation.shots, relation.objective) == ("sum", "mse")
+    assert not [m for m in relation.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    transfer = make("transfer", width=4, n_base=9, head="cosine")
+    assert transfer.head.weight.shape == (9, 4)
+    assert make("siamese").weight.shape == (64,)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        (
+            "matching",
+            {"shots": "sum"},
+            "matching has no setting shots: choose from width, norm, in_channels, size, full_context",
+        ),
+        ("prototypical", {"objective": "bce"}, "prototypical has no setting objective: choose from width, norm, in_ch"),
+        (
+            "siamese",
+            {"b": 1, "a": 2},
+            "siamese has no setting a, b: choose from width, norm, in_channels, size, objective",
+        ),
+        ("siamese", {"objective": "hinge"}, "objective must be one of bce, contrastive, triplet"),
+        ("relation", {"shots": "max"}, 'shots must be "mean" or "sum"'),
+    ],
+)
+def test_settings_of_another_method_and_wrong_values_are_explained(method, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(method, **settings)
+
+
+def test_weights_of_another_kind_of_the_same_method_do_not_fit(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_learner(
+        path, make("matching", width=4), {"method": "matching", "settings": {"width": 4, "full_context": True}}
+    )
+    with pytest.raises(CheckpointError, match="do not fit this learner"):
+        load_learner(path)
 
 
 def test_broken_files_are_named_and_nothing_is_executed(tmp_path):

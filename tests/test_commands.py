@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from fsl_course.__main__ import main
 from fsl_course.checkpoints import load_file, load_learner
+from fsl_course.data import load_glyphs
 from fsl_course.methods.prototypical import PrototypicalNetwork
 
 QUICK = ["--way", "5", "--query", "3", "--width", "8", "--validate-every", "4", "--quiet"]
@@ -94,6 +96,65 @@ def test_text_output_names_episodes_interval_and_protocol(capsys):
     assert out.count("95 % interval, transductive") == 4
 
 
+def train_tiny(method: str, out: Path, *words: str) -> dict:
+    """Two steps of a tiny network on glyphs -> the card."""
+    assert main(["train", method, "--way", "5", "--query", "2", "--width", "4", "--steps", "2", "--validate-every", "2",
+                 "--quiet", "--out", str(out), *words]) == 0  # fmt: skip
+    return json.loads((out / f"{method}-glyphs.json").read_text())
+
+
+def test_set_reads_json_and_words_and_the_card_repeats_the_run(tmp_path, few_episodes):
+    words = ["--set", "full_context=true", "--set", "scale=2.5", "--set", "similarity=euclidean"]
+    card = train_tiny("matching", tmp_path / "a", *words)
+    assert card["settings"] == {
+        "width": 4, "norm": "batch", "in_channels": 1, "full_context": True, "scale": 2.5, "similarity": "euclidean",
+    }  # fmt: skip
+    assert " ".join(words) in card["command"]
+    learner, _ = load_learner(tmp_path / "a" / "matching-glyphs.safetensors")
+    assert (learner.full_context, learner.scale, learner.similarity) == (True, 2.5, "euclidean")
+    again = shlex.split(card["command"])
+    assert main([*again[3:-1], str(tmp_path / "b"), "--quiet"]) == 0
+    one, other = (load_file(tmp_path / folder / "matching-glyphs.safetensors")[0] for folder in "ab")
+    assert set(one) == set(other)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_set_takes_null_and_words_in_quotes(tmp_path, few_episodes):
+    card = train_tiny("matching", tmp_path, "--set", "scale=null", "--set", 'similarity="cosine"')
+    assert card["settings"]["scale"] is None
+    assert card["settings"]["similarity"] == "cosine"
+    assert load_learner(tmp_path / "matching-glyphs.safetensors")[0].scale == 10.0
+    words = shlex.split(card["command"])
+    assert words[words.index("scale=null") + 2] == 'similarity="cosine"'  # quotes survive the shell
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "attribute"),
+    [("siamese", "objective=contrastive", "contrastive"), ("relation", "objective=cross_entropy", "cross_entropy")],
+)
+def test_set_chooses_the_objective(tmp_path, few_episodes, method, setting, attribute):
+    card = train_tiny(method, tmp_path, "--set", setting)
+    assert card["settings"]["objective"] == attribute
+    assert load_learner(tmp_path / f"{method}-glyphs.safetensors")[0].objective == attribute
+
+
+def test_transfer_gets_as_many_base_classes_as_it_trains_on(tmp_path, few_episodes):
+    card = train_tiny("transfer", tmp_path, "--set", "head=cosine")
+    n_base = len(load_glyphs().split("train"))
+    assert card["settings"]["n_base"] == n_base
+    assert card["settings"]["head"] == "cosine"
+    assert "n_base" not in card["command"]
+    learner, _ = load_learner(tmp_path / "transfer-glyphs.safetensors")
+    assert learner.head.weight.shape == (n_base, 4)
+    assert [(r["way"], r["shot"]) for r in card["test"]] == [(5, 1), (5, 5), (20, 1), (20, 5)]
+
+
+@pytest.fixture
+def few_episodes(monkeypatch):
+    """The card's 600 test episodes are not what these tests are about."""
+    monkeypatch.setattr("fsl_course.commands.CARD_EPISODES", 4)
+
+
 def own_pictures(folder: Path, classes: int = 10) -> Path:
     generator = torch.Generator().manual_seed(0)
     for c in range(classes):
@@ -116,6 +177,17 @@ def test_own_pictures_in_colour(tmp_path, capsys):
     assert learner.encoder.in_channels == 3
 
 
+@pytest.mark.parametrize("words", [["siamese"], ["transfer"], ["relation"], ["matching", "--set", "full_context=True"]])
+def test_every_method_takes_other_sizes(tmp_path, capsys, words):
+    folder, out = own_pictures(tmp_path / "mine"), tmp_path / "run"
+    method, *own = words
+    assert main(["train", method, *own, "--data", str(folder), "--size", "32", "--way", "3", "--query", "2", "--steps", "1",
+                 "--width", "4", "--quiet", "--out", str(out)]) == 0  # fmt: skip
+    learner, about = load_learner(out / f"{method}-mine.safetensors")
+    assert about["settings"]["size"] == 32
+    assert learner.embed(torch.zeros(1, 1, 32, 32)).shape == (1, 4 * (64 if method == "relation" else 4))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -126,6 +198,26 @@ def test_own_pictures_in_colour(tmp_path, capsys):
             "takes glyphs, icons, omniglot or a folder; 'nowhere'",
         ),
         (["train", "prototypical", "--way", "5000", "--out", "x"], "5000-way episode needs 5000 classes"),
+        (
+            ["train", "matching", "--set", "full_context", "--out", "x"],
+            "--set takes KEY=VALUE, e.g. --set full_context=true",
+        ),
+        (
+            ["train", "matching", "--set", "=true", "--out", "x"],
+            "--set takes KEY=VALUE, e.g. --set full_context=true; got '",
+        ),
+        (["train", "matching", "--set", "shots=sum", "--out", "x"], "matching has no setting shots: choose from width"),
+        (["train", "prototypical", "--set", "scale=2", "--out", "x"], "prototypical has no setting scale"),
+        (["train", "siamese", "--set", "objective=hinge", "--out", "x"], "objective must be one of bce, contrastive"),
+        (["train", "transfer", "--set", "n_base=abc", "--out", "x"], "transfer cannot be made with"),
+        (["train", "transfer", "--set", "n_base=-1", "--out", "x"], "transfer cannot be made with"),
+        (["train", "siamese", "--set", "width=abc", "--out", "x"], "siamese cannot be made with"),
+        (
+            ["train", "matching", "--set", "scale=abc", "--out", "x"],
+            "scale must be a number above 0, or None; got 'abc'",
+        ),
+        (["train", "matching", "--set", "full_context=yes", "--out", "x"], "full_context must be True or False"),
+        (["train", "relation", "--set", "shots=", "--out", "x"], 'shots must be "mean" or "sum"; got \'\''),
         (["evaluate", "maml"], "no weights are shipped as 'maml-glyphs'"),
         (["evaluate", "gone.safetensors"], "no checkpoint at gone.safetensors"),
         (["evaluate", "prototypical", "--shot", "30"], "need 45 drawings"),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fsl_course.nets import conv4, mlp
+from fsl_course.nets import conv4, conv_block, embedding_size, mlp
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,74 @@ def test_mlp_is_the_sine_regressor():
     assert sum(p.numel() for p in net.parameters()) == 80 + 40 * 41 + 41
     with pytest.raises(ValueError, match="at least an input and an output"):
         mlp((3,))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_block_is_convolution_norm_relu_and_pooling_where_asked_for(norm, pool):
+    torch.manual_seed(0)
+    block = torch.nn.Sequential(*conv_block(3, 4, norm, pool)).double().train()
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64) - 0.5
+    z = torch.nn.functional.conv2d(x, block[0].weight, block[0].bias, padding=1)
+    if norm == "batch":  # every channel over the whole batch
+        z = (z - z.mean((0, 2, 3), keepdim=True)) / (z.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    elif norm == "group":  # every channel of every picture: 4 channels in 4 groups
+        z = (z - z.mean((2, 3), keepdim=True)) / (z.var((2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    z = z.relu()
+    if pool:
+        z = z.unfold(2, 2, 2).unfold(3, 2, 2).amax((-2, -1))
+    assert block(x).shape == ((2, 4, 4, 4) if pool else (2, 4, 8, 8))
+    assert torch.allclose(block(x), z, atol=1e-12)
+    assert (block[0].bias is not None) == (norm == "none")  # a norm has a bias of its own
+
+
+def test_batch_norm_of_a_block_remembers_more_than_the_last_batch():
+    """Momentum 0.1: with 1 the running statistics are those of the last batch (trap B3)."""
+    torch.manual_seed(0)
+    block = torch.nn.Sequential(*conv_block(1, 4, "batch", pool=True)).train()
+    x = torch.rand(5, 1, 8, 8)
+    block(x)
+    assert torch.allclose(block[1].running_mean, 0.1 * block[0](x).mean((0, 2, 3)), atol=1e-6)
+
+
+def test_a_block_with_an_unknown_norm_is_explained():
+    with pytest.raises(ValueError, match='norm must be "batch", "group" or "none"; got \'layer\''):
+        conv_block(1, 4, "layer", pool=True)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size", "features"),
+    [
+        (conv4(8), 28, 8),
+        (conv4(8, in_channels=3), 28, 8),
+        (conv4(4, in_channels=3), 84, 100),
+        (conv4(8, "none").double(), 32, 32),
+        (torch.nn.Sequential(torch.nn.Flatten(), mlp((784, 5))), 28, 5),
+        (torch.nn.Flatten(), 28, 784),  # without weights
+    ],
+)
+def test_embedding_size_is_what_the_encoder_gives(encoder, size, features):
+    assert embedding_size(encoder, size) == features
+
+
+def test_asking_for_the_embedding_size_leaves_the_encoder_and_chance_alone():
+    encoder = conv4(8)
+    encoder.layers[1].eval()  # a mode of its own
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    modes, state = [m.training for m in encoder.modules()], torch.get_rng_state()
+    assert embedding_size(encoder) == 8
+    assert [m.training for m in encoder.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("encoder", [torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), conv4(4), torch.nn.Linear(5, 2)])
+def test_an_encoder_that_refuses_the_blank_picture_is_explained(encoder):
+    with pytest.raises(ValueError, match=r"does not take a blank picture \[1, 1, 12, 12\].*pass features=D instead"):
+        embedding_size(encoder, 12)
+
+
+def test_an_encoder_that_gives_no_rows_is_explained():
+    with pytest.raises(ValueError, match=r"gives embeddings \[B, D\]; a blank picture gave \[1, 1, 28, 28\]"):
+        embedding_size(torch.nn.Identity())

@@ -73,6 +73,9 @@ def test_constraints_leave_torch_to_the_setup_script() -> None:
     pinned = re.findall(r"^TORCH_VERSION=(.+)$", (ROOT / "tools/setup_env.sh").read_text(encoding="utf-8"), re.M)
     assert len(pinned) == 1
     assert requirements()["torch"].specifier.contains(pinned[0])
+    vision = re.findall(r"^TORCHVISION_VERSION=(\S+)", (ROOT / "tools/setup_env.sh").read_text(encoding="utf-8"), re.M)
+    assert len(vision) == 1
+    assert requirements("photos")["torchvision"].specifier.contains(vision[0])
 
 
 # --- Binder and conda ---------------------------------------------------------------------------------------------

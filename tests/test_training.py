@@ -15,6 +15,7 @@ from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.nets import conv4, mlp
 from fsl_course.training import fit, learning_rate
 from tests.conftest import toy_images
@@ -237,23 +238,23 @@ def test_an_interrupted_run_keeps_weights_in_memory_and_says_so(capsys):
 class Presses(Recorder):
     """Presses Ctrl-C so many times in its next step."""
 
-    times = 0
+    _times = 0
 
     def training_step(self, episodes):
-        for _ in range(self.times):
+        for _ in range(self._times):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)  # a handler runs between two lines of Python
-        self.times = 0
+        self._times = 0
         return super().training_step(episodes)
 
 
 def test_the_second_ctrl_c_stops_at_once_and_a_resumed_history_forgets_the_first(tmp_path):
     train, _ = samplers()
     path, module = tmp_path / "run.safetensors", Presses()
-    module.times = 2
+    module._times = 2
     with pytest.raises(KeyboardInterrupt):
         fit(module, train, steps=3, progress=False)
-    module.times = 1
+    module._times = 1
     first = fit(module, train, steps=3, cosine=True, checkpoint=path, progress=False)
     assert first.interrupted
     assert len(first.loss) == 1
@@ -291,8 +292,17 @@ def test_other_classes_or_another_method_are_other_settings(tmp_path):
     class Another(PrototypicalNetwork):
         pass
 
-    with pytest.raises(CheckpointError, match="learner: 'PrototypicalNetwork' there, 'Another' now"):
+    with pytest.raises(
+        CheckpointError, match="learner: .PrototypicalNetwork.distance='euclidean', scale=1.0.. there, .Another"
+    ):
         fit(Another(conv4(8)), first, steps=2, checkpoint=path, progress=False)
+
+
+def test_another_setting_of_the_method_is_another_run(tmp_path):
+    train, path = EpisodeSampler(toy_images(), 3, 1, 2), tmp_path / "run.safetensors"
+    fit(SiameseNetwork(conv4(8), "contrastive"), train, steps=1, checkpoint=path, progress=False)
+    with pytest.raises(CheckpointError, match="objective='contrastive'.*there.*objective='triplet'.*now"):
+        fit(SiameseNetwork(conv4(8), "triplet"), train, steps=2, checkpoint=path, progress=False)
 
 
 def test_a_folder_that_cannot_be_written_shows_before_the_training(tmp_path):

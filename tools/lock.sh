@@ -3,7 +3,7 @@
 #
 # - Resolved for Python 3.11.0 and for every system, one version per package, so that the same pins hold on 3.11 to 3.13,
 #   Linux, macOS and Windows. Markers are dropped: a constraint only matters where its package is wanted at all.
-# - torch and what only its CUDA build brings are left out. A full lock names either a +cpu version that the default index
+# - torch, torchvision and what only its CUDA build brings are left out. A full lock names either a +cpu version that the default index
 #   does not serve, or several GB of CUDA packages. tools/setup_env.sh pins torch.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,7 +16,7 @@ echo "torch==$torch" >"$scratch/torch.txt"
 uv pip compile pyproject.toml --quiet --all-extras --constraint "$scratch/torch.txt" \
     --universal --python-version 3.11.0 --fork-strategy fewest --no-annotate --no-header \
     ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"} |
-    sed -E '/^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/d; s/ ;.*//' >"$scratch/pins.txt"
+    sed -E '/^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/d; s/ ;.*//' >"$scratch/pins.txt"
 
 twice=$(cut -d= -f1 "$scratch/pins.txt" | sort | uniq -d)
 if [ -n "$twice" ]; then
@@ -25,7 +25,7 @@ if [ -n "$twice" ]; then
 fi
 
 {
-    echo "# Exact versions of everything but torch (tools/setup_env.sh pins that). Written by tools/lock.sh, not by hand."
+    echo "# Exact versions of everything but torch and torchvision (tools/setup_env.sh pins that). Written by tools/lock.sh, not by hand."
     cat "$scratch/pins.txt"
 } >constraints.txt
 echo "constraints.txt: $(wc -l <"$scratch/pins.txt") packages"

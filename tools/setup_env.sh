@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv: Python 3.11 to 3.13, the CPU build of torch, the pinned versions of constraints.txt, and this package (editable).
+# Makes .venv: Python 3.11 to 3.13, the CPU builds of torch and torchvision, the pinned versions of constraints.txt, and this package (editable).
 # A second call sees that nothing changed and stops at once. Uses uv where it works, else python -m venv and pip.
 #
 # Environment variables
@@ -11,6 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TORCH_VERSION=2.13.0
+TORCHVISION_VERSION=0.28.0 # the one that belongs to it; only the photograph network of lesson 02 uses it
 fits='(3, 11) <= sys.version_info[:2] <= (3, 13)'
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -119,18 +120,18 @@ failed() {
     fail "$*"
 }
 
-# Torch first and alone, so that nothing else can choose its build.
+# Torch and torchvision first and alone, so that nothing else can choose its build.
 index=${TORCH_INDEX-unset}
 if [ "$index" = unset ]; then
     index=
     if [ "$(uname -s)" = Linux ] && [ -z "${PIP_FIND_LINKS:-}" ]; then index=$CPU_INDEX; fi
 fi
 say "installing torch $TORCH_VERSION (about 200 MB)"
-install --no-deps ${index:+--index-url "$index"} "torch==$TORCH_VERSION" ||
+install --no-deps ${index:+--index-url "$index"} "torch==$TORCH_VERSION" "torchvision==$TORCHVISION_VERSION" ||
     failed "torch $TORCH_VERSION could not be installed${index:+ from $index}. See the lines above. TORCH_INDEX names another index; an empty TORCH_INDEX takes the default one."
 
 say "installing the course and its tools"
-install --constraint constraints.txt "torch==$TORCH_VERSION" --editable '.[lab,dev]' ||
+install --constraint constraints.txt "torch==$TORCH_VERSION" "torchvision==$TORCHVISION_VERSION" --editable '.[lab,dev]' ||
     failed "the packages could not be installed. See the lines above, and call again."
 
 healthy || failed "all is installed, but .venv does not work: $python cannot find torch, jupyterlab or fsl_course."

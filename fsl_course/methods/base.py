@@ -49,7 +49,30 @@ def check_labels(labels: Tensor, n_way: int) -> None:
         raise ValueError(f"support labels must be int64; got {labels.dtype}.")
     present = F.one_hot(labels.clamp(0, n_way - 1), n_way).sum(-2) > 0
     if labels.numel() == 0 or int(labels.min()) < 0 or int(labels.max()) >= n_way or not bool(present.all()):
+        tasks = [sorted(set(task.tolist())) for task in labels.reshape(-1, max(labels.shape[-1], 1))]
+        found = next((task for task in tasks if task != list(range(n_way))), [])
         raise ValueError(
-            f"support labels must cover the slots 0..{n_way - 1}; got {sorted(set(labels.flatten().tolist()))}. "
-            "A class without support has no prototype."
+            f"support labels must cover the slots 0..{n_way - 1}; got {found}. A class without support has no prototype."
         )
+
+
+def class_sums(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Sums of the support rows of each class. rows [..., S, D], labels int64 [..., S] -> [..., n_way, D]."""
+    check_labels(labels, n_way)
+    return F.one_hot(labels, n_way).to(rows.dtype).mT @ rows
+
+
+def class_means(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Means of the support rows of each class; shots may differ. rows [..., S, D], labels int64 [..., S] -> [..., n_way, D]."""
+    return class_sums(rows, labels, n_way) / F.one_hot(labels, n_way).sum(-2).unsqueeze(-1)
+
+
+def by_embeddings(learner: ComparesEmbeddings, episode: Episode) -> Tensor:
+    """forward of a learner that compares embeddings: one task -> logits [N*Q, N].
+
+    Support and query pass the encoder together, as in the authors' code: in training mode batch norm therefore sees the whole
+    episode; in evaluation mode it uses running statistics and every query is judged on its own.
+    """
+    shots = len(episode.support_x)
+    embeddings = learner.embed(torch.cat([episode.support_x, episode.query_x]))
+    return learner.score(embeddings[:shots], episode.support_y, embeddings[shots:], episode.n_way)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, check_labels
+from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels
 from fsl_course.methods.prototypical import PrototypicalNetwork, cosine_similarities, squared_distances
 from fsl_course.nets import conv4
 
@@ -55,8 +55,7 @@ class PixelNearestNeighbour(FewShotLearner):
 
     def forward(self, episode: Episode) -> Tensor:
         """One task -> logits [N*Q, N]."""
-        support, query = self.embed(episode.support_x), self.embed(episode.query_x)
-        return self.score(support, episode.support_y, query, episode.n_way)
+        return by_embeddings(self, episode)
 
 
 def random_conv4(seed: int = 0, width: int = 64, in_channels: int = 1) -> PrototypicalNetwork:

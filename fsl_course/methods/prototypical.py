@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, check_labels
+from fsl_course.methods.base import FewShotLearner, by_embeddings, class_means
 
 
 def prototypes(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
@@ -15,9 +14,7 @@ def prototypes(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
     support: embeddings [..., S, D]; labels: int64 [..., S] in 0..n_way-1, every slot at least once -> [..., n_way, D]
     """
-    check_labels(labels, n_way)
-    members = F.one_hot(labels, n_way).to(support.dtype)  # [..., S, N]
-    return (members.mT @ support) / members.sum(-2).unsqueeze(-1)
+    return class_means(support, labels, n_way)
 
 
 def squared_distances(query: Tensor, centres: Tensor) -> Tensor:
@@ -62,11 +59,5 @@ class PrototypicalNetwork(FewShotLearner):
         return -self.scale * squared_distances(query, centres)
 
     def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]. Support and query pass the encoder together, as in the paper's code.
-
-        In training mode batch norm therefore sees the whole episode; in evaluation mode it uses running statistics and every
-        query is judged on its own.
-        """
-        shots = len(episode.support_x)
-        embeddings = self.embed(torch.cat([episode.support_x, episode.query_x]))
-        return self.score(embeddings[:shots], episode.support_y, embeddings[shots:], episode.n_way)
+        """One task -> logits [N*Q, N]."""
+        return by_embeddings(self, episode)

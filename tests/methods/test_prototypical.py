@@ -17,11 +17,6 @@ def learner() -> PrototypicalNetwork:
     return PrototypicalNetwork(conv4(8)).double().eval()
 
 
-@pytest.fixture
-def precise(task: Episode) -> Episode:
-    return task.to(torch.float64)
-
-
 def test_by_hand_in_the_plane():
     """Class 0: (0,0), (2,0); class 1: (4,4), (4,2), (4,0), unequal shots. Query (2,1)."""
     support = torch.tensor([[4.0, 4.0], [0.0, 0.0], [4.0, 2.0], [2.0, 0.0], [4.0, 0.0]])

@@ -12,6 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "setup_env.sh"
 TORCH = "torch==" + re.search(r"^TORCH_VERSION=(.+)$", SCRIPT.read_text(encoding="utf-8"), re.M)[1]
+VISION = "torchvision==" + re.search(r"^TORCHVISION_VERSION=(\S+)", SCRIPT.read_text(encoding="utf-8"), re.M)[1]
 CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 
 # One stand-in plays python, .venv/bin/python and uv. It writes down every call that installs or makes something; calls that
@@ -78,7 +79,8 @@ def test_torch_comes_first_and_alone_then_the_pinned_rest(machine: Machine) -> N
     assert "pip install" in torch
     assert "--no-deps" in torch
     assert TORCH in torch
-    assert f"--constraint constraints.txt {TORCH} --editable .[lab,dev]" in rest
+    assert VISION in torch
+    assert f"--constraint constraints.txt {TORCH} {VISION} --editable .[lab,dev]" in rest
     assert machine.state() == {"fsl-setup.stamp"}
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fsl_course.data._torchvision import import_torchvision
+from fsl_course.torchvision_guard import import_torchvision
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_missing_operator_schemas_are_declared_and_the_import_tried_again(tmp_pa
     )
     program = (
         "import sys, gc; sys.path.insert(0, sys.argv[1])\n"
-        "from fsl_course.data._torchvision import import_torchvision\n"
+        "from fsl_course.torchvision_guard import import_torchvision\n"
         "first = import_torchvision(); gc.collect()\n"
         "import torch\n"
         "print(first.here, import_torchvision() is first, torch.ops.torchvision.nms.default._schema)\n"

@@ -1,0 +1,207 @@
+"""Transfer: learn features on base classes by plain classification, then fit a small classifier to each task's support.
+
+Baseline and Baseline++ of Chen et al. 2019, nearest class means, a linear probe, and fine-tuning of everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels, class_means
+from fsl_course.methods.prototypical import cosine_similarities
+from fsl_course.nets import embedding_size
+
+CLASSIFIERS = ("centroid", "probe", "linear", "cosine")
+
+
+class CosineClassifier(nn.Module):
+    """logits = scale * cos(z, w_k), with a learned scale (the head of Baseline++, Chen et al. 2019, section 3.2)."""
+
+    def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(classes, features))
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())  # the logarithm: a scale must stay positive
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[B, D] -> [B, classes]."""
+        return self.log_scale.exp() * cosine_similarities(z, self.weight)
+
+
+def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum over tasks of each task's mean cross-entropy: tasks do not see each other. logits [..., S, N], labels [..., S]."""
+    chosen = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1))
+    return -chosen.squeeze(-1).mean(-1).sum()
+
+
+def fit_probe(support: Tensor, labels: Tensor, n_way: int, l2: float = 0.01) -> tuple[Tensor, Tensor]:
+    """The linear probe: logistic regression on the support, solved to its unique minimum.
+
+    Minimises mean cross-entropy + l2 / 2 * (|W|^2 + |b|^2). support [..., S, D], labels [..., S] -> W [..., N, D], b [..., N]
+    """
+    check_labels(labels, n_way)
+    # The last column is the bias. In float32 the line search gives up before the minimum, and some GPUs know no float64
+    z, labels = F.pad(support.detach().cpu().double(), (0, 1), value=1.0), labels.cpu()
+    weight = z.new_zeros(*z.shape[:-2], n_way, z.shape[-1]).requires_grad_()
+    solver = torch.optim.LBFGS(
+        [weight], max_iter=200, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        solver.zero_grad()
+        value = _cross_entropies(z @ weight.mT, labels) + 0.5 * l2 * weight.square().sum()
+        value.backward()
+        return value
+
+    solver.step(objective)  # switches gradients on by itself
+    weight = weight.detach().to(support)
+    return weight[..., :-1], weight[..., -1]
+
+
+def fit_linear(support: Tensor, labels: Tensor, n_way: int, steps: int = 100, lr: float = 0.1) -> tuple[Tensor, Tensor]:
+    """A new linear head, fine-tuned by gradient descent on the support (the Baseline of Chen et al. 2019, section 3.1).
+
+    It starts at zero, so that no slot is ahead. support [..., S, D], labels [..., S] -> W [..., N, D], b [..., N]
+    """
+    check_labels(labels, n_way)
+    z = F.pad(support.detach(), (0, 1), value=1.0)
+    weight = z.new_zeros(*z.shape[:-2], n_way, z.shape[-1])
+    weight = _descend(weight, lambda w: _cross_entropies(z @ w.mT, labels), steps, lr)
+    return weight[..., :-1], weight[..., -1]
+
+
+def fit_cosine(
+    support: Tensor, labels: Tensor, n_way: int, scale: float | Tensor, steps: int = 100, lr: float = 0.1
+) -> Tensor:
+    """A new cosine head, fine-tuned by gradient descent (Baseline++). It starts at the class means (Qi et al. 2018).
+
+    support [..., S, D], labels [..., S] -> W [..., N, D]; logits are scale * cos(z, W)
+    """
+    z = F.normalize(support.detach(), dim=-1)
+    start = F.normalize(class_means(z, labels, n_way), dim=-1)
+    return _descend(start, lambda w: _cross_entropies(scale * cosine_similarities(z, w), labels), steps, lr)
+
+
+def _descend(weight: Tensor, objective: Callable[[Tensor], Tensor], steps: int, lr: float) -> Tensor:
+    """Plain gradient descent from `weight`, also where gradients are switched off around it."""
+    with torch.enable_grad():
+        for _ in range(steps):
+            weight = weight.detach().requires_grad_()
+            weight = weight - lr * torch.autograd.grad(objective(weight), weight)[0]
+    return weight.detach()
+
+
+class TransferNetwork(FewShotLearner):
+    """Features learned on base classes and then frozen; only a small classifier is fitted to a task.
+
+    encoder:    pictures [B, c, H, W] -> embeddings [B, D]
+    n_base:     base classes: episodes to train on must come from an image set with that many classes
+    head:       of pretraining: "linear" (Baseline) or "cosine" (Baseline++)
+    classifier: of a task: "centroid" (cosine to the class means), "probe", "linear" or "cosine" (the fit_ functions above)
+    steps, lr:  of the classifiers "linear" and "cosine"
+    features:   D; None asks the encoder with a blank 28x28 picture
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        n_base: int,
+        head: str = "linear",
+        classifier: str = "centroid",
+        steps: int = 100,
+        lr: float = 0.1,
+        features: int | None = None,
+    ) -> None:
+        super().__init__()
+        if head not in ("linear", "cosine"):
+            raise ValueError(f'head must be "linear" or "cosine"; got {head!r}.')
+        if classifier not in CLASSIFIERS:
+            raise ValueError(f"classifier must be one of {', '.join(CLASSIFIERS)}; got {classifier!r}.")
+        size = embedding_size(encoder) if features is None else features
+        self.encoder = encoder
+        self.head = nn.Linear(size, n_base) if head == "linear" else CosineClassifier(size, n_base)
+        self.classifier, self.steps, self.lr, self.n_base = classifier, steps, lr, n_base
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Pictures [B, c, H, W] -> embeddings [B, D]."""
+        return self.encoder(x)
+
+    def training_step(self, episodes: Episode) -> Tensor:
+        """Pretraining: cross-entropy over all base classes of all pictures in T stacked tasks, support or query alike."""
+        slots = torch.cat([episodes.support_y, episodes.query_y], dim=1)
+        target = episodes.classes.gather(1, slots).flatten()  # slots back to the classes of the source
+        if int(target.max()) >= self.n_base:
+            raise ValueError(
+                f"this learner has {self.n_base} base classes and met class number {int(target.max())}: "
+                "make it with n_base=len(source) of the image set that it trains on."
+            )
+        pictures = torch.cat([episodes.support_x, episodes.query_x], dim=1).flatten(0, 1)
+        return F.cross_entropy(self.head(self.embed(pictures)), target)
+
+    def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]; leading axes are tasks."""
+        if self.classifier == "centroid":
+            return cosine_similarities(query, class_means(F.normalize(support, dim=-1), labels, n_way))
+        if self.classifier == "cosine":
+            scale = self.head.log_scale.detach().exp() if isinstance(self.head, CosineClassifier) else 10.0
+            return scale * cosine_similarities(query, fit_cosine(support, labels, n_way, scale, self.steps, self.lr))
+        support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)  # one rate and l2 for every encoder
+        if self.classifier == "probe":
+            weight, bias = fit_probe(support, labels, n_way)
+        else:
+            weight, bias = fit_linear(support, labels, n_way, self.steps, self.lr)
+        return query @ weight.mT + bias.unsqueeze(-2)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N]."""
+        return by_embeddings(self, episode)
+
+
+class FineTuneAll(FewShotLearner):
+    """Trains a copy of the whole encoder and a new linear head on each task's support (fine-tuning all; or from scratch).
+
+    encoder:   pretrained, or fresh to train from scratch. It is never changed. In evaluation mode batch norm uses its running
+               statistics, and every query is judged on its own
+    steps, lr: of Adam on the mean cross-entropy of the support, all of it at once
+    """
+
+    def __init__(self, encoder: nn.Module, steps: int = 50, lr: float = 1e-3, features: int | None = None) -> None:
+        super().__init__()
+        self.encoder, self.steps, self.lr = encoder, steps, lr
+        self.size = embedding_size(encoder) if features is None else features
+
+    def predict(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        """Pictures [B, c, H, W] -> logits [B, N], with weights from `adapt`."""
+        encoder = {k.removeprefix("encoder."): p for k, p in params.items() if k.startswith("encoder.")}
+        return F.linear(functional_call(self.encoder, encoder, (x,)), params["head.weight"], params["head.bias"])
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int) -> Iterator[dict[str, Tensor]]:
+        """Yields the weights before the first step and after each one (steps + 1 times the same dictionary, changed in place).
+
+        support_x: [S, c, H, W]; support_y: int64 [S]. The head starts at zero, so that no slot is ahead.
+        """
+        check_labels(support_y, n_way)
+        params = {f"encoder.{k}": p.detach().clone().requires_grad_() for k, p in self.encoder.named_parameters()}
+        # copies: training mode would move the encoder's own running statistics
+        buffers = {f"encoder.{k}": b.clone() for k, b in self.encoder.named_buffers()}
+        params["head.weight"] = support_x.new_zeros(n_way, self.size).requires_grad_()
+        params["head.bias"] = support_x.new_zeros(n_way).requires_grad_()
+        solver = torch.optim.Adam(list(params.values()), lr=self.lr)
+        params |= buffers
+        yield params
+        for _ in range(self.steps):
+            solver.zero_grad()
+            with torch.enable_grad():
+                F.cross_entropy(self.predict(params, support_x), support_y).backward()
+            solver.step()
+            yield params
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N] after the last step."""
+        *_, params = self.adapt(episode.support_x, episode.support_y, episode.n_way)
+        return self.predict(params, episode.query_x)
