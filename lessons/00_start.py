@@ -306,9 +306,13 @@ show(figure, f"Accuracy on 100 episodes, {n_way}-way {k_shot}-shot: {listed}. Ch
 # |---|---|
 # | 00 start | run a few-shot classifier and read an episode |
 # | [01 episodes](../notebooks/01_episodes.ipynb) | write the sampler, catch leaks, report honest intervals |
+# | [02 baselines](../notebooks/02_baselines.ipynb) | reuse a trained network, and ask whether meta-learning beats it |
+# | [03 Siamese networks](../notebooks/03_siamese.ipynb) | train on pairs: same or different? |
+# | [04 matching networks](../notebooks/04_matching.ipynb) | label a query by attention over the support |
 # | [05 prototypical networks](../notebooks/05_prototypical.ipynb) | write, train and judge Prototypical Networks |
+# | [06 relation networks](../notebooks/06_relation.ipynb) | learn the comparison itself; compare all metric methods |
 #
-# More lessons follow: baselines, Siamese, Matching and Relation networks, then MAML with true second-order gradients.
+# More lessons follow: MAML with true second-order gradients, and its family.
 
 # %% [markdown]
 # ## Is your installation in order?

@@ -47,6 +47,7 @@ def kernel_environment(root: Path, scratch: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(CORES),  # sums over another number of threads differ in the last digits
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait do not burn a core that another program needs
         "CUDA_VISIBLE_DEVICES": "",
         "IPYTHONDIR": str(scratch / "ipython"),
         "FSL_PROGRESS": str(scratch / "progress.json"),
