@@ -770,6 +770,7 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 # <details><summary>Why the old letters fare as they do: open it after you have run the cell</summary>
 #
 # The rows of a head that was trained by inner products make smaller cosines than class means do: the new classes swallow everything. Imprint onto a head that was trained by cosine, or let means stand for the old classes, too.
+# The old drawings took part in pretraining, so the numbers of the old letters flatter.
 #
 # </details>
 #
