@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fsl_course.data import ImageSet
 from fsl_course.data.assets import asset, verified
 from fsl_course.files import replace_file
 from fsl_course.methods.base import FewShotLearner
@@ -56,6 +57,16 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; the message says which file, why, and what to do."""
+
+
+def settings_of(method: str, source: ImageSet) -> dict[str, Any]:
+    """The settings that follow from the pictures a method trains on: channels, their size where it is not 28, base classes."""
+    settings: dict[str, Any] = {"in_channels": source.images.shape[2]}
+    if (size := source.images.shape[-1]) != SETTINGS["size"]:
+        settings["size"] = size
+    if "n_base" in OWN_SETTINGS.get(method, {}):  # a head that covers the classes to train on
+        settings["n_base"] = len(source.split("train"))
+    return settings
 
 
 def make(method: str, **settings: Any) -> FewShotLearner:

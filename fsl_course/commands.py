@@ -103,11 +103,7 @@ def train(options: argparse.Namespace) -> int:
     if options.method == "baselines":
         raise ValueError("the baselines have nothing to train: use `python -m fsl_course evaluate baselines`.")
     source, folder, name = load_data(options), Path(options.out), f"{options.method}-{_data_name(options)}"
-    settings = {"width": options.width, "norm": options.norm, "in_channels": source.images.shape[2]}
-    if (size := source.images.shape[-1]) != checkpoints.SETTINGS["size"]:
-        settings["size"] = size
-    if options.method == "transfer":  # its head covers the classes that it trains on
-        settings["n_base"] = len(source.split("train"))
+    settings = {"width": options.width, "norm": options.norm} | checkpoints.settings_of(options.method, source)
     settings |= _own_settings(options.set)
     torch.manual_seed(options.seed)
     learner = checkpoints.make(options.method, **settings)

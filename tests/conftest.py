@@ -8,6 +8,8 @@ import torch
 from fsl_course.data import ImageSet
 from fsl_course.episodes import Episode, EpisodeSampler
 
+pytest.register_assert_rewrite("tests.methods.laws")  # a broken law shows its numbers, as in a test file
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:

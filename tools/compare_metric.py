@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from fsl_course import EpisodeSampler, evaluate, fit, load_glyphs
-from fsl_course.checkpoints import make
+from fsl_course.checkpoints import make, settings_of
 from fsl_course.data import ImageSet
 from fsl_course.files import replace_file
+from fsl_course.methods.base import FewShotLearner
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "metric_comparison.json"
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,13 +38,17 @@ TEST = ((5, 1), (5, 5), (20, 1))
 TEST_QUERY = 15
 
 
+def fresh(label: str, source: ImageSet) -> FewShotLearner:
+    """An untrained learner of this row."""
+    method, settings = LEARNERS[label]
+    return make(method, **settings_of(method, source), **settings)
+
+
 def run(label: str, seed: int, source: ImageSet, steps: int, episodes: int) -> dict[str, Any]:
     """One row: a fresh learner, `steps` training episodes of this seed, and the queries it gets right in each test episode."""
-    method, settings = LEARNERS[label]
     train, test = source.split("train"), source.split("test")
-    own = settings | ({"n_base": len(train)} if method == "transfer" else {})
     torch.manual_seed(seed)
-    learner = make(method, **own)
+    learner = fresh(label, source)
     sampler = EpisodeSampler(train, TRAIN["way"], TRAIN["shot"], TRAIN["query"], seed=seed)
     fit(learner, sampler, steps=steps, progress=False)
     results = []
@@ -52,6 +57,7 @@ def run(label: str, seed: int, source: ImageSet, steps: int, episodes: int) -> d
         correct = (found.per_episode * way * TEST_QUERY).round().int().tolist()
         results.append({"way": way, "shot": shot, "query": TEST_QUERY, "correct": correct})
     parameters = sum(p.numel() for p in learner.parameters())
+    method, settings = LEARNERS[label]
     about = {"label": label, "method": method, "settings": settings, "seed": seed, "parameters": parameters}
     return about | {"results": results}
 
@@ -60,8 +66,8 @@ def step_seconds(source: ImageSet, repeats: int) -> dict[str, float]:
     """Median CPU seconds of a training step of each method, all in turn, so that what slows the machine slows them all."""
     train = source.split("train")
     sampler, learners = EpisodeSampler(train, TRAIN["way"], TRAIN["shot"], TRAIN["query"]), {}
-    for label, (method, settings) in LEARNERS.items():
-        learner = make(method, **settings, **({"n_base": len(train)} if method == "transfer" else {})).train()
+    for label in LEARNERS:
+        learner = fresh(label, source).train()
         learners[label] = learner, torch.optim.Adam(learner.parameters())
     seconds: dict[str, list[float]] = {label: [] for label in learners}
     for index in range(repeats):

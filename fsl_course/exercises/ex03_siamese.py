@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from ._encoders import small_encoder, teaches_encoder
 from ._model import Case, Exercise, Property, Wrong
 
 # ---------------------------------------------------------------------------------------------- 03.1 all pairs
@@ -1345,13 +1346,6 @@ def _siamese_diagonal(
 
 
 def _memory_cases(generator: Generator) -> list[Case]:
-    def encoder() -> nn.Module:
-        flat = nn.Linear(16, 5)
-        with torch.no_grad():
-            flat.weight.copy_(torch.randn(5, 16, generator=generator) / 4)
-            flat.bias.copy_(torch.randn(5, generator=generator))
-        return nn.Sequential(nn.Flatten(), flat, nn.Tanh())
-
     def case(says: str, shots: list[int], queries: int) -> Case:
         support_y = torch.cat([torch.full((shot,), k) for k, shot in enumerate(shots)])
         support_y = support_y[torch.randperm(len(support_y), generator=generator)]
@@ -1359,7 +1353,7 @@ def _memory_cases(generator: Generator) -> list[Case]:
         query_y = torch.randint(len(shots), (queries,), generator=generator)
         weight, bias = 3 * torch.randn(5, generator=generator), torch.randn((), generator=generator)
         support_x, query_x = pictures[: len(support_y)], pictures[len(support_y) :]
-        return Case(says, (encoder(), weight, bias, support_x, support_y, query_x, query_y, len(shots)))
+        return Case(says, (small_encoder(generator), weight, bias, support_x, support_y, query_x, query_y, len(shots)))
 
     return [
         case("5-way 2-shot, 10 queries, rows shuffled", [2] * 5, 10),
@@ -1369,25 +1363,12 @@ def _memory_cases(generator: Generator) -> list[Case]:
     ]
 
 
-def _teaches_encoder(answer: Callable, reference: Callable) -> str | None:
-    """The gradient in the encoder's weights equals the reference's."""
-    args = _memory_cases(torch.Generator().manual_seed(5))[1].args
-    slopes = []
-    for method in (answer, reference):
-        loss = method(*args)[1]
-        if not isinstance(loss, Tensor) or not loss.requires_grad:
-            return "no gradient flows from the loss to the encoder. Is there a no_grad or a detach?"
-        slopes.append(torch.cat([s.flatten() for s in torch.autograd.grad(loss, list(args[0].parameters()))]))
-    gap = float((slopes[0] - slopes[1]).abs().max())
-    return None if gap < 1e-4 else f"the gradient in the encoder's weights is off by up to {gap:.2g}."
-
-
 MEMORY = Exercise(
     id="03.9",
     title="Siamese networks from memory",
     reference=siamese,
     cases=_memory_cases,
-    properties=(Property("the loss teaches the encoder through both pictures", _teaches_encoder),),
+    properties=(Property("the loss teaches the encoder through both pictures", teaches_encoder(_memory_cases)),),
     right=(_siamese_apart, _siamese_table),
     wrong=(
         Wrong(

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from fsl_course.methods.matching import MatchingNetwork, class_log_probabilities
 from fsl_course.methods.prototypical import squared_distances
 
+from ._encoders import small_encoder
 from ._model import Case, Exercise, Property, Wrong
 
 
@@ -1165,19 +1166,23 @@ def _flawed(
 
 
 def _memory_cases(generator: Generator) -> list[Case]:
-    def encoder() -> nn.Module:
-        flat = nn.Linear(16, 5)
-        with torch.no_grad():
-            flat.weight.copy_(torch.randn(5, 16, generator=generator) / 2)
-            flat.bias.copy_(torch.randn(5, generator=generator) / 4)
-        return nn.Sequential(nn.Flatten(), flat, nn.Tanh())
-
     def case(says: str, shots: list[int], queries: int, scale: float) -> Case:
         support_y = _shuffled_labels(generator, shots)
         pictures = torch.randn(len(support_y) + queries, 1, 4, 4, generator=generator)
         query_y = torch.randint(len(shots), (queries,), generator=generator)
         support_x, query_x = pictures[: len(support_y)], pictures[len(support_y) :]
-        return Case(says, (encoder(), support_x, support_y, query_x, query_y, len(shots), scale))
+        return Case(
+            says,
+            (
+                small_encoder(generator, weight=0.5, bias=0.25),
+                support_x,
+                support_y,
+                query_x,
+                query_y,
+                len(shots),
+                scale,
+            ),
+        )
 
     return [
         case("5-way 2-shot, 10 queries, rows shuffled, scale 10", [2] * 5, 10, 10.0),

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from fsl_course.episodes import Episode
 
+from ._encoders import small_encoder, teaches_encoder
 from ._model import Case, Exercise, Property, Wrong
 
 # ---------------------------------------------------------------------------------------------- 05.1 prototypes
@@ -1036,19 +1037,12 @@ def _flawed(
 
 
 def _memory_cases(generator: Generator) -> list[Case]:
-    def encoder() -> nn.Module:
-        flat = nn.Linear(16, 5)
-        with torch.no_grad():
-            flat.weight.copy_(torch.randn(5, 16, generator=generator) / 4)
-            flat.bias.copy_(torch.randn(5, generator=generator))
-        return nn.Sequential(nn.Flatten(), flat, nn.Tanh())
-
     def case(says: str, shots: list[int], queries: int) -> Case:
         _, support_y, n_way = _support_rows(generator, shots)
         pictures = torch.rand(len(support_y) + queries, 1, 4, 4, generator=generator)
         query_y = torch.randint(n_way, (queries,), generator=generator)
         support_x, query_x = pictures[: len(support_y)], pictures[len(support_y) :]
-        return Case(says, (encoder(), support_x, support_y, query_x, query_y, n_way))
+        return Case(says, (small_encoder(generator), support_x, support_y, query_x, query_y, n_way))
 
     return [
         case("5-way 2-shot, 10 queries, rows shuffled", [2] * 5, 10),
@@ -1058,26 +1052,12 @@ def _memory_cases(generator: Generator) -> list[Case]:
     ]
 
 
-def _teaches_encoder(answer: Callable, reference: Callable) -> str | None:
-    """The gradient in the encoder's weights, through support and query, equals the reference's."""
-    args = _memory_cases(torch.Generator().manual_seed(5))[1].args
-    weights = list(args[0].parameters())
-    slopes = []
-    for method in (answer, reference):
-        loss = method(*args)[1]
-        if not isinstance(loss, Tensor) or not loss.requires_grad:
-            return "no gradient flows from the loss to the encoder. Is there a no_grad or a detach?"
-        slopes.append(torch.cat([s.flatten() for s in torch.autograd.grad(loss, weights)]))
-    gap = float((slopes[0] - slopes[1]).abs().max())
-    return None if gap < 1e-4 else f"the gradient in the encoder's weights is off by up to {gap:.2g}."
-
-
 MEMORY = Exercise(
     id="05.8",
     title="Prototypical Networks from memory",
     reference=protonet,
     cases=_memory_cases,
-    properties=(Property("the loss teaches the encoder through support and query", _teaches_encoder),),
+    properties=(Property("the loss teaches the encoder through support and query", teaches_encoder(_memory_cases)),),
     right=(_protonet_joint, _protonet_plain),
     wrong=(
         Wrong(

@@ -67,12 +67,18 @@ def class_means(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return class_sums(rows, labels, n_way) / F.one_hot(labels, n_way).sum(-2).unsqueeze(-1)
 
 
-def by_embeddings(learner: ComparesEmbeddings, episode: Episode) -> Tensor:
-    """forward of a learner that compares embeddings: one task -> logits [N*Q, N].
+def embed_episode(learner: ComparesEmbeddings, episode: Episode) -> tuple[Tensor, Tensor]:
+    """One task -> embeddings of its support [N*K, D] and of its queries [N*Q, D].
 
     Support and query pass the encoder together, as in the authors' code: in training mode batch norm therefore sees the whole
     episode; in evaluation mode it uses running statistics and every query is judged on its own.
     """
     shots = len(episode.support_x)
     embeddings = learner.embed(torch.cat([episode.support_x, episode.query_x]))
-    return learner.score(embeddings[:shots], episode.support_y, embeddings[shots:], episode.n_way)
+    return embeddings[:shots], embeddings[shots:]
+
+
+def by_embeddings(learner: ComparesEmbeddings, episode: Episode) -> Tensor:
+    """forward of a learner that compares embeddings: one task -> logits [N*Q, N]."""
+    support, query = embed_episode(learner, episode)
+    return learner.score(support, episode.support_y, query, episode.n_way)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels
+from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels, embed_episode
 from fsl_course.methods.prototypical import cosine_similarities, squared_distances
 from fsl_course.nets import embedding_size
 
@@ -118,9 +118,7 @@ class MatchingNetwork(FewShotLearner):
 
     def attention(self, episode: Episode) -> Tensor:
         """One task -> the attention of each query over the support rows [N*Q, N*K]; each row sums to one."""
-        shots = len(episode.support_x)
-        z = self.embed(torch.cat([episode.support_x, episode.query_x]))
-        return self.similarities(z[:shots], z[shots:]).softmax(-1)
+        return self.similarities(*embed_episode(self, episode)).softmax(-1)
 
     def forward(self, episode: Episode) -> Tensor:
         """One task -> log-probabilities [N*Q, N]."""

@@ -13,6 +13,7 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import conv4
 from fsl_course.training import fit
 from tests.conftest import permute_support, relabel, settled, toy_images
+from tests.methods.laws import evaluating_twice_changes_nothing, judges_each_query_alone, other_queries
 
 KINDS = {"cosine": {}, "euclidean": {"similarity": "euclidean"}, "full context": {"full_context": True, "scale": 3.0}}
 
@@ -273,14 +274,9 @@ def test_order_of_support_changes_nothing_without_context_and_something_with_it(
 
 
 def test_a_query_is_judged_alone_in_evaluation_mode_and_not_in_training_mode(learner, precise):
-    changed = precise.query_x.clone()
-    changed[1:] = changed[1:].flip(0) * 0.3
-    other = Episode(precise.support_x, precise.support_y, changed, precise.query_y, precise.classes)
-    single = Episode(precise.support_x, precise.support_y, changed[:1], precise.query_y[:1], precise.classes)
-    assert torch.allclose(learner(precise)[0], learner(other)[0], atol=1e-12)
-    assert torch.allclose(learner(precise)[0], learner(single)[0], atol=1e-12)
+    judges_each_query_alone(learner, precise)
     learner.train()
-    assert not torch.allclose(learner(precise)[0], learner(other)[0], atol=1e-3)
+    assert not torch.allclose(learner(precise)[0], learner(other_queries(precise))[0], atol=1e-3)
 
 
 def test_stacked_tasks_equal_single_tasks(toys, learner):
@@ -298,14 +294,7 @@ def test_stacked_tasks_equal_single_tasks(toys, learner):
 def test_evaluating_twice_gives_the_same_and_changes_nothing(toys, kind):
     torch.manual_seed(0)
     learner = MatchingNetwork(conv4(8), **KINDS[kind])
-    before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
-    sampler = EpisodeSampler(toys, 4, 1, 3)
-    first, second = (evaluate(learner, sampler, 10).per_episode for _ in range(2))
-    assert torch.equal(first, second)
-    assert learner.training
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
-    by_forward = [(learner.eval()(e).argmax(1) == e.query_y).double().mean() for e in sampler.batch(0, 10)]
-    assert torch.equal(first, torch.stack(by_forward))
+    evaluating_twice_changes_nothing(learner, toys, 10)
 
 
 @pytest.mark.parametrize("kind", KINDS)

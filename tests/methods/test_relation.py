@@ -9,6 +9,7 @@ from fsl_course.methods.base import ComparesEmbeddings
 from fsl_course.methods.relation import RelationModule, RelationNetwork
 from fsl_course.training import fit
 from tests.conftest import permute_support, relabel, toy_images
+from tests.methods.laws import evaluating_twice_changes_nothing, judges_each_query_alone, other_queries
 
 NORMS = ("batch", "group", "none")
 
@@ -206,15 +207,10 @@ def test_relabelling_slots_permutes_logits_and_order_of_support_changes_nothing(
 
 def test_a_query_is_judged_alone_in_evaluation_mode(learner, precise):
     """In training mode too, unless batch norm looks at the whole episode (traps B1 and B2)."""
-    changed = precise.query_x.clone()
-    changed[1:] = changed[1:].flip(0) * 0.3
-    other = Episode(precise.support_x, precise.support_y, changed, precise.query_y, precise.classes)
-    single = Episode(precise.support_x, precise.support_y, changed[:1], precise.query_y[:1], precise.classes)
-    assert torch.allclose(learner(precise)[0], learner(other)[0], atol=1e-12)
-    assert torch.allclose(learner(precise)[0], learner(single)[0], atol=1e-12)
+    judges_each_query_alone(learner, precise)
     batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in learner.modules())
     learner.train()
-    assert torch.allclose(learner(precise)[0], learner(other)[0], atol=1e-4) != batch_norm
+    assert torch.allclose(learner(precise)[0], learner(other_queries(precise))[0], atol=1e-4) != batch_norm
 
 
 def test_stacked_tasks_equal_single_tasks(toys, learner):
@@ -232,14 +228,7 @@ def test_stacked_tasks_equal_single_tasks(toys, learner):
 def test_evaluating_twice_gives_the_same_and_changes_nothing(toys, norm):
     torch.manual_seed(0)
     learner = RelationNetwork(4, norm)
-    before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
-    sampler = EpisodeSampler(toys, 4, 1, 3)
-    first, second = (evaluate(learner, sampler, 6).per_episode for _ in range(2))
-    assert torch.equal(first, second)
-    assert learner.training
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
-    by_forward = [(learner.eval()(e).argmax(1) == e.query_y).double().mean() for e in sampler.batch(0, 6)]
-    assert torch.equal(first, torch.stack(by_forward))
+    evaluating_twice_changes_nothing(learner, toys, 6)
 
 
 @pytest.mark.parametrize("objective", ["mse", "cross_entropy"])

@@ -23,6 +23,7 @@ from fsl_course.methods.transfer import (
 from fsl_course.nets import conv4
 from fsl_course.training import fit
 from tests.conftest import permute_support, relabel, settled, toy_images
+from tests.methods.laws import judges_each_query_alone, other_queries
 
 LABELS = torch.tensor([2, 0, 1, 2, 2, 0])  # unequal shots
 
@@ -291,14 +292,9 @@ def test_relabelling_slots_permutes_logits_and_order_of_support_changes_nothing(
 
 
 def test_a_query_is_judged_alone_in_evaluation_mode_and_not_in_training_mode(learner, precise):
-    changed = precise.query_x.clone()
-    changed[1:] = changed[1:].flip(0) * 0.3
-    other = Episode(precise.support_x, precise.support_y, changed, precise.query_y, precise.classes)
-    single = Episode(precise.support_x, precise.support_y, changed[:1], precise.query_y[:1], precise.classes)
-    assert torch.allclose(learner(precise)[0], learner(other)[0], atol=1e-12)
-    assert torch.allclose(learner(precise)[0], learner(single)[0], atol=1e-12)
+    judges_each_query_alone(learner, precise)
     learner.train()
-    assert not torch.allclose(learner(precise)[0], learner(other)[0], rtol=0, atol=1e-4)
+    assert not torch.allclose(learner(precise)[0], learner(other_queries(precise))[0], rtol=0, atol=1e-4)
 
 
 def test_stacked_tasks_equal_single_tasks(toys, learner):
