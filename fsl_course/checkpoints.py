@@ -19,21 +19,33 @@ from torch import Tensor, nn
 from fsl_course.data import ImageSet
 from fsl_course.data.assets import asset, verified
 from fsl_course.files import replace_file
+from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
+from fsl_course.methods.meta_lstm import MetaLSTM
+from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
+from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.transfer import TransferNetwork
-from fsl_course.nets import conv4
+from fsl_course.nets import classifier, conv4, mlp
 
-# What every learner is made with where nothing else is said, and what one method takes besides.
+# What every learner is made with where nothing else is said, and what one method takes besides. inner_lr, inner_steps and
+# test_steps are lr, steps and test_steps of the class: on the command line the plain words are those of the outer loop.
 SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1, "size": 28}
+_ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "transfer": {"n_base": 0, "head": "linear", "classifier": "centroid"},
     "siamese": {"objective": "bce"},
     "matching": {"full_context": False, "similarity": "cosine", "scale": None},
     "relation": {"objective": "mse", "shots": "mean"},
+    "maml": {**_ADAPTS, "first_order": False},
+    "anil": {**_ADAPTS, "first_order": False},
+    "meta_sgd": _ADAPTS,
+    "reptile": {**_ADAPTS, "batch": None},
+    "meta_lstm": {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "hidden": 20, "truncate": None},
 }
 
 
@@ -45,6 +57,23 @@ def _features(s: dict[str, Any]) -> int:
     return s["width"] * (s["size"] // 16) ** 2
 
 
+def _classifier(s: dict[str, Any], own: dict[str, Any]) -> nn.Module:
+    """What methods with a trained head adapt: Conv4 with that head, or the regressor of sine curves."""
+    if own["net"] not in ("conv4", "mlp"):
+        raise TypeError(f'net must be "conv4", or "mlp" for sine curves; got {own["net"]!r}')
+    return mlp() if own["net"] == "mlp" else classifier(_conv4(s), own["n_way"], _features(s))
+
+
+def _adapts(learner: Callable[..., FewShotLearner], *more: str) -> Callable[[dict, dict], FewShotLearner]:
+    """The maker of a method with an inner loop; more: settings that its class takes by the same name."""
+
+    def maker(s: dict[str, Any], own: dict[str, Any]) -> FewShotLearner:
+        named = {name: own[name] for name in more}
+        return learner(_classifier(s, own), lr=own["inner_lr"], steps=own["inner_steps"], **named)
+
+    return maker
+
+
 # How each method is made from SETTINGS and its own settings, as its checkpoint has them. A new method is one more line.
 MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = {
     "transfer": lambda s, own: TransferNetwork(_conv4(s), features=_features(s), **own),
@@ -52,6 +81,11 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "matching": lambda s, own: MatchingNetwork(_conv4(s), features=_features(s), **own),
     "prototypical": lambda s, own: PrototypicalNetwork(_conv4(s)),
     "relation": lambda s, own: RelationNetwork(s["width"], s["norm"], s["in_channels"], size=s["size"], **own),
+    "maml": _adapts(MAML, "first_order", "test_steps"),
+    "anil": _adapts(ANIL, "first_order", "test_steps"),
+    "meta_sgd": _adapts(MetaSGD, "test_steps"),
+    "reptile": _adapts(Reptile, "batch", "test_steps"),
+    "meta_lstm": _adapts(MetaLSTM, "hidden", "truncate"),
 }
 
 
@@ -59,13 +93,23 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; the message says which file, why, and what to do."""
 
 
-def settings_of(method: str, source: ImageSet) -> dict[str, Any]:
-    """The settings that follow from the pictures a method trains on: channels, their size where it is not 28, base classes."""
+def has_head(method: str) -> bool:
+    """True for methods that train a head of n_way outputs: their weights serve one number of ways only."""
+    return "n_way" in OWN_SETTINGS.get(method, {})
+
+
+def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
+    """The settings that follow from the training tasks: channels of the pictures, their size where it is not 28, base classes.
+
+    Methods with a trained head get its n_way.
+    """
     settings: dict[str, Any] = {"in_channels": source.images.shape[2]}
     if (size := source.images.shape[-1]) != SETTINGS["size"]:
         settings["size"] = size
     if "n_base" in OWN_SETTINGS.get(method, {}):  # a head that covers the classes to train on
         settings["n_base"] = len(source.split("train"))
+    if has_head(method):
+        settings["n_way"] = way
     return settings
 
 

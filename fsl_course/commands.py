@@ -102,9 +102,11 @@ def train(options: argparse.Namespace) -> int:
     """Trains, validates on the validation classes, tests once, writes DIR/METHOD-DATA.safetensors and its card (.json)."""
     if options.method == "baselines":
         raise ValueError("the baselines have nothing to train: use `python -m fsl_course evaluate baselines`.")
-    source, folder, name = load_data(options), Path(options.out), f"{options.method}-{_data_name(options)}"
-    settings = {"width": options.width, "norm": options.norm} | checkpoints.settings_of(options.method, source)
-    settings |= _own_settings(options.set)
+    source, folder = load_data(options), Path(options.out)
+    headed = checkpoints.has_head(options.method)
+    name = f"{options.method}-{_data_name(options)}" + (f"-{options.way}w{options.shot}s" if headed else "")
+    settings = {"width": options.width, "norm": options.norm}
+    settings |= checkpoints.settings_of(options.method, source, options.way) | _own_settings(options.set)
     torch.manual_seed(options.seed)
     learner = checkpoints.make(options.method, **settings)
     within = {"within_group": options.within_group}
@@ -129,7 +131,7 @@ def train(options: argparse.Namespace) -> int:
         "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
         "protocol": f"inductive; test classes; 15 queries a class, {CARD_EPISODES} episodes of seed 0; mean, half width of the "
         "95 % interval as fractions",
-        "test": _test_rows(learner, source),
+        "test": _test_rows(learner, source, options),
     }  # fmt: skip
     replace_file(weights.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
     state.unlink()
@@ -140,22 +142,26 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler | None:
-    """5-way episodes (fewer ways where there are fewer classes) of the training shot; None where there is no validation split."""
+    """5-way episodes (fewer ways where there are fewer classes; a trained head: its ways) of the training shot.
+
+    None where there is no validation split, or one that is too small.
+    """
     if "val" not in (source.splits or ()):
         return None
     split = source.split("val")
     query = min(5, int(split.counts.min()) - options.shot)
-    if len(split) < 2 or query < 1:
+    way = options.way if checkpoints.has_head(options.method) else min(5, len(split))
+    if not 2 <= way <= len(split) or query < 1:
         return None
-    return EpisodeSampler(split, min(5, len(split)), options.shot, query, seed=options.seed)
+    return EpisodeSampler(split, way, options.shot, query, seed=options.seed)
 
 
-def _test_rows(learner: FewShotLearner, source: ImageSet) -> list[dict[str, Any]]:
-    """Accuracy of the CARD_ROWS that the test split is large enough for."""
+def _test_rows(learner: FewShotLearner, source: ImageSet, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Accuracy of the CARD_ROWS that the test split is large enough for; a trained head: of its way and shot."""
     if "test" not in (source.splits or ()):
         return []
     split, rows = source.split("test"), []
-    for way, shot in CARD_ROWS:
+    for way, shot in [(options.way, options.shot)] if checkpoints.has_head(options.method) else CARD_ROWS:
         query = min(15, int(split.counts.min()) - shot)
         if len(split) >= way and query >= 1:
             result = evaluation.evaluate(learner, EpisodeSampler(split, way, shot, query), CARD_EPISODES)
@@ -186,7 +192,8 @@ def evaluate(options: argparse.Namespace) -> int:
     elif (path := _weights(options.method)) is not None:
         learners = {path.stem: checkpoints.load_learner(path)[0]}
     else:
-        learners = {options.method: checkpoints.pretrained(options.method, options.trained_on)}
+        head = (options.way, options.shot) if checkpoints.has_head(options.method) else ()
+        learners = {options.method: checkpoints.pretrained(options.method, options.trained_on, *head)}
     split = source if options.split == "all" else source.split(options.split)
     sampler = EpisodeSampler(
         split, options.way, options.shot, options.query, seed=options.seed, within_group=options.within_group

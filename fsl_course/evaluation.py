@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
-from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
+from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, batch_statistics
 
 _EMBED_AT_ONCE = 512  # pictures; bounds the memory of a forward pass
 _TASKS_AT_ONCE = 64  # episodes gathered together
@@ -85,25 +85,19 @@ class PairedDifference:
 
 
 @contextmanager
-def evaluation_mode(learner: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
+def evaluation_mode(learner: nn.Module, *, transductive: bool = False) -> Iterator[None]:
     """Evaluation mode for the time of the block; every module's own mode comes back afterwards.
 
-    batch_statistics=True makes batch norm use the statistics of the batch, without moving its running ones (transductive).
+    transductive=True makes batch norm use the statistics of the batch, without moving its running ones.
     """
     modes = [(module, module.training) for module in learner.modules()]
-    norms = [m for m in learner.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     learner.eval()
     try:
-        if batch_statistics:
-            for norm in norms:
-                norm.training, norm.track_running_stats = True, False
-        yield
+        with batch_statistics(learner) if transductive else nullcontext():
+            yield
     finally:
         for module, mode in modes:
             module.training = mode
-        if batch_statistics:
-            for norm in norms:
-                norm.track_running_stats = True
 
 
 @torch.no_grad()
@@ -168,7 +162,7 @@ def evaluate(
             per_episode = _by_embeddings(learner, sampler, episodes)
     else:
         found = []
-        with evaluation_mode(learner, batch_statistics=transductive):
+        with evaluation_mode(learner, transductive=transductive):
             for low in range(0, episodes, _TASKS_AT_ONCE):
                 for episode in sampler.batch(low, min(_TASKS_AT_ONCE, episodes - low)):
                     found.append(_scores(learner(episode), episode.query_y, metric))

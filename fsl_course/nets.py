@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import pairwise
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 def conv_block(in_channels: int, width: int, norm: str, pool: bool) -> list[nn.Module]:
     """One block of the literature: 3x3 convolution, normalisation, ReLU and, where asked for, 2x2 max-pooling."""
     # a bias right before batch norm is subtracted again by it, and group norm has its own: none here
-    layers = [nn.Conv2d(in_channels, width, 3, padding=1, bias=norm == "none"), _norm(norm, width), nn.ReLU()]
-    return [*layers, nn.MaxPool2d(2)] if pool else layers
+    layers = [nn.Conv2d(in_channels, width, 3, padding=1, bias=norm == "none"), _norm(norm, width)]
+    # the maximum of ReLUs is the ReLU of the maximum, to the last bit: pooling first leaves it a quarter of the numbers
+    return [*layers, nn.MaxPool2d(2), nn.ReLU()] if pool else [*layers, nn.ReLU()]
 
 
 class _Conv4(nn.Module):
@@ -41,7 +43,8 @@ class _Conv4(nn.Module):
                 f"conv4 has weights in {self.layers[0].weight.dtype} and got pictures in {x.dtype}: "
                 "take net.to(dtype), episode.to(dtype) or EpisodeSampler(..., dtype=dtype)."
             )
-        return self.layers(x.contiguous(memory_format=torch.channels_last)).flatten(1)
+        # channels last by permuting, because vmap knows no memory formats
+        return self.layers(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)).flatten(1)
 
 
 def _norm(norm: str, width: int) -> nn.Module:
@@ -82,6 +85,17 @@ def embedding_size(encoder: nn.Module, size: int = 28) -> int:
     if blank.dim() != 2:
         raise ValueError(f"an encoder gives embeddings [B, D]; a blank picture gave {list(blank.shape)}. Flatten it.")
     return blank.shape[1]
+
+
+def classifier(encoder: nn.Module, n_way: int, features: int | None = None) -> nn.Sequential:
+    """An encoder with a linear head of n_way outputs, the model of methods that adapt one: [B, c, H, W] -> [B, n_way].
+
+    features: D of the encoder; asked with a blank 28 x 28 picture where it is left out.
+    """
+    if n_way < 1:
+        raise ValueError(f"n_way must be at least 1; got {n_way}.")
+    head = nn.Linear(embedding_size(encoder) if features is None else features, n_way)
+    return nn.Sequential(OrderedDict(encoder=encoder, head=head))
 
 
 def mlp(sizes: Sequence[int] = (1, 40, 40, 1)) -> nn.Sequential:

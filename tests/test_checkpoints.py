@@ -12,10 +12,16 @@ from fsl_course.data import load_glyphs
 from fsl_course.data.assets import asset
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.evaluation import evaluate
+from fsl_course.methods.anil import ANIL
+from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
+from fsl_course.methods.meta_lstm import MetaLSTM
+from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.methods.relation import RelationNetwork
+from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.transfer import TransferNetwork
+from tests.conftest import toy_images
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path, task):
@@ -30,12 +36,20 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, task):
     assert torch.equal(learner(task), again(task))
 
 
+ADAPTS = {"net": "conv4", "n_way": 5, "inner_lr": 0.05, "inner_steps": 2}
+HEADED = {"maml": MAML, "anil": ANIL, "meta_sgd": MetaSGD, "reptile": Reptile, "meta_lstm": MetaLSTM}
 OWN = {
     "transfer": {"n_base": 7, "head": "cosine", "classifier": "cosine"},
     "siamese": {"objective": "triplet"},
     "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
     "relation": {"objective": "cross_entropy", "shots": "sum"},
+    "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
+    "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
+    "meta_sgd": {**ADAPTS, "test_steps": 3},
+    "reptile": {**ADAPTS, "test_steps": 3, "batch": 4},
+    "meta_lstm": {**ADAPTS, "hidden": 6, "truncate": 1},
 }
+RATES = {("meta_sgd", "inner_lr"), ("meta_lstm", "inner_lr"), ("meta_lstm", "hidden")}
 CASES = [
     *[(method, {"n_base": 7} if method == "transfer" else {}) for method in checkpoints.MAKERS],
     *OWN.items(),
@@ -62,27 +76,73 @@ def test_every_method_comes_back_with_its_own_settings(tmp_path, task, method, o
     assert torch.equal(again(task), learner.eval()(task))
     assert again.loss(task).item() == learner.loss(task).item()
     for name, value in own.items():
-        if name != "head":  # a module; its kind shows in the names of the weights
-            assert getattr(again, name) == value
+        # a module, whose kind or shape shows in the weights; rates in Meta-SGD and the LSTM meta-learner are weights as well
+        if name not in ("head", "net", "n_way") and (method, name) not in RATES:
+            assert getattr(again, {"inner_lr": "lr", "inner_steps": "steps"}.get(name, name)) == value
 
 
 def test_own_settings_are_the_defaults_of_the_methods():
-    """Each is an argument of the class, with the same default (transfer has none for n_base: it depends on the data)."""
+    """Each is an argument of the class, with the same default (transfer has none for n_base: it depends on the data).
+
+    Methods with an inner loop: net and n_way stand for the model, inner_lr and inner_steps for lr and steps.
+    """
     classes = {
         "transfer": TransferNetwork,
         "siamese": SiameseNetwork,
         "matching": MatchingNetwork,
         "relation": RelationNetwork,
+        **HEADED,
     }
+    stand_for = {"net": "model", "n_way": "model", "inner_lr": "lr", "inner_steps": "steps"}
+    chosen_here = {"n_base", *stand_for}
     assert set(classes) == set(checkpoints.OWN_SETTINGS) <= set(checkpoints.MAKERS)
     for method, own in checkpoints.OWN_SETTINGS.items():
         arguments = inspect.signature(classes[method]).parameters
-        assert set(own) <= set(arguments)
-        assert {k: v for k, v in own.items() if k != "n_base"} == {
-            k: arguments[k].default for k in own if k != "n_base"
+        assert {stand_for.get(name, name) for name in own} <= set(arguments)
+        if method in HEADED:  # left to the class: how tasks are run, and which part ANIL adapts
+            assert set(arguments) - {"vmap", "head"} == {stand_for.get(name, name) for name in own}
+        assert {k: v for k, v in own.items() if k not in chosen_here} == {
+            k: arguments[k].default for k in own if k not in chosen_here
         }
         assert not set(own) & set(checkpoints.SETTINGS)
         assert set(OWN[method]) == set(own)  # the test above leaves none out
+
+
+def test_methods_with_a_head_are_those_that_adapt_one():
+    assert {method for method in checkpoints.MAKERS if checkpoints.has_head(method)} == set(HEADED)
+    assert not checkpoints.has_head("no such method")
+
+
+@pytest.mark.parametrize("method", HEADED)
+def test_settings_of_methods_with_a_head_follow_the_ways(method):
+    settings = checkpoints.settings_of(method, toy_images(channels=3), 7)
+    assert (settings["n_way"], settings["in_channels"]) == (7, 3)
+    assert "size" not in settings
+    assert checkpoints.settings_of(method, toy_images())["n_way"] == 5
+    assert "n_way" not in checkpoints.settings_of("prototypical", toy_images(), 7)
+    learner = make(method, width=4, **settings)
+    assert type(learner) is HEADED[method]
+    assert learner.model(torch.rand(2, 3, 28, 28)).shape == (2, 7)
+    assert make(method, width=4, size=32, n_way=3).model(torch.rand(2, 1, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("method", HEADED)
+def test_methods_with_an_inner_loop_are_made_for_pictures_and_for_curves(method):
+    learner = make(method, width=4, inner_lr=0.02, inner_steps=3)
+    assert learner.steps == 3
+    assert learner.model.head.weight.shape == (5, 4)
+    if method == "meta_sgd":
+        assert all(bool((rate == 0.02).all()) for rate in learner.rates)
+    elif method != "meta_lstm":
+        assert learner.lr == 0.02
+    assert make(method, net="mlp").model(torch.zeros(4, 1)).shape == (4, 1)
+    with pytest.raises(
+        ValueError, match=f'{method} cannot be made with .*net must be "conv4", or "mlp".*got \'resnet\''
+    ):
+        make(method, net="resnet")
+    for wrong in ({"n_way": 0}, {"n_way": "five"}):
+        with pytest.raises(ValueError, match="n_way must be at least 1|cannot be made with"):
+            make(method, **wrong)
 
 
 def test_make_passes_settings_on_and_takes_defaults_elsewhere():
@@ -219,7 +279,7 @@ def test_something_is_shipped():
 def test_shipped_weights_are_small_and_have_a_card(path):
     assert path.stat().st_size <= 1_000_000
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert card["command"].startswith("python -m fsl_course train ")
+    assert card["command"].startswith(("python -m fsl_course train ", "python -m tools.train_sine "))
     assert card["seed"] >= 0
     assert f"checkpoints/{path.name}" in json.loads(asset("checksums.json").read_text(encoding="utf-8"))
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from fsl_course.__main__ import main
-from fsl_course.checkpoints import load_file, load_learner
+from fsl_course.checkpoints import SETTINGS, load_file, load_learner, settings_of
 from fsl_course.data import load_glyphs
 from fsl_course.methods.prototypical import PrototypicalNetwork
 
@@ -149,6 +149,63 @@ def test_transfer_gets_as_many_base_classes_as_it_trains_on(tmp_path, few_episod
     assert [(r["way"], r["shot"]) for r in card["test"]] == [(5, 1), (5, 5), (20, 1), (20, 5)]
 
 
+HEADED = ["maml", "anil", "meta_sgd", "reptile", "meta_lstm"]
+
+
+def train_head(method: str, out: Path, *words: str) -> dict:
+    """One 3-way 1-shot step -> the card."""
+    assert main(["train", method, "--way", "3", "--shot", "1", "--query", "2", "--width", "4", "--steps", "1", "--quiet",
+                 "--set", "inner_steps=1", "--out", str(out), *words]) == 0  # fmt: skip
+    return json.loads((out / f"{method}-glyphs-3w1s.json").read_text())
+
+
+@pytest.mark.parametrize("method", HEADED)
+def test_a_method_with_a_head_names_its_way_and_shot(tmp_path, few_episodes, method):
+    card = train_head(method, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{method}-glyphs-3w1s.{s}" for s in ("json", "safetensors")]
+    assert [(row["way"], row["shot"], row["query"]) for row in card["test"]] == [(3, 1, 15)]
+    assert (card["settings"]["n_way"], card["settings"]["inner_steps"]) == (3, 1)
+    assert "--way 3 --shot 1" in card["command"]
+    learner, about = load_learner(tmp_path / f"{method}-glyphs-3w1s.safetensors")
+    assert learner.model.head.weight.shape[0] == 3
+    assert about["settings"] == card["settings"]
+
+
+def test_the_norm_is_the_one_asked_for_or_the_usual_one(tmp_path, few_episodes):
+    usual = settings_of("maml", load_glyphs(), 3).get("norm", SETTINGS["norm"])
+    for words, norm in (((), usual), (("--norm", "group"), "group"), (("--norm", "batch"), "batch")):
+        out = tmp_path / "-".join(("run", *words))
+        card = train_head("maml", out, *words)
+        learner, _ = load_learner(out / "maml-glyphs-3w1s.safetensors")
+        kinds = {"group": torch.nn.GroupNorm, "batch": torch.nn.BatchNorm2d}
+        for name, kind in kinds.items():
+            assert any(isinstance(m, kind) for m in learner.modules()) == (name == norm), (words, name)
+        assert f"--norm {norm}" in card["command"] or not words
+        assert card["settings"]["norm"] == norm
+
+
+def test_the_weights_of_a_head_are_evaluated_with_its_ways_and_refuse_others(tmp_path, few_episodes, capsys):
+    card = train_head("maml", tmp_path)
+    capsys.readouterr()
+    words = ["--query", "15", "--episodes", "4", "--json"]
+    assert main(["evaluate", str(tmp_path), "--way", "3", *words]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["mean"] == pytest.approx(card["test"][0]["mean"])
+    assert (row["method"], row["way"], row["inductive"]) == ("maml-glyphs-3w1s", 3, True)
+    for way in (2, 5):
+        assert main(["evaluate", str(tmp_path), "--way", str(way), *words]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: the model has 3 outputs and the episode {way} classes")
+        assert "Traceback" not in error
+
+
+def test_the_command_in_the_card_of_a_head_makes_the_same_weights(tmp_path, few_episodes):
+    card = train_head("meta_sgd", tmp_path / "a", "--set", "inner_lr=0.2", "--tasks", "2")
+    assert main([*shlex.split(card["command"])[3:-1], str(tmp_path / "b"), "--quiet"]) == 0
+    one, other = (load_file(tmp_path / folder / "meta_sgd-glyphs-3w1s.safetensors")[0] for folder in "ab")
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 @pytest.fixture
 def few_episodes(monkeypatch):
     """The card's 600 test episodes are not what these tests are about."""
@@ -218,7 +275,7 @@ def test_every_method_takes_other_sizes(tmp_path, capsys, words):
         ),
         (["train", "matching", "--set", "full_context=yes", "--out", "x"], "full_context must be True or False"),
         (["train", "relation", "--set", "shots=", "--out", "x"], 'shots must be "mean" or "sum"; got \'\''),
-        (["evaluate", "maml"], "no weights are shipped as 'maml-glyphs'"),
+        (["evaluate", "maml", "--way", "7"], "no weights are shipped as 'maml-glyphs-7w1s'"),
         (["evaluate", "gone.safetensors"], "no checkpoint at gone.safetensors"),
         (["evaluate", "prototypical", "--shot", "30"], "need 45 drawings"),
         (["evaluate", "prototypical", "--data", "omniglot", "--root", "nowhere"], "nowhere"),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fsl_course.nets import conv4, conv_block, embedding_size, mlp
+from fsl_course.nets import classifier, conv4, conv_block, embedding_size, mlp
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,43 @@ def test_an_encoder_that_refuses_the_blank_picture_is_explained(encoder):
 def test_an_encoder_that_gives_no_rows_is_explained():
     with pytest.raises(ValueError, match=r"gives embeddings \[B, D\]; a blank picture gave \[1, 1, 28, 28\]"):
         embedding_size(torch.nn.Identity())
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_pooling_before_relu_gives_the_same_bits_as_after(norm):
+    """Outputs and gradients, for a single block and for all of Conv4."""
+    torch.manual_seed(0)
+    ours = conv4(4, norm).train()
+    layers = []
+    for at in range(0, 16, 4):
+        convolution, normalisation, pool, relu = list(ours.layers)[at : at + 4]
+        assert isinstance(pool, torch.nn.MaxPool2d)
+        assert isinstance(relu, torch.nn.ReLU)
+        layers += [convolution, normalisation, relu, pool]
+    x = torch.randn(6, 1, 28, 28).contiguous(memory_format=torch.channels_last)
+    textbook = torch.nn.Sequential(*layers, torch.nn.Flatten())
+    found = []
+    for net in (ours, textbook):
+        ours.zero_grad()
+        picture = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        output = net(picture)
+        (output**2).sum().backward()
+        found.append([output.detach(), picture.grad, *(p.grad.clone() for p in ours.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert found[0][1].abs().max() > 0
+
+
+def test_a_classifier_is_an_encoder_with_a_linear_head():
+    torch.manual_seed(0)
+    encoder = conv4(8, "group")
+    model = classifier(encoder, 5)
+    assert list(dict(model.named_children())) == ["encoder", "head"]
+    assert model.encoder is encoder
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(model(x), encoder(x) @ model.head.weight.T + model.head.bias)
+    assert model(x).shape == (3, 5)
+    assert classifier(conv4(4, in_channels=3), 20, 100)(torch.rand(2, 3, 84, 84)).shape == (2, 20)
+    assert classifier(torch.nn.Flatten(), 1).head.weight.shape == (1, 784)
+    for n_way in (0, -1):
+        with pytest.raises(ValueError, match=f"n_way must be at least 1; got {n_way}"):
+            classifier(encoder, n_way)

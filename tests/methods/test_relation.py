@@ -85,7 +85,7 @@ def test_comparison_has_the_layers_of_the_paper():
     assert learner.embed(torch.rand(2, 1, 28, 28)).shape == (2, 6 * 7 * 7)
     module = learner.relation
     assert module.first.weight.shape == (6, 12, 3, 3)
-    block = ["BatchNorm2d", "ReLU", "MaxPool2d"]
+    block = ["BatchNorm2d", "MaxPool2d", "ReLU"]  # the maximum of ReLUs is the ReLU of the maximum
     assert [type(m).__name__ for m in module.rest] == [*block, "Conv2d", *block, "Flatten"]
     assert sum(isinstance(m, nn.MaxPool2d) for m in learner.encoder.modules()) == 2
     assert sum(isinstance(m, nn.Conv2d) for m in learner.encoder.modules()) == 4

@@ -1,0 +1,78 @@
+"""ANIL (Raghu, Raghu, Bengio, Vinyals 2020): almost no inner loop. Only the head adapts; the body learns in the outer loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner, batch_statistics
+from fsl_course.methods.maml import adapt, call, predict, support_loss, trainable
+from fsl_course.methods.support_statistics import query_statistics
+from fsl_course.methods.task_batches import mean_over_tasks
+
+
+class ANIL(FewShotLearner):
+    """MAML whose inner loop is confined to the head (section 4), so every picture passes the body once.
+
+    model:     as for MAML
+    head:      name of the submodule that adapts and gives the model's output; None: its last linear layer; "": the whole
+               model, which is MAML
+    lr, steps, first_order, test_steps, vmap: as for MAML
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        steps: int,
+        first_order: bool = False,
+        *,
+        head: str | None = None,
+        test_steps: int | None = None,
+        vmap: bool | None = None,
+    ) -> None:
+        super().__init__()
+        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        if head is None and not linear:
+            raise ValueError(
+                "the model has no linear layer to adapt: name the head, e.g. ANIL(model, lr, steps, head='out')."
+            )
+        self.head = linear[-1] if head is None else head
+        model.get_submodule(self.head)  # an unknown name is an error here, not in the first episode
+        self.model, self.lr, self.steps, self.first_order = model, lr, steps, first_order
+        self.test_steps, self.vmap = test_steps, vmap
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head is given for inputs x [B, ...]: features [B, D] (the inputs themselves where the head is the model)."""
+        head, seen = self.model.get_submodule(self.head), []
+        hook = head.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+        try:
+            output = call(self.model, {}, x)
+        finally:
+            hook.remove()
+        if len(seen) != 1 or seen[0][1] is not output:
+            raise ValueError(
+                f"the head {self.head!r} must be the last thing that the model does, once: its output is the model's."
+            )
+        return seen[0][0]
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]."""
+        with batch_statistics(self.model):
+            support = self.features(episode.support_x)
+        with query_statistics(self.model, lambda: self.features(episode.support_x)):
+            query = self.features(episode.query_x)
+        head, task = self.model.get_submodule(self.head), replace(episode, support_x=support, query_x=query)
+        steps = self.steps if self.training or self.test_steps is None else self.test_steps
+        adapted = adapt(
+            support_loss(head, task), trainable(head), lr=self.lr, steps=steps, first_order=self.first_order,
+            track=torch.is_grad_enabled(),
+        )  # fmt: skip
+        return predict(head, adapted, task)
+
+    def training_step(self, episodes: Episode) -> Tensor:
+        """T stacked tasks -> mean query loss after adaptation, a scalar with the meta-gradient."""
+        return mean_over_tasks(self, episodes, self.vmap)

@@ -1,0 +1,180 @@
+"""MAML (Finn, Abbeel, Levine 2017): an initialisation from which a few gradient steps on the support solve a new task.
+
+The inner loop is a function of parameters, so the outer gradient passes through it: nothing is copied or stepped in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.nn.modules.dropout import _DropoutNd
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner, batch_statistics, supervised_loss
+from fsl_course.methods.support_statistics import query_statistics
+from fsl_course.methods.task_batches import mean_over_tasks
+
+Params = dict[str, Tensor]
+Rates = float | Tensor | Mapping[str, float | Tensor]
+LossFn = Callable[[Tensor, Tensor], Tensor]
+
+
+def adapt(
+    loss_fn: Callable[[Params], Tensor],
+    params: Params,
+    *,
+    lr: Rates,
+    steps: int,
+    first_order: bool = False,
+    track: bool = True,
+) -> Params:
+    """The inner loop (section 2.2): `steps` times theta <- theta - lr * grad loss_fn(theta). Returns new parameters.
+
+    loss_fn:     params -> scalar, usually the mean loss on the support: a sum would multiply lr by the number of rows
+    params:      name -> tensor of any shape; never written to
+    lr:          one rate, or a dict with a rate for each name (a number, or a tensor that broadcasts to the parameter)
+    first_order: takes each gradient as a constant: the result stays differentiable in params, through theta - lr * constant
+    track:       False keeps no graph at all, for evaluation; nor does a surrounding torch.no_grad()
+
+    Otherwise the result is differentiable in params, in lr and in what loss_fn captures, as often as you like.
+    """
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"params must be a dict name -> tensor, e.g. dict(net.named_parameters()); got {type(params).__name__}."
+        )
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps must be a whole number of at least 0; got {steps!r}.")
+    rates = lr if isinstance(lr, Mapping) else dict.fromkeys(params, lr)
+    if set(rates) != set(params):
+        raise ValueError(f"lr needs a rate for each parameter and no other; {sorted(set(rates) ^ set(params))} differ.")
+
+    def scalar_loss(theta: Params) -> Tensor:
+        loss = loss_fn(theta)
+        if loss.dim():
+            raise ValueError(
+                f"loss_fn must return a scalar; got shape {list(loss.shape)}. Take the mean over the rows."
+            )
+        return loss
+
+    theta = dict(params)
+    with nullcontext() if track else torch.no_grad():
+        for _ in range(steps):
+            with torch.no_grad() if first_order else nullcontext():
+                gradients = grad(scalar_loss)(theta)
+            theta = {name: value - rates[name] * gradients[name] for name, value in theta.items()}
+    return theta if track else {name: value.detach() for name, value in theta.items()}
+
+
+def trainable(model: nn.Module) -> Params:
+    """The parameters that are adapted and learned: all of them but the frozen (requires_grad=False). Tied ones appear once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def call(model: nn.Module, params: Params, x: Tensor) -> Tensor:
+    """model(x) with these parameters in place of its own. Parameters and buffers of the model stay as they are."""
+    for module in model.modules():
+        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
+            raise ValueError(
+                f"{type(module).__name__}(p={module.p}) makes the inner loss a game of chance without a seed: "
+                "take it out of the model, set its p to 0, or put it into evaluation mode."
+            )
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return functional_call(model, {**buffers, **params}, (x,))
+
+
+def _check_ways(outputs: Tensor, episode: Episode) -> Tensor:
+    """The outputs as they are; ValueError where the model has another number of them than the episode has classes."""
+    if not episode.support_y.is_floating_point() and outputs.shape[-1] != episode.n_way:
+        raise ValueError(
+            f"the model has {outputs.shape[-1]} outputs and the episode {episode.n_way} classes: a method with a fixed "
+            "head takes the number of ways that it was made for."
+        )
+    return outputs
+
+
+def support_loss(model: nn.Module, episode: Episode, loss_fn: LossFn = supervised_loss) -> Callable[[Params], Tensor]:
+    """params -> loss of one task on its support, a scalar. Batch norm uses the statistics of the support."""
+
+    def loss(params: Params) -> Tensor:
+        with batch_statistics(model):
+            outputs = call(model, params, episode.support_x)
+        return loss_fn(_check_ways(outputs, episode), episode.support_y)
+
+    return loss
+
+
+def predict(model: nn.Module, params: Params, episode: Episode) -> Tensor:
+    """Query outputs [N*Q, N] of one task under these (adapted) parameters.
+
+    In evaluation mode batch norm normalises the queries by the statistics of the support, so each is judged on its own; in
+    training mode by their own, as in the paper's code.
+    """
+    with query_statistics(model, lambda: call(model, params, episode.support_x)):
+        return _check_ways(call(model, params, episode.query_x), episode)
+
+
+def meta_loss(
+    model: nn.Module,
+    params: Params,
+    episode: Episode,
+    *,
+    lr: Rates,
+    steps: int,
+    first_order: bool = False,
+    loss_fn: LossFn = F.cross_entropy,
+) -> Tensor:
+    """The outer objective of one task (section 2.2, equation 1): the query loss after the inner loop on the support, a scalar.
+
+    Its gradient with respect to params is MAML's: for one step (I - lr H) grad L_query(theta'), H the Hessian of L_support.
+    loss_fn: (outputs, targets) -> scalar mean; regression tasks need F.mse_loss.
+    """
+    if loss_fn is F.cross_entropy and episode.query_y.is_floating_point():
+        raise ValueError("these are regression targets: take loss_fn=F.mse_loss.")
+    adapted = adapt(support_loss(model, episode, loss_fn), params, lr=lr, steps=steps, first_order=first_order)
+    return loss_fn(predict(model, adapted, episode), episode.query_y)
+
+
+class MAML(FewShotLearner):
+    """Learns the initialisation of a model (algorithms 1 and 2). With first_order=True: FOMAML (section 5.2).
+
+    model:      [B, ...] -> [B, N]; for pictures classifier(conv4(norm="group"), n_way). Any nn.Module without active dropout
+    lr, steps:  inner rate (of a mean loss) and number of inner steps
+    test_steps: inner steps in evaluation mode, where they differ
+    vmap:       tasks of a batch all at once (True), one after the other (False), or what is faster (None): see task_batches
+
+    Regression tasks use the mean squared error in both loops. A trained head is bound to its slots: relabelling a task
+    changes more than the order of the logits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        steps: int,
+        first_order: bool = False,
+        *,
+        test_steps: int | None = None,
+        vmap: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.lr, self.steps, self.first_order = model, lr, steps, first_order
+        self.test_steps, self.vmap = test_steps, vmap
+
+    def adapted(self, episode: Episode) -> Params:
+        """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
+        steps = self.steps if self.training or self.test_steps is None else self.test_steps
+        loss, track = support_loss(self.model, episode), torch.is_grad_enabled()
+        return adapt(loss, trainable(self.model), lr=self.lr, steps=steps, first_order=self.first_order, track=track)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]."""
+        return predict(self.model, self.adapted(episode), episode)
+
+    def training_step(self, episodes: Episode) -> Tensor:
+        """T stacked tasks -> mean query loss after adaptation, a scalar with the meta-gradient."""
+        return mean_over_tasks(self, episodes, self.vmap)

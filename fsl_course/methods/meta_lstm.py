@@ -1,0 +1,88 @@
+"""The LSTM meta-learner (Ravi, Larochelle 2017): an LSTM whose cell state is the parameter vector of the model being trained."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad_and_value
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.maml import Params, predict, support_loss, trainable
+from fsl_course.methods.task_batches import mean_over_tasks
+
+
+def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
+    """Numbers of very different size as two of moderate size (Andrychowicz et al. 2016, appendix A): [...] -> [..., 2].
+
+    (log|x| / p, sign x) where |x| >= exp(-p), (-1, exp(p) x) below.
+    """
+    large = x.abs() >= math.exp(-p)
+    logs = torch.where(large, x.abs().clamp_min(math.exp(-p)).log() / p, -torch.ones_like(x))
+    return torch.stack([logs, torch.where(large, x.sign(), math.exp(p) * x)], dim=-1)
+
+
+class MetaLSTM(FewShotLearner):
+    """theta_t = f_t * theta_{t-1} - i_t * grad_t (equation 2), gates f and i computed for every parameter by one shared rule.
+
+    model:    as for MAML; its parameters are the initial cell state theta_0, which is learned
+    steps:    T, inner steps, each on the whole support
+    hidden:   width of the first LSTM, which reads the preprocessed gradient and loss (equations 3 to 5 and section 3.3)
+    lr:       where the input gate starts; the forget gate starts near 1, so an untrained learner does about SGD of this rate,
+              with a little weight decay
+    truncate: back through the last so many steps only; theta_0 then learns nothing unless truncate >= steps. None: all steps
+
+    Gradients and losses that the gates read count as constants (section 3.3, gradient independence).
+    """
+
+    def __init__(
+        self, model: nn.Module, steps: int, *, hidden: int = 20, lr: float = 0.01, truncate: int | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 < lr < 1:
+            raise ValueError(f"lr must lie between 0 and 1, for it is where a gate starts; got {lr}.")
+        if truncate is not None and truncate < 1:
+            raise ValueError(f"truncate must be at least 1 step, or None for all; got {truncate}.")
+        self.model, self.steps, self.truncate = model, steps, truncate
+        self.reader = nn.LSTMCell(4, hidden)
+        self.input_gate, self.forget_gate = nn.Linear(hidden + 2, 1), nn.Linear(hidden + 2, 1)
+        with torch.no_grad():
+            for gate, start in ((self.input_gate, math.log(lr / (1 - lr))), (self.forget_gate, 6.0)):
+                gate.weight.mul_(0.01)
+                gate.bias.fill_(start)
+
+    def _split(self, flat: Tensor) -> Params:
+        """One vector [P] -> name -> parameter in its shape."""
+        like = trainable(self.model)
+        pieces = flat.split([p.numel() for p in like.values()])
+        return {name: piece.view(p.shape) for (name, p), piece in zip(like.items(), pieces, strict=True)}
+
+    def adapted(self, episode: Episode) -> Params:
+        """The model's parameters after T steps of the learned rule on this task's support."""
+        theta = torch.cat([p.flatten() for p in trainable(self.model).values()])
+        loss_fn = grad_and_value(support_loss(self.model, episode))
+        state = None
+        i = f = torch.zeros_like(theta)
+        for step in range(self.steps):
+            if self.truncate is not None and 0 < step == self.steps - self.truncate:  # at 0 nothing lies before
+                theta, i, f = theta.detach(), i.detach(), f.detach()
+                state = None if state is None else tuple(s.detach() for s in state)
+            with torch.no_grad():
+                gradients, loss = loss_fn(self._split(theta))
+            gradient = torch.cat([g.flatten() for g in gradients.values()])
+            inputs = torch.cat([preprocess(gradient), preprocess(loss).expand(len(theta), 2)], dim=1)  # [P, 4]
+            state = self.reader(inputs, state)
+            i = self.input_gate(torch.cat([state[0], theta[:, None], i[:, None]], dim=1)).squeeze(1).sigmoid()
+            f = self.forget_gate(torch.cat([state[0], theta[:, None], f[:, None]], dim=1)).squeeze(1).sigmoid()
+            theta = f * theta - i * gradient
+        return self._split(theta)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]."""
+        return predict(self.model, self.adapted(episode), episode)
+
+    def training_step(self, episodes: Episode) -> Tensor:
+        """T stacked tasks -> mean query loss after adaptation, a scalar; one task after the other."""
+        return mean_over_tasks(self, episodes, at_once=False)

@@ -1,0 +1,45 @@
+"""Meta-SGD (Li, Zhou, Chen, Li 2017): MAML that also learns a rate, with its sign, for every single parameter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.maml import Params, adapt, predict, support_loss, trainable
+from fsl_course.methods.task_batches import mean_over_tasks
+
+
+class MetaSGD(FewShotLearner):
+    """theta' = theta - alpha * grad L_support(theta), element by element; theta and alpha are learned (section 3).
+
+    model: as for MAML
+    lr:    where all rates start. They are free to become negative
+    steps: inner steps (one in the paper), all with the same rates
+    """
+
+    def __init__(
+        self, model: nn.Module, lr: float, steps: int, *, test_steps: int | None = None, vmap: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.model, self.steps, self.test_steps, self.vmap = model, steps, test_steps, vmap
+        self.rates = nn.ParameterList(torch.full_like(p, lr) for p in trainable(model).values())  # in the model's order
+
+    def named_rates(self) -> Params:
+        """Name of a parameter -> its learned rates, in its shape."""
+        return dict(zip(trainable(self.model), self.rates, strict=True))
+
+    def adapted(self, episode: Episode) -> Params:
+        """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
+        steps = self.steps if self.training or self.test_steps is None else self.test_steps
+        loss, track = support_loss(self.model, episode), torch.is_grad_enabled()
+        return adapt(loss, trainable(self.model), lr=self.named_rates(), steps=steps, track=track)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]."""
+        return predict(self.model, self.adapted(episode), episode)
+
+    def training_step(self, episodes: Episode) -> Tensor:
+        """T stacked tasks -> mean query loss after adaptation, a scalar with the gradient for parameters and rates."""
+        return mean_over_tasks(self, episodes, self.vmap)
