@@ -10,7 +10,7 @@ from fsl_course import checkpoints
 from fsl_course.checkpoints import CheckpointError, load_file, load_learner, make, pretrained, save_file, save_learner
 from fsl_course.data import load_glyphs
 from fsl_course.data.assets import asset
-from fsl_course.episodes import EpisodeSampler
+from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.maml import MAML
@@ -295,6 +295,28 @@ def test_shipped_weights_keep_their_promise(method, promise):
     assert not result.transductive
     row = next(r for r in checkpoints.card(method, "glyphs")["test"] if (r["way"], r["shot"]) == (5, 1))
     assert result.mean == pytest.approx(row["mean"], abs=2e-4)  # other machines may round a query or two differently
+
+
+@pytest.mark.parametrize(("shot", "promise"), [(1, 0.89), (5, 0.95)])
+def test_shipped_maml_keeps_its_promise(shot, promise):
+    """As above for weights with a head: 5-way, of the shot they were trained on."""
+    sampler = EpisodeSampler(load_glyphs().split("test"), 5, shot, 15)
+    found = evaluate(pretrained("maml", "glyphs", 5, shot), sampler, 40)
+    (row,) = checkpoints.card("maml", "glyphs", 5, shot)["test"]
+    assert found.mean >= promise - found.ci95
+    assert abs(found.mean - row["mean"]) < found.ci95 + row["ci95"]
+
+
+def test_shipped_sine_weights_keep_their_promise():
+    """After 1 and 10 steps on 5 points; the net of pretraining stays far behind (Finn et al. 2017, appendix C)."""
+    rows = {(r["learner"], r["shot"], r["steps"]): r for r in checkpoints.card("maml", "sinusoids")["test"]}
+    learner = pretrained("maml", "sinusoids")
+    for steps in (1, 10):
+        learner.test_steps = steps
+        found = evaluate(learner, SinusoidSampler(5, 100, seed=1), 200, metric="mse")
+        row = rows["maml", 5, steps]
+        assert abs(found.mean - row["mse"]) < found.ci95 + row["ci95"]
+        assert found.mean < 1 < rows["pretraining", 5, steps]["mse"]
 
 
 def test_damaged_shipped_weights_are_refused(tmp_path, monkeypatch):

@@ -36,9 +36,14 @@ def _set_default_device(device: torch.device) -> None:
 
 
 def _set_environment(saved: dict[str, str]) -> None:
-    for name in set(os.environ) - set(saved):
+    for name in set(_environment()) - set(saved):
         del os.environ[name]
     os.environ.update(saved)
+
+
+def _environment() -> dict[str, str]:
+    """Without what PyTorch itself sets when torch.func is first used: that is not the learner's doing."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR_")}
 
 
 def _working_folder() -> str:
@@ -86,7 +91,7 @@ _SETTINGS = (
     _Setting("PyTorch's number of threads", torch.get_num_threads, torch.set_num_threads),
     _Setting("NumPy's handling of floating-point errors", np.geterr, lambda saved: np.seterr(**saved)),
     _Setting("NumPy's print options", np.get_printoptions, lambda saved: np.set_printoptions(**saved)),
-    _Setting("the environment variables", lambda: dict(os.environ), _set_environment),
+    _Setting("the environment variables", _environment, _set_environment),
     _Setting("the working folder", _working_folder, _go_to),
     _Setting("Python's recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     _Setting("the filters of warnings", lambda: list(warnings.filters), _set_filters),

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner, batch_statistics
-from fsl_course.methods.maml import adapt, call, predict, support_loss, trainable
-from fsl_course.methods.support_statistics import query_statistics
+from fsl_course.methods.functional import call, own_copies, trainable
+from fsl_course.methods.maml import adapt, predict, support_loss
+from fsl_course.methods.support_statistics import norms_for_vmap, query_statistics
 from fsl_course.methods.task_batches import mean_over_tasks
 
 
 class ANIL(FewShotLearner):
-    """MAML whose inner loop is confined to the head (section 4), so every picture passes the body once.
+    """MAML whose inner loop is confined to the head (section 4), so in training every picture passes the body once.
 
     model:     as for MAML
     head:      name of the submodule that adapts and gives the model's output; None: its last linear layer; "": the whole
@@ -59,16 +61,23 @@ class ANIL(FewShotLearner):
             )
         return seen[0][0]
 
+    def _features_stacked(self, x: Tensor) -> Tensor:
+        """features for T tasks: [T, B, ...] -> [T, B, D]. Batch norm sees each task by itself."""
+        with norms_for_vmap(self.model):
+            return vmap(self.features)(x)
+
     def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]."""
+        """One task -> logits [N*Q, N], regression: predictions [Q, d_out]. T stacked tasks: a leading axis [T]."""
+        features = self._features_stacked if episode.stacked else self.features
         with batch_statistics(self.model):
-            support = self.features(episode.support_x)
-        with query_statistics(self.model, lambda: self.features(episode.support_x)):
-            query = self.features(episode.query_x)
+            support = features(episode.support_x)
+        with query_statistics(self.model, lambda: features(episode.support_x)):
+            query = features(episode.query_x)
         head, task = self.model.get_submodule(self.head), replace(episode, support_x=support, query_x=query)
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
+        params = own_copies(trainable(head), len(task)) if task.stacked else trainable(head)
         adapted = adapt(
-            support_loss(head, task), trainable(head), lr=self.lr, steps=steps, first_order=self.first_order,
+            support_loss(head, task), params, lr=self.lr, steps=steps, first_order=self.first_order,
             track=torch.is_grad_enabled(),
         )  # fmt: skip
         return predict(head, adapted, task)

@@ -11,17 +11,21 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
-from torch.nn.modules.dropout import _DropoutNd
+from torch.func import grad
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner, batch_statistics, supervised_loss
+from fsl_course.methods.functional import Params, call, call_stacked, own_copies, trainable
 from fsl_course.methods.support_statistics import query_statistics
 from fsl_course.methods.task_batches import mean_over_tasks
 
-Params = dict[str, Tensor]
 Rates = float | Tensor | Mapping[str, float | Tensor]
 LossFn = Callable[[Tensor, Tensor], Tensor]
+
+
+def _step(value: Tensor, rate: float | Tensor, gradient: Tensor) -> Tensor:
+    """value - rate * gradient; with a plain number for a rate in a single operation, which counts for many small tensors."""
+    return value - rate * gradient if isinstance(rate, Tensor) else torch.sub(value, gradient, alpha=rate)
 
 
 def adapt(
@@ -66,25 +70,8 @@ def adapt(
         for _ in range(steps):
             with torch.no_grad() if first_order else nullcontext():
                 gradients = grad(scalar_loss)(theta)
-            theta = {name: value - rates[name] * gradients[name] for name, value in theta.items()}
+            theta = {name: _step(value, rates[name], gradients[name]) for name, value in theta.items()}
     return theta if track else {name: value.detach() for name, value in theta.items()}
-
-
-def trainable(model: nn.Module) -> Params:
-    """The parameters that are adapted and learned: all of them but the frozen (requires_grad=False). Tied ones appear once."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def call(model: nn.Module, params: Params, x: Tensor) -> Tensor:
-    """model(x) with these parameters in place of its own. Parameters and buffers of the model stay as they are."""
-    for module in model.modules():
-        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
-            raise ValueError(
-                f"{type(module).__name__}(p={module.p}) makes the inner loss a game of chance without a seed: "
-                "take it out of the model, set its p to 0, or put it into evaluation mode."
-            )
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return functional_call(model, {**buffers, **params}, (x,))
 
 
 def _check_ways(outputs: Tensor, episode: Episode) -> Tensor:
@@ -98,24 +85,32 @@ def _check_ways(outputs: Tensor, episode: Episode) -> Tensor:
 
 
 def support_loss(model: nn.Module, episode: Episode, loss_fn: LossFn = supervised_loss) -> Callable[[Params], Tensor]:
-    """params -> loss of one task on its support, a scalar. Batch norm uses the statistics of the support."""
+    """params -> loss of one task on its support, a scalar. Batch norm uses the statistics of the support.
+
+    T stacked tasks, with params [T, ...]: the sum of their losses, so that the gradient is each task's own.
+    """
 
     def loss(params: Params) -> Tensor:
         with batch_statistics(model):
-            outputs = call(model, params, episode.support_x)
-        return loss_fn(_check_ways(outputs, episode), episode.support_y)
+            outputs = _check_ways(
+                (call_stacked if episode.stacked else call)(model, params, episode.support_x), episode
+            )
+        if not episode.stacked:
+            return loss_fn(outputs, episode.support_y)
+        return len(episode) * loss_fn(outputs.flatten(0, 1), episode.support_y.flatten(0, 1))
 
     return loss
 
 
 def predict(model: nn.Module, params: Params, episode: Episode) -> Tensor:
-    """Query outputs [N*Q, N] of one task under these (adapted) parameters.
+    """Query outputs [N*Q, N] of one task under these (adapted) parameters; [T, N*Q, N] of T stacked tasks and params [T, ...].
 
     In evaluation mode batch norm normalises the queries by the statistics of the support, so each is judged on its own; in
     training mode by their own, as in the paper's code.
     """
-    with query_statistics(model, lambda: call(model, params, episode.support_x)):
-        return _check_ways(call(model, params, episode.query_x), episode)
+    run = call_stacked if episode.stacked else call
+    with query_statistics(model, lambda: run(model, params, episode.support_x)):
+        return _check_ways(run(model, params, episode.query_x), episode)
 
 
 def meta_loss(
@@ -168,11 +163,12 @@ class MAML(FewShotLearner):
     def adapted(self, episode: Episode) -> Params:
         """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        loss, track = support_loss(self.model, episode), torch.is_grad_enabled()
-        return adapt(loss, trainable(self.model), lr=self.lr, steps=steps, first_order=self.first_order, track=track)
+        params, loss = trainable(self.model), support_loss(self.model, episode)
+        params, track = own_copies(params, len(episode)) if episode.stacked else params, torch.is_grad_enabled()
+        return adapt(loss, params, lr=self.lr, steps=steps, first_order=self.first_order, track=track)
 
     def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]."""
+        """One task -> logits [N*Q, N], regression: predictions [Q, d_out]. T stacked tasks: a leading axis [T]."""
         return predict(self.model, self.adapted(episode), episode)
 
     def training_step(self, episodes: Episode) -> Tensor:

@@ -10,7 +10,8 @@ from torch.func import grad_and_value
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import Params, predict, support_loss, trainable
+from fsl_course.methods.functional import Params, trainable
+from fsl_course.methods.maml import predict, support_loss
 from fsl_course.methods.task_batches import mean_over_tasks
 
 

@@ -8,7 +8,8 @@ from torch.func import vmap
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner, supervised_loss, with_gradient
-from fsl_course.methods.maml import Params, adapt, predict, support_loss, trainable
+from fsl_course.methods.functional import Params, trainable
+from fsl_course.methods.maml import adapt, predict, support_loss
 from fsl_course.methods.support_statistics import norms_for_vmap
 from fsl_course.methods.task_batches import prefers_vmap, tensors_of
 

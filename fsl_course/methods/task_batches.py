@@ -9,13 +9,11 @@ from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner, supervised_loss, with_gradient
-from fsl_course.methods.support_statistics import norms_for_vmap
 
 TaskGradient = tuple[Tensor, tuple[Tensor | None, ...]]
 
@@ -39,21 +37,20 @@ def tensors_of(episodes: Episode) -> list[Tensor]:
 def mean_over_tasks(learner: FewShotLearner, episodes: Episode, at_once: bool | None = None) -> Tensor:
     """Mean of learner.loss over T stacked tasks, a scalar to call backward on.
 
-    at_once: True maps the loss over the tasks by vmap; the memory of the graph grows with T. False takes one task after the
-             other and keeps its gradient, not its graph: flat memory. None decides by `prefers_vmap`.
+    at_once: True hands all tasks to learner.forward, which calls the model by vmap; the memory of the graph grows with T. False
+             takes one task after the other and keeps its gradient, not its graph: flat memory. None decides by `prefers_vmap`.
+
+    Where batch norm is in evaluation mode, and so needs a support pass of every task, they go one after the other in any case.
     """
     if at_once is None:
         at_once = prefers_vmap(learner, episodes.query_x.device)
+    at_once = at_once and all(m.training for m in learner.modules() if isinstance(m, _BatchNorm))
     return _at_once(learner, episodes) if at_once else _one_by_one(learner, episodes)
 
 
 def _at_once(learner: FewShotLearner, episodes: Episode) -> Tensor:
-    def loss(*tensors: Tensor) -> Tensor:
-        episode = Episode(*tensors)
-        return supervised_loss(learner.forward(episode), episode.query_y)  # no hooks: they would see tensors of vmap
-
-    with norms_for_vmap(learner):
-        return vmap(loss)(*tensors_of(episodes)).mean()
+    outputs = learner.forward(episodes)  # no hooks: they know single tasks
+    return supervised_loss(outputs.flatten(0, 1), episodes.query_y.flatten(0, 1))
 
 
 def _one_by_one(learner: FewShotLearner, episodes: Episode) -> Tensor:
