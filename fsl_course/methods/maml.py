@@ -25,7 +25,7 @@ LossFn = Callable[[Tensor, Tensor], Tensor]
 
 def _step(value: Tensor, rate: float | Tensor, gradient: Tensor) -> Tensor:
     """value - rate * gradient; with a plain number for a rate in a single operation, which counts for many small tensors."""
-    return value - rate * gradient if isinstance(rate, Tensor) else torch.sub(value, gradient, alpha=rate)
+    return value - rate * gradient if isinstance(rate, Tensor) else torch.add(value, gradient, alpha=-rate)
 
 
 def adapt(

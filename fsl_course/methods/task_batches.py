@@ -21,8 +21,9 @@ TaskGradient = tuple[Tensor, tuple[Tensor | None, ...]]
 def prefers_vmap(model: nn.Module, device: torch.device) -> bool:
     """True where vmap is both possible and faster: no convolution on a CPU, no buffers but those of batch norm.
 
-    A small net spends its time in Python, which vmap pays once for all tasks. A convolution with different weights for each task
-    becomes a grouped convolution, which PyTorch runs slowly on a CPU. MEASURED
+    A small net spends its time in Python, which is paid once for all tasks. A convolution with different weights for each task
+    becomes a grouped convolution, which PyTorch runs slowly on a CPU. Time of the loop over time of vmap, as lesson 09 measures
+    it (two cores, one inner step): sine MLP 1.2, 2.5, 10, 23 at 1, 4, 16, 64 tasks; Conv4, width 32, 0.7, 0.6, 0.5 at 1, 4, 16.
     """
     own = [b for m in model.modules() if not isinstance(m, _BatchNorm) for b in m.buffers(recurse=False)]
     convolves = any(isinstance(m, _ConvNd) for m in model.modules())
