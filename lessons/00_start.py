@@ -311,8 +311,13 @@ show(figure, f"Accuracy on 100 episodes, {n_way}-way {k_shot}-shot: {listed}. Ch
 # | [04 matching networks](../notebooks/04_matching.ipynb) | label a query by attention over the support |
 # | [05 prototypical networks](../notebooks/05_prototypical.ipynb) | write, train and judge Prototypical Networks |
 # | [06 relation networks](../notebooks/06_relation.ipynb) | learn the comparison itself; compare all metric methods |
+# | [07 inner loop](../notebooks/07_inner_loop.ipynb) | adapt to a task by gradient steps that stay differentiable |
+# | [08 outer loop](../notebooks/08_outer_loop.ipynb) | MAML's second-order gradient, derived and proved five ways |
+# | [09 MAML on pictures](../notebooks/09_maml_images.ipynb) | batch norm in the inner loop; against prototypes |
+# | [10 cheaper MAML](../notebooks/10_cheaper_maml.ipynb) | FOMAML, Reptile, Meta-SGD, ANIL: cost against accuracy |
+# | [11 learned optimisers](../notebooks/11_learned_optimizers.ipynb) | an LSTM whose state is the network it trains |
 #
-# More lessons follow: MAML with true second-order gradients, and its family.
+# Each lesson stands on those before it.
 
 # %% [markdown]
 # ## Is your installation in order?
