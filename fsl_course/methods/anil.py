@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner, batch_statistics
-from fsl_course.methods.functional import call, own_copies, trainable
-from fsl_course.methods.maml import adapt, predict, support_loss
+from fsl_course.methods.functional import call
+from fsl_course.methods.maml import adapt_model, predict
 from fsl_course.methods.support_statistics import norms_for_vmap, query_statistics
 from fsl_course.methods.task_batches import mean_over_tasks
 
@@ -75,11 +74,7 @@ class ANIL(FewShotLearner):
             query = features(episode.query_x)
         head, task = self.model.get_submodule(self.head), replace(episode, support_x=support, query_x=query)
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        params = own_copies(trainable(head), len(task)) if task.stacked else trainable(head)
-        adapted = adapt(
-            support_loss(head, task), params, lr=self.lr, steps=steps, first_order=self.first_order,
-            track=torch.is_grad_enabled(),
-        )  # fmt: skip
+        adapted = adapt_model(head, task, lr=self.lr, steps=steps, first_order=self.first_order)
         return predict(head, adapted, task)
 
     def training_step(self, episodes: Episode) -> Tensor:

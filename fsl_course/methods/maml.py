@@ -102,6 +102,17 @@ def support_loss(model: nn.Module, episode: Episode, loss_fn: LossFn = supervise
     return loss
 
 
+def adapt_model(model: nn.Module, episode: Episode, *, lr: Rates, steps: int, first_order: bool = False) -> Params:
+    """The model's trainable parameters after the inner loop on the support of one task, or of each of T stacked tasks [T, ...].
+
+    Keeps a graph where gradients are enabled.
+    """
+    params = trainable(model)
+    params = own_copies(params, len(episode)) if episode.stacked else params
+    loss, track = support_loss(model, episode), torch.is_grad_enabled()
+    return adapt(loss, params, lr=lr, steps=steps, first_order=first_order, track=track)
+
+
 def predict(model: nn.Module, params: Params, episode: Episode) -> Tensor:
     """Query outputs [N*Q, N] of one task under these (adapted) parameters; [T, N*Q, N] of T stacked tasks and params [T, ...].
 
@@ -137,7 +148,7 @@ def meta_loss(
 class MAML(FewShotLearner):
     """Learns the initialisation of a model (algorithms 1 and 2). With first_order=True: FOMAML (section 5.2).
 
-    model:      [B, ...] -> [B, N]; for pictures classifier(conv4(norm="group"), n_way). Any nn.Module without active dropout
+    model:      [B, ...] -> [B, N]; for pictures classifier(conv4(), n_way). Any nn.Module without active dropout
     lr, steps:  inner rate (of a mean loss) and number of inner steps
     test_steps: inner steps in evaluation mode, where they differ
     vmap:       tasks of a batch all at once (True), one after the other (False), or what is faster (None): see task_batches
@@ -163,9 +174,7 @@ class MAML(FewShotLearner):
     def adapted(self, episode: Episode) -> Params:
         """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        params, loss = trainable(self.model), support_loss(self.model, episode)
-        params, track = own_copies(params, len(episode)) if episode.stacked else params, torch.is_grad_enabled()
-        return adapt(loss, params, lr=self.lr, steps=steps, first_order=self.first_order, track=track)
+        return adapt_model(self.model, episode, lr=self.lr, steps=steps, first_order=self.first_order)
 
     def forward(self, episode: Episode) -> Tensor:
         """One task -> logits [N*Q, N], regression: predictions [Q, d_out]. T stacked tasks: a leading axis [T]."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.functional import Params, own_copies, trainable
-from fsl_course.methods.maml import adapt, predict, support_loss
+from fsl_course.methods.functional import Params, trainable
+from fsl_course.methods.maml import adapt_model, predict
 from fsl_course.methods.task_batches import mean_over_tasks
 
 
@@ -34,9 +34,7 @@ class MetaSGD(FewShotLearner):
     def adapted(self, episode: Episode) -> Params:
         """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        params, loss = trainable(self.model), support_loss(self.model, episode)
-        params, track = own_copies(params, len(episode)) if episode.stacked else params, torch.is_grad_enabled()
-        return adapt(loss, params, lr=self.named_rates(), steps=steps, track=track)
+        return adapt_model(self.model, episode, lr=self.named_rates(), steps=steps)
 
     def forward(self, episode: Episode) -> Tensor:
         """One task -> logits [N*Q, N], regression: predictions [Q, d_out]. T stacked tasks: a leading axis [T]."""
