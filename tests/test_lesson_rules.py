@@ -9,7 +9,7 @@ import pytest
 from tests.test_lessons import RULES, count_words
 
 TEXT = "One two three four five six seven eight nine ten. " * 3
-TITLE = "# 05 Means\n60 minutes. [run]({{binder}}) [solved]({{solution}}) [next]({{next}})"
+TITLE = "# 05 Means\n60 minutes. [run]({{binder}}) [on Colab]({{colab}}) [solved]({{solution}}) [next]({{next}})"
 ANSWER = "<details><summary>Answer</summary>\n\nYes.\n</details>\n\n"
 HEADER = "| symbol | variable | shape |\n|---|---|---|\n"
 EXERCISE = """def mean_{0}(values):
@@ -81,6 +81,7 @@ def test_lesson_00_needs_neither_recall_nor_bug_hunt(tmp_path: Path):
         ("# 05 Means", "# Means", "it_opens_with_its_title"),
         ("60 minutes", "an hour", "it_opens_with_its_title"),
         ("{{binder}}", "{{repository}}", "it_opens_with_its_title"),
+        ("{{colab}}", "{{repository}}", "it_opens_with_its_title"),
         ("## Quiz", "## Questions", "it_has_the_sections_in_order"),
         ("## Summary", "## Quiz", "it_has_the_sections_in_order"),
         ("# - Do this", "# Do this", "recall_objectives_and_quiz_are_complete"),

@@ -24,10 +24,12 @@ TO_PYPI = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}  # where con
 
 
 def requirements(*extras: str) -> dict[str, Requirement]:
-    """The package's own requirements and those of these extras, by name, without references to itself."""
-    lines = PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
-    found = {canonicalize_name(r.name): r for r in map(Requirement, lines)}
-    found.pop(PROJECT["name"], None)
+    """The package's own requirements and those of these extras, by name; extras that an extra asks for are followed."""
+    found = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["dependencies"])}
+    for extra in extras:
+        asked = {canonicalize_name(r.name): r for r in map(Requirement, PROJECT["optional-dependencies"][extra])}
+        own = asked.pop(PROJECT["name"], None)
+        found |= (requirements(*sorted(own.extras)) if own else {}) | asked
     return found
 
 
@@ -62,7 +64,7 @@ def test_constraints_pin_every_direct_dependency_once_within_its_bounds() -> Non
     assert len(names) == len(set(names)) > 100
     versions = dict(zip(names, (version for _, version in pins()), strict=True))
     for name, requirement in requirements("lab", "dev").items():
-        if name != "torch":
+        if name not in ("torch", "torchvision"):
             assert requirement.specifier.contains(versions[name]), f"{name}=={versions[name]} is not {requirement}"
 
 
@@ -273,3 +275,33 @@ def test_citation_agrees_with_pyproject() -> None:
     assert citation["repository-code"] == course["repository"]
     assert citation["keywords"] == PROJECT["keywords"]
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+
+
+# --- VS Code, Colab, Binder -------------------------------------------------------------------------------------------
+
+
+def test_vs_code_finds_the_environment_and_runs_notebooks_in_their_folder() -> None:
+    settings = json.loads((ROOT / ".vscode" / "settings.json").read_text(encoding="utf-8"))
+    assert settings["python.defaultInterpreterPath"] == "${workspaceFolder}/.venv/bin/python"
+    assert settings["jupyter.notebookFileRoot"] == "${fileDirname}"  # where the links and files of a lesson start
+    wanted = json.loads((ROOT / ".vscode" / "extensions.json").read_text(encoding="utf-8"))["recommendations"]
+    assert {"ms-python.python", "ms-toolsai.jupyter"} <= set(wanted)
+
+
+def test_colab_installs_the_package_in_one_line_and_keeps_its_own_torch() -> None:
+    cells = json.loads((ROOT / "notebooks" / "00_start.ipynb").read_text(encoding="utf-8"))["cells"]
+    source = next("".join(cell["source"]) for cell in cells if cell["id"] == "00-colab")
+    (line,) = re.findall(r"install -q \"(.+)\"'", source)
+    requirement = Requirement(line)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["fsl_course"]
+    assert requirement.url == f"git+{settings['repository']}@{settings['branch']}"
+    asked = requirements(*requirement.extras)
+    assert {"torch", "anywidget", "ipywidgets"} <= set(asked)
+    # Colab's own versions when this was written; a bound above one of them would install it anew, and torch is gigabytes.
+    assert asked["torch"].specifier.contains("2.8.0")
+    assert asked["ipywidgets"].specifier.contains("7.7.1")
+
+
+def test_every_lesson_fits_into_a_binder_session() -> None:
+    times = json.loads((ROOT / "data" / "lesson_times.json").read_text(encoding="utf-8"))
+    assert {name: entry["peak_mb"] for name, entry in times.items() if entry["peak_mb"] > 1500} == {}

@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, this file would find its neighbours only under other names
 
-from tools.notebook_cells import SOLVED, STUDENT, BuildError, lesson_files, notebook  # noqa: E402
+from tools.notebook_cells import SOLVED, STUDENT, BuildError, is_added, lesson_files, notebook  # noqa: E402
 from tools.notebook_run import CORES, Run, execute, output_problems  # noqa: E402
 
 VERSIONS = (SOLVED, STUDENT)  # solved first: a mistake of the lesson itself shows there
@@ -153,8 +153,8 @@ def rewrite_text(root: Path, lesson: Path) -> None:
     for version in VERSIONS:
         path = root / version / f"{lesson.stem}.ipynb"
         made[version] = notebook(root, lesson, version)
-        old = _code_cells(_read(path)) if path.exists() else []
-        new = _code_cells(made[version])
+        old = _run_cells(_read(path)) if path.exists() else []
+        new = _run_cells(made[version])
         if [cell.source for cell in old] != [cell.source for cell in new]:
             raise BuildError(f"{version}/{path.name}: code cells changed too; build {lesson.name[:2]} without --text")
         for before, after in zip(old, new, strict=True):
@@ -182,7 +182,7 @@ def check(root: Path, lesson: Path) -> Iterator[str]:
         if text := "\n".join(diff):
             yield f"{name} differs from lessons/{lesson.name}; build it again\n{text}"
         for cell in _code_cells(committed):
-            if cell.execution_count is None:
+            if cell.execution_count is None and not is_added(cell):
                 yield f"{name}, cell {cell.get('id')}: not executed"
         yield from output_problems(committed, root, name)
 
@@ -202,6 +202,11 @@ def _read(path: Path) -> NotebookNode:
 
 def _code_cells(nb: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def _run_cells(nb: NotebookNode) -> list[NotebookNode]:
+    """The code cells that the build executes."""
+    return [cell for cell in _code_cells(nb) if not is_added(cell)]
 
 
 def _readable(nb: NotebookNode) -> list[str]:

@@ -1,7 +1,8 @@
 """From a lesson script to the cells of its two notebooks. Nothing runs here; the same lesson gives the same bytes.
 
 `lessons/NN_name.py` (jupytext percent format) becomes `notebooks/NN_name.ipynb`, where the body of every exercise is a
-stub, and `solutions/NN_name.ipynb`, which is complete.
+stub, and `solutions/NN_name.ipynb`, which is complete. Both get a cell that installs the course on Colab, and the student's
+version one with the buttons that keep the learner's work: see `added_cells`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,27 @@ from nbformat import NotebookNode
 STUDENT, SOLVED = "notebooks", "solutions"  # the two versions, named by their folders
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 STUB = ("# YOUR CODE HERE", 'raise NotImplementedError("exercise {exercise} is not attempted yet")')
-PLACEHOLDERS = ("repository", "branch", "binder", "lesson", "solution", "next")
+PLACEHOLDERS = ("repository", "branch", "binder", "colab", "lesson", "solution", "next")
+
+# Google Colab starts every notebook on a bare machine of its own, with PyTorch. Nothing else needs this cell.
+COLAB_CELL = """\
+# Google Colab needs this cell: it installs the course. Anywhere else it does nothing.
+import sys
+if "google.colab" in sys.modules:
+    get_ipython().run_line_magic("pip", 'install -q "fsl-course[widgets] @ git+{repository}@{branch}"')
+    from google.colab import output
+    output.enable_custom_widget_manager()"""
+KEEP_TEXT = """\
+## Keep your work
+
+Working on Binder, or on a computer that is not yours? Save your answers to a file before you leave.
+Next time, bring them back here."""
+KEEP_CELL = """\
+from fsl_course.widgets import WorkKeeper
+
+WorkKeeper()"""
+# The build leaves these cells alone, and so do the tests of notebooks: one only works on Colab, one only under a reader's hand.
+NOT_RUN = ["skip-execution", "nbval-skip"]
 
 # No version of Python in here: it would change with every machine.
 _METADATA = {
@@ -91,7 +112,26 @@ def notebook(root: Path, lesson: Path, version: str) -> NotebookNode:
             made.cells.append(nbformat.v4.new_markdown_cell(source, id=id, metadata=metadata))
         else:
             raise BuildError(f"{lesson.name}, cell {id}: only markdown and code cells are built, not {cell.cell_type}")
+    first, last = added_cells(root, lesson, version)
+    made.cells[1:1] = first
+    made.cells += last
     return made
+
+
+def added_cells(root: Path, lesson: Path, version: str) -> tuple[list[NotebookNode], list[NotebookNode]]:
+    """Cells that no lesson holds: those after its title, and those at its end. Their ids are words ("05-colab")."""
+    number, where = lesson.name[:2], f"{lesson.name}, added cells"
+    install = COLAB_CELL.format(**{name: placeholder(name, root, lesson, where) for name in ("repository", "branch")})
+    first = [nbformat.v4.new_code_cell(install, id=f"{number}-colab", metadata={"tags": NOT_RUN})]
+    if version != STUDENT:
+        return first, []
+    text = nbformat.v4.new_markdown_cell(KEEP_TEXT, id=f"{number}-keep-text")
+    return first, [text, nbformat.v4.new_code_cell(KEEP_CELL, id=f"{number}-keep", metadata={"tags": NOT_RUN})]
+
+
+def is_added(cell: NotebookNode) -> bool:
+    """Is this one of `added_cells`?"""
+    return re.fullmatch(r"\d\d-[a-z-]+", cell.get("id", "")) is not None
 
 
 def student_source(source: str, where: str) -> str:
@@ -198,14 +238,17 @@ def placeholder(name: str, root: Path, lesson: Path, where: str) -> str:
     """What one of PLACEHOLDERS stands for in a lesson. Links are relative to notebooks/ and solutions/ alike."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["fsl_course"]
     repository, branch = settings["repository"].rstrip("/").removesuffix(".git"), settings["branch"]
-    if name == "binder":
+    if name in ("binder", "colab"):
         on_github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", repository)
         if not on_github:
             raise BuildError(
-                f"{where}: {{{{binder}}}} needs a repository on https://github.com/, but pyproject.toml "
-                f"[tool.fsl_course] says {repository}. Change it there, or remove the Binder link"
+                f"{where}: {{{{{name}}}}} needs a repository on https://github.com/, but pyproject.toml "
+                f"[tool.fsl_course] says {repository}. Change it there, or remove the link"
             )
-        return f"https://mybinder.org/v2/gh/{on_github[1]}/{branch}?urlpath=lab/tree/{STUDENT}/{lesson.stem}.ipynb"
+        path = f"{STUDENT}/{lesson.stem}.ipynb"
+        if name == "binder":
+            return f"https://mybinder.org/v2/gh/{on_github[1]}/{branch}?urlpath=lab/tree/{path}"
+        return f"https://colab.research.google.com/github/{on_github[1]}/blob/{branch}/{path}"
     if name == "next":
         following = [file for file in lesson_files(root) if file.name > lesson.name]
         return f"../{STUDENT}/{following[0].stem}.ipynb" if following else "../README.md"

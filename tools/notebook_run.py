@@ -127,13 +127,15 @@ def _failing_line(cell: NotebookNode) -> str:
 def _tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Outputs as they are stored: neighbouring pieces of a stream joined, overwritten progress lines and widgets gone.
 
-    How many pieces a stream arrives in is chance; a widget's id is random, and without its kernel it shows nothing.
+    How many pieces a stream arrives in is chance; a widget's id is random, and without its kernel it shows nothing. Its static
+    twin stays.
     """
     tidy: list[NotebookNode] = []
     for output in outputs:
         if output.output_type == "stream" and tidy and tidy[-1].get("name") == output.name:
             tidy[-1].text += output.text
-        elif _WIDGET not in output.get("data", {}):
+        elif _WIDGET not in output.get("data", {}) or "text/html" in output.data:
+            output.get("data", {}).pop(_WIDGET, None)
             tidy.append(output)
     for output in tidy:
         if output.output_type == "stream":

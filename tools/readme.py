@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, this file would find its neighbours only under other names
@@ -43,9 +44,20 @@ def lesson_table(root: Path) -> str:
 
 
 def badges(root: Path) -> str:
-    """The Binder badge of the first lesson, whose address is made as in the lessons."""
-    address = placeholder("binder", root, root / "lessons" / "00_start.py", "README.md")
-    return f"[![Open the course on Binder](https://mybinder.org/badge_logo.svg)]({address})"
+    """Badges that open the first lesson on Binder and Colab, with addresses made as in the lessons, and the course in VS Code."""
+    first = root / "lessons" / "00_start.py"
+    binder, colab, repository = (placeholder(name, root, first, "README.md") for name in ("binder", "colab", "repository"))
+    clone = quote("vscode://vscode.git/clone?url=" + quote(f"{repository}.git", safe=""), safe="")
+    rows = (
+        ("Open the course on Binder", "https://mybinder.org/badge_logo.svg", binder),
+        ("Open the course in Colab", "https://colab.research.google.com/assets/colab-badge.svg", colab),
+        (
+            "Clone the course in VS Code",
+            "https://img.shields.io/badge/VS_Code-clone-0066b8",
+            f"https://vscode.dev/redirect?url={clone}",
+        ),
+    )
+    return "\n".join(f"[![{words}]({image})]({address})" for words, image, address in rows)
 
 
 def rendered(root: Path) -> str:

@@ -14,6 +14,7 @@ from ._check import check
 from ._model import Case, Exercise, Property, Wrong
 from ._progress import export_results, hint, progress
 from ._verify import verify
+from ._work import restore_work, saved_work
 
 __all__ = [
     "Case",
@@ -26,5 +27,7 @@ __all__ = [
     "find",
     "hint",
     "progress",
+    "restore_work",
+    "saved_work",
     "verify",
 ]

@@ -23,6 +23,7 @@ from ._model import Exercise, Wrong
 from ._outcome import cases_of
 from ._sandbox import Capture, Stopped, run
 from ._timelimit import Clock
+from ._work import cell_of
 
 SECONDS = 2.0  # for the learner's code, all calls together
 
@@ -59,7 +60,8 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
     print(_report(exercise, verdict))
     if verdict.kind in ("right", "wrong"):
         last = "" if verdict.kind == "right" else _diagnosis(verdict)
-        if note := _progress.record(exercise, passed=verdict.kind == "right", diagnosis=last):
+        written = cell_of(answer)
+        if note := _progress.record(exercise, passed=verdict.kind == "right", diagnosis=last, answer=written):
             print(f"  Note: {note}")
     return answer if verdict.kind == "right" else exercise.reference
 

@@ -28,7 +28,8 @@ def progress_file() -> Path:
         return Path("fsl_progress.json")
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, as ISO text in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -40,6 +41,7 @@ def _fresh(exercise: Exercise) -> dict[str, Any]:
         "first_passed_at": None,
         "last_diagnosis": "",
         "hints_used": 0,
+        "answer": "",
     }
 
 
@@ -66,11 +68,16 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], bool]:
 
 
 def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
+    """Change one record; returns a sentence where something is to be told."""
+    return _store(exercise.id, {**_fresh(exercise), **load().get(exercise.id, {}), **change, "title": exercise.title})
+
+
+def _store(key: str, entry: Mapping[str, Any]) -> str | None:
     """Write one record; returns a sentence where something is to be told."""
     path = progress_file()
     records, damaged = _read(path)
     records.update(_memory)
-    records[exercise.id] = {**_fresh(exercise), **records.get(exercise.id, {}), **change, "title": exercise.title}
+    records[key] = dict(entry)
     note = None
     content = {"version": _VERSION, "exercises": dict(sorted(records.items()))}
     try:
@@ -80,7 +87,7 @@ def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
             note = f"the progress file {path} was damaged. It was moved to {aside.name} and a new one begun."
         replace_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     except OSError as error:
-        _memory[exercise.id] = records[exercise.id]
+        _memory[key] = records[key]
         return (
             f"progress cannot be written to {path} ({error.strerror or error}), so it is kept for this session only. "
             "Set FSL_PROGRESS to a file that can be written."
@@ -102,18 +109,48 @@ def _free_name(path: Path) -> Path:
     return aside
 
 
-def record(exercise: Exercise, *, passed: bool, diagnosis: str) -> str | None:
-    """Count one attempt. What was right once stays right. Returns a sentence where the file could not be written."""
+def record(exercise: Exercise, *, passed: bool, diagnosis: str, answer: str = "") -> str | None:
+    """Count one attempt. What was right once stays right. Returns a sentence where the file could not be written.
+
+    answer: the cell that was written, kept so that `_work` can bring it back; a wrong one does not displace a right one.
+    """
     before = load().get(exercise.id, _fresh(exercise))
+    was_right = bool(before.get("passed"))
+    keeps = answer and (passed or not was_right)
     return _save(
         exercise,
         {
             "attempts": _count(before, "attempts") + 1,
-            "passed": passed or bool(before.get("passed")),
-            "first_passed_at": before.get("first_passed_at") or (_now() if passed else None),
+            "passed": passed or was_right,
+            "first_passed_at": before.get("first_passed_at") or (now() if passed else None),
             "last_diagnosis": diagnosis,
+            "answer": answer if keeps else before.get("answer", ""),
         },
     )
+
+
+def merge(records: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Add the records of another progress file to this one: what is right in either is right.
+
+    Returns a sentence where the file cannot be written. The cell that is kept is this file's, unless only the other one's is
+    right (or there).
+    """
+    note = None
+    for key, theirs in sorted(records.items()):
+        ours = load().get(key, {})
+        firsts = [first for record in (ours, theirs) if isinstance(first := record.get("first_passed_at"), str)]
+        prefers_ours = ours.get("answer") and (ours.get("passed") or not theirs.get("passed"))
+        change = {
+            "title": str(ours.get("title") or theirs.get("title") or ""),
+            "passed": bool(ours.get("passed")) or bool(theirs.get("passed")),
+            "attempts": max(_count(ours, "attempts"), _count(theirs, "attempts")),
+            "hints_used": max(_count(ours, "hints_used"), _count(theirs, "hints_used")),
+            "first_passed_at": min(firsts) if firsts else None,
+            "last_diagnosis": str((ours or theirs).get("last_diagnosis") or ""),
+            "answer": str((ours if prefers_ours else theirs).get("answer") or ""),
+        }
+        note = _store(key, change) or note
+    return note
 
 
 def hint(exercise: str | Exercise, number: int | None = None) -> None:
@@ -178,7 +215,7 @@ def export_results(path: str | Path) -> Path:
     records = {exercise.id: _fresh(exercise) for exercise in _catalogue.all_exercises()}
     for key, found in load().items():
         records[key] = {**records.get(key, {}), **found}
-    rows = [{"id": key, **records[key]} for key in sorted(records)]
-    content = {"version": _VERSION, "exported_at": _now(), "exercises": rows}
+    rows = [{"id": key, **{k: v for k, v in records[key].items() if k != "answer"}} for key in sorted(records)]
+    content = {"version": _VERSION, "exported_at": now(), "exercises": rows}
     target.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target

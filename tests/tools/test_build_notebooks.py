@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from tools.build_notebooks import build, check, main, orphans, rewrite_text
-from tools.notebook_cells import BuildError
+from tools.notebook_cells import BuildError, is_added
 
 GOOD = '''
 # %% [markdown]
@@ -87,9 +87,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def printed(root: Path, version: str, cell: int) -> str:
+def own_cells(root: Path, version: str) -> list[nbformat.NotebookNode]:
+    """The cells that come from the lesson."""
     made = nbformat.read(root / version / "05_means.ipynb", as_version=4)
-    return "".join(output.text for output in made.cells[cell].outputs)
+    return [cell for cell in made.cells if not is_added(cell)]
+
+
+def printed(root: Path, version: str, cell: int) -> str:
+    return "".join(output.text for output in own_cells(root, version)[cell].outputs)
 
 
 def test_both_versions_run_in_their_folder_with_a_fresh_progress_file(built: Path):
@@ -111,8 +116,9 @@ def test_no_trace_of_time_or_machine_is_stored(built: Path):
         assert set(made["metadata"]) == {"kernelspec", "language_info"}
         assert made["metadata"]["language_info"]["name"] == "python"
         assert "version" not in made["metadata"]["language_info"]
-        assert [cell["metadata"] for cell in made["cells"]] == [{}, {}, {"tags": ["nbval-check-output"]}, {}, {}]
-        assert [cell.get("execution_count") for cell in made["cells"]] == [None, 1, 2, None, 3]
+        own = own_cells(built, version)
+        assert [cell.metadata for cell in own] == [{}, {}, {"tags": ["nbval-check-output"]}, {}, {}]
+        assert [cell.get("execution_count") for cell in own] == [None, 1, 2, None, 3]
         assert text.endswith("}\n")
     assert sorted(path.name for path in built.iterdir()) == [
         "data",
@@ -121,6 +127,17 @@ def test_no_trace_of_time_or_machine_is_stored(built: Path):
         "pyproject.toml",
         "solutions",
     ]
+
+
+def test_the_cells_for_colab_and_for_keeping_work_are_there_and_not_run(built: Path):
+    added = {}
+    for version in ("notebooks", "solutions"):
+        cells = nbformat.read(built / version / "05_means.ipynb", as_version=4).cells
+        added[version] = {cell.id: place for place, cell in enumerate(cells) if is_added(cell)}
+        for cell in (cell for cell in cells if is_added(cell) and cell.cell_type == "code"):
+            assert (cell.execution_count, cell.outputs) == (None, [])
+            compile(cell.source, cell.id, "exec")
+    assert added == {"notebooks": {"05-colab": 1, "05-keep-text": 6, "05-keep": 7}, "solutions": {"05-colab": 1}}
 
 
 def test_times_and_memory_are_kept(built: Path):

@@ -170,15 +170,17 @@ def test_conversion_is_deterministic_and_keeps_tags(tmp_path: Path):
     one, two = (nbformat.writes(notebook(root, lesson, STUDENT)) for _ in range(2))
     assert one == two
     made = notebook(root, lesson, STUDENT)
-    assert [cell.id for cell in made.cells] == ["05-001", "05-002", "05-003"]
-    assert made.cells[2].metadata == {"tags": ["nbval-check-output"]}
+    ids = ["05-001", "05-colab", "05-002", "05-003", "05-keep-text", "05-keep"]
+    assert [cell.id for cell in made.cells] == ids
+    assert made.cells[3].metadata == {"tags": ["nbval-check-output"]}
     assert made.metadata.kernelspec.name == "python3"
     assert "version" not in made.metadata.language_info
-    assert "# less than a shell command" in made.cells[1].source
+    assert "# less than a shell command" in made.cells[2].source
+    assert "https://github.com/someone/course@main" in made.cells[1].source
 
 
 def test_placeholders_are_filled(tmp_path: Path):
-    text = "# %% [markdown]\n# {{repository}} {{branch}} {{lesson}} {{solution}} {{next}} {{ binder }}\n"
+    text = "# %% [markdown]\n# {{repository}} {{branch}} {{lesson}} {{solution}} {{next}} {{ binder }} {{colab}}\n"
     root = course(tmp_path, _05_means=text, _07_last=text)
     first, last = (notebook(root, root / "lessons" / name, STUDENT).cells[0].source.split() for name in LESSONS)
     assert first == [
@@ -188,6 +190,7 @@ def test_placeholders_are_filled(tmp_path: Path):
         "../solutions/05_means.ipynb",
         "../notebooks/07_last.ipynb",
         "https://mybinder.org/v2/gh/someone/course/main?urlpath=lab/tree/notebooks/05_means.ipynb",
+        "https://colab.research.google.com/github/someone/course/blob/main/notebooks/05_means.ipynb",
     ]
     assert last[4] == "../README.md"
 

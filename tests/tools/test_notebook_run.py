@@ -61,10 +61,13 @@ def test_paths_are_found_in_texts_but_not_in_embedded_pictures():
     assert not problems_with(nbformat.v4.new_output("stream", name="stdout", text="see /courses and /course.md"))
 
 
-def test_streams_are_joined_and_widgets_dropped():
+def test_streams_are_joined_and_widgets_give_way_to_their_twins():
     pieces = [
         nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("10 %\r50 %", "\r100 %\n", "end\n")
     ]
     widget = shown({"application/vnd.jupyter.widget-view+json": {"model_id": "f00"}, "text/plain": "HBox()"})
-    (tidy,) = _tidy([*pieces, widget])
+    twin = '<img alt="two classes" src="data:,">'
+    with_twin = shown({"application/vnd.jupyter.widget-view+json": {"model_id": "f00"}, "text/html": twin})
+    tidy, kept = _tidy([*pieces, widget, with_twin])
     assert tidy.text == "100 %\nend\n"
+    assert kept.data == {"text/html": twin}

@@ -1,0 +1,51 @@
+"""The static twin of a widget: a picture with alt text that takes its place where no kernel runs."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import ipywidgets
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from fsl_course import figures
+
+
+class WithTwin(ipywidgets.VBox):
+    """A box of controls and views that also shows itself as a picture.
+
+    A front end with a kernel shows the widget. One without (GitHub, the website, a notebook opened before it is run)
+    cannot, and takes the next richest form of the same output: the twin. The built notebooks keep only that one.
+    """
+
+    def twin(self) -> tuple[Figure, str]:
+        """The state of the widget as a figure, and its alt text."""
+        raise NotImplementedError(f"{type(self).__name__} has no static twin")
+
+    def twin_html(self) -> str:
+        """The twin as one <img> with alt text."""
+        figure, alt = self.twin()
+        try:
+            return figures.to_html(figure, alt)
+        finally:
+            plt.close(figure)
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        bundle = dict(super()._repr_mimebundle_(**options) or {})
+        bundle["text/plain"] = f"{type(self).__name__}: run this cell to use it"
+        bundle["text/html"] = self.twin_html()
+        return bundle
+
+
+def picture(figure: Figure, alt: str) -> str:
+    """A figure as an <img> for `ipywidgets.HTML(value=...)`, redrawn on every change. Closes the figure."""
+    try:
+        return figures.to_html(figure, alt)
+    finally:
+        plt.close(figure)
+
+
+def status(text: str) -> str:
+    """A line that screen readers announce when it changes. text: plain; it is escaped."""
+    return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'
