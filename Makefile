@@ -6,6 +6,9 @@ LAB_ARGS ?=
 # Which untouched student notebooks `make test` runs: a number (today's is the day of the year) picks the next two, "all" picks all.
 FSL_ROTATE ?=
 
+# Which lessons `make test-browser` opens: the first and two in rotation, "all", or numbers ("05 07").
+FSL_BROWSER_LESSONS ?=
+
 # Two workers with one thread each, a whole file per worker (a notebook's cells cannot be split over kernels).
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON_BIN) -m pytest -n 2 --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider
@@ -29,9 +32,15 @@ test: lint  ## All that must hold: lint, tests, notebooks as built from lessons,
 	@chosen=$$($(PYTHON_BIN) tools/pick_notebooks.py $(FSL_ROTATE)) || exit 1; \
 	if [ -n "$$chosen" ]; then export FSL_PROGRESS="$$(mktemp -d)/progress.json"; set -x; PYTHONPATH=tools/offline $(PYTEST) $(NBVAL) $$chosen; fi
 
-lint: env  ## Check style and formatting
+test-browser: env  ## Lessons and widgets in JupyterLab in a real browser (FSL_BROWSER_LESSONS=all: all lessons); screenshots in build/browser
+	@chromium=$$($(PYTHON_BIN) tools/chromium.py) || { echo "test-browser: SKIPPED, see the line above."; exit 0; }; \
+	export FSL_CHROMIUM="$$chromium" FSL_BROWSER_LESSONS="$(FSL_BROWSER_LESSONS)"; set -x; \
+	$(PYTHON_BIN) -m pytest -m browser -p no:cacheprovider tests/browser
+
+lint: env  ## Check style, formatting and spelling
 	$(PYTHON_BIN) -m ruff check .
 	$(PYTHON_BIN) -m ruff format --check .
+	$(PYTHON_BIN) -m codespell_lib *.md docs book data/*.md lessons fsl_course tools tests
 
 notebooks: env  ## Build notebooks/ and solutions/ from lessons/, and run them (ARGS are handed on)
 	$(PYTHON_BIN) tools/build_notebooks.py $(ARGS)

@@ -108,3 +108,38 @@ def test_the_last_picture_in_a_notebook_holds_no_clock(monkeypatch):
     assert "s left" not in shown[-1]
     assert "chance 0.20" in shown[-1]
     assert 'alt="Training curve: step 2 of 2' in shown[-1]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rrggbb" (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast_with_white(colour: str) -> float:
+    return 1.05 / (luminance(colour) + 0.05)
+
+
+def test_contrast_on_white_is_enough():
+    """WCAG asks for 4.5 for text and 3 for graphics. The paler slots from the fifth on always come with marker and label."""
+    assert contrast_with_white(figures.CHANCE) >= 4.5  # also the colour of words
+    graphics = [figures.SUPPORT, figures.QUERY, figures.PROTOTYPE, *figures.SLOTS[:4]]
+    assert {colour: contrast_with_white(colour) for colour in graphics if contrast_with_white(colour) < 3} == {}
+
+
+# What red, green and blue become for people without cones for long, medium and short waves (Machado et al. 2009, severity 1).
+COLOUR_BLIND = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("kind", COLOUR_BLIND)
+def test_slots_differ_for_colour_blind_readers_and_without_colour(kind: str):
+    linear = torch.tensor([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in figures.SLOTS]) ** 2.2
+    seen = (linear @ torch.tensor(COLOUR_BLIND[kind]).T).clamp(0, 1) ** (1 / 2.2)
+    apart = torch.cdist(seen, seen) + 9 * torch.eye(len(seen))
+    assert apart.min() > 0.1  # of the cube's side; equal colours give 0
+    assert len(set(figures.SLOT_MARKERS)) == len(figures.SLOTS)

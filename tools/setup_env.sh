@@ -134,6 +134,11 @@ say "installing the course and its tools"
 install --constraint constraints.txt "torch==$TORCH_VERSION" "torchvision==$TORCHVISION_VERSION" --editable '.[lab,dev]' ||
     failed "the packages could not be installed. See the lines above, and call again."
 
+# nbgrader's menus are for teachers, who turn them on where they use it (docs/nbgrader.md); a learner's JupyterLab stays clean.
+mkdir -p "$venv/etc/jupyter/labconfig" "$venv/etc/jupyter/jupyter_server_config.d"
+echo '{"disabledExtensions": {"@jupyter/nbgrader": true}}' >"$venv/etc/jupyter/labconfig/page_config.json"
+echo '{"ServerApp": {"jpserver_extensions": {}}}' >"$venv/etc/jupyter/jupyter_server_config.d/nbgrader.json"
+
 healthy || failed "all is installed, but .venv does not work: $python cannot find torch, jupyterlab or fsl_course."
 fingerprint >"$stamp"
 rm -f "$unfinished"
