@@ -13,11 +13,11 @@ FSL_BROWSER_LESSONS ?=
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON_BIN) -m pytest -n 2 --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cacheprovider
 
-.PHONY: help env lab test lint notebooks lock clean
+.PHONY: help env lab test test-browser lint notebooks book kit nbgrader lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env:  ## Make or update .venv (does nothing when it is up to date)
 	@bash tools/setup_env.sh
@@ -45,6 +45,15 @@ lint: env  ## Check style, formatting and spelling
 notebooks: env  ## Build notebooks/ and solutions/ from lessons/, and run them (ARGS are handed on)
 	$(PYTHON_BIN) tools/build_notebooks.py $(ARGS)
 	$(PYTHON_BIN) tools/readme.py
+
+book: env  ## Build the web book and the slides into build/book, and check every page (needs npm once)
+	$(PYTHON_BIN) tools/book.py
+
+kit: env  ## Make the offline kit for a room without a network in build/kit (ARGS are handed on)
+	$(PYTHON_BIN) tools/kit.py --out build/kit $(ARGS)
+
+nbgrader: env  ## Make an nbgrader course from the lessons in build/nbgrader (ARGS are handed on)
+	$(PYTHON_BIN) tools/nbgrader_course.py --out build/nbgrader $(ARGS)
 
 lock:  ## Write constraints.txt anew with the newest versions (needs uv)
 	bash tools/lock.sh

@@ -5,8 +5,8 @@ Floors, from the ground up (imports run downwards only):
 1. ``data``, ``nets``, ``files`` image sets as one uint8 tensor; Conv4 and MLP; writing a file whole or not at all
 2. ``episodes``                  N-way K-shot tasks out of an image set
 3. ``methods``, ``figures``      one file per algorithm; pictures of episodes and embeddings
-4. ``training``, ``evaluation``, ``checkpoints``, ``exercises``
-5. ``python -m fsl_course``      the command line
+4. ``training``, ``evaluation``, ``checkpoints``, ``exercises``, ``widgets``
+5. ``python -m fsl_course``      the command line, with ``grading`` and ``assignments``
 
 The names below are imported on first use, so that ``python -m fsl_course doctor`` can still speak when PyTorch is missing.
 """

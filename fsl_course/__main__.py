@@ -1,4 +1,4 @@
-"""The command line: python -m fsl_course doctor / train / evaluate."""
+"""The command line: python -m fsl_course doctor / train / evaluate / grade / assignment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fsl_course import doctor
+from fsl_course import assignments, doctor
+from fsl_course.grading import options as grading_options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         "--transductive", action="store_true", help="batch norm may see all queries at once (flatters)"
     )
     evaluate.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+    grading_options.add_parser(commands)
+    assignments.add_parser(commands)
     return parser
 
 
@@ -95,6 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fsl_course import commands  # needs PyTorch, which doctor must be able to miss
 
     try:
+        if arguments.command == "assignment":
+            return assignments.run(arguments)
+        if arguments.command == "grade":
+            from fsl_course.grading import grade
+
+            return grade.run(arguments)
         return {"train": commands.train, "evaluate": commands.evaluate}[arguments.command](arguments)
     except (ValueError, OSError, FloatingPointError, commands.CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)

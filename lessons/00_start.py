@@ -300,6 +300,19 @@ listed = ", ".join(f"{name} {r.mean:.0%}" for name, r in rows.items())
 show(figure, f"Accuracy on 100 episodes, {n_way}-way {k_shot}-shot: {listed}. Chance is {1 / n_way:.0%}.")
 
 # %% [markdown]
+# ## Teach it your own alphabet
+#
+# Draw two to ten characters of your own, one to five times each, then one of them again. Every method says what it sees, and why. Nothing is trained.
+#
+# 1. Which method gives in first when you draw carelessly?
+# 2. Does a second drawing of each help?
+
+# %%
+from fsl_course.widgets import TeachAlphabet
+
+TeachAlphabet()
+
+# %% [markdown]
 # ## What the course holds
 #
 # | lesson | you will be able to |

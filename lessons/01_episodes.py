@@ -549,6 +549,15 @@ show(
 )
 
 # %% [markdown]
+# The explorer deals one episode after another. Choose a leak under *deal*, find it in the pictures, and see which player profits.
+# Two players are blind: they never see a picture.
+
+# %%
+from fsl_course.widgets import EpisodeExplorer
+
+EpisodeExplorer()
+
+# %% [markdown]
 # ## Bug hunt
 #
 # The symptom: someone evaluates the pixels on all three splits, and the accuracies agree to the last digit.

@@ -480,7 +480,8 @@ show(
 # %% [markdown]
 # ## Explore
 #
-# Predict, then change `n_way` below. All test pictures are embedded once; an episode then costs nothing.
+# Predict, then change `n_way` below; all test pictures are embedded once.
+# On the board, drag points; try cosine and attention.
 #
 # 1. Why do both curves meet at one shot?
 # 2. Does going from 5 to 10 shots gain as much as from 1 to 2?
@@ -515,6 +516,11 @@ for slot, (name, score) in enumerate(curves.items()):
 axis.set(xlabel="shots K", ylabel="accuracy", xticks=shots)
 axis.legend(fontsize=8)
 show(figure, f"Accuracy against shots, {n_way} ways, 95 % intervals: {'; '.join(told)} for {shots} shots.")
+
+# %%
+from fsl_course.widgets import PrototypeBoard
+
+PrototypeBoard()
 
 # %% [markdown]
 # ## Bug hunt

@@ -621,11 +621,11 @@ for c in (1.0, 2.0, 0.5):
 #
 # ## Explore
 #
-# Predict, then change `rate` below.
+# Predict, then change `rate` below. Then step by hand.
 #
 # 1. Can rescaling turn the pretrained net into MAML's start?
 # 2. Where does MAML's valley go when you double the rate? Why there?
-# 3. Is 0.01 a fair rate for pretraining? Try 0.0025.
+# 3. Is 0.01 fair to pretraining? Try 0.0025.
 #
 # <details><summary>Answers</summary>
 #
@@ -636,6 +636,8 @@ for c in (1.0, 2.0, 0.5):
 # </details>
 
 # %%
+from fsl_course.widgets import InnerLoopStepper
+
 rate, factors = 0.01, (0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 tasks = list(curves.batch(0, 40))
 figure, axis = new(7, 2.8)
@@ -666,6 +668,9 @@ show(
     "Squared error after one step against the scale c of a twin that draws the same curve, for pretraining and for MAML's start, with "
     "the floor of a single curve as a dashed line. The same curve gives very different errors, depending on c.",
 )
+stepper = InnerLoopStepper()
+stepper.take(3)
+stepper
 
 # %% [markdown]
 # ## Bug hunt

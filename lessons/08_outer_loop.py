@@ -437,7 +437,7 @@ for name, first_order in (("product of factors", False), ("first order", True)):
 # %% [markdown]
 # ## Explore: what the factors do
 #
-# In a direction of curvature $h$, $J$ steps multiply the gradient by $(1 - \alpha h)^J$ (left). Right: gradients of length 1, carried back through a 2-D quadratic. Predict, then change `lr`.
+# In a direction of curvature $h$, $J$ steps multiply the gradient by $(1 - \alpha h)^J$ (left). Right: gradients of length 1, carried back through a 2-D quadratic. Predict, then change `lr`. Below, move a start between two tasks and compare its two slopes.
 #
 # | | |
 # |---|---|
@@ -453,6 +453,8 @@ for name, first_order in (("product of factors", False), ("first order", True)):
 # </details>
 
 # %%
+from fsl_course.widgets import OuterLoopMicroscope
+
 lr = 1.0
 curvatures = torch.tensor([0.4, 2.2])
 turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
@@ -476,6 +478,7 @@ show(
     f"Inner rate {lr}. Left: powers of the factor for four curvatures against the steps. Right: a circle of gradients "
     f"becomes an ellipse after 1, 2 and 4 steps; factors of one step {told}.",
 )
+OuterLoopMicroscope()
 
 # %% [markdown]
 # ## What the graph costs

@@ -155,7 +155,8 @@ def test_the_wheel_carries_code_data_and_weights(wheel: Path) -> None:
     data = {p.relative_to(ROOT / "data").as_posix() for p in (ROOT / "data").rglob("*") if p.is_file()}
     assert {"glyphs.npz", "icons.npz", "checksums.json"} <= data
     assert {f"fsl_course/assets/{name}" for name in data} <= inside
-    code = {p.relative_to(ROOT).as_posix() for p in (ROOT / "fsl_course").rglob("*.py")}
+    kinds = (".py", ".js", ".json")
+    code = {p.relative_to(ROOT).as_posix() for p in (ROOT / "fsl_course").rglob("*") if p.suffix in kinds}
     assert code <= inside
     assert not [name for name in inside if not name.startswith(("fsl_course/", "fsl_course-"))]
 

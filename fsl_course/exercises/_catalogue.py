@@ -33,11 +33,19 @@ def all_exercises() -> tuple[Exercise, ...]:
 
 
 def find(exercise_id: str) -> Exercise:
-    """The exercise with this id. LookupError lists the ids of its lesson, ValueError says what an id looks like."""
+    """The exercise with this id; "05.1@7" is the variant of 05.1 that belongs to seed 7 (see _variants/).
+
+    LookupError lists the ids of its lesson, or those with variants; ValueError says what an id looks like.
+    """
+    if isinstance(exercise_id, str) and (parts := re.fullmatch(r"(\d\d\.\d+)@(0|[1-9]\d{0,8})", exercise_id)):
+        from ._variants import variant  # it needs this file
+
+        return variant(find(parts[1]).id, int(parts[2]))
     if not isinstance(exercise_id, str) or not re.fullmatch(r"\d\d\.\d+", exercise_id):
         what = describe(exercise_id)
         raise ValueError(
-            f'an exercise id looks like "05.1" (lesson, dot, number, in quotes); got {what}.{_meant(exercise_id)}'
+            f'an exercise id looks like "05.1" (lesson, dot, number, in quotes), a variant of it like '
+            f'"05.1@7"; got {what}.{_meant(exercise_id)}'
         )
     lesson = exercise_id.partition(".")[0]
     exercises = of_lesson(lesson)

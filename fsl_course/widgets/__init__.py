@@ -5,6 +5,7 @@
     PrototypeBoard()          drag support points, decision regions follow
     InnerLoopStepper()        one inner step at a time, from two starts
     OuterLoopMicroscope()     one parameter, two tasks: true and first-order slope
+    SketchPad()               draw; .image() is a picture as the networks know them
     WorkKeeper()              save your answers to a file, bring them back elsewhere
 
 The names are imported on first use: everything else in the package works without ipywidgets and anywidget.

@@ -14,9 +14,129 @@ pytestmark = pytest.mark.browser
 Scratch = Callable[[str, str], Page]
 
 
+def show(name: str) -> str:
+    return f"from fsl_course.widgets import {name}\n{name}()"
+
+
+def wait_for_change(page: Page, selector: str, before: str) -> str:
+    """The text of an element once it differs from what it was."""
+    page.wait_for_function(
+        "([selector, before]) => document.querySelector(selector).innerText !== before", arg=[selector, before]
+    )
+    return page.inner_text(selector)
+
+
+def draw(page: Page, canvas: str, strokes: list[list[tuple[float, float]]]) -> None:
+    """Draw with the mouse. strokes: points in 0..1 of the canvas, from the upper left."""
+    page.locator(canvas).scroll_into_view_if_needed()
+    box = page.locator(canvas).bounding_box()
+    for stroke in strokes:
+        for place, (x, y) in enumerate(stroke):
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=6 if place else 1)
+            if place == 0:
+                page.mouse.down()
+        page.mouse.up()
+
+
+RING = [[(0.5, 0.2), (0.75, 0.3), (0.8, 0.5), (0.7, 0.75), (0.5, 0.8), (0.3, 0.7), (0.2, 0.5), (0.3, 0.3), (0.5, 0.2)]]
+CROSS = [[(0.25, 0.25), (0.75, 0.75)], [(0.75, 0.25), (0.25, 0.75)]]
+ANOTHER_RING = [[(0.45, 0.25), (0.7, 0.3), (0.75, 0.55), (0.6, 0.8), (0.35, 0.72), (0.25, 0.45), (0.45, 0.25)]]
+
+
+def test_a_character_drawn_with_the_mouse_is_named_by_every_method(scratch_notebook: Scratch):
+    page = scratch_notebook("alphabet", show("TeachAlphabet"))
+    examples, query = ".fsl-example-pad canvas", ".fsl-query-pad canvas"
+    page.wait_for_selector(query)
+    draw(page, examples, RING)
+    page.get_by_role("button", name="Add this drawing").click()
+    page.get_by_role("button", name="New character").click()
+    draw(page, examples, CROSS)
+    page.get_by_role("button", name="Add this drawing").click()
+    draw(page, query, ANOTHER_RING)
+    guesses = ".fsl-verdict[data-guess]"
+    page.wait_for_selector(guesses)
+    page.wait_for_function(f"() => document.querySelectorAll('{guesses}').length >= 5")
+    cards = f"() => [...document.querySelectorAll('{guesses}')]"
+    found = dict(page.evaluate(cards + ".map(e => [e.dataset.method, e.dataset.guess])"))
+    assert set(found) >= {"prototypical", "siamese", "matching", "relation", "transfer"}
+    assert found["prototypical"] == "A"
+    assert list(found.values()).count("A") >= 4  # a ring is no cross, whoever draws it
+    screenshot(page, "teach_alphabet")
+    page.get_by_role("button", name="Fill with letters nobody trained on").click()
+    page.wait_for_selector(".fsl-verdict[data-method=maml][data-guess]")  # five characters: the trained head joins
+    screenshot(page, "teach_alphabet_filled", whole=True)
+
+
+def test_a_character_can_be_drawn_with_the_keyboard(scratch_notebook: Scratch):
+    page = scratch_notebook("keyboard", show("TeachAlphabet"))
+    page.wait_for_selector(".fsl-example-pad canvas")
+    page.focus(".fsl-example-pad canvas")
+    for key in ["Space", *["ArrowRight"] * 6, *["ArrowDown"] * 6, "Space"]:
+        page.keyboard.press(key)
+    page.get_by_role("button", name="Add this drawing").click()
+    page.wait_for_function("() => document.querySelector('.fsl-teach-alphabet').innerText.includes('A')")
+    assert page.evaluate("() => document.querySelectorAll('.fsl-teach-alphabet img').length") > 0
+
+
+def test_the_explorer_shows_a_leak(scratch_notebook: Scratch):
+    page = scratch_notebook("explorer", show("EpisodeExplorer"))
+    status = ".fsl-episode-explorer [role=status]"
+    page.wait_for_selector(status)
+    before = page.inner_text(status)
+    chooser = page.locator(".fsl-episode-explorer select").nth(1)
+    chooser.select_option(label="a drawing is in support and query")
+    assert wait_for_change(page, status, before) != before
+    screenshot(page, "episode_explorer", whole=True)
+
+
+def test_points_of_the_board_move_with_mouse_and_keys(scratch_notebook: Scratch):
+    page = scratch_notebook("board", show("PrototypeBoard"))
+    page.wait_for_selector(".fsl-prototype-board .point")
+    point = page.locator(".fsl-prototype-board .point").first
+    point.scroll_into_view_if_needed()
+    pixels = "() => document.querySelector('.fsl-prototype-board canvas').toDataURL()"
+    before, box = page.evaluate(pixels), point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 70, steps=12)
+    page.mouse.up()
+    page.wait_for_function(f"before => ({pixels})() !== before", arg=before)
+    screenshot(page, "prototype_board")
+    point.focus()
+    label = point.get_attribute("aria-label")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "before => document.querySelector('.fsl-prototype-board .point').getAttribute('aria-label') !== before",
+        arg=label,
+    )
+
+
+def test_the_stepper_steps(scratch_notebook: Scratch):
+    page = scratch_notebook("stepper", show("InnerLoopStepper"))
+    status = ".fsl-inner-loop-stepper [role=status]"
+    page.wait_for_selector(status)
+    said = page.inner_text(status)
+    for button in ("Step", "10 steps", "New task"):
+        page.locator(".fsl-inner-loop-stepper").get_by_role("button", name=button, exact=True).click()
+        before, said = said, wait_for_change(page, status, said)
+        assert said != before
+    screenshot(page, "inner_loop_stepper", whole=True)
+
+
+def test_the_microscope_follows_the_start(scratch_notebook: Scratch):
+    page = scratch_notebook("microscope", show("OuterLoopMicroscope"))
+    table = ".fsl-outer-loop-microscope table"
+    page.wait_for_selector(table)
+    before = page.inner_text(table)
+    page.locator(".fsl-outer-loop-microscope .noUi-handle").first.focus()
+    page.keyboard.press("ArrowLeft")
+    assert wait_for_change(page, table, before) != before
+    screenshot(page, "outer_loop_microscope", whole=True)
+
+
 def test_work_is_saved_to_a_file_and_comes_back(scratch_notebook: Scratch, tmp_path):
     code = (
-        "from fsl_course import check\nfrom fsl_course.exercises import find\nfrom fsl_course.widgets import WorkKeeper\n"
+        "from fsl_course import check\nfrom fsl_course.widgets import WorkKeeper\n"
         "def accuracy(predictions, labels):\n    return (predictions == labels).double().mean().item()\n"
         "check('00.1', accuracy)\nWorkKeeper()"
     )

@@ -1,0 +1,68 @@
+"""Settings of Sphinx for the web book. `tools/book.py` writes the sources, calls Sphinx and checks what comes out."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.book_docstrings import process  # noqa: E402
+
+_pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+_course = _pyproject["tool"]["fsl_course"]
+
+project = "Few-shot learning, hands on"
+author = _pyproject["project"]["authors"][0]["name"]
+project_copyright = author
+version = release = _pyproject["project"]["version"]
+language = "en"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
+templates_path = ["_templates"]
+
+# The stored outputs are shown; nothing is run. The course's widgets stand in them as pictures, so its pages load no widget code.
+# A page that stores the state of widgets (a teacher's own notebook, say) finds the manager here, without a network.
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js = {"requirejs/require.js": {}, "@jupyter-widgets/html-manager/dist/embed-amd.js": {}}
+myst_enable_extensions = ["dollarmath", "amsmath", "attrs_inline"]
+myst_heading_anchors = 4
+
+autodoc_inherit_docstrings = False  # PyTorch's own words about forward() are not ours
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+add_module_names = False
+# Names of other packages lead nowhere in an offline book. Our own must.
+nitpick_ignore_regex = [("py:.*", r"(?!fsl_course\.).*")]
+
+mathjax_path = "mathjax/es5/tex-chtml-full.js"
+mathjax3_config = {"options": {"enableMenu": False}}  # its menu would load files that are not here
+
+highlight_language = "text"  # what is indented in docstrings is a table or a drawing; cells of lessons name their own
+html_theme = "sphinx_book_theme"
+html_title = project
+html_favicon = "_static/icon.svg"
+html_css_files = ["course.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_theme_options = {
+    "repository_url": _course["repository"],
+    "repository_branch": _course["branch"],
+    "use_repository_button": True,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+
+
+def setup(app):
+    """Docstrings are plain text; here they become reStructuredText."""
+    app.connect("autodoc-process-docstring", process)

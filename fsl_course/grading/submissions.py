@@ -1,0 +1,158 @@
+"""What students handed in: FOLDER/STUDENT/*.ipynb, read as text. Nothing runs here and nothing in a file is believed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LARGEST = 20 * 2**20  # bytes of a notebook; one with all its figures has below 3 MB
+_MARKERS = re.compile(r"^(<<<<<<< |>>>>>>> |=======$)", re.MULTILINE)
+_HIDES_THE_CELL = {"bash", "sh", "html", "javascript", "js", "latex", "markdown", "script", "writefile", "file", "svg"}
+
+
+class Unreadable(Exception):
+    """A notebook that cannot be read. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One student's folder. `refused`: words where the folder itself cannot be taken."""
+
+    student: str
+    folder: Path
+    notebooks: tuple[Path, ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell. number: its place among the code cells, from 1; tree: None where it is no Python; trouble: words then."""
+
+    number: int
+    source: str
+    tree: ast.Module | None
+    trouble: str = ""
+
+
+def find_submissions(folder: Path) -> list[Submission]:
+    """One for every folder in `folder`, by name. Hidden folders are passed over; links that lead outside are refused."""
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        if not entry.resolve().is_relative_to(folder.resolve()):
+            found.append(Submission(entry.name, entry, refused="the folder is a link that leads outside"))
+            continue
+        notebooks = sorted(file for file in entry.glob("*.ipynb") if not file.name.startswith("."))
+        found.append(Submission(entry.name, entry, tuple(notebooks)))
+    return found
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """The code cells of a notebook. Raises Unreadable; a cell that is no Python is told in the cell and stops nothing."""
+    try:
+        notebook = json.loads(_text(path))
+    except RecursionError:
+        raise Unreadable("its JSON is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        if _MARKERS.search(_text(path)):
+            raise Unreadable("it holds merge conflict markers (<<<<<<<): resolve the conflict first") from None
+        raise Unreadable(f"it is no JSON (line {error.lineno}): save it again in Jupyter") from None
+    sources = _sources(notebook)
+    return [_cell(number, source) for number, source in enumerate(sources, start=1)]
+
+
+def _text(path: Path) -> str:
+    real = path.resolve()
+    if not real.is_relative_to(path.parent.resolve()):
+        raise Unreadable("it is a link that leads outside the student's folder")
+    try:
+        # Not blocking: a pipe under this name would keep us waiting for ever.
+        handle = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise Unreadable("it is no regular file")
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise Unreadable(f"it cannot be opened ({error.strerror or error})") from None
+    if not content.strip():
+        raise Unreadable("the file is empty")
+    if len(content) > LARGEST:
+        raise Unreadable(f"it is larger than {LARGEST // 2**20} MB: clear its outputs")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unreadable("it is not UTF-8 text: save it again in Jupyter") from None
+
+
+def _sources(notebook: Any) -> list[str]:
+    """The code of a notebook of format 4 or 3, cell by cell."""
+    if not isinstance(notebook, dict):
+        raise Unreadable("it is JSON, but no notebook")
+    cells = notebook.get("cells")
+    if cells is None:  # format 3 keeps them in worksheets
+        sheets = notebook.get("worksheets")
+        if not isinstance(sheets, list):
+            raise Unreadable("it is JSON, but no notebook: there are no cells")
+        cells = [cell for sheet in sheets if isinstance(sheet, dict) for cell in _listed(sheet.get("cells"))]
+    sources = []
+    for cell in _listed(cells):
+        if isinstance(cell, dict) and cell.get("cell_type") == "code":
+            source = cell.get("source", cell.get("input", ""))
+            sources.append("".join(map(str, source)) if isinstance(source, list) else str(source))
+    return sources
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _cell(number: int, source: str) -> Cell:
+    try:
+        return Cell(number, source, _parse(source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        plain = without_magics(source)
+    try:
+        return Cell(number, plain, _parse(plain))
+    except SyntaxError as error:
+        if _MARKERS.search(source):
+            return Cell(number, source, None, f"code cell {number} holds merge conflict markers (<<<<<<<)")
+        return Cell(number, source, None, f"code cell {number} is no Python: line {error.lineno}, {error.msg}")
+    except (ValueError, RecursionError, MemoryError) as error:
+        words = (
+            f"code cell {number} cannot be read ({type(error).__name__}): it is nested too deeply or holds odd bytes"
+        )
+        return Cell(number, source, None, words)
+
+
+def _parse(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "\d" in a string is the learner's business
+        tree = ast.parse(source)
+        compile(tree, "<cell>", "exec")  # finds what the parser lets pass, such as `return` outside a function
+        return tree
+
+
+def without_magics(source: str) -> str:
+    """A cell with Jupyter's own commands (%magic, !command, name?) taken out, line for line. None of them is run."""
+    lines = source.split("\n")
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    if lines[first].startswith("%%"):
+        if lines[first][2:].split(" ")[0].strip() in _HIDES_THE_CELL:
+            return "\n".join("" for _ in lines)
+        lines[first] = ""
+    for i, line in enumerate(lines):
+        indent = line[: len(line) - len(line.lstrip())]
+        text = line.strip()
+        if text.startswith(("%", "!", "?")) or re.fullmatch(r"[\w.]+\?{1,2}", text):
+            lines[i] = f"{indent}pass"
+        elif found := re.match(r"(\s*[\w, .\[\]'\"]+=\s*)[%!]\s*[\w/~.]", line):
+            lines[i] = f"{found[1]}None"
+    return "\n".join(lines)

@@ -1,0 +1,98 @@
+"""What several widgets share: small pictures that wrap on narrow pages, and controls whose names are never cut off."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from fsl_course import figures
+from fsl_course.widgets._twin import picture
+
+Draw = Callable[[Axes], None]
+WIDTH, HEIGHT = 3.9, 2.8  # inches of a panel: two stand side by side on a page, on a phone one below the other
+
+
+def together(draws: Sequence[Draw], width: float = WIDTH, height: float = HEIGHT) -> Figure:
+    """Panels side by side in one figure. draws: one function of the axes for each panel; width, height: inches of a panel.
+
+    The margins are fixed: measuring the labels, as constrained layout does, takes longer than the drawing itself.
+    """
+    columns = len(draws)
+    figure, grid = figures.new(width * columns, height, columns, squeeze=False, layout="none")
+    whole = width * columns
+    figure.subplots_adjust(
+        left=0.62 / whole,
+        right=1 - 0.12 / whole,
+        bottom=0.5 / height,
+        top=1 - 0.34 / height,
+        wspace=0.8 / (width - 0.8),
+    )
+    for axes, draw in zip(grid[0], draws, strict=True):
+        draw(axes)
+        # a place of its own: without it matplotlib measures every label to find out where the title may go
+        axes.set_title(axes.get_title(), fontsize=10, y=1.02)
+        axes.tick_params(labelsize=8)
+    return figure
+
+
+def log_scale(axes: Axes, *which: str) -> None:
+    """Makes "x" or "y" logarithmic, with a plain number at every power of ten: quick to draw and to read."""
+    for name in which:
+        axes.set(**{f"{name}scale": "log"})
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_locator(LogLocator(numticks=7))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def panel(draw: Draw, alt: str, width: float = WIDTH, height: float = HEIGHT) -> str:
+    """One panel as an <img> with alt text."""
+    return picture(together([draw], width, height), alt)
+
+
+def control(kind: type[ipywidgets.DOMWidget], description: str, **options: Any) -> Any:
+    """A control with its whole description in sight, at most as wide as the page."""
+    layout = {"width": "auto", "max_width": "100%", "margin": "2px 12px 2px 0"}
+    if kind is ipywidgets.Button:
+        return kind(description=description, layout=layout, **options)
+    if issubclass(kind, (ipywidgets.IntSlider, ipywidgets.FloatSlider, ipywidgets.FloatLogSlider)):
+        layout["width"] = "255px"
+    return kind(description=description, style={"description_width": "initial"}, layout=layout, **options)
+
+
+def view() -> ipywidgets.HTML:
+    """A place for a picture or a table; never wider than the page."""
+    return ipywidgets.HTML(layout={"max_width": "100%", "margin": "2px 8px 2px 0", "flex": "0 1 auto"})
+
+
+def wrapping(*children: ipywidgets.Widget) -> ipywidgets.Box:
+    """The children in a row that goes on in the next line where the page ends."""
+    layout = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start", "overflow": "visible"}
+    return ipywidgets.Box(children, layout=layout)
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], height: int | None = None) -> str:
+    """An HTML table of plain text, its first column the row headers. height: pixels from which on it scrolls."""
+
+    def cells(tag: str, values: Sequence[str], scope: str = "", more: str = "") -> str:
+        return "".join(
+            f'<{tag}{scope} style="padding:1px 10px 1px 0;text-align:left;vertical-align:top{more}">{html.escape(v)}</{tag}>'
+            for v in values
+        )
+
+    body = "".join(
+        f"<tr>{cells('th', row[:1], ' scope=row', ';white-space:nowrap')}{cells('td', row[1:])}</tr>" for row in rows
+    )
+    # a box that scrolls must be reachable by keyboard, hence the tabindex
+    scroll = f'tabindex="0" style="max-height:{height}px;overflow:auto"' if height else 'style="overflow-x:auto"'
+    return (
+        f'<div {scroll}><table style="font-size:90%;line-height:1.4;border-spacing:0">'
+        f'<caption style="text-align:left;font-weight:bold">{html.escape(caption)}</caption>'
+        f"<tr>{cells('th', head, ' scope=col')}</tr>{body}</table></div>"
+    )

@@ -1,0 +1,122 @@
+"""What every numeric answer of the quiz bank is, computed by other means than the text of the question gives."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from scipy.special import stdtrit
+
+from fsl_course.methods.maml import adapt
+from fsl_course.methods.matching import class_log_probabilities
+from fsl_course.methods.meta_lstm import preprocess
+from fsl_course.methods.prototypical import cosine_similarities, prototypes, squared_distances
+from fsl_course.methods.siamese import weighted_l1
+
+
+def tensor(*rows: object) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def first_order_rest(valleys: list[tuple[float, float]], lr: float) -> float:
+    """Where the query slopes after one step cancel, found by going downhill."""
+    theta = 0.0
+    for _ in range(2000):
+        theta -= 0.1 * sum(h * (theta - lr * h * (theta - b) - b) for h, b in valleys)
+    return theta
+
+
+def descend(loss, theta: float, lr: float, steps: int) -> torch.Tensor:
+    return adapt(lambda p: loss(p["t"]), {"t": torch.tensor(theta, dtype=torch.float64)}, lr=lr, steps=steps)["t"]
+
+
+def meta_gradient_08_1() -> float:
+    theta = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    moved = adapt(lambda p: (p["t"] - 1) ** 2, {"t": theta}, lr=0.1, steps=1)["t"]
+    return float(torch.autograd.grad(2 * (moved - 3) ** 2, theta)[0])
+
+
+def meta_gradient_08_3() -> float:
+    theta = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    one = adapt(lambda p: 2 / 2 * p["t"] ** 2, {"t": theta}, lr=0.1, steps=1)["t"]
+    two = adapt(lambda p: 3 / 2 * p["t"] ** 2, {"t": one}, lr=0.1, steps=1)["t"]
+    return float(torch.autograd.grad(5 * two, theta)[0])
+
+
+def first_order_error_08_8() -> float:
+    theta, gradients = torch.tensor(1.0, dtype=torch.float64, requires_grad=True), []
+    for first_order in (True, False):
+        moved = adapt(lambda p: 3 / 2 * p["t"] ** 2, {"t": theta}, lr=0.1, steps=1, first_order=first_order)["t"]
+        gradients.append(float(torch.autograd.grad((moved - 4) ** 2, theta)[0]))
+    return abs(gradients[0] - gradients[1]) / abs(gradients[1])
+
+
+def truncated_11_5() -> float:
+    a = torch.tensor(3.0, requires_grad=True)
+    theta = torch.tensor(1.0)
+    for _ in range(3):
+        theta = a * theta
+    return float(torch.autograd.grad(a * theta.detach(), a)[0])
+
+
+def bias_slope_02_4() -> float:
+    bias = torch.zeros(4, requires_grad=True)
+    return float(torch.autograd.grad(F.cross_entropy(bias[None], torch.tensor([1])), bias)[0][1])
+
+
+def total_squares_05_5() -> float:
+    places = torch.linspace(-1, 10, 1101)
+    return float(places[(tensor(0, 0, 9)[:, None] - places).square().sum(0).argmin()])
+
+
+def curve_07_6() -> float:
+    phases = torch.linspace(0, math.pi, 100_001, dtype=torch.float64)
+    return float(torch.trapezoid(torch.sin(0 - phases), phases) / math.pi)  # at x = 0, where cos x = 1 and E[a] = 1
+
+
+COMPUTED = {
+    "00-1": lambda: 5 * 3 + 5 * 4,
+    "00-5": lambda: 100 / 8,
+    "00-6": lambda: float((tensor(0.8, 0.6, 1.0) > tensor(0.8, 0.4, 0.5)).double().mean()),
+    "01-1": lambda: [9, 4, 7].index(7),
+    "01-3": lambda: stdtrit(143, 0.975) * 12 / math.sqrt(144),
+    "01-5": lambda: stdtrit(399, 0.975) * 12 / math.sqrt(400),
+    "02-2": lambda: float(cosine_similarities(tensor([6, 8]), tensor([0, 5]))),
+    "02-4": bias_slope_02_4,
+    "02-8": lambda: sum(p.numel() for p in torch.nn.Linear(64, 916).parameters()),
+    "03-1": lambda: len(list(combinations(range(10), 2))),
+    "03-2": lambda: sum(a // 2 == b // 2 for a, b in combinations(range(10), 2)) / 45,
+    "03-3": lambda: float((weighted_l1(tensor([0, 0]), tensor([1, 0.5]), tensor(-1, -2)) + 3).sigmoid()),
+    "03-7": lambda: max(0, 4 - 5 + 2),
+    "04-1": lambda: float(tensor(0, math.log(3)).softmax(0)[1]),
+    "04-2": lambda: float(class_log_probabilities(torch.zeros(1, 5), torch.tensor([0, 0, 0, 0, 1]), 2).exp()[0, 1]),
+    "04-3": lambda: float((5 * tensor(1, *[0] * 9)).softmax(0)[0]),
+    "04-8": lambda: float((10 * tensor(1, 0.8)).softmax(0)[0]),
+    "05-1": lambda: float(prototypes(tensor([1, 2], [3, 4], [8, 0]), torch.zeros(3, dtype=torch.int64), 1)[0, 0]),
+    "05-2": lambda: float((-squared_distances(tensor([1, 0]), tensor([0, 0], [2, 2]))).softmax(1)[0, 0]),
+    "05-5": total_squares_05_5,
+    "06-1": lambda: 10 * 3 * 10,
+    "06-2": lambda: torch.cat([torch.zeros(64, 7, 7), torch.zeros(64, 7, 7)]).shape[0],
+    "06-3": lambda: float((tensor(0.7, 0.2, 0.1) - tensor(1, 0, 0)).square().mean()),
+    "06-5": lambda: float((tensor(3, 1)[:, None] > tensor(2, 0)).double().mean()),
+    "06-6": lambda: 0.05 * len(list(combinations(range(10), 2))),
+    "07-1": lambda: float(descend(lambda w: (w - 4) ** 2, 1.0, 0.25, 1)),
+    "07-2": lambda: float(descend(lambda w: w**2, 3.0, 0.25, 3)),
+    "07-5": lambda: 0.02 * 10,
+    "07-6": curve_07_6,
+    "07-8": lambda: 2 / float(torch.linalg.eigvalsh(torch.diag(tensor(0.5, 4)))[-1]),
+    "08-1": meta_gradient_08_1,
+    "08-3": meta_gradient_08_3,
+    "08-8": first_order_error_08_8,
+    "09-1": lambda: float((9 - tensor(1, 3, 5, 7).mean()) / tensor(1, 3, 5, 7).std(correction=0)),
+    "09-5": lambda: 0.3 * 10,
+    "10-1": lambda: first_order_rest([(2, 0), (1, 3)], 0.25),
+    "10-2": lambda: 8 - float(descend(lambda t: t**2 / 2, 8.0, 0.5, 3)),
+    "10-3": lambda: 2 * 1000,
+    "11-1": lambda: float(preprocess(torch.tensor(math.exp(-2)))[0]),
+    "11-2": lambda: float(preprocess(torch.tensor(math.exp(-12)))[1]),
+    "11-3": lambda: float(torch.tensor(0.0).sigmoid() * 3 - torch.tensor(0.0).sigmoid() * 2),
+    "11-5": truncated_11_5,
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Linux and macOS: bash start.sh. Finds a Python that this kit has packages for; start.py does the rest.
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+for candidate in python3.11 python3.12 python3.13 python3 python; do
+    # A command may exist and still not run (version managers' shims), so it is tried and asked.
+    if "$candidate" -c 'import glob, sys; sys.exit(not glob.glob("wheels/*-py%d.%d.txt" % sys.version_info[:2]))' 2>/dev/null; then
+        exec "$candidate" start.py "$@"
+    fi
+done
+echo "start: no fitting Python was found. The kit has packages for these systems and Pythons:" >&2
+ls wheels/*.txt >&2
+exit 1

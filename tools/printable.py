@@ -1,0 +1,63 @@
+"""Turns Markdown pages into HTML pages that stand alone and print well: worksheets, tests, plans.
+
+    python -m tools.printable docs/teaching/worksheets/*.md --out build/print
+
+Nothing is fetched: no script, no font, no style sheet from elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+STYLE = """
+body { font: 11.5pt/1.45 Georgia, serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #000; background: #fff }
+table { border-collapse: collapse; margin: .8rem 0; width: 100% }
+th, td { border: 1px solid #555; padding: .35rem .6rem; text-align: left; height: 1.5rem }
+th { background: #eee }
+code { font-size: .95em }
+@media print {
+  @page { size: A4; margin: 18mm }
+  body { margin: 0; padding: 0; max-width: none }
+  table, li { break-inside: avoid }
+  h1 { break-before: page } h1:first-of-type { break-before: auto }
+  h2, h3 { break-after: avoid }
+}
+"""
+
+
+def page(markdown: str) -> str:
+    """One HTML document of this Markdown; its title is the first heading."""
+    found = re.search(r"^# (.+)$", markdown, re.M)
+    body = MarkdownIt("commonmark").enable("table").render(markdown)
+    title = html.escape(found[1] if found else "Page")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    return f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n<body>\n{body}</body>\n</html>\n'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Markdown to HTML that prints well.")
+    parser.add_argument("pages", nargs="+", type=Path, metavar="FILE.md")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    absent = [str(path) for path in options.pages if not path.is_file()]
+    if absent:
+        print(f"printable: not a file: {', '.join(absent)}", file=sys.stderr)
+        return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    for path in options.pages:
+        target = options.out / f"{path.stem}.html"
+        target.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
+        print(target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
