@@ -46,7 +46,9 @@ def lesson_table(root: Path) -> str:
 def badges(root: Path) -> str:
     """Badges that open the first lesson on Binder and Colab, with addresses made as in the lessons, and the course in VS Code."""
     first = root / "lessons" / "00_start.py"
-    binder, colab, repository = (placeholder(name, root, first, "README.md") for name in ("binder", "colab", "repository"))
+    binder, colab, repository = (
+        placeholder(name, root, first, "README.md") for name in ("binder", "colab", "repository")
+    )
     clone = quote("vscode://vscode.git/clone?url=" + quote(f"{repository}.git", safe=""), safe="")
     rows = (
         ("Open the course on Binder", "https://mybinder.org/badge_logo.svg", binder),
