@@ -17,7 +17,7 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -p no:cachepro
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env:  ## Make or update .venv (does nothing when it is up to date)
 	@bash tools/setup_env.sh
@@ -32,8 +32,9 @@ test: lint  ## All that must hold: lint, tests, notebooks as built from lessons,
 	@chosen=$$($(PYTHON_BIN) tools/pick_notebooks.py $(FSL_ROTATE)) || exit 1; \
 	if [ -n "$$chosen" ]; then export FSL_PROGRESS="$$(mktemp -d)/progress.json"; set -x; PYTHONPATH=tools/offline $(PYTEST) $(NBVAL) $$chosen; fi
 
-test-browser: env  ## Lessons and widgets in JupyterLab in a real browser (FSL_BROWSER_LESSONS=all: all lessons); screenshots in build/browser
-	@chromium=$$($(PYTHON_BIN) tools/chromium.py) || { echo "test-browser: SKIPPED, see the line above."; exit 0; }; \
+test-browser: env  ## Lessons and widgets in a real browser, screenshots in build/browser (FSL_BROWSER_LESSONS=all: all lessons)
+	@chromium=$$($(PYTHON_BIN) tools/chromium.py) || { status=$$?; \
+	if [ $$status = 3 ]; then echo "test-browser: SKIPPED, see the line above."; exit 0; else exit $$status; fi; }; \
 	export FSL_CHROMIUM="$$chromium" FSL_BROWSER_LESSONS="$(FSL_BROWSER_LESSONS)"; set -x; \
 	$(PYTHON_BIN) -m pytest -m browser -p no:cacheprovider tests/browser
 

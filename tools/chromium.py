@@ -1,6 +1,7 @@
 """Where Chromium is: `python tools/chromium.py` prints its path, and installs Debian's where it may and can.
 
-FSL_CHROMIUM names another one (any browser built on Chromium). Exit status 3, and why in words, where there is none.
+FSL_CHROMIUM names another one (any browser built on Chromium); exit status 2 where that is no program. Exit status 3, and why in
+words, where there is no browser and none can be had.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def main() -> int:
         problem = None if find() else install()
         path = find()
     except ValueError as error:
-        problem, path = str(error), None
+        print(error, file=sys.stderr)
+        return 2
     if path is None:
         print(problem or "Debian's package is installed, but there is no program chromium", file=sys.stderr)
         return NONE
