@@ -30,6 +30,7 @@ myst_enable_extensions = ["dollarmath", "amsmath", "attrs_inline"]
 myst_heading_anchors = 4
 
 autodoc_inherit_docstrings = False  # PyTorch's own words about forward() are not ours
+autodoc_preserve_defaults = True  # a default as the source writes it: `supervised_loss`, not `<function ...>`
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
@@ -47,6 +48,8 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_favicon = "_static/icon.svg"
 html_css_files = ["course.css"]
+html_js_files = [("course.js", {"defer": "defer"})]
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system asks
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

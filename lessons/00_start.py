@@ -5,7 +5,7 @@
 #
 # Prerequisites: Python, PyTorch tensors, what a neural network is. Planned time: 45 minutes.
 #
-# - [Open on Binder]({{binder}}) · [on Colab]({{colab}})
+# - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})
 # - [Next lesson]({{next}})
 

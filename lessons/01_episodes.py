@@ -5,7 +5,7 @@
 #
 # Prerequisites: [lesson 00](../notebooks/00_start.ipynb). Planned time: 60 minutes.
 #
-# - [Open on Binder]({{binder}}) · [on Colab]({{colab}})
+# - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})
 # - [Next lesson]({{next}})
 

@@ -5,7 +5,7 @@
 #
 # Prerequisites: lessons 00 to 05. Planned time: 60 minutes.
 #
-# - [Open on Binder]({{binder}}) · [on Colab]({{colab}})
+# - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})
 # - [Next lesson]({{next}})
 

@@ -5,7 +5,7 @@
 #
 # Prerequisites: lessons 07 to 10. Planned time: 65 minutes.
 #
-# - [Open on Binder]({{binder}}) · [on Colab]({{colab}})
+# - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})
 # - [Next lesson]({{next}})
 

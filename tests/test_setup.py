@@ -200,9 +200,9 @@ def test_make_help_lists_every_target() -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
     assert {"env", "lab", "test", "notebooks", "lint", "clean", "help"} <= targets
-    listed = re.findall(r"^  make ([a-z]+) +\S", run("make", "help").stdout, re.M)
+    listed = re.findall(r"^  make ([a-z-]+) +\S", run("make", "help").stdout, re.M)
     assert set(listed) == targets
     assert set(re.search(r"^\.PHONY: (.+)$", makefile, re.M)[1].split()) == targets
 

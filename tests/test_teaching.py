@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsl_course.exercises._catalogue import all_exercises
+from tools.quiz import draw, load
 
 ROOT = Path(__file__).resolve().parent.parent
 TEACHING = ROOT / "docs" / "teaching"
@@ -118,6 +119,14 @@ def test_a_plan_adds_up_and_nobody_sits_longer_than_90_minutes(plan, total):
         if following:
             assert clock(start) + int(minutes) == clock(following[0]), start
     assert clock(rows[-1][0]) + int(rows[-1][1]) - clock(rows[0][0]) == total
+
+
+def test_the_questions_of_the_two_hours_need_no_calculator():
+    text = (TEACHING / "plans.md").read_text(encoding="utf-8")
+    lessons, count, seed = re.search(r"tools\.quiz --lessons ([\d ]+) --questions (\d+) --seed (\d+)", text).groups()
+    questions = draw([q for q in load() if q.lesson in lessons.split()], int(count), int(seed))
+    assert {q.lesson for q in questions} == set(lessons.split())
+    assert all(q.options for q in questions)  # a multiple choice each: hands can be raised
 
 
 def test_the_ten_weeks_meet_every_lesson():

@@ -56,9 +56,14 @@ def test_worksheet_protonet(plane):
     losses = F.cross_entropy(-distances, plane["query_y"], reduction="none")
     for row, probabilities, loss in zip(found[2][1:], p, losses, strict=True):
         tie = bool(probabilities[0] == probabilities[1])
-        assert row[3] == ("tie" if tie else str(int(probabilities.argmax())))
-        assert all(agrees(cell, float(v)) for cell, v in zip((*row[1:3], row[4]), (*probabilities, loss), strict=True))
+        assert row[4] == ("tie" if tie else str(int(probabilities.argmax())))
+        assert all(agrees(cell, float(v)) for cell, v in zip((*row[2:4], row[5]), (*probabilities, loss), strict=True))
+    assert [float(row[1]) for row in found[2][1:]] == pytest.approx((distances[:, 0] - distances[:, 1]).tolist())
     assert agrees(re.search(r"Mean loss of the episode: ([\d.]+\d)", text)[1], float(losses.mean()))
+    assert agrees(re.search(r"share of it: (\d+) %", text)[1], float(100 * losses[2] / losses.sum()))
+    slopes = p[:, 1]  # of the loss in either logit, but for the sign; all labels are 0
+    assert "two thirds of those slopes" in text
+    assert float(slopes[2] / slopes.sum()) == pytest.approx(2 / 3, abs=0.01)
     relabelled = F.cross_entropy(-distances, torch.tensor([0, 0, 1]), reduction="none")
     loss, mean = re.search(r"has the loss ([\d.]+), and the mean loss falls to ([\d.]+\d)", text).groups()
     assert agrees(loss, float(relabelled[2]))
@@ -136,8 +141,11 @@ def test_worksheet_maml():
         assert agrees(found[0][1 + number][2], moved.item())
         assert agrees(found[1][1 + number][1], loss.item())
         assert agrees(found[1][1 + number][2], query_slope)
-        assert agrees(found[2][1 + number][1], follows)
-        assert agrees(found[2][1 + number][2], whole)
+        slope, offset = re.fullmatch(r"([\d.]+)θ ([+-] [\d.]+)", found[2][1 + number][1]).groups()
+        assert agrees(slope, follows)
+        assert float(slope) + float(offset.replace(" ", "")) == pytest.approx(moved.item())
+        assert agrees(found[2][1 + number][2], follows)
+        assert agrees(found[2][1 + number][3], whole)
     assert agrees(re.search(r"Meta-loss: ([\d.]+)", text)[1], mean_loss(1.0))
     true, first = re.search(r"Mean meta-gradient: (-?[\d.]+\d)\. First order: (-?[\d.]+\d)", text).groups()
     assert agrees(true, outer_gradient(1.0))
@@ -146,11 +154,16 @@ def test_worksheet_maml():
         theta = 1.0 - 0.5 * outer_gradient(1.0, first_order)
         assert agrees(row[1], theta)
         assert agrees(row[2], mean_loss(theta))
+    for pattern, first_order in ((r"meta-gradient is", False), (r"first-order one", True)):
+        slope, offset = re.search(pattern + r" ([\d.]+)θ - ([\d.]+\d)", text).groups()
+        for theta in (0.0, 1.0):
+            assert float(slope) * theta - float(offset) == pytest.approx(outer_gradient(theta, first_order))
     rests = re.search(r"MAML rests at ([\d.]+\d), first order at ([\d.]+\d)", text).groups()
     assert abs(outer_gradient(float(rests[0]))) < 1e-9
     assert abs(outer_gradient(float(rests[1]), first_order=True)) < 1e-9
     reptile = sum(1.0 - after_step(1.0, task)[1].item() for task in TASKS) / 2
-    assert agrees(re.search(r"Reptile's direction is ([\d.]+)", text)[1], reptile)
+    assert agrees(re.search(r"d = ([\d.]+), which", text)[1], reptile)
+    assert agrees(re.search(r"moves down, to ([\d.]+\d)\.", text)[1], 1 - 0.5 * reptile)
     slips = found[4][1:]
     assert point(slips[0][1].replace(" and ", ",").split(" in ")[0]) == [2 * (1 - q) for _, _, q in TASKS]
     support = [a * (after_step(1.0, (a, s, q))[1].item() - s) for a, s, q in TASKS]

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, this file would find its neighbours only under other names
 
 
-from tools import book_api, book_check, book_lessons, book_pages, book_results, book_slides, vendor  # noqa: E402
+from tools import book_access, book_api, book_check, book_lessons, book_pages, book_results, book_slides, vendor  # noqa: E402
 from tools.book_links import GLOSSARY, LinkError, Links, with_targets  # noqa: E402
 
 # Pages of the repository that are pages of the book as they stand.
@@ -80,11 +80,8 @@ def _text(book: book_pages.Book, path: str) -> str:
         text = re.sub(r"<!-- badges -->.*?<!-- /badges -->\n*", "", text, flags=re.S)
         text = re.sub(r"^## The lessons\n.*?(?=^## )", "", text, flags=re.S | re.M)
         return re.sub(r"\A# .*", "# Install and use", text)
-    if re.search(
-        r"\n(?:_{3,}|-{3,}|\*{3,})\s*\Z", text
-    ):  # a worksheet's last line to write on: Sphinx wants something after it
-        text += "\n<!-- end -->\n"
-    return text
+    # A worksheet's lines to write on: Sphinx takes them for marks between two parts, and wants something after each.
+    return re.sub(r"^_{3,}[ \t]*$", '<hr class="write-on">', text, flags=re.M)
 
 
 def _write(path: Path, text: str) -> None:
@@ -106,6 +103,8 @@ def build(root: Path, out: Path, work: Path | None = None, only: Collection[str]
     for one in book.lessons:
         _write(out / "slides" / f"{one.stem}.html", book_slides.page(root, one, links))
     _write(out / "slides" / "index.html", book_slides.index(book.lessons))
+    for path in sorted(out.rglob("*.html")):
+        path.write_text(book_access.mended(path.read_text(encoding="utf-8")), encoding="utf-8")
     if found := book_check.faults(out):
         raise BookError(f"The book in {out} has faults:\n" + "\n".join(found))
 

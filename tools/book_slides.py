@@ -128,6 +128,8 @@ def index(lessons: list[Lesson]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>Slides</title>\n'
-        '<link rel="stylesheet" href="../_static/slides.css">\n</head>\n<body class="list">\n<h1>Slides for teaching</h1>\n'
-        f'<ul>\n{rows}</ul>\n<p><a href="../index.html">Back to the book</a></p>\n</body>\n</html>\n'
+        '<link rel="stylesheet" href="../_static/slides.css">\n<link rel="icon" href="../_static/icon.svg">\n'
+        '</head>\n<body class="list">\n'
+        "<main>\n<h1>Slides for teaching</h1>\n"
+        f'<ul>\n{rows}</ul>\n<p><a href="../index.html">Back to the book</a></p>\n</main>\n</body>\n</html>\n'
     )

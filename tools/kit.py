@@ -5,6 +5,7 @@
     python tools/kit.py --without-solutions
 
 A second call downloads only what is missing. KIT-COMPLETE is written last: without it, start.py refuses the kit.
+A folder that holds something else is left alone: on a stick, name a folder of its own.
 torch comes as in tools/setup_env.sh (TORCH_INDEX, PIP_FIND_LINKS); pip's own configuration decides the rest.
 """
 
@@ -32,6 +33,7 @@ from tools.kit_wheels import PYTHONS, SYSTEMS, KitError, Target, Unavailable, co
 COURSE = ("notebooks", "data", "lessons/GLOSSARY.md", "lessons/NOTATION.md", "docs/episode.png", "README.md", "LICENSE")
 ROOM = 700_000_000  # bytes for the wheels of one system and Python, with a margin
 MARK = "KIT-COMPLETE"
+BEGUN = "KIT-UNFINISHED"  # stands there until MARK does, so that a folder of somebody else's is told from half a kit
 
 
 def this_system() -> str:
@@ -43,6 +45,16 @@ def this_system() -> str:
     if not found:
         raise KitError(f"no kit for {platform.system()} on {machine}. Name systems: --systems {' '.join(SYSTEMS)}")
     return found
+
+
+def claim(out: Path) -> None:
+    """Makes the folder a kit that is not finished. KitError where it holds anything else: a kit replaces what is in it."""
+    out.mkdir(parents=True, exist_ok=True)
+    ours = any((out / name).is_file() for name in (MARK, BEGUN))
+    if not ours and any(out.iterdir()):
+        raise KitError(f"{out} holds something that is no kit. Name an empty or new folder with --out.")
+    (out / BEGUN).touch()
+    (out / MARK).unlink(missing_ok=True)
 
 
 def build_wheel(root: Path, folder: Path) -> None:
@@ -97,7 +109,7 @@ def write_readme(
 
 def write_sums(out: Path) -> int:
     """SHA256SUMS over every file of the kit; returns how many."""
-    files = sorted(p for p in out.rglob("*") if p.is_file() and p.name not in ("SHA256SUMS", MARK))
+    files = sorted(p for p in out.rglob("*") if p.is_file() and p.name not in ("SHA256SUMS", MARK, BEGUN))
     lines = [f"{sha256(path)}  {path.relative_to(out).as_posix()}" for path in files]
     (out / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
@@ -107,9 +119,9 @@ def make(
     root: Path, out: Path, targets: list[Target], solutions: bool, download: Callable, wheel: Callable
 ) -> list[Target]:
     """Makes the kit and returns what could not be had. KitError where nothing could."""
+    claim(out)
     folder = out / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
-    (out / MARK).unlink(missing_ok=True)
+    folder.mkdir(exist_ok=True)
     fresh = [target for target in targets if not (folder / f"{target}.txt").is_file()]
     if shutil.disk_usage(out).free < ROOM * len(fresh):
         raise KitError(f"about {ROOM * len(fresh) / 1e9:.1f} GB are needed in {out}: make room, or name another --out.")
@@ -139,6 +151,7 @@ def make(
     write_readme(root, out, list(got), list(missing), solutions, book)
     count = write_sums(out)
     (out / MARK).write_text(f"{count} files, {', '.join(map(str, got))}\n", encoding="utf-8")
+    (out / BEGUN).unlink()
     return list(missing)
 
 
@@ -151,10 +164,14 @@ def main(
     """The command line. Returns the exit status: 0, or 1 after saying what is wrong."""
     parser = argparse.ArgumentParser(description="Make the offline kit of the course.")
     parser.add_argument("--out", type=Path, default=root / "build" / "kit", metavar="FOLDER")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, metavar="SYSTEM", help=", ".join(SYSTEMS))
+    parser.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, metavar="SYSTEM", help=f"{', '.join(SYSTEMS)} (default: this one)"
+    )
     running = "{}.{}".format(*sys.version_info[:2])
-    parser.add_argument("--python", nargs="+", choices=PYTHONS, default=[running], metavar="X.Y")
-    parser.add_argument("--without-solutions", action="store_true")
+    parser.add_argument(
+        "--python", nargs="+", choices=PYTHONS, default=[running], metavar="X.Y", help="default: this one"
+    )
+    parser.add_argument("--without-solutions", action="store_true", help="leave the folder solutions out")
     options = parser.parse_args(arguments)
     out = options.out.resolve()
     try:

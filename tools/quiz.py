@@ -113,6 +113,7 @@ def draw(questions: Sequence[Question], count: int, seed: int) -> list[Question]
 def test_page(questions: Sequence[Question], seed: int) -> str:
     """A test for students, without answers."""
     lines = [f"# Test {seed}", "", "Name: ______________________  Date: ______________", ""]
+    lines += ["One option is right. Numbers: a calculator is allowed, three digits are enough.", ""]
     for place, question in enumerate(questions, 1):
         lines += [f"**{place}.** {question.text}", ""]
         boxes = [f"☐ {LETTERS[i]}) {text}" for i, (text, _, _) in enumerate(question.options)]

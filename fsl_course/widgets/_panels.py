@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
+import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from PIL import Image
 
 from fsl_course import figures
-from fsl_course.widgets._twin import picture
 
 Draw = Callable[[Axes], None]
 WIDTH, HEIGHT = 3.9, 2.8  # inches of a panel: two stand side by side on a page, on a phone one below the other
+TICKS = 5  # labels on an axis, about: each takes a millisecond
 
 
-def together(draws: Sequence[Draw], width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """Panels side by side in one figure. draws: one function of the axes for each panel; width, height: inches of a panel.
-
-    The margins are fixed: measuring the labels, as constrained layout does, takes longer than the drawing itself.
-    """
-    columns = len(draws)
-    figure, grid = figures.new(width * columns, height, columns, squeeze=False, layout="none")
+def _margins(figure: Figure, width: float, height: float, columns: int = 1) -> None:
+    """Fixed margins: measuring the labels, as constrained layout does, takes longer than the drawing itself."""
     whole = width * columns
     figure.subplots_adjust(
         left=0.62 / whole,
@@ -33,12 +34,69 @@ def together(draws: Sequence[Draw], width: float = WIDTH, height: float = HEIGHT
         top=1 - 0.34 / height,
         wspace=0.8 / (width - 0.8),
     )
+
+
+def _draw_on(axes: Axes, draw: Draw) -> None:
+    draw(axes)
+    # a place of its own: without it matplotlib measures every label to find out where the title may go
+    axes.set_title(axes.get_title(), fontsize=10, y=1.02)
+    axes.tick_params(labelsize=8)
+
+
+def together(draws: Sequence[Draw], width: float = WIDTH, height: float = HEIGHT) -> Figure:
+    """Panels side by side in one figure. draws: one function of the axes for each panel; width, height: inches of a panel."""
+    columns = len(draws)
+    figure, grid = figures.new(width * columns, height, columns, squeeze=False, layout="none")
+    _margins(figure, width, height, columns)
     for axes, draw in zip(grid[0], draws, strict=True):
-        draw(axes)
-        # a place of its own: without it matplotlib measures every label to find out where the title may go
-        axes.set_title(axes.get_title(), fontsize=10, y=1.02)
-        axes.tick_params(labelsize=8)
+        _draw_on(axes, draw)
     return figure
+
+
+class LivePanel:
+    """One panel of a widget, redrawn on every change.
+
+    Its figure, axes and ticks are made once and only what is drawn on them is replaced: making them takes as long as
+    drawing. One panel takes the pictures of one kind: what a `draw` sets on the axes (a logarithmic scale, say), the next
+    one must set, too. place: where it is shown; width, height: inches.
+    """
+
+    def __init__(self, place: ipywidgets.HTML, width: float = WIDTH, height: float = HEIGHT) -> None:
+        self._place, self._shown = place, None
+        with matplotlib.rc_context(figures.STYLE):  # without pyplot, which would keep the figure for ever
+            self._figure = Figure((width, height), layout="none")
+            self._canvas = FigureCanvasAgg(self._figure)
+            self._axes = self._figure.subplots()
+        _margins(self._figure, width, height)
+        self._axes.locator_params(nbins=TICKS)
+
+    def show(self, draw: Draw, alt: str, state: object = None) -> None:
+        """Draws, unless alt text and state are those that are shown. state: what the picture depends on; None: draw anyway."""
+        if state is not None and self._shown == (alt, state):
+            return
+        axes = self._axes
+        for artist in (*axes.lines, *axes.collections, *axes.patches, *axes.texts):
+            artist.remove()
+        if axes.get_legend():
+            axes.get_legend().remove()
+        axes.containers.clear()  # bars, for the legend
+        axes.set_prop_cycle(None)  # colours from the first one on
+        axes.relim()  # forgets the limits of what was removed
+        axes.autoscale()
+        _draw_on(axes, draw)
+        self._canvas.draw()
+        self._place.value = image_tag(Image.fromarray(np.asarray(self._canvas.buffer_rgba())), alt)
+        self._shown = (alt, state)
+
+
+def image_tag(image: Image.Image, alt: str) -> str:
+    """A picture as an <img> with alt text, never wider than the page."""
+    if not alt.strip():
+        raise ValueError("every picture needs alt text: a sentence that says what can be seen in it.")
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG", compress_level=1)  # more bytes, but they only go to a page next door
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" src="data:image/png;base64,{data}">'
 
 
 def log_scale(axes: Axes, *which: str) -> None:
@@ -47,13 +105,8 @@ def log_scale(axes: Axes, *which: str) -> None:
         axes.set(**{f"{name}scale": "log"})
         axis = axes.xaxis if name == "x" else axes.yaxis
         axis.set_minor_locator(NullLocator())
-        axis.set_major_locator(LogLocator(numticks=7))
+        axis.set_major_locator(LogLocator(numticks=TICKS))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def panel(draw: Draw, alt: str, width: float = WIDTH, height: float = HEIGHT) -> str:
-    """One panel as an <img> with alt text."""
-    return picture(together([draw], width, height), alt)
 
 
 def control(kind: type[ipywidgets.DOMWidget], description: str, **options: Any) -> Any:
@@ -83,6 +136,8 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], heig
     def cells(tag: str, values: Sequence[str], scope: str = "", more: str = "") -> str:
         return "".join(
             f'<{tag}{scope} style="padding:1px 10px 1px 0;text-align:left;vertical-align:top{more}">{html.escape(v)}</{tag}>'
+            if v
+            else "<td></td>"  # an empty header would be read out as one
             for v in values
         )
 

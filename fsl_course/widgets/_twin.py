@@ -38,14 +38,6 @@ class WithTwin(ipywidgets.VBox):
         return bundle
 
 
-def picture(figure: Figure, alt: str) -> str:
-    """A figure as an <img> for `ipywidgets.HTML(value=...)`, redrawn on every change. Closes the figure."""
-    try:
-        return figures.to_html(figure, alt)
-    finally:
-        plt.close(figure)
-
-
 def status(text: str) -> str:
     """A line that screen readers announce when it changes. text: plain; it is escaped."""
     return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'

@@ -6,25 +6,24 @@ from collections.abc import Callable
 
 import ipywidgets
 import numpy as np
-import torch
 from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from torch import Tensor
 
 from fsl_course import figures
 from fsl_course.data import ImageSet, load_glyphs
 from fsl_course.episodes import BLOCK, EpisodeSampler, Layout
-from fsl_course.figures import CHANCE, SLOTS, slot_style
+from fsl_course.figures import CHANCE, SLOT_MARKERS, SLOTS, slot_style
 from fsl_course.methods.baselines import PixelNearestNeighbour
+from fsl_course.widgets._episode_picture import episode_picture
 from fsl_course.widgets._leaks import DEALS, blind_players, deal
-from fsl_course.widgets._panels import control, panel, table, view, wrapping
-from fsl_course.widgets._twin import WithTwin, picture, status
+from fsl_course.widgets._panels import TICKS, LivePanel, control, image_tag, table, view, wrapping
+from fsl_course.widgets._slider_names import SliderNames
+from fsl_course.widgets._twin import WithTwin, status
 
 PLAYERS = ("pixels: nearest picture", "blind: sees class ids only", "blind: sees row numbers only")
-TILE, GAP = 28, 4  # pixels between two pictures of the grid
 
 
 class EpisodeExplorer(WithTwin):
@@ -56,12 +55,14 @@ class EpisodeExplorer(WithTwin):
         self.seed, self.index = slider("seed", 0, 0, 20), slider("episode", 0, 0, 50)
         self.deal = control(ipywidgets.Dropdown, "deal", options=list(DEALS.items()))
         self._grid, self._views, self._table = view(), [view() for _ in range(3)], view()
+        self._panels = [LivePanel(place) for place in self._views]
         self._status = ipywidgets.HTML()
         self.children = [
             wrapping(self.way, self.shot, self.query, self.within, self.seed, self.index, self.deal),
             self._status,
             wrapping(self._grid, self._table),
             wrapping(*self._views),
+            SliderNames(),
         ]
         for each in (self.way, self.shot, self.query, self.within, self.seed, self.index, self.deal):
             each.observe(self._update, "value")
@@ -90,7 +91,7 @@ class EpisodeExplorer(WithTwin):
     def episodes(self) -> int:
         """Episodes on which the pixels are judged: fewer when they are large, so that no answer takes long."""
         sampler = self.sampler
-        return max(8, min(48, 3000 // (sampler.n_way * (sampler.k_shot + sampler.n_query))))
+        return max(5, min(48, 3000 // (sampler.n_way * (sampler.k_shot + sampler.n_query))))
 
     def repeated(self, layout: Layout) -> Tensor:
         """Which queries are support drawings, too. -> bool [T, N*Q]"""
@@ -101,63 +102,8 @@ class EpisodeExplorer(WithTwin):
     def _name(self, c: int) -> str:
         return self.source.class_names[c]
 
-    def _montage(self, layout: Layout) -> tuple[np.ndarray, list[tuple[int, int, int, bool]]]:
-        """One picture of episode 0 of the layout, slots below each other, and where each drawing lies.
-
-        The list has a row for each drawing: row and column of the grid, slot, and whether it is a query that repeats support.
-        """
-        sampler, images = self.sampler, self.source.images.flatten(0, 1)
-        columns, again = sampler.k_shot + sampler.n_query, self.repeated(layout)[0]
-        height, width = images.shape[-2:]
-        canvas = np.ones((sampler.n_way * (height + GAP), columns * (width + GAP) + GAP, images.shape[1]))
-        places = []
-        for part, labels, first in (
-            (layout.support, layout.support_y, 0),
-            (layout.query, layout.query_y, sampler.k_shot),
-        ):
-            for slot in range(sampler.n_way):
-                for number, row in enumerate((labels[0] == slot).nonzero().flatten().tolist()):
-                    column, ink = first + number, images[part[0, row]].permute(1, 2, 0).numpy() / 255
-                    y, x = slot * (height + GAP), column * (width + GAP) + (GAP if first else 0)
-                    canvas[y : y + height, x : x + width] = 1 - ink if images.shape[1] == 1 else ink
-                    places.append((y, x, slot, first > 0 and bool(again[row])))
-        return canvas.squeeze(-1) if images.shape[1] == 1 else canvas, places
-
-    def _grid_figure(self, layout: Layout) -> Figure:
-        canvas, places = self._montage(layout)
-        sampler, (height, width) = self.sampler, self.source.images.shape[-2:]
-        tile = min(0.6, 7.6 / (sampler.k_shot + sampler.n_query))  # inches
-        wide, high = tile * canvas.shape[1] / (width + GAP), tile * sampler.n_way
-        left, below, above = 0.62, 0.06, 0.28
-        figure, axes = figures.new(left + wide + 0.3, high + below + above, layout="none")
-        whole, tall = left + wide + 0.3, high + below + above
-        axes.set_position((left / whole, below / tall, wide / whole, high / tall))
-        axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, aspect="auto")
-        supports = [place for place in places if place[1] < sampler.k_shot * (width + GAP)]
-        twice = [place for place in places if place[3]]
-        plain = [place for place in places[len(supports) :] if not place[3]]
-        colours = [SLOTS[slot % len(SLOTS)] for _, _, slot, _ in supports]
-        for some, look in (  # one collection for each kind: hundreds of single frames would take a second
-            (plain, {"edgecolors": "#CCCCCC", "linewidths": 0.8}),
-            (supports, {"edgecolors": colours, "linewidths": 2.2}),
-            (twice, {"edgecolors": "black", "linewidths": 2.2, "linestyles": "--"}),
-        ):
-            frames = [Rectangle((x - 0.5, y - 0.5), width, height) for y, x, _, _ in some]
-            axes.add_collection(PatchCollection(frames, facecolors="none", **look))
-        if twice:
-            corner = [x + width - 5 for _, x, _, _ in twice], [y + 4 for y, _, _, _ in twice]
-            axes.scatter(*corner, s=130, marker="s", color="white", edgecolor="black", linewidth=0.5, zorder=3)
-            axes.scatter(*corner, s=70, marker=r"$2\times$", color="black", linewidth=0.3, zorder=4)
-        ticks = np.arange(sampler.n_way) * (height + GAP) + height / 2
-        axes.set_yticks(ticks, [f"slot {slot}" for slot in range(sampler.n_way)], fontsize=8)
-        axes.set_xticks([])
-        axes.tick_params(length=0)
-        axes.grid(False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        for x, word in ((0, "support"), (sampler.k_shot * (width + GAP) + GAP, "queries")):
-            axes.text(x, -3, word, fontsize=9, va="bottom")
-        return figure
+    def _picture(self, layout: Layout) -> Image.Image:
+        return episode_picture(self.source.images.flatten(0, 1), layout, self.repeated(layout)[0])
 
     def _grid_words(self, layout: Layout) -> str:
         sampler, again = self.sampler, int(self.repeated(layout)[0].sum())
@@ -168,8 +114,8 @@ class EpisodeExplorer(WithTwin):
             f"class, one row for each slot, support on the left in coloured frames. {names}.{leak}"
         )
 
-    def _panels(self, layout: Layout) -> list[tuple[Callable[[Axes], None], str]]:
-        """The three small panels with their alt texts."""
+    def _draws(self, layout: Layout) -> list[tuple[Callable[[Axes], None], str, object]]:
+        """The three small panels with their alt texts and what they depend on."""
         n_way, start, classes = self.sampler.n_way, self.index.value, len(self.source)
         maps = self.layout(start, 4).classes  # the slot maps of this episode and the next three
         rising = bool((maps.diff(dim=1) > 0).all())
@@ -182,19 +128,17 @@ class EpisodeExplorer(WithTwin):
                 axes.plot(row, label=f"episode {start + k}", markersize=4, linewidth=1, **slot_style(k))
             axes.set(title="which class sits in which slot", xlabel="slot", ylim=(-0.03 * classes, 1.3 * classes))
             axes.set_ylabel("class id", fontsize=8)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(TICKS, integer=True))
             axes.legend(fontsize=7, ncols=2, loc="upper center")
 
         def query_order(axes: Axes) -> None:
-            for slot in range(n_way):
-                rows = (order == slot).nonzero().flatten()
-                if not len(rows):
-                    continue
-                axes.scatter(rows, torch.full_like(rows, slot), s=22, **slot_style(slot))
+            for kind, marker in enumerate(SLOT_MARKERS):  # of many slots, those that look alike together
+                rows = (order % len(SLOT_MARKERS) == kind).nonzero().flatten()
+                axes.plot(rows, order[rows], marker=marker, color=SLOTS[kind], linestyle="", markersize=4.7)
             axes.set(title="queries in the order in which they come", xlabel="row", ylim=(-0.5, n_way - 0.5))
             axes.set_ylabel("slot", fontsize=8)
             for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(MaxNLocator(integer=True))
+                axis.set_major_locator(MaxNLocator(TICKS, integer=True))
 
         def players(axes: Axes) -> None:
             for slot, (label, values, shift) in enumerate((("dealt fairly", fair, 0.0), ("this deal", now, 0.28))):
@@ -206,16 +150,21 @@ class EpisodeExplorer(WithTwin):
             axes.axvline(1 / n_way, color=CHANCE, linestyle="--", label="chance")
             for y, name in enumerate(PLAYERS):
                 axes.text(0.01, y - 0.18, name, fontsize=8, va="bottom")
-            axes.set(title="who is right how often?", xlabel="accuracy", xlim=(0, 1.15), ylim=(2.5, -1.0), yticks=[])
+            axes.set(title="who is right how often?", xlabel="accuracy", xlim=(0, 1.15), ylim=(2.5, -1.0))
+            axes.set(xticks=(0, 0.5, 1), yticks=[])
             axes.legend(fontsize=7, ncols=3, loc="upper center", columnspacing=1.0)
 
         rise = "rise from slot to slot in every one: the order is known beforehand" if rising else "go up and down"
         stairs = "a staircase, so the row tells the answer" if staircase else "no pattern"
         told = "; ".join(f"{n} {a:.0%} fair, {b:.0%} now" for n, a, b in zip(PLAYERS, fair, now, strict=True))
         return [
-            (slot_map, f"Class ids against slots in four episodes: they {rise}."),
-            (query_order, f"Slots of the queries, row by row: {stairs}."),
-            (players, f"Accuracies of three players, dealt fairly and as now; chance {1 / n_way:.0%}: {told}."),
+            (slot_map, f"Class ids against slots in four episodes: they {rise}.", (start, maps.tolist())),
+            (query_order, f"Slots of the queries, row by row: {stairs}.", (n_way, order.tolist())),
+            (
+                players,
+                f"Accuracies of three players, dealt fairly and as now; chance {1 / n_way:.0%}: {told}.",
+                (n_way, fair, now),
+            ),
         ]
 
     def _verdict(self, layout: Layout) -> str:
@@ -253,9 +202,9 @@ class EpisodeExplorer(WithTwin):
             self._status.value = status(f"Not dealt: {error} The last episode stays.")
             return
         layout = self.layout(self.index.value, 1)
-        self._grid.value = picture(self._grid_figure(layout), self._grid_words(layout))
-        for place, (draw, words) in zip(self._views, self._panels(layout), strict=True):
-            place.value = panel(draw, words)
+        self._grid.value = image_tag(self._picture(layout), self._grid_words(layout))
+        for panel, (draw, words, state) in zip(self._panels, self._draws(layout), strict=True):
+            panel.show(draw, words, state)
         rows = [
             [f"slot {slot}", self._name(c), self.source.groups[c], str(c)]
             for slot, c in enumerate(layout.classes[0].tolist())
@@ -266,4 +215,8 @@ class EpisodeExplorer(WithTwin):
     def twin(self) -> tuple[Figure, str]:
         """The episode as pictures; the alt text adds what the players find."""
         layout = self.layout(self.index.value, 1)
-        return self._grid_figure(layout), f"{self._grid_words(layout)} {self._verdict(layout)}"
+        picture = np.asarray(self._picture(layout))
+        figure, axes = figures.new(picture.shape[1] / 100, picture.shape[0] / 100, layout="none")
+        axes.remove()
+        figure.figimage(picture)  # pixel for pixel
+        return figure, f"{self._grid_words(layout)} {self._verdict(layout)}"

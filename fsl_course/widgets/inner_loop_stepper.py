@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache, partial
 
 import ipywidgets
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torch.func import grad
 
@@ -19,14 +19,15 @@ from fsl_course.checkpoints import pretrained
 from fsl_course.data import load_glyphs
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.figures import CHANCE, SLOTS, SUPPORT, slot_style
-from fsl_course.methods.functional import Params, call, trainable
-from fsl_course.methods.maml import adapt, predict, support_loss
+from fsl_course.methods.functional import call, trainable
+from fsl_course.methods.maml import support_loss
 from fsl_course.nets import classifier, conv4, mlp
-from fsl_course.widgets._panels import control, log_scale, panel, table, together, view, wrapping
+from fsl_course.widgets._inner_path import RUNAWAY, Path
+from fsl_course.widgets._panels import TICKS, LivePanel, control, log_scale, table, together, view, wrapping
+from fsl_course.widgets._slider_names import SliderNames
 from fsl_course.widgets._twin import WithTwin, status
 
 RATES = torch.logspace(-4, 1, 25)  # steps of the slice: the range of the rate slider
-RUNAWAY = 1e6  # a loss above this is called diverged: it is drawn no further
 STARTS = {"sine": ("meta-learned", "pretrained on all curves", "random"), "glyphs": ("meta-learned", "random")}
 
 
@@ -76,31 +77,6 @@ def _steps(count: int) -> str:
     return f"{count} step" if count == 1 else f"{count} steps"
 
 
-@dataclass
-class Path:
-    """One start's way through the inner loop. params: after the last step; the lists hold a number for each step from 0 on."""
-
-    model: nn.Module
-    params: Params
-    support: list[float] = field(default_factory=list)  # support loss
-    query: list[float] = field(default_factory=list)  # sine: squared error; glyphs: accuracy
-
-    @property
-    def diverged(self) -> bool:
-        """True when the last support loss is no number to go on from."""
-        return not self.support[-1] <= RUNAWAY  # also true for nan
-
-    def measure(self, task: Episode) -> None:
-        """Adds the support loss and the query error or accuracy at `params`."""
-        with torch.no_grad():
-            self.support.append(float(support_loss(self.model, task)(self.params)))
-            outputs = predict(self.model, self.params, task)
-        if task.query_y.is_floating_point():
-            self.query.append(float(F.mse_loss(outputs, task.query_y)))
-        else:
-            self.query.append(float((outputs.argmax(1) == task.query_y).double().mean()))
-
-
 class InnerLoopStepper(WithTwin):
     """A new task, a meta-learned start and another one: every click is one inner step from both.
 
@@ -124,11 +100,15 @@ class InnerLoopStepper(WithTwin):
         self.reset = control(ipywidgets.Button, "Reset")
         self.new_task = control(ipywidgets.Button, "New task")
         self._views, self._table, self._status = [view() for _ in range(3)], view(), ipywidgets.HTML()
+        # of each data their own: log or linear axes, curves or losses in the first
+        self._panels = {data: [LivePanel(place) for place in self._views] for data in STARTS}
+        self._changes = 0  # of what the panels show: the same number is the same picture
         self.children = [
             wrapping(self.data, self.other, self.rate),
             wrapping(self.step, self.ten, self.reset, self.new_task),
             wrapping(*self._views, self._table),
             self._status,
+            SliderNames(),
         ]
         self.data.observe(self._switch, "value")
         self.other.observe(self._restart, "value")
@@ -174,32 +154,36 @@ class InnerLoopStepper(WithTwin):
             path = Path(model, {k: p.detach() for k, p in trainable(model).items()})
             path.measure(self.task)
             self.paths[name] = path
+        self._changes += 1
         self._update()
 
     def take(self, steps: int) -> None:
         """Steps of the rate that is set, from both starts. A start that has diverged stays where it is."""
-        task = self.task
+        if steps > 1:
+            self._status.value = status(f"Taking {_steps(steps)}.")
         for path in self.paths.values():
-            loss_fn = support_loss(path.model, task)
             for _ in range(steps):
                 if path.diverged:
                     break
-                path.params = adapt(loss_fn, path.params, lr=self.rate.value, steps=1, track=False)
-                path.measure(task)
+                path.step(self.task, self.rate.value)
+        self._changes += 1
         self._update()
 
     @property
     def rates(self) -> Tensor:
-        """Where `slice` looks: 25 rates, with letters 13, because there every one is a pass through a Conv4."""
-        return RATES if self.data.value == "sine" else RATES[::2]
+        """Where `slice` looks: 25 rates, with letters 9, because there every one is a pass through a Conv4."""
+        return RATES if self.data.value == "sine" else RATES[::3]
 
     def slice(self, name: str) -> Tensor:
         """Support loss after a step of each of `rates` down the gradient, from where this start stands now."""
         path = self.paths[name]
-        loss_fn = support_loss(path.model, self.task)
-        with torch.no_grad():
-            slope = grad(loss_fn)(path.params)
-            return torch.stack([loss_fn({k: p - t * slope[k] for k, p in path.params.items()}) for t in self.rates])
+        if path.slice is None:
+            loss_fn = support_loss(path.model, self.task)
+            with torch.no_grad():
+                slope = grad(loss_fn)(path.params)
+                steps = ({k: p - t * slope[k] for k, p in path.params.items()} for t in self.rates)
+                path.slice = torch.stack([loss_fn(path.laid_out(params)) for params in steps])
+        return path.slice
 
     # --- pictures
 
@@ -233,6 +217,7 @@ class InnerLoopStepper(WithTwin):
             axes.set(title="error on the queries" if which == "query" else "support loss")
             log_scale(axes, "y")
         axes.set(xlabel="inner steps", xlim=(-0.3, max(5, self.taken) + 0.3))
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS, integer=True))
         axes.legend(fontsize=7)
 
     def _slices(self, axes: Axes, slices: dict[str, Tensor]) -> None:
@@ -244,7 +229,15 @@ class InnerLoopStepper(WithTwin):
                 top = max(top, now)
                 axes.axhline(now, color=SLOTS[slot + 1], linewidth=0.8, linestyle=":")
             style = slot_style(slot + 1)
-            axes.plot(self.rates, shown, label=name, markevery=5, markersize=4, linestyle=("-", "--")[slot], **style)
+            axes.plot(
+                self.rates,
+                shown,
+                label=name,
+                markevery=len(shown) // 4,
+                markersize=4,
+                linestyle=("-", "--")[slot],
+                **style,
+            )
         axes.axvline(self.rate.value, color="black", linewidth=1, label="the rate")
         axes.set(
             title="support loss after the next step", xlabel="rate of that step (dotted: no step)", xlim=(1e-4, 10)
@@ -281,8 +274,13 @@ class InnerLoopStepper(WithTwin):
         numbers = self._numbers()
         first = "The task's curve, its support points and both fits" if self.data.value == "sine" else "Support loss"
         words = (first, "Query error or accuracy at each step", "Support loss after one more step, against its rate")
-        for place, draw, what in zip(self._views, self._draws(), words, strict=True):
-            place.value = panel(draw, f"{what}. {numbers}.")
+        states = (
+            self._changes,
+            self._changes,
+            (self._changes, self.rate.value),
+        )  # another rate moves a line in the last
+        for panel, draw, what, state in zip(self._panels[self.data.value], self._draws(), words, states, strict=True):
+            panel.show(draw, f"{what}. {numbers}.", state)
         head = ["start", "steps", "support loss", "query error" if self.data.value == "sine" else "query accuracy"]
         rows = [
             [name, str(len(path.support) - 1), f"{path.support[-1]:.3g}", f"{path.query[-1]:.3g}"]

@@ -18,7 +18,8 @@ from torch.func import grad, vmap
 from fsl_course.episodes import Episode
 from fsl_course.figures import CHANCE, SLOTS
 from fsl_course.methods.maml import adapt, meta_loss, support_loss
-from fsl_course.widgets._panels import control, panel, table, together, view, wrapping
+from fsl_course.widgets._panels import LivePanel, control, table, together, view, wrapping
+from fsl_course.widgets._slider_names import SliderNames
 from fsl_course.widgets._twin import WithTwin, status
 
 LOW, HIGH = -6.0, 6.0  # range of the start
@@ -94,6 +95,7 @@ class OuterLoopMicroscope(WithTwin):
             )
         )
         self._views = [view() for _ in range(3)]
+        self._panels = [LivePanel(place, 2.6, 2.6) for place in self._views]
         self._table, self._status = view(), ipywidgets.HTML()
         rows = [wrapping(*controls) for controls in zip(self.curvature, self.support, self.query, strict=True)]
         self.children = [
@@ -102,6 +104,7 @@ class OuterLoopMicroscope(WithTwin):
             wrapping(*self._views),
             self._table,
             self._status,
+            SliderNames(),
         ]
         for each in (self.start, self.lr, self.steps, *self.curvature, *self.support, *self.query):
             each.observe(self._update, "value")
@@ -188,10 +191,8 @@ class OuterLoopMicroscope(WithTwin):
     def _update(self, _: object = None) -> None:
         readings = self.readings()
         names = ("task 1", "task 2", "mean of both")
-        for place, draw, name, reading in zip(self._views, self._draws(readings), names, readings, strict=True):
-            place.value = panel(
-                draw, f"A curve with two lines through the start. {self._words(name, reading)}.", 2.6, 2.6
-            )
+        for panel, draw, name, reading in zip(self._panels, self._draws(readings), names, readings, strict=True):
+            panel.show(draw, f"A curve with two lines through the start. {self._words(name, reading)}.")
         rows = [
             [
                 name,

@@ -22,6 +22,7 @@ from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.prototypical import PrototypicalNetwork, prototypes
 from fsl_course.widgets._panels import control, together, wrapping
+from fsl_course.widgets._slider_names import SliderNames
 from fsl_course.widgets._twin import WithTwin, status
 
 LETTERS = "ABCDE"
@@ -60,6 +61,7 @@ class PrototypeBoard(WithTwin):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.add_class("fsl-prototype-board")
+        self.layout.padding = "0 0 0 6px"  # in a narrow Lab the bar of a chosen cell would stand on the first letters
         self.seed, self._next, self._points = seed, 0, {}  # points: id -> (slot, x, y)
         self.rule = control(ipywidgets.Dropdown, "rule", options=list(RULES.items()), value="euclidean")
         self.way = control(ipywidgets.IntSlider, "classes N", value=3, min=2, max=len(LETTERS))
@@ -86,6 +88,7 @@ class PrototypeBoard(WithTwin):
             wrapping(self.which, self.add, self.remove, self.fresh),
             hint,
             wrapping(self.board, self._status),
+            SliderNames(),
         ]
         self.rule.observe(self._update, "value")
         self.scale.observe(self._update, "value")

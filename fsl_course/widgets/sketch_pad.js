@@ -7,7 +7,8 @@ const STYLE = `
   background: white; border: 1px solid #767676; border-radius: 4px; cursor: crosshair; touch-action: none; }
 .fsl-pad canvas:focus-visible { outline: 3px solid #0072B2; outline-offset: -2px; }
 .fsl-pad .tools { display: flex; gap: 6px; margin: 4px 0; }
-.fsl-pad button { font: inherit; padding: 2px 10px; cursor: pointer; color: black; background: #f3f3f3;
+.fsl-pad button { font: inherit; padding: 2px 10px; cursor: pointer;
+  color: var(--jp-ui-font-color1, black); background: var(--jp-layout-color2, #f3f3f3);
   border: 1px solid #767676; border-radius: 3px; }
 .fsl-pad summary { cursor: pointer; }
 .fsl-pad .help { font-size: 85%; line-height: 1.35; }

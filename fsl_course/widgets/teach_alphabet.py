@@ -48,6 +48,7 @@ class TeachAlphabet(WithTwin):
     def __init__(self) -> None:
         super().__init__()
         self.add_class("fsl-teach-alphabet")
+        self.layout.padding = "0 0 0 6px"  # in a narrow Lab the bar of a chosen cell would stand on the first letters
         self._alphabet: Alphabet = {"A": [], "B": []}
         self._query: Tensor | None = None
         self._history: list[Alphabet] = []

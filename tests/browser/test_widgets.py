@@ -111,6 +111,16 @@ def test_points_of_the_board_move_with_mouse_and_keys(scratch_notebook: Scratch)
     )
 
 
+@pytest.mark.parametrize("name", ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope"])
+def test_every_slider_has_a_name(scratch_notebook: Scratch, name: str):
+    page = scratch_notebook("sliders", show(name))
+    page.wait_for_selector(".noUi-handle")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.noUi-handle')].every(e => e.getAttribute('aria-label'))"
+    )
+    assert page.evaluate("() => [...document.querySelectorAll('.noUi-handle')].length") > 0
+
+
 def test_the_stepper_steps(scratch_notebook: Scratch):
     page = scratch_notebook("stepper", show("InnerLoopStepper"))
     status = ".fsl-inner-loop-stepper [role=status]"

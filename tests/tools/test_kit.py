@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 
 from tests.tools.test_kit_wheels import ANY, WINDOWS, Index, write_wheel
 from tools import kit
-from tools.kit_wheels import KitError, Target
+from tools.kit_wheels import PYTHONS, KitError, Target
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,6 +111,27 @@ def test_no_network_is_said_and_no_finished_mark_is_left(course, tmp_path, capsy
         start.verify(out, out / "wheels" / "any.txt")
 
 
+def test_a_folder_of_somebody_elses_is_left_alone(course, tmp_path, capsys):
+    out = tmp_path / "stick"
+    (out / "course").mkdir(parents=True)
+    (out / "course" / "marks.txt").write_text("not yours")
+    assert make(course, out) == 1
+    assert "holds something that is no kit" in capsys.readouterr().err
+    assert [path.name for path in out.rglob("*")] == ["course", "marks.txt"]
+
+
+def test_half_a_kit_is_gone_on_with(course, tmp_path):
+    def broken(target: Target, specs: list[str], folder: Path) -> None:
+        raise KitError("the package index was not reached")
+
+    out = tmp_path / "kit"
+    assert make(course, out, pip=broken) == 1
+    assert (out / "KIT-UNFINISHED").is_file()
+    assert make(course, out) == 0
+    assert not (out / "KIT-UNFINISHED").exists()
+    assert "KIT" not in (out / "SHA256SUMS").read_text().replace("README-KIT.md", "")
+
+
 def test_a_full_disk_is_said(course, tmp_path, capsys, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -152,6 +176,12 @@ def test_another_python_is_told_what_the_kit_has(finished, monkeypatch, capsys, 
     assert not (tmp_path / "home").exists()
 
 
+def test_a_python_of_32_bits_is_refused(finished, monkeypatch):
+    monkeypatch.setattr(start.sys, "maxsize", 2**31 - 1)
+    with pytest.raises(start.Stop, match="64-bit"):
+        start.wheel_list(finished)
+
+
 def test_start_installs_once_and_never_overwrites_a_notebook(finished, monkeypatch, capsys, tmp_path):
     home, calls = tmp_path / "home", []
 
@@ -182,9 +212,33 @@ def test_start_installs_once_and_never_overwrites_a_notebook(finished, monkeypat
     assert "your own versions stay as they are: 00_start.ipynb" in capsys.readouterr().out
 
 
-def test_the_scripts_look_for_the_lists_that_the_kit_writes():
-    shell = (ROOT / "tools" / "kit" / "start.sh").read_text()
-    assert "wheels/*-py%d.%d.txt" in shell
-    assert r"wheels\windows_amd64-py%%V.txt" in (ROOT / "tools" / "kit" / "start.bat").read_text()
+@pytest.mark.parametrize(("system", "status"), [("here", 0), ("elsewhere", 1)])
+def test_the_shell_script_finds_a_python_that_the_kit_serves(tmp_path, system, status):
+    kit_folder = tmp_path / "a stick (1)"
+    (kit_folder / "wheels").mkdir(parents=True)
+    name = {"here": "macos" if sys.platform == "darwin" else "linux", "elsewhere": "windows"}[system]
+    (kit_folder / "wheels" / "{}_any-py{}.{}.txt".format(name, *sys.version_info[:2])).touch()
+    shutil.copy(ROOT / "tools" / "kit" / "start.sh", kit_folder)
+    (kit_folder / "start.py").write_text("import sys; print(sys.version_info[:2], sys.argv[1:])")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    command = ["bash", str(kit_folder / "start.sh"), "--to", "my folder"]
+    done = subprocess.run(command, env={"PATH": path}, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status
+    if system == "here":
+        assert done.stdout == f"{tuple(sys.version_info[:2])} ['--to', 'my folder']\n"
+    else:
+        assert "no fitting Python" in done.stderr
+        assert "windows_any" in done.stderr
+
+
+def test_the_batch_file_looks_for_the_lists_that_the_kit_writes():
+    batch = (ROOT / "tools" / "kit" / "start.bat").read_text(encoding="ascii")
+    assert r"wheels\windows_amd64-py%%V.txt" in batch
     assert f"windows_amd64-py{WINDOWS.python}" == str(WINDOWS)
-    assert sys.version_info[:2] >= (3, 11)
+    assert set(PYTHONS) == set(re.search(r"in \(([\d. ]+)\) do", batch)[1].split())
+    labels = set(re.findall(r"^:(\w+)", batch, re.M))
+    assert set(re.findall(r"goto (\w+)", batch)) <= labels
+    # From "no Python" to the end there is a pause: a double-clicked window would close over the words.
+    ending = batch.partition("start: no Python")[2]
+    assert ending.index("goto end") < ending.index(":end") < ending.index("pause")
+    assert 'set "CODE=1"' in batch.partition("for %%V")[0]

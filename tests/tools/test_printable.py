@@ -21,5 +21,12 @@ def test_a_page_stands_alone_and_prints(tmp_path, capsys):
     assert "absent.md" in capsys.readouterr().err
 
 
+def test_a_star_is_followed_where_the_shell_does_not(tmp_path, capsys):
+    assert print_pages([str(TEACHING / "worksheets" / "*_answers.md"), "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maml_answers.html", "protonet_answers.html"]
+    assert print_pages([str(TEACHING / "*.absent"), "--out", str(tmp_path)]) == 1
+    assert "*.absent" in capsys.readouterr().err
+
+
 def test_titles_are_escaped():
     assert "<title>a &lt;b&gt;</title>" in page("# a <b>\n\ntext")

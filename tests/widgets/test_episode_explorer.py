@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -13,13 +10,6 @@ from fsl_course.episodes import EpisodeSampler
 from fsl_course.widgets import EpisodeExplorer
 from fsl_course.widgets._leaks import DEALS
 from tests.conftest import toy_images
-
-
-@pytest.fixture(autouse=True)
-def _no_warning() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 @pytest.fixture

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from fsl_course.widgets import OuterLoopMicroscope
-
-
-@pytest.fixture(autouse=True)
-def _no_warning() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def loss_by_hand(theta: float, lr: float, steps: int, curvature: float, support: float, query: float) -> float:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -20,13 +17,6 @@ LEARNERS = {
     "attention cosine": MatchingNetwork(nn.Identity(), similarity="cosine", scale=1.0),
     "attention euclidean": MatchingNetwork(nn.Identity(), similarity="euclidean", scale=1.0),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_warning() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def sent(board: PrototypeBoard) -> torch.Tensor:

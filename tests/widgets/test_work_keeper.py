@@ -5,16 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from fsl_course.exercises import find
 from fsl_course.exercises._progress import load, record
 from fsl_course.widgets import WorkKeeper
-
-
-@pytest.fixture(autouse=True)
-def progress_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FSL_PROGRESS", str(tmp_path / "progress.json"))
 
 
 def test_a_click_puts_the_work_together_and_says_where_it_goes():

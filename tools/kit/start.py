@@ -33,6 +33,8 @@ def wheel_list(kit: Path) -> Path:
     """The list of wheels for this system and Python."""
     here = "{}-py{}.{}".format(NAMES.get((SYSTEM, MACHINE), f"{SYSTEM}_{MACHINE}"), *sys.version_info[:2])
     path = kit / "wheels" / f"{here}.txt"
+    if sys.maxsize < 2**32:
+        raise Stop("this Python has 32 bit, and PyTorch needs 64. Install a 64-bit Python.")
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (kit / "wheels").glob("*.txt"))) or "none"
         raise Stop(f"this kit has no packages for {here}. It has: {known}. Install one of these Pythons.")
