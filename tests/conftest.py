@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -15,6 +19,15 @@ pytest.register_assert_rewrite("tests.methods.laws")  # a broken law shows its n
 def _one_thread() -> None:
     """Tests run side by side; more threads than cores only make them slower."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def loops_closed() -> Iterator[None]:
+    """For tests that run notebooks: nbclient leaves its event loop open, and whichever test runs at its collection would fail."""
+    yield
+    for found in gc.get_objects():
+        if issubclass(type(found), asyncio.BaseEventLoop) and not found.is_running():
+            found.close()
 
 
 def toy_images(

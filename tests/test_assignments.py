@@ -14,6 +14,7 @@ from fsl_course.exercises import find, variants
 from tools.notebook_run import kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("loops_closed")
 
 
 def command(*words: str) -> int:

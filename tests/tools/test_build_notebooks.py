@@ -13,6 +13,8 @@ import pytest
 from tools.build_notebooks import build, check, main, orphans, rewrite_text
 from tools.notebook_cells import BuildError, is_added
 
+pytestmark = pytest.mark.usefixtures("loops_closed")
+
 GOOD = '''
 # %% [markdown]
 # # 05 Means
