@@ -4,7 +4,7 @@ submissions.py  reads FOLDER/STUDENT/*.ipynb
 slices.py       which statements an answer needs
 rules.py        what an answer must not do, read off its code
 lanes.py        trusted processes that fork a worker for every answer, watch it and kill it
-worker.py       one answer in one process; guards.py, confinement.py and seccomp.py hold it
+worker.py       one answer in one process; guards.py, doors.py, confinement.py and seccomp.py hold it
 report.py       the two tables
 grade.py        the command; options.py its options
 """

@@ -43,8 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
         lessons &= {lesson.zfill(2) for lesson in arguments.lessons}
     exercises = [exercise.id for exercise in all_exercises() if exercise.lesson in lessons]
     rows = report.rows(records, exercises)
-    replace_file(folder / "grades.csv", report.table(report.COLUMNS, rows))
-    replace_file(folder / "grades-summary.csv", report.table(report.SUMMARY, report.summary(records, exercises)))
+    try:
+        replace_file(folder / "grades.csv", report.table(report.COLUMNS, rows))
+        replace_file(folder / "grades-summary.csv", report.table(report.SUMMARY, report.summary(records, exercises)))
+    except OSError as error:
+        print(f"error: the tables cannot be written into {folder} ({error.strerror or error})", file=sys.stderr)
+        return 1
     if arguments.json:
         for row in rows:
             print(json.dumps(dict(zip(report.COLUMNS, row, strict=True)) | {"passed": row[2] == "true"}))

@@ -20,43 +20,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import rules
+from . import doors, rules
 
 FILE = "<answer "  # the file name of every piece of an answer's code begins like this
-_CALLED = (
-    "gc.",
-    "ctypes.",
-    "sys._getframe",
-    "sys._current_frames",
-    "sys.addaudithook",
-    "sys.settrace",
-    "sys.setprofile",
-)
-_CALLED += ("exec", "compile", "code.__new__", "function.__new__", "cpython.", "marshal.", "pickle.find_class")
+_CALLED_EVENTS = """
+    gc. ctypes. sys._getframe sys._current_frames sys.addaudithook sys.settrace sys.setprofile exec compile code.__new__
+    function.__new__ cpython. marshal. pickle.find_class
+"""
+_OUTSIDE_EVENTS = "socket. subprocess. os.system os.exec os.spawn os.posix_spawn os.fork os.kill pty."
+_FILE_EVENTS = """
+    os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.chmod os.chown os.truncate shutil.
+"""
+_CALLED, _OUTSIDE, _FILES = (tuple(e.split()) for e in (_CALLED_EVENTS, _OUTSIDE_EVENTS, _FILE_EVENTS))
 _ATTRIBUTE = "object.__getattr__"
-_OUTSIDE = (
-    "socket.",
-    "subprocess.",
-    "os.system",
-    "os.exec",
-    "os.spawn",
-    "os.posix_spawn",
-    "os.fork",
-    "os.kill",
-    "pty.",
-)
-_FILES = (
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.mkdir",
-    "os.link",
-    "os.symlink",
-    "os.chmod",
-    "os.chown",
-    "os.truncate",
-)
-_FILES += ("shutil.",)
 _WATCHED_NAMES = """
     torch torch.nn torch.nn.functional torch.linalg torch.autograd torch.func torch.random numpy math builtins
     inspect functools operator time signal copy dataclasses numbers re
@@ -82,6 +58,9 @@ class Forged(TypeError):
     """A result of the answer's own making stands where a tensor or a number is due."""
 
 
+_plain_import = builtins.__import__  # doors.py puts a guarded one in its place
+
+
 def learner_builtins(exercise: str, incidents: Incidents) -> dict[str, Any]:
     """The builtins for an answer's code: without those that make or show code, with guarded imports and attributes."""
     own = dict(vars(builtins))
@@ -98,7 +77,7 @@ def learner_builtins(exercise: str, incidents: Incidents) -> dict[str, Any]:
             harmless = rules.LIMITED.get(root, "free")
             if harmless is None:
                 raise incidents.refuse(rules.looks_into_checker(dotted))
-        module = builtins.__import__(name, globals, locals, fromlist, level)
+        module = _plain_import(name, globals, locals, fromlist, level)
         for item in fromlist or ():
             if rules.is_closed(getattr(module, item, None)):
                 raise incidents.refuse(rules.looks_into_checker(f"{name}.{item}"))
@@ -110,6 +89,12 @@ def learner_builtins(exercise: str, incidents: Incidents) -> dict[str, Any]:
             name = str.__str__(name) if isinstance(name, str) else name  # a str of its own kind may lie when compared
             if name in rules.ATTRIBUTES:
                 raise incidents.refuse(rules.looks_into_checker(name))
+            if (
+                function is not getattr
+                and isinstance(thing, type)
+                and type.__getattribute__(thing, "__module__") != "__main__"
+            ):
+                raise incidents.refuse(rules.looks_into_checker(f"patches {thing.__name__}.{name}"))
             if isinstance(thing, types.ModuleType):
                 dotted = f"{thing.__name__}.{name}"
                 if name == "__dict__":
@@ -154,6 +139,7 @@ def hide(prefixes: tuple[str, ...]) -> None:
         parent, _, child = name.rpartition(".")
         if vars(sys.modules.get(parent, builtins)).get(child) is module:
             delattr(sys.modules[parent], child)
+    sys.modules.pop("logging.config", None)  # it imports what a text names, and kept the unguarded import
     sys.meta_path.insert(0, _Blocker(prefixes))
 
 
@@ -166,8 +152,11 @@ class _Blocker:
             raise ModuleNotFoundError(f"{name} is not at hand while an answer is tried", name=name)
 
 
-def watch(scratch: Path, incidents: Incidents) -> None:
-    """An audit hook for the rest of this process: what answers' code calls is looked at, all other code is left alone."""
+def watch(scratch: Path, incidents: Incidents) -> Callable[[], None]:
+    """An audit hook for the rest of this process: what answers' code calls is looked at, and what libraries do for it.
+
+    Returns what opens the doors again that doors.py shuts.
+    """
     here = str(scratch)
     package = str(Path(__file__).resolve().parent.parent)
     busy = False
@@ -181,12 +170,15 @@ def watch(scratch: Path, incidents: Incidents) -> None:
             frame = sys._getframe(1)
             direct = frame.f_code.co_filename.startswith(FILE)
             behind = direct or _answer_behind(frame)
+            passes = direct or not behind or doors.passes(event, arguments, frame)
         finally:
             busy = False
         if direct and event.startswith(_CALLED):
             raise incidents.refuse(rules.looks_into_checker(event))
         if direct and event == _ATTRIBUTE and arguments[1] in rules.ATTRIBUTES:
             raise incidents.refuse(rules.looks_into_checker(arguments[1]))
+        if not passes:
+            raise incidents.refuse(rules.looks_into_checker(event))
         if behind and event.startswith(_OUTSIDE):
             raise incidents.refuse(f"This answer reaches out of its process ({event}): an answer only computes.")
         if behind and (event == "open" or event.startswith(_FILES)):
@@ -197,7 +189,10 @@ def watch(scratch: Path, incidents: Incidents) -> None:
             if writes and path != os.devnull and not path.startswith(here):
                 raise incidents.refuse(f"This answer changes files outside its own folder ({event}).")
 
+    doors.freeze(incidents.refuse, _answer_behind, _WATCHED)
+    undo = doors.guard_imports(incidents.refuse, _answer_behind)
     sys.addaudithook(hook)
+    return undo
 
 
 def _writes(arguments: tuple[Any, ...]) -> bool:

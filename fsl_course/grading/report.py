@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 COLUMNS = ("student", "exercise", "passed", "diagnosis")
 SUMMARY = ("student", "passed", "exercises", "attempted", "notebooks", "errors")
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the reader would see words in another order
 NOT_ATTEMPTED = "not attempted"
 
 
@@ -70,6 +71,6 @@ def table(columns: tuple[str, ...], lines: list[tuple[str, ...]]) -> bytes:
 
 
 def defused(text: str) -> str:
-    """The text on one line, without control characters, and such that no spreadsheet takes it for a formula."""
-    line = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    """The text on one line, without control characters and changes of direction, and no formula to a spreadsheet."""
+    line = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _TURNS else c for c in text)
     return f"'{line}" if line.lstrip().startswith(("=", "+", "-", "@")) else line

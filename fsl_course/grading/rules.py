@@ -29,8 +29,11 @@ LIMITED: dict[str, set[str] | None] = dict.fromkeys(_CLOSED.split())
 LIMITED["inspect"] = {"signature", "Signature", "Parameter", "isfunction", "isclass", "iscallable", "ismethod"}
 LIMITED["sys"] = {"maxsize", "float_info", "int_info", "version", "version_info", "stdout", "stderr", "byteorder"}
 LIMITED["sys"] |= {"setrecursionlimit", "getrecursionlimit", "exit", "platform", "getsizeof", "intern"}
+LIMITED["string"] = {"ascii_letters", "ascii_lowercase", "ascii_uppercase", "digits", "hexdigits", "punctuation"}
+LIMITED["string"] |= {"Template", "capwords", "octdigits", "printable", "whitespace"}
 LIMITED["types"] = {"SimpleNamespace", "MappingProxyType", "GeneratorType"}
 LIMITED["IPython"] = {"display", "HTML", "Image", "Markdown", "clear_output"}
+LIMITED["gc"] = {"collect", "enable", "disable", "isenabled"}
 LIMITED["timeit"] = {"default_timer"}
 LIMITED["traceback"] = {"print_exc", "format_exc", "print_exception", "format_exception"}
 _TELLING = """
@@ -38,7 +41,7 @@ _TELLING = """
     __defaults__ __kwdefaults__ __wrapped__ __reduce__ __reduce_ex__ __import__ __bases__ __mro__ __base__ __weakref__
     _getframe _current_frames f_back f_globals f_locals f_builtins f_code gi_frame cr_frame ag_frame gi_code tb_frame tb_next
     co_consts co_code cell_contents func_globals settrace setprofile addaudithook walk_stack currentframe
-    mro __traceback__ __context__ __cause__ _os _sys attrgetter methodcaller
+    mro __traceback__ __context__ __cause__ _os _sys attrgetter methodcaller _create_fn _exec_with_source
 """
 ATTRIBUTES = set(_TELLING.split())
 # Other modules hold these, as os.sys.
@@ -118,9 +121,11 @@ def suspicion(answer: Answer) -> str | None:
     if answer.expression is not None:
         nodes += ast.walk(answer.expression)
     aliases = dict(_aliases(nodes))
-    own = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)} | {
-        n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))
-    }
+    own = (
+        {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+        | {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    )
     inner = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}  # parts of a longer path
     documentation = {id(n.value) for n in nodes if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
     for node in nodes:
@@ -134,7 +139,7 @@ def suspicion(answer: Answer) -> str | None:
             return looks_into_checker(node.attr)
         if isinstance(node, ast.Attribute) and node.attr == "__dict__" and not _is_self(node.value):
             return looks_into_checker("__dict__")
-        if isinstance(node, ast.MatchClass) and (found := ATTRIBUTES & set(node.kwd_attrs)):
+        if isinstance(node, ast.MatchClass) and (found := (ATTRIBUTES | _DOORS) & set(node.kwd_attrs)):
             return looks_into_checker(min(found))
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes))
         if is_text and id(node) not in documentation and (seen := _IN_TEXT.search(str(node.value))):

@@ -10,6 +10,7 @@ import ast
 import builtins
 import re
 import symtable
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ _ID = re.compile(r"\d\d\.\d+(@.*)?", re.DOTALL)
 _CHECK_IN_TEXT = re.compile(r"\bcheck\(\s*[\"'](\d\d\.\d+)(?:@[^\"']*)?[\"']")
 _CHANGES_ITS_OWNER = {"add", "append", "clear", "extend", "insert", "pop", "remove", "reverse", "setdefault", "sort"}
 _CHANGES_ITS_OWNER |= {"discard", "popitem", "update"}
+_PACKAGE = __name__.partition(".")[0]
 _MAYBE = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.Match)  # what they bind may also stay unbound
 
 
@@ -42,6 +44,7 @@ class Answer:
     asked:      the id as the notebook gives it, "05.1" or a variant "05.1@7"
     statements: (number of the code cell, statement) in the notebook's order
     expression: what was passed to check; None where trouble says why there is nothing to try
+    later:      the same with what the notebook defines after the check, for those who wrote it there by mistake
     """
 
     asked: str
@@ -49,6 +52,7 @@ class Answer:
     statements: list[tuple[int, ast.stmt]] = field(default_factory=list)
     expression: ast.expr | None = None
     trouble: str = ""
+    later: Answer | None = None
 
     @property
     def exercise(self) -> str:
@@ -62,25 +66,30 @@ def answers_of(
     """Exercise id -> answer, for every check in the notebook: the last one counts.
 
     names: exercise id -> the function's name in the lesson, for notebooks whose check was deleted; looked at for `lessons`
-           and those that a check in the notebook names.
+           and those that a check in the notebook names. Checks of other exercises are passed over.
     """
     statements: list[Statement] = []
     checks: dict[str, tuple[str, int, ast.expr | None]] = {}
     broken: dict[str, Answer] = {}
+    checkers, texts = _aliases(cells)
     for cell in cells:
         if cell.tree is None:
             broken |= {id: Answer(id, cell.number, trouble=cell.trouble) for id in _CHECK_IN_TEXT.findall(cell.source)}
             continue
         for node in cell.tree.body:
-            rewrite = _Uncheck()
+            rewrite = _Uncheck(checkers, texts)
             node = ast.fix_missing_locations(rewrite.visit(node))
             for asked, expression in rewrite.found:
+                if names is not None and asked.partition("@")[0] not in names:
+                    continue  # no such exercise
                 checks[asked.partition("@")[0]] = asked, len(statements), expression
                 broken.pop(asked.partition("@")[0], None)  # a later, sound cell counts
             statements.append(_statement(cell.number, node))
     answers = {}
     for id, (asked, position, expression) in checks.items():
         answers[id] = _answer(statements, asked, position, expression)
+        if expression is not None:
+            answers[id].later = _later(statements, asked, position, expression)
     lessons = {id[:2] for id in checks} | (lessons or set())
     bound = {name for statement in statements for name in statement.binds}
     for id, name in (names or {}).items():
@@ -98,11 +107,40 @@ def _answer(statements: list[Statement], asked: str, position: int, expression: 
     return Answer(asked, cell, chosen, ast.fix_missing_locations(expression))
 
 
+def _later(statements: list[Statement], asked: str, position: int, expression: ast.expr) -> Answer | None:
+    """The answer as the notebook leaves it at its end; None where nothing that it needs is defined after the check."""
+    wanted = _Follower(statements).follow(expression, len(statements))
+    if not any(i > position and _defines(statements[i].node) for i in wanted):
+        return None
+    return _answer(statements, asked, len(statements), expression)
+
+
+def _defines(node: ast.stmt) -> bool:
+    is_lambda = isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
+    return is_lambda or isinstance(node, (ast.FunctionDef, ast.ClassDef))
+
+
+def _aliases(cells: Sequence[Cell]) -> tuple[set[str], dict[str, str]]:
+    """Names that `check` goes by, and names of texts: `from fsl_course import check as c`, `verify = check`, ID = "05.1"."""
+    checkers, texts = {"check"}, {}
+    for node in [node for cell in cells if cell.tree is not None for node in cell.tree.body]:
+        if isinstance(node, ast.ImportFrom):
+            checkers |= {a.asname for a in node.names if a.name == "check" and a.asname}
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+            if (isinstance(value, ast.Name) and value.id in checkers) or getattr(value, "attr", "") == "check":
+                checkers.add(name)
+            elif isinstance(value, ast.Constant) and isinstance(value.value, str):
+                texts[name] = value.value
+    return checkers, texts
+
+
 class _Uncheck(ast.NodeTransformer):
     """check("05.1", prototypes) -> prototypes: an answer is judged by us, and no reference stands in for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkers: set[str], texts: dict[str, str]) -> None:
         self.found: list[tuple[str, ast.expr | None]] = []
+        self._checkers, self._texts = checkers, texts
         self._inside = 0
 
     def _function(self, node: ast.AST) -> ast.AST:
@@ -118,12 +156,13 @@ class _Uncheck(ast.NodeTransformer):
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         given = {keyword.arg: keyword.value for keyword in node.keywords}
         first = node.args[0] if node.args else given.get("exercise")
-        if name != "check" or self._inside or not isinstance(first, ast.Constant) or not isinstance(first.value, str):
-            return node
-        if not _ID.fullmatch(first.value):
-            return node
         answer = node.args[1] if len(node.args) > 1 else given.get("answer")
-        self.found.append((first.value, answer))
+        if name not in self._checkers or self._inside:
+            return node
+        asked = self._texts.get(first.id) if isinstance(first, ast.Name) else getattr(first, "value", None)
+        if not isinstance(asked, str) or not _ID.fullmatch(asked):
+            return answer or node  # an id made on the way, as in a loop: the function's name must tell
+        self.found.append((asked, answer))
         return answer or ast.copy_location(ast.Constant(None), node)
 
 
@@ -141,7 +180,18 @@ def _statement(cell: int, node: ast.stmt) -> Statement:
     for child in table.get_children():
         _read_in(child, made, later=False)
     made.touches = {name for name in _touched(node) if name not in made.binds}
+    made.binds |= _of_star(node)
     return made
+
+
+def _of_star(node: ast.stmt) -> set[str]:
+    """What `from fsl_course import *` binds: names of the course are looked at one by one. Empty for all other statements."""
+    if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
+        return set()
+    module = sys.modules.get(node.module or "")
+    if module is None or module.__name__.partition(".")[0] != _PACKAGE:
+        return set()
+    return set(getattr(module, "__all__", None) or (name for name in vars(module) if not name.startswith("_")))
 
 
 def _read_in(table: symtable.SymbolTable, made: Statement, later: bool) -> None:
@@ -182,9 +232,10 @@ class _Follower:
         self._statements = statements
         self._seen: set[tuple[str, int]] = set()
         self._wanted: dict[int, set[str]] = {}
+        self._end = 0
 
     def follow(self, expression: ast.expr, position: int) -> dict[int, set[str]]:
-        root = _statement(0, ast.Expr(expression))
+        root, self._end = _statement(0, ast.Expr(expression)), position
         waiting = [(name, position) for name in root.now | root.later]
         while waiting:
             name, before = waiting.pop()
@@ -201,7 +252,7 @@ class _Follower:
             star = not found and "*" in {
                 a.name for a in getattr(statement.node, "names", []) if isinstance(a, ast.alias)
             }
-            star = star and not hasattr(builtins, name)
+            star = star and not hasattr(builtins, name) and not statement.binds
             if name not in statement.binds and name not in statement.touches and not star:
                 continue
             self._wanted.setdefault(i, set()).add(name)
@@ -210,13 +261,17 @@ class _Follower:
             found = found or name in statement.binds
             if name in statement.binds and statement.certain and not isinstance(statement.node, ast.AugAssign):
                 break
-        return more
+        # A function may have been written before what it calls: the call comes last.
+        return more if found else [*more, (name, self._end)]
 
 
 def _trimmed(node: ast.stmt, wanted: set[str]) -> ast.stmt:
     """An import with only the names that are wanted; any other statement as it is."""
     if not isinstance(node, (ast.Import, ast.ImportFrom)):
         return node
+    if names := _of_star(node):
+        again = ast.ImportFrom(node.module, [ast.alias(name) for name in sorted(names & wanted)], 0)
+        return ast.fix_missing_locations(ast.copy_location(again, node))
     kept = [a for a in node.names if a.name == "*" or (a.asname or a.name.partition(".")[0]) in wanted]
     again = ast.Import(kept) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, kept, node.level)
     return ast.copy_location(again, node)

@@ -6,8 +6,11 @@ import ast
 import json
 import os
 import re
+import signal
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +53,26 @@ def find_submissions(folder: Path) -> list[Submission]:
         if not entry.resolve().is_relative_to(folder.resolve()):
             found.append(Submission(entry.name, entry, refused="the folder is a link that leads outside"))
             continue
-        notebooks = sorted(file for file in entry.glob("*.ipynb") if not file.name.startswith("."))
+        files = (file for file in entry.iterdir() if file.name.lower().endswith(".ipynb"))
+        notebooks = sorted(file for file in files if not file.name.startswith("."))
         found.append(Submission(entry.name, entry, tuple(notebooks)))
     return found
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raises Unreadable when what is inside takes longer: a file may be made so that it takes for ever. Main thread only."""
+
+    def stop(*_: object) -> None:
+        raise Unreadable(f"it cannot be taken apart within {seconds:.0f} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def read_cells(path: Path) -> list[Cell]:
@@ -65,12 +85,17 @@ def read_cells(path: Path) -> list[Cell]:
         if _MARKERS.search(_text(path)):
             raise Unreadable("it holds merge conflict markers (<<<<<<<): resolve the conflict first") from None
         raise Unreadable(f"it is no JSON (line {error.lineno}): save it again in Jupyter") from None
+    except ValueError:
+        raise Unreadable("it holds a number of thousands of digits") from None
     sources = _sources(notebook)
     return [_cell(number, source) for number, source in enumerate(sources, start=1)]
 
 
 def _text(path: Path) -> str:
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError up to Python 3.12
+        raise Unreadable("it is a link that leads to itself") from None
     if not real.is_relative_to(path.parent.resolve()):
         raise Unreadable("it is a link that leads outside the student's folder")
     try:
@@ -106,8 +131,16 @@ def _sources(notebook: Any) -> list[str]:
     for cell in _listed(cells):
         if isinstance(cell, dict) and cell.get("cell_type") == "code":
             source = cell.get("source", cell.get("input", ""))
-            sources.append("".join(map(str, source)) if isinstance(source, list) else str(source))
+            sources.append(_tidy("".join(map(str, source)) if isinstance(source, list) else str(source)))
     return sources
+
+
+def _tidy(source: str) -> str:
+    """Line ends of other systems, a byte order mark and an indented cell mean to Jupyter what they mean here: nothing."""
+    source = source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    first = source.lstrip("\n")
+    indent = first[: len(first) - len(first.lstrip())]
+    return re.sub(f"^{indent}", "", source, flags=re.MULTILINE) if indent.strip("\n") else source
 
 
 def _listed(value: Any) -> list[Any]:
@@ -136,23 +169,61 @@ def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "\d" in a string is the learner's business
         tree = ast.parse(source)
-        compile(tree, "<cell>", "exec")  # finds what the parser lets pass, such as `return` outside a function
+        compile(
+            tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        )  # finds what the parser lets pass, such as `return` outside a function
         return tree
+
+
+_QUOTE_OR_BRACKET = re.compile(r"""(\"{3}|'{3})|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\#.*|([(\[{])|([)\]}])""")
+_TYPED_BARE = re.compile(
+    r"(pip3?|conda|mamba|ls|cd|matplotlib|load_ext|autoreload)\s+[\w./~%-]"
+)  # Jupyter knows them without %
 
 
 def without_magics(source: str) -> str:
     """A cell with Jupyter's own commands (%magic, !command, name?) taken out, line for line. None of them is run."""
     lines = source.split("\n")
-    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
     if lines[first].startswith("%%"):
         if lines[first][2:].split(" ")[0].strip() in _HIDES_THE_CELL:
             return "\n".join("" for _ in lines)
         lines[first] = ""
+    quote, depth, goes_on = "", 0, False  # inside a long text, inside brackets, on with the command of the line before
     for i, line in enumerate(lines):
-        indent = line[: len(line) - len(line.lstrip())]
-        text = line.strip()
-        if text.startswith(("%", "!", "?")) or re.fullmatch(r"[\w.]+\?{1,2}", text):
-            lines[i] = f"{indent}pass"
-        elif found := re.match(r"(\s*[\w, .\[\]'\"]+=\s*)[%!]\s*[\w/~.]", line):
-            lines[i] = f"{found[1]}None"
+        if goes_on:
+            lines[i], goes_on = "", line.endswith("\\")
+            continue
+        if not quote and not depth:
+            lines[i] = _plain(line)
+            goes_on = lines[i] != line and line.endswith("\\")
+        quote, depth = _open(lines[i], quote, depth)
     return "\n".join(lines)
+
+
+def _plain(line: str) -> str:
+    """A line that begins a statement, with nothing in the place of a command of Jupyter's."""
+    indent, text = line[: len(line) - len(line.lstrip())], line.strip()
+    if found := re.match(r"%time(it)?\s+(?!-)(.+)", text):  # times a statement, which counts
+        return indent + found[2]
+    if text.startswith(("%", "!", "?")) or re.fullmatch(r"[\w.]+\?{1,2}", text) or _TYPED_BARE.match(text):
+        return f"{indent}pass"
+    if found := re.match(r"(\s*[\w, .\[\]'\"]+=\s*)[%!]\s*[\w/~.]", line):
+        return f"{found[1]}None"
+    return line
+
+
+def _open(line: str, quote: str, depth: int) -> tuple[str, int]:
+    """(the quotes of a text, the number of brackets) that are still open after this line."""
+    place = 0
+    while True:
+        if quote:
+            end = line.find(quote, place)
+            if end < 0:
+                return quote, depth
+            quote, place = "", end + 3
+        found = _QUOTE_OR_BRACKET.search(line, place)
+        if not found:
+            return "", max(depth, 0)
+        quote, place = found[1] or "", found.end()
+        depth += bool(found[2]) - bool(found[3])

@@ -4,6 +4,7 @@ The lane that forks (lanes.py) believes only a message with the token, one line 
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import json
@@ -11,6 +12,7 @@ import linecache
 import os
 import signal
 import sys
+import tempfile
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +74,9 @@ def _verdict(job: Job, out: int) -> tuple[bool, str]:
     if job.bounds.confined:
         confinement.confine(job.landlock)
     guards.hide(_HIDDEN)
-    guards.watch(job.scratch, incidents)
+    open_again = guards.watch(job.scratch, incidents)
     verdict = _try(job, namespace)
+    open_again()
     if incidents.words:
         return False, incidents.words[0]
     if name := guards.patched(before, modules):
@@ -101,6 +104,7 @@ def _leave_nothing_open(out: int, landlock: int, scratch: Path) -> None:
         HOME=str(scratch), TMPDIR=str(scratch), OMP_NUM_THREADS="1", FSL_PROGRESS=str(scratch / "progress")
     )
     sys.argv, sys.dont_write_bytecode = [""], True
+    tempfile.tempdir = str(scratch)  # it remembers the folder that it found first
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -115,11 +119,12 @@ def _namespace(answer: Answer, incidents: guards.Incidents) -> dict[str, Any]:
 def _try(job: Job, namespace: dict[str, Any]) -> Verdict:
     answer = job.answer
     sources = {cell.number: cell.source for cell in job.cells}
+    future = _future(job.cells)
     function: Any = None
     try:
         for number, statement in answer.statements:
-            exec(_compiled([statement], number, sources), namespace)
-        function = eval(_compiled(answer.expression, answer.cell, sources), namespace)
+            exec(_compiled([statement], number, sources, future), namespace)
+        function = eval(_compiled(answer.expression, answer.cell, sources, future), namespace)
         return judge(job.exercise, guards.honest(function), min(MOST_SECONDS, round(job.seconds / 2, 1)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: the answer may raise anything
         if function is None:
@@ -128,13 +133,20 @@ def _try(job: Job, namespace: dict[str, Any]) -> Verdict:
         return Verdict("wrong", [f"The result cannot be judged ({type(error).__name__})."])
 
 
-def _compiled(code: Any, number: int, sources: dict[int, str]) -> types.CodeType:
+def _future(cells: list[Cell]) -> int:
+    """The flag for annotations that are not evaluated: in a notebook, one such import is for all cells after it."""
+    nodes = [node for cell in cells if cell.tree is not None for node in cell.tree.body]
+    asked = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in nodes)
+    return __future__.annotations.compiler_flag if asked else 0
+
+
+def _compiled(code: Any, number: int, sources: dict[int, str], flags: int) -> types.CodeType:
     name = f"{guards.FILE}cell {number}>"
     source = sources.get(number, "")
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
     if isinstance(code, list):
-        return compile(ast.Module(code, []), name, "exec", dont_inherit=True)
-    return compile(ast.Expression(code), name, "eval", dont_inherit=True)
+        return compile(ast.Module(code, []), name, "exec", flags, dont_inherit=True)
+    return compile(ast.Expression(code), name, "eval", flags, dont_inherit=True)
 
 
 def _words(verdict: Verdict, answer: Answer) -> str:

@@ -191,6 +191,32 @@ def test_a_missing_or_empty_folder_is_an_error_in_words(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_table_that_cannot_be_written_is_an_error_in_words_and_the_old_one_stays(tmp_path, capsys):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "grades.csv").write_text("old")
+    (tmp_path / "grades-summary.csv").mkdir()
+    assert main(["grade", str(tmp_path), *UNCONFINED]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+    (tmp_path / "grades-summary.csv").rmdir()
+    assert main(["grade", str(tmp_path), *UNCONFINED]) == 0
+    first = (tmp_path / "grades.csv").read_bytes(), (tmp_path / "grades-summary.csv").read_bytes()
+    assert main(["grade", str(tmp_path), *UNCONFINED]) == 0
+    assert first == ((tmp_path / "grades.csv").read_bytes(), (tmp_path / "grades-summary.csv").read_bytes())
+
+
+def test_an_assignment_solved_untouched_and_with_the_public_solution(tmp_path):
+    assert main(["assignment", "--seed", "7", "--exercises", "05.1", "--out", str(tmp_path / "out")]) == 0
+    for student, name in (("solved", "solved-7"), ("blank", "assignment-7")):
+        (tmp_path / "class" / student).mkdir(parents=True)
+        shutil.copy(tmp_path / "out" / f"{name}.ipynb", tmp_path / "class" / student)
+    zoo.write(tmp_path / "class" / "public", [zoo.IMPORTS, zoo.answer(zoo.RIGHT).replace("05.1", "05.1@7")])
+    assert main(["grade", str(tmp_path / "class"), *UNCONFINED]) == 0
+    rows = read(tmp_path / "class")
+    assert row(rows, "solved")["passed"] == "true"
+    assert row(rows, "blank")["diagnosis"] == "not attempted"
+    assert "when the public solution of 05.1 is handed in" in row(rows, "public")["diagnosis"]
+
+
 def test_without_confinement_it_refuses(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(confinement, "landlock_version", lambda: -1)
     zoo.write(tmp_path / "one", [zoo.IMPORTS, zoo.answer(zoo.RIGHT)])

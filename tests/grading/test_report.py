@@ -10,6 +10,7 @@ def test_formulas_and_line_ends_are_defused():
     for text in ("=1+1", "+1", "-1", "@x", " =1", "\t=1", "\r=1"):
         assert defused(text).startswith("'")
     assert defused("a\nb\x00c") == "a b c"
+    assert defused("a\u202eb\u2066c") == "a b c"
     assert defused("王小明 Müller  👩‍🎓") == "王小明 Müller  👩‍🎓"
 
 

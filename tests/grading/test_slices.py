@@ -4,6 +4,7 @@ import ast
 
 import pytest
 
+import fsl_course
 from fsl_course.grading.slices import answers_of
 from fsl_course.grading.submissions import Cell
 
@@ -72,3 +73,22 @@ def test_a_deleted_check_is_found_by_the_functions_name_in_its_lesson_only():
     names = {"05.1": "prototypes", "06.1": "prototypes"}
     assert list(answers_of(cells, names, {"05"})) == ["05.1"]
     assert answers_of(cells, names) == {}
+
+
+def test_what_is_defined_after_the_check_is_a_second_answer():
+    (answer,) = answers_of([Cell(1, "", ast.parse(f"def f(): return 1\n{CHECK}\ndef f(): return 2"))]).values()
+    assert "return 1" in ast.unparse(answer.statements[-1][1])
+    assert "return 2" in ast.unparse(answer.later.statements[-1][1])
+    (answer,) = answers_of([Cell(1, "", ast.parse(f"k = 1\ndef f(): return k\n{CHECK}\nk = 2"))]).values()
+    assert answer.later is None  # nothing is defined there: the lesson goes on
+
+
+def test_stars_of_the_course_become_names():
+    assert fsl_course.__all__
+    assert needed("from fsl_course import *\ndef f(): return fit", CHECK)[0] == "from fsl_course import fit"
+    assert needed("from fsl_course import *\ndef f(): return 1", CHECK) == ["def f():\n    return 1"]
+
+
+def test_checks_of_exercises_that_do_not_exist_are_passed_over():
+    cells = [Cell(1, "", ast.parse('def f(): pass\ncheck("05.1", f)\ncheck("05.99", f)'))]
+    assert list(answers_of(cells, {"05.1": "f"})) == ["05.1"]

@@ -2,11 +2,12 @@
 
 import json
 import os
+import time
 
 import pytest
 
 from fsl_course.grading import submissions
-from fsl_course.grading.submissions import Unreadable, find_submissions, read_cells, without_magics
+from fsl_course.grading.submissions import Unreadable, find_submissions, read_cells, within, without_magics
 
 from . import zoo
 
@@ -84,3 +85,34 @@ def test_hidden_folders_are_passed_over_and_names_are_kept(tmp_path):
     found = find_submissions(tmp_path)
     assert [s.student for s in found] == ["b b", "王小明"]
     assert [len(s.notebooks) for s in found] == [1, 1]
+
+
+def test_commands_inside_brackets_and_texts_are_none():
+    assert without_magics("!ls\ny = (7\n% 4)\nd = '''\n%x\n'''\n%y") == "pass\ny = (7\n% 4)\nd = '''\n%x\n'''\npass"
+    assert without_magics("!pip install \\\n  torch\na = 1") == "pass\n\na = 1"
+    assert without_magics("pip install torch\n%time a = f(1)") == "pass\na = f(1)"
+    assert without_magics("a = \"it's (\"  # it's (\n%x") == "a = \"it's (\"  # it's (\npass"
+
+
+def test_line_ends_marks_and_indents_of_other_programs(tmp_path):
+    sources = ["a = 1\r\nb = 2", "\ufeffa = 1", "  a = 1\n  b = 2", "a = 1\rb = 2", "await f()"]
+    assert [cell.trouble for cell in read_cells(zoo.write(tmp_path, sources))] == [""] * 5
+
+
+def test_files_that_are_no_files_and_files_that_take_for_ever(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    (tmp_path / "loop.ipynb").symlink_to("loop.ipynb")
+    (tmp_path / "number.ipynb").write_text('{"cells": [' + "9" * 10000 + "]}")
+    with open(tmp_path / "hole.ipynb", "wb") as file:
+        file.truncate(10**10)
+    words = {"pipe": "no regular file", "loop": "leads", "number": "digits", "hole": "larger than"}
+    for name, said in words.items():
+        with pytest.raises(Unreadable, match=said):
+            read_cells(tmp_path / f"{name}.ipynb")
+    with pytest.raises(Unreadable, match="within 0 seconds"), within(0.01):
+        time.sleep(60)
+
+
+def test_capital_letters_in_the_ending(tmp_path):
+    zoo.write(tmp_path / "a", ["a = 1"], "05.IPYNB")
+    assert [len(s.notebooks) for s in find_submissions(tmp_path)] == [1]

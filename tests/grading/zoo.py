@@ -77,7 +77,34 @@ HONEST = {
         "    setting = Setting(n_way)\n" + RIGHT.replace("n_way", "setting.ways"),
         "from dataclasses import dataclass\n@dataclass\nclass Setting:\n    ways: int\n",
     ),
-}
+    "after the check": f"{CHECK}\n{DEF}{RIGHT}",
+    "stub before the check, answer after it": f"{DEF}{STUB}{CHECK}\n{DEF}{RIGHT}",
+    "helper after the check": answer(RIGHT.replace("embeddings[labels == k].mean(0)", "_mean(embeddings[labels == k])"))
+    + "\ndef _mean(rows):\n    return rows.mean(0)",
+    "attempts": f"{answer(WRONG)}\n{answer('    return 1 / 0')}\n{answer(RIGHT)}",
+    "check by another name": f"from fsl_course import check as c\n{DEF.replace('prototypes', 'mine')}{RIGHT}c('05.1', mine)",
+    "id in a variable": answer(RIGHT).replace('check("05.1"', "check(ID").replace("def ", 'ID = "05.1"\ndef ', 1),
+    "id in a loop": f"{DEF}{RIGHT}for id, f in [('05.1', prototypes)]:\n    check(id, f)",
+    "star of the course": "from fsl_course import *\n" + doing("assert EpisodeSampler"),
+    "awaits": answer(RIGHT, "import asyncio\nawait asyncio.sleep(0)"),
+    "names of builtins": doing("nn.Linear(2, 2).eval()", "assert not _quiet()").replace(
+        "def ", "def _quiet(eval=False):\n    return eval\ndef ", 1
+    ),
+    "tidies up": doing("import gc", "gc.collect()", "torch.cuda.empty_cache()"),
+    "compiled": answer(RIGHT.replace("embeddings[", "_same(embeddings)["), "@torch.compile\ndef _same(z):\n    return z * 1"),
+    "scripted": answer(
+        RIGHT.replace("embeddings[", "_same(embeddings)["), "@torch.jit.script\ndef _same(z: Tensor):\n    return z"
+    ),
+    "annotations": "from __future__ import annotations\n" + answer(RIGHT).replace("labels: Tensor", "labels: Int[Tensor, 'S']"),
+    "quoted types": doing("from typing import NamedTuple", "class P(NamedTuple): x: 'list[Tensor]'", "P([labels])"),
+    "commands": answer(RIGHT, "%%time\npip install torch\n!pip install \\\n  numpy\nx = (7\n% 4)\n%time assert x == 3"),
+    "indented": "    " + answer(RIGHT).strip().replace("\n", "\n    "),
+    "other line ends": answer(RIGHT, "!ls").replace("\n", "\r\n"),
+    "partial": "import functools\n" + answer(RIGHT).replace("def prototypes(", "def _p(axis, ").replace("mean(0)", "mean(axis)")
+    .replace(CHECK, f"prototypes = functools.partial(_p, 0)\n{CHECK}"),
+    "net": "class Net(nn.Module):\n    def forward(self, embeddings, labels, n_way):\n    " + RIGHT
+    + f"prototypes = Net()\n{CHECK}",
+}  # fmt: skip
 LAZY = {
     "inside": answer(
         "    from fsl_course.methods.prototypical import prototypes as p\n    return p(embeddings, labels, n_way)\n"
@@ -96,6 +123,12 @@ LAZY = {
     ),
     "check": answer("    return check('05.1', lambda: 0)(embeddings, labels, n_way)\n"),
     "getattr": answer("    return getattr(package, 'proto' + 'types')(embeddings, labels, n_way)\n"),
+    "logging": trying(
+        "import logging.config as l", "p = l.BaseConfigurator({}).resolve('fsl_course.methods.prototypical.prototypes')"
+    ),
+    "torch.package": trying(
+        "from torch.package import sys_importer as s", "s.import_module('fsl_course.methods.prototypical')"
+    ),
     "rebound": answer("    return p(embeddings, labels, n_way)\n", "q = package\np = q.prototypes"),
 }
 CURIOUS = {
@@ -122,6 +155,22 @@ CURIOUS = {
     "vars": trying("import os", "m = vars(os)['sys'].modules"),
     "module dict": trying("import os", "o = [os][0]", "m = o.__dict__['sys'].modules"),
     "attrgetter": trying("import os, operator", "m = operator.attrgetter('sy' + 's')(os).modules"),
+    "match": trying("import os", "match os:", "    case object(sys=s): m = s.modules"),
+    "annotations": trying(
+        "import typing", "def g(): pass", "g.__annotations__['a'] = '1 + 1'", "typing.get_type_hints(g)"
+    ),
+    "runstring": trying("from numpy.testing import _private", "_private.utils.runstring('x = 1', {})"),
+    "pickled array": trying(
+        "import numpy as np, struct",
+        "head = b\"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\".ljust(69) + b'\\n'",
+        "open('x.npy', 'wb').write(b'\\x93NUMPY\\x01\\x00' + struct.pack('<H', 70) + head + b'cos\\nsystem\\n.')",
+        "np.load('x.npy', allow_pickle=True)",
+    ),
+    "formatter": trying("import string", "string.Formatter().get_field('0.__doc__', (Episode,), {})"),
+    "patches for a moment": answer(
+        "    old, owner = Tensor.isnan, [Tensor][0]\n    setattr(owner, 'isnan', lambda s: old(s) | True)\n" + WRONG
+    ),
+    "patches a module for a moment": trying("t = [torch][0]", "old = t.equal", "t.equal = old", "t.equal = old"),
     "setattr": trying("setattr([torch][0], 'allclose', None)"),
 }
 HOSTILE = {
@@ -172,6 +221,14 @@ FORGED = {
         "class Lie(Tensor):\n    @classmethod\n    def __torch_function__(cls, f, types, args=(), kwargs=None):\n"
         "        r = super().__torch_function__(f, types, args, kwargs or {})\n"
         "        return torch.zeros_like(r) if getattr(r, 'dtype', None) == torch.bool else r\n",
+    ),
+    "class changed for a moment": answer(
+        "    owner = [Tensor][0]\n    old = owner.isnan\n    owner.isnan = lambda s: old(s) | True\n" + WRONG
+    ),
+    "hook": answer(
+        "    made = "
+        + WRONG.strip()[7:]
+        + "\n    made.requires_grad and made.register_hook(lambda g: g / 2)\n    return made\n"
     ),
     "object": answer("    return Same()\n", "class Same:\n    def __eq__(self, other): return True\n"),
 }
