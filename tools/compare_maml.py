@@ -21,8 +21,8 @@ import torch
 from fsl_course import EpisodeSampler, evaluate, fit, load_glyphs
 from fsl_course.checkpoints import make, settings_of
 from fsl_course.data import ImageSet
-from fsl_course.files import replace_file
 from fsl_course.methods.base import FewShotLearner
+from tools.rows import is_there, refuse_other_settings, write
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "maml_comparison.json"
 WAY, SHOT, TEST_QUERY = 5, 1, 15
@@ -99,11 +99,6 @@ def step_ratios(source: ImageSet, repeats: int) -> dict[str, float]:
     return {label: round(statistics.median(values), 3) for label, values in ratios.items()}
 
 
-def _write(path: Path, head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    replace_file(path, (json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n').encode())
-
-
 def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=600, help=f"updates of {TASKS} training tasks each (600)")
@@ -133,17 +128,17 @@ def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> i
         trained = {row["label"] for row in rows}
         same = all(there[k] == head[k] for k in ("train", "test"))
         if not same or any(there["given"].get(label) != GIVEN[label] for label in trained):
-            raise SystemExit(f"{options.out} was made with other settings: delete it, or name another --out.")
+            raise refuse_other_settings(options.out)
     source = load_glyphs() if source is None else source
     for seed in range(options.seeds):
         for label in GIVEN:
-            if any(row["label"] == label and row["seed"] == seed for row in rows):
+            if is_there(rows, label, seed):
                 continue
             rows.append(run(label, seed, source, options.steps, options.episodes))
-            _write(options.out, head | kept, rows)
+            write(options.out, head | kept, rows)
             mean = sum(rows[-1]["correct"]) / (options.episodes * WAY * TEST_QUERY)
             print(f"{label:14s} seed {seed}  {mean:.1%}  {rows[-1]['train_seconds']:.0f} CPU s", flush=True)
-    _write(options.out, head | {"step_ratio": step_ratios(source, options.repeats)}, rows)
+    write(options.out, head | {"step_ratio": step_ratios(source, options.repeats)}, rows)
     return 0
 
 

@@ -21,8 +21,8 @@ import torch
 from fsl_course import EpisodeSampler, evaluate, fit, load_glyphs
 from fsl_course.checkpoints import make, settings_of
 from fsl_course.data import ImageSet
-from fsl_course.files import replace_file
 from fsl_course.methods.base import FewShotLearner
+from tools.rows import is_there, refuse_other_settings, write
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "metric_comparison.json"
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -81,11 +81,6 @@ def step_seconds(source: ImageSet, repeats: int) -> dict[str, float]:
     return {label: statistics.median(values) for label, values in seconds.items()}
 
 
-def _write(path: Path, head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    replace_file(path, (json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n').encode())
-
-
 def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=600, help="training episodes (600)")
@@ -108,21 +103,21 @@ def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> i
     if options.out.exists():
         there = json.loads(options.out.read_text(encoding="utf-8"))
         if {k: there[k] for k in ("train", "episodes")} != {k: head[k] for k in ("train", "episodes")}:
-            raise SystemExit(f"{options.out} was made with other settings: delete it, or name another --out.")
+            raise refuse_other_settings(options.out)
         rows = there["rows"]
     source = load_glyphs() if source is None else source
     for seed in range(options.seeds):
         for label in LEARNERS:
-            if any(row["label"] == label and row["seed"] == seed for row in rows):
+            if is_there(rows, label, seed):
                 continue
             rows.append(run(label, seed, source, options.steps, options.episodes))
-            _write(options.out, head, rows)
+            write(options.out, head, rows)
             means = [sum(r["correct"]) / (options.episodes * r["way"] * r["query"]) for r in rows[-1]["results"]]
             print(f"{label:16s} seed {seed}  " + "  ".join(f"{m:.1%}" for m in means), flush=True)
     clock = step_seconds(source, options.repeats)
     for row in rows:
         row["train_seconds"] = round(options.steps * clock[row["label"]], 3)
-    _write(options.out, head, rows)
+    write(options.out, head, rows)
     return 0
 
 

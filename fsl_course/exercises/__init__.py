@@ -11,12 +11,11 @@ The exercises of lesson NN lie in ``exNN_name.py`` as a tuple ``EXERCISES``; the
 How to write one stands in CONTRIBUTING.md, "Add an exercise".
 """
 
-from ._catalogue import all_exercises, find
+from ._catalogue import all_exercises, find, variants
 from ._check import check
 from ._model import Case, Exercise, Property, Wrong
 from ._progress import export_results, hint, progress
 from ._require import require
-from ._variants import variants
 from ._verify import verify
 from ._work import restore_work, saved_work
 

@@ -32,13 +32,22 @@ def all_exercises() -> tuple[Exercise, ...]:
     return tuple(exercise for lesson in lesson_files() for exercise in of_lesson(lesson))
 
 
+def variants() -> tuple[str, ...]:
+    """The ids of the exercises that have variants, e.g. ("01.3", "01.4", ...)."""
+    from ._variants import (
+        FAMILIES,
+    )  # here and in `find`: it needs this file, and loads SciPy, which most uses do without
+
+    return tuple(FAMILIES)
+
+
 def find(exercise_id: str) -> Exercise:
     """The exercise with this id; "05.1@7" is the variant of 05.1 that belongs to seed 7 (see _variants/).
 
     LookupError lists the ids of its lesson, or those with variants; ValueError says what an id looks like.
     """
     if isinstance(exercise_id, str) and (parts := re.fullmatch(r"(\d\d\.\d+)@(0|[1-9]\d{0,8})", exercise_id)):
-        from ._variants import variant  # it needs this file
+        from ._variants import variant
 
         return variant(find(parts[1]).id, int(parts[2]))
     if not isinstance(exercise_id, str) or not re.fullmatch(r"\d\d\.\d+", exercise_id):

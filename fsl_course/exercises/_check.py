@@ -38,6 +38,11 @@ class Verdict:
     printed: str = ""
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def diagnosis(self) -> str:
+        """What the answer looks like, as a sentence; "" where it is none of the catalogue's mistakes."""
+        return f"This is what you get when {self.diagnosed.diagnosis.rstrip('.')}." if self.diagnosed else ""
+
 
 def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[..., Any]:
     """Judge an answer and say in words what was found.
@@ -59,7 +64,7 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
         verdict = Verdict("wrong", [words])
     print(_report(exercise, verdict))
     if verdict.kind in ("right", "wrong"):
-        last = "" if verdict.kind == "right" else _diagnosis(verdict)
+        last = "" if verdict.kind == "right" else verdict.diagnosis or " ".join(verdict.lines)
         written = cell_of(answer)
         if note := _progress.record(exercise, passed=verdict.kind == "right", diagnosis=last, answer=written):
             print(f"  Note: {note}")
@@ -108,12 +113,6 @@ def _counts(exercise: Exercise, cases: int) -> str:
     return ", ".join(parts)
 
 
-def _diagnosis(verdict: Verdict) -> str:
-    if verdict.diagnosed:
-        return f"This is what you get when {verdict.diagnosed.diagnosis.rstrip('.')}."
-    return " ".join(verdict.lines)
-
-
 def _report(exercise: Exercise, verdict: Verdict) -> str:
     """The lines to print. One when the answer is right, three to eight otherwise, and what the function printed."""
     name = f"{exercise.id} {exercise.title}"
@@ -131,7 +130,7 @@ def _report(exercise: Exercise, verdict: Verdict) -> str:
     else:
         lines = [f"✗ {name}: not right yet.", *verdict.lines]
         if verdict.diagnosed:
-            lines += [_diagnosis(verdict), f"Hint: {verdict.diagnosed.hint}"]
+            lines += [verdict.diagnosis, f"Hint: {verdict.diagnosed.hint}"]
         lines.append(help_line)
     if verdict.notes:
         lines.append(f"Note: your function changes {', '.join(verdict.notes)}. It was put back.")

@@ -49,8 +49,7 @@ def require(exercise_id: str, answer: Callable[..., Any]) -> None:
         raise NotRight(f"{exercise.id} {exercise.title}: not attempted yet.")
     lines = [f"{exercise.id} {exercise.title}: not right yet.", *verdict.lines]
     if verdict.diagnosed:
-        lines.append(f"This is what you get when {verdict.diagnosed.diagnosis.rstrip('.')}.")
-        lines.append(f"Hint: {verdict.diagnosed.hint}")
+        lines += [verdict.diagnosis, f"Hint: {verdict.diagnosed.hint}"]
     raise NotRight("\n  ".join(lines))
 
 

@@ -159,6 +159,4 @@ def _words(verdict: Verdict, answer: Answer) -> str:
         return rules.imports_reference(f"exercise {answer.exercise}")
     if verdict.kind == "broken":
         return f"The exercise itself is broken: {verdict.lines[0]}. Please report it."
-    if verdict.diagnosed:
-        return f"This is what you get when {verdict.diagnosed.diagnosis.rstrip('.')}."
-    return " ".join(verdict.lines) or f"The check was stopped ({verdict.kind})."
+    return verdict.diagnosis or " ".join(verdict.lines) or f"The check was stopped ({verdict.kind})."

@@ -13,7 +13,7 @@ from functools import lru_cache
 from . import _distances, _episodes, _inner, _meta, _prototypical, _scores, _walks
 from ._build import IMPORTS, Draw, Variant
 
-_FAMILIES: dict[str, Callable[[Draw], Variant]] = {
+FAMILIES: dict[str, Callable[[Draw], Variant]] = {
     "01.3": _episodes.batch,
     "01.4": _episodes.interval,
     "02.2": _distances.centroid,
@@ -31,17 +31,12 @@ _FAMILIES: dict[str, Callable[[Draw], Variant]] = {
     "10.2": _walks.reptile,
 }
 
-__all__ = ["IMPORTS", "Variant", "variant", "variants"]
-
-
-def variants() -> tuple[str, ...]:
-    """The ids of the exercises that have variants, e.g. ("01.3", "01.4", ...)."""
-    return tuple(_FAMILIES)
+__all__ = ["FAMILIES", "IMPORTS", "Variant", "variant"]
 
 
 @lru_cache(maxsize=1024)  # check knows its own reference by identity
 def variant(exercise_id: str, seed: int) -> Variant:
     """The variant of an exercise ("05.1") that belongs to a seed (0 or more). LookupError where the exercise has none."""
-    if exercise_id not in _FAMILIES:
-        raise LookupError(f"exercise {exercise_id} has no variants. These have: {', '.join(_FAMILIES)}.")
-    return _FAMILIES[exercise_id](Draw(exercise_id, seed))
+    if exercise_id not in FAMILIES:
+        raise LookupError(f"exercise {exercise_id} has no variants. These have: {', '.join(FAMILIES)}.")
+    return FAMILIES[exercise_id](Draw(exercise_id, seed))
