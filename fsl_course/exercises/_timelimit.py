@@ -23,6 +23,9 @@ from typing import Any
 _TICK = 0.05  # seconds between two looks at the clock
 _IMPORTS = 20.0  # seconds of importing that are not charged: the first use of some parts of PyTorch is slow
 _TRACERS = {"coverage", "bdb", "pdb", "debugpy", "_pydevd_bundle", "pydevd", "_pydevd_sys_monitoring"}
+# Their context managers must close: torch.func's would leave every later operation inside a gradient that nobody takes.
+_MUST_FINISH = {"torch", "contextlib"}
+_PATIENCE = 10  # ticks that a watchdog waits for code in these to come back
 _over: set[int] = set()  # threads whose time is up and whose code has not ended yet
 
 
@@ -46,6 +49,10 @@ def _is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename == __file__
 
 
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
+
+
 def _watch() -> None:
     """Where the time is up: raise TimeUp at the next line of the running code, of its callers, or of what they call."""
     if threading.get_ident() not in _over:
@@ -63,7 +70,7 @@ def _watch() -> None:
 def _on_line(frame: FrameType, event: str, arg: Any) -> Callable[..., Any] | None:
     if _is_ours(frame):
         return None
-    if event == "line":
+    if event == "line" and _package(frame) not in _MUST_FINISH:
         raise TimeUp
     return _on_line
 
@@ -101,7 +108,7 @@ def _may_interrupt(frame: FrameType | None) -> bool:
     if frame is None or _is_ours(frame):
         return False
     while frame is not None and not _is_ours(frame):
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in _TRACERS:
+        if _package(frame) in _TRACERS:
             return False
         frame = frame.f_back
     return True
@@ -187,7 +194,10 @@ class Clock:
         def on_alarm(number: int, frame: FrameType | None) -> None:
             if self._running and self._tick(frame) and _may_interrupt(frame):
                 _over.add(threading.get_ident())
-                raise TimeUp
+                if frame is not None and _package(frame) in _MUST_FINISH:
+                    _watch()  # at the next line outside of them
+                else:
+                    raise TimeUp
 
         handler = signal.signal(signal.SIGALRM, on_alarm)
         delay, interval = signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
@@ -207,10 +217,14 @@ class Clock:
         thread, done = threading.get_ident(), threading.Event()
 
         def watch() -> None:
+            waited = 0
             while not done.wait(_TICK):
                 if self._running and self._tick(sys._current_frames().get(thread)):
                     with self._lock:
-                        if self._running and _may_interrupt(sys._current_frames().get(thread)):
+                        frame, waited = sys._current_frames().get(thread), waited + 1
+                        if frame is not None and _package(frame) in _MUST_FINISH and waited <= _PATIENCE:
+                            continue
+                        if self._running and _may_interrupt(frame):
                             _over.add(thread)
                             _raise_in(thread)
 

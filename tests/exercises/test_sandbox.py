@@ -8,6 +8,7 @@ import time
 import warnings
 
 import pytest
+import torch
 
 from fsl_course.exercises import _check, check
 from fsl_course.exercises._sandbox import Capture, Stopped, error_words, run
@@ -99,6 +100,32 @@ def test_endless_loops_are_stopped(loop, where):
     assert where(attempt) == ((None, None, True), True, None)
     assert sys.gettrace() is tracer
     assert where(lambda: Clock(5).run(lambda: sum(range(1000)))) == (499500, None, False)  # nothing is left behind
+
+
+def endless_gradients():
+    while True:
+        torch.func.grad(lambda x: x * x)(torch.tensor(1.0))
+
+
+def endless_gradients_and_bare_except():
+    while True:
+        try:  # noqa: SIM105
+            torch.func.grad(lambda x: torch.func.vmap(torch.sin)(x).sum())(torch.ones(3))
+        except:  # noqa: E722
+            pass
+
+
+@pytest.mark.parametrize("where", [here, in_thread])
+@pytest.mark.parametrize("loop", [endless_gradients, endless_gradients_and_bare_except])
+def test_a_gradient_that_is_cut_off_is_closed(loop, where):
+    """torch.func keeps a stack of transforms: one that stays open makes every later operation fail."""
+
+    def attempt():
+        found = [Clock(0.01 + 0.007 * k).run(loop) for k in range(10)]
+        weights = torch.nn.Linear(2, 2).to(torch.float64).weight  # refused inside a transform
+        return found, weights.dtype
+
+    assert where(attempt) == ([(None, None, True)] * 10, torch.float64)
 
 
 @pytest.mark.parametrize("where", [here, in_thread])
