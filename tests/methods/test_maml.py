@@ -591,3 +591,11 @@ def test_it_learns_pictures_in_seconds_and_is_at_chance_before_adaptation(norm, 
     learner.test_steps = 0
     unadapted = evaluate(learner, test, 300)
     assert abs(unadapted.mean - 1 / 4) <= unadapted.ci95 < 0.03
+
+
+def test_a_task_is_solved_in_inference_mode_as_without_gradients():
+    learner, episode = MAML(small_conv("batch"), 0.1, 2).eval(), small_episodes(1)[0]
+    with torch.no_grad():
+        expected = learner(episode)
+    with torch.inference_mode():
+        assert torch.allclose(learner(episode), expected, rtol=0, atol=1e-12)

@@ -94,8 +94,9 @@ def test_queries_are_normalised_by_the_support_call_by_call(affine, tracks):
     assert_untouched(model, before)
 
 
+@pytest.mark.parametrize("tracked", [True, False])  # without gradients another pass counts
 @pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4), (5, 3, 4, 2), (3, 3, 2, 2, 2)])
-def test_every_kind_of_batch_norm(shape):
+def test_every_kind_of_batch_norm(shape, tracked):
     """One-dimensional, with and without length, two- and three-dimensional: the support's own pass comes out again."""
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)]
     norm, support = kind(3, eps=0.1).double(), 3 + 2 * randn(*shape)
@@ -105,7 +106,7 @@ def test_every_kind_of_batch_norm(shape):
     with batch_statistics(norm):
         expected = norm(support)
     norm.eval()
-    with query_statistics(norm, lambda: norm(support)):
+    with torch.set_grad_enabled(tracked), query_statistics(norm, lambda: norm(support)):
         assert torch.allclose(norm(support), expected, rtol=0, atol=1e-12)
 
 
@@ -244,3 +245,14 @@ def test_evaluation_is_inductive_unless_asked_otherwise(learner):
             assert torch.allclose(output[:1], alone, rtol=0, atol=1e-12) != transductive
         learner.train()
     assert_untouched(learner, before)
+
+
+@pytest.mark.parametrize("missing", ["weight", "bias"])
+def test_a_norm_may_lack_its_weight_or_its_bias(missing):
+    model, episode = small_conv("batch"), small_episodes(1)[0]
+    setattr(model.encoder.layers[1], missing, None)
+    by_one = MAML(model, 0.1, 0).eval()
+    with torch.no_grad():
+        found = by_one(episode)
+        setattr(model.encoder.layers[1], missing, nn.Parameter(torch.full((4,), float(missing == "weight")).double()))
+        assert torch.allclose(found, by_one(episode), rtol=0, atol=1e-12)
