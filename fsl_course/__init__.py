@@ -2,11 +2,12 @@
 
 Floors, from the ground up (imports run downwards only):
 
-1. ``data``, ``nets``, ``files`` image sets as one uint8 tensor; Conv4 and MLP; writing a file whole or not at all
+1. ``data``, ``nets``, ``files`` image sets as one uint8 tensor; Conv4 and MLP; writing a file whole or not at all.
+   Beside them what knows nothing of learning: ``allocator``, ``devices``, ``interrupts``, ``locks``, ``nearest``
 2. ``episodes``                  N-way K-shot tasks out of an image set
 3. ``methods``, ``figures``      one file per algorithm; pictures of episodes and embeddings
-4. ``training``, ``evaluation``, ``checkpoints``, ``exercises``, ``widgets``
-5. ``python -m fsl_course``      the command line, with ``grading`` and ``assignments``
+4. ``training`` (with ``run_state``, ``distributed``), ``evaluation``, ``checkpoints``, ``results``, ``exercises``, ``widgets``
+5. ``python -m fsl_course``      the command line (``options``, ``presets``, ``cards``); ``benchmark``, ``grading``
 
 The names below are imported on first use, so that ``python -m fsl_course doctor`` can still speak when PyTorch is missing.
 """

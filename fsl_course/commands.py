@@ -1,17 +1,20 @@
-"""What the commands `train` and `evaluate` do; `__main__` only reads the command line."""
+"""What the commands `train` and `evaluate` do; `__main__` and `options` only read the command line."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import shlex
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fsl_course import checkpoints, evaluation
+from fsl_course import cards, checkpoints, distributed, evaluation
+from fsl_course.cards import CARD_EPISODES, CARD_ROWS, data_name
 from fsl_course.checkpoints import CheckpointError
 from fsl_course.data import (
     ImageSet,
@@ -22,29 +25,35 @@ from fsl_course.data import (
     rotations_as_classes,
     split_classes,
 )
+from fsl_course.devices import choose
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.files import replace_file
+from fsl_course.locks import only_run
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
-from fsl_course.training import fit
+from fsl_course.nearest import did_you_mean
+from fsl_course.options import OWN_DATA
+from fsl_course.training import History, fit
 
 __all__ = ["CheckpointError", "evaluate", "train"]
-
-# (way, shot) of the test rows in the card of every trained model, 15 queries a class; 600 episodes of seed 0
-CARD_ROWS = ((5, 1), (5, 5), (20, 1), (20, 5))
-CARD_EPISODES = 600
 
 
 def load_data(options: argparse.Namespace) -> ImageSet:
     """The image set that --data and its companions name. A folder without train/val/test folders is split 60/20/20 by class."""
     if options.data == "omniglot":
-        return load_omniglot(options.root, protocol=options.protocol, rotations=options.rotations)
-    if options.data in ("glyphs", "icons"):
+        if not (options.root or os.environ.get("FSL_DATA")):
+            raise FileNotFoundError(
+                "where is Omniglot? Give --root DIR, or set the variable FSL_DATA: the folder that holds omniglot-py with "
+                "images_background.zip and images_evaluation.zip. load_omniglot(DIR, download=True) fetches them."
+            )
+        return load_omniglot(options.root, protocol=options.protocol or "alphabets", rotations=options.rotations)
+    if options.data in OWN_DATA:
         source = load_glyphs() if options.data == "glyphs" else load_icons()
     else:
         if not Path(options.data).is_dir():
             raise NotADirectoryError(
-                f"--data takes glyphs, icons, omniglot or a folder; {options.data!r} is no folder."
+                f"--data takes {', '.join(OWN_DATA)} or a folder; {options.data!r} is no folder."
+                f"{did_you_mean(options.data, OWN_DATA)}"
             )
         source = load_folder(options.data, size=options.size, channels=options.channels)
         if source.splits is None:
@@ -66,79 +75,130 @@ def _own_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _data_name(options: argparse.Namespace) -> str:
-    return options.data if options.data in ("glyphs", "icons", "omniglot") else Path(options.data).resolve().name
-
-
-def _command(options: argparse.Namespace) -> str:
-    """The command that repeats this run, with every setting written out."""
-    words = ["python", "-m", "fsl_course", "train", options.method, "--data", options.data]
-    for name in (
-        "protocol",
-        "way",
-        "shot",
-        "query",
-        "steps",
-        "tasks",
-        "lr",
-        "halve_every",
-        "clip",
-        "width",
-        "norm",
-        "seed",
-    ):
-        value = getattr(options, name)
-        if value is not None and not (name == "protocol" and options.data != "omniglot"):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--validate-every", str(options.validate_every)]
-    words += [word for setting in options.set for word in ("--set", setting)]
-    words += [f"--{n.replace('_', '-')}" for n in ("rotations", "within_group", "cosine") if getattr(options, n)]
-    if options.data not in ("glyphs", "icons", "omniglot"):
-        words += ["--size", str(options.size), "--channels", str(options.channels)]
-    return shlex.join([*words, "--out", "DIR"])
+def _check_own(own: dict[str, Any], source: ImageSet, options: argparse.Namespace) -> None:
+    """ValueError where --set contradicts the pictures or the episodes, before a file is written."""
+    channels, size = source.images.shape[2], source.images.shape[-1]
+    there_is = {"in_channels": channels, "size": size, "n_way": options.way, "net": "conv4"}
+    for name, value in own.items():
+        if value != there_is.get(name, value):
+            raise ValueError(
+                f"{name}={value} does not go with these episodes, which are {options.way}-way, of pictures of {size} x {size} "
+                f"pixels and {channels} channel(s): leave --set {name} out."
+            )
 
 
 def train(options: argparse.Namespace) -> int:
-    """Trains, validates on the validation classes, tests once, writes DIR/METHOD-DATA.safetensors and its card (.json)."""
+    """Trains, validates on the validation classes, tests once, writes DIR/METHOD-DATA.safetensors and its card (.json).
+
+    While it runs, and until it ends, DIR holds its state, its settings and a lock. See docs/commands.md.
+    """
     if options.method == "baselines":
         raise ValueError("the baselines have nothing to train: use `python -m fsl_course evaluate baselines`.")
-    source, folder = load_data(options), Path(options.out)
+    checkpoints.check_method(options.method)
     headed = checkpoints.has_head(options.method)
-    name = f"{options.method}-{_data_name(options)}" + (f"-{options.way}w{options.shot}s" if headed else "")
-    settings = {"width": options.width, "norm": options.norm}
-    settings |= checkpoints.settings_of(options.method, source, options.way) | _own_settings(options.set)
-    torch.manual_seed(options.seed)
-    learner = checkpoints.make(options.method, **settings)
+    if options.bfloat16 and headed:
+        raise ValueError(f"--bfloat16 is for methods that embed; {options.method} adapts its weights: leave it out.")
+    own, device = _own_settings(options.set), choose(options.device)
+    source = load_data(options).to(device)
+    classes = _training_classes(source, options)
     within = {"within_group": options.within_group}
-    sampler = EpisodeSampler(
-        source.split("train"), options.way, options.shot, options.query, seed=options.seed, **within
-    )
-    validation = _validation(source, options)
-    state = folder / f"{name}.state.safetensors"
-    history = fit(
-        learner, sampler, steps=options.steps, tasks=options.tasks, lr=options.lr, clip=options.clip,
-        halve_every=options.halve_every, cosine=options.cosine, validation=validation,
-        validate_every=options.validate_every, checkpoint=state, progress=not options.quiet,
-    )  # fmt: skip
-    if history.interrupted:
-        return 130
-    about = {"method": options.method, "settings": settings, "data": _data_name(options)}
-    weights = folder / f"{name}.safetensors"
-    checkpoints.save_learner(weights, learner, about)
-    card = about | {
-        "command": _command(options), "seed": options.seed, "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "parameters": sum(p.numel() for p in learner.parameters()), "minutes": round(history.seconds / 60, 1),
-        "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
-        "protocol": f"inductive; test classes; 15 queries a class, {CARD_EPISODES} episodes of seed 0; mean, half width of the "
-        "95 % interval as fractions",
-        "test": _test_rows(learner, source, options),
-    }  # fmt: skip
-    replace_file(weights.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
-    state.unlink()
-    print(f"{weights} and its card {weights.with_suffix('.json').name}:")
-    for row in card["test"]:
-        print(f"  {row['way']}-way {row['shot']}-shot  {row['mean']:.2%} ± {row['ci95']:.2%}")
+    sampler = EpisodeSampler(classes, options.way, options.shot, options.query, seed=options.seed, **within)
+    settings = {"width": options.width, "norm": options.norm, "halving": options.halving}
+    settings |= checkpoints.settings_of(options.method, source, options.way)
+    settings |= ({"n_base": len(classes)} if "n_base" in settings else {}) | own
+    torch.manual_seed(options.seed)
+    learner = checkpoints.make(options.method, **settings).to(device)
+    _check_own(own, source, options)
+    name = f"{options.method}-{data_name(options)}"
+    name += f"-{options.way}w{options.shot}s" if headed else ""
+    weights = Path(options.out) / f"{name}.safetensors"
+    card = cards.settings_card(options, settings, device)
+    with ExitStack() as lock:
+        with distributed.processes() as group:
+            if group.first:  # the first of several processes writes, tests and prints for all
+                lock.enter_context(only_run(weights.with_suffix(".lock")))
+            history = _fitted(learner, sampler, source, options, weights, card)
+        if history.interrupted or not group.first:
+            return 130 if history.interrupted else 0
+        checkpoints.save_learner(weights, learner, cards.about(options, settings))
+        card |= {
+            "parameters": sum(p.numel() for p in learner.parameters()), "minutes": round(history.seconds / 60, 1),
+            "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
+            "protocol": f"inductive; test classes; 15 queries a class, {CARD_EPISODES} episodes of seed 0; mean, half width of "
+            "the 95 % interval as fractions",
+            "test": _test_rows(learner, source, options),
+        }  # fmt: skip
+        checkpoints.save_json(weights.with_suffix(".json"), card)
+        print(f"{weights} and its card {weights.with_suffix('.json').name}:")
+        for row in card["test"]:
+            print(f"  {row['way']}-way {row['shot']}-shot  {row['mean']:.2%} ± {row['ci95']:.2%}")
+        # last: until here, the same command would have gone on from them
+        weights.with_suffix(".settings.json").unlink(missing_ok=True)
+        weights.with_suffix(".state.safetensors").unlink(missing_ok=True)
     return 0
+
+
+def _training_classes(source: ImageSet, options: argparse.Namespace) -> ImageSet:
+    if not options.join_validation:
+        return source.split("train")
+    if "val" not in (source.splits or ()):
+        raise ValueError(f"--join-validation needs validation classes, and {source.name} has none: leave it out.")
+    return source.select([i for i, split in enumerate(source.splits) if split in ("train", "val")])
+
+
+def _fitted(
+    learner: FewShotLearner,
+    sampler: EpisodeSampler,
+    source: ImageSet,
+    options: argparse.Namespace,
+    weights: Path,
+    card: dict[str, Any],
+) -> History:
+    """Trains, with the settings of the run beside its state."""
+    settings, state = weights.with_suffix(".settings.json"), weights.with_suffix(".state.safetensors")
+    first = distributed.current().first
+    before = settings.read_bytes() if first and settings.exists() else None
+    if first:
+        _check_same_learner(card, before, state)
+        checkpoints.save_json(settings, card)
+    try:
+        return fit(
+            learner, sampler, steps=options.steps, tasks=options.tasks, lr=options.lr, clip=options.clip,
+            halve_every=options.halve_every, cosine=options.cosine, bfloat16=options.bfloat16,
+            validation=None if options.join_validation else _validation(source, options),
+            validate_every=options.validate_every, checkpoint=state, progress=not options.quiet,
+        )  # fmt: skip
+    except (
+        CheckpointError,
+        ValueError,
+    ):  # e.g. the state belongs to a run with other settings: those still describe it
+        with suppress(OSError):
+            if before is not None:
+                replace_file(settings, before)
+            elif first and not state.exists():
+                settings.unlink()
+        raise
+
+
+def _check_same_learner(card: dict[str, Any], before: bytes | None, state: Path) -> None:
+    """CheckpointError where the learner differs from that of the state in a way that its weights do not show, e.g. in halving."""
+    try:
+        there = json.loads(before or b"{}")["settings"]
+        usual = checkpoints.SETTINGS | checkpoints.OWN_SETTINGS.get(card["method"], {})
+        there, now = usual | there, usual | card["settings"]
+    except (ValueError, KeyError, TypeError):
+        return  # no settings, or none that can be read: `fit` compares what the state itself knows
+    if there == now or not state.exists():
+        return
+    if checkpoints.load_file(state)[1].get("done") == 0:
+        state.unlink()  # no step is lost
+        return
+    changed = sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name))
+    lines = "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in changed)
+    raise CheckpointError(
+        f"{state} belongs to a run with other settings ({lines}). Take the same settings to go on; "
+        "to start anew, delete it or name another place."
+    )
 
 
 def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler | None:
@@ -172,39 +232,63 @@ def _test_rows(learner: FewShotLearner, source: ImageSet, options: argparse.Name
 def _weights(method: str) -> Path | None:
     """The weights that a file name, or the folder of a finished run, stands for; None for the name of a method."""
     path = Path(method)
-    if path.suffix == ".safetensors" or not path.is_dir():
-        return path if path.suffix == ".safetensors" else None
+    if path.suffix == ".safetensors":
+        return path
+    if not path.is_dir() and path.name == method:  # a method's name has no slash
+        return None
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {method}: give the folder or the .safetensors file that `train` made.")
     found = sorted(f for f in path.glob("*.safetensors") if not f.stem.endswith(".state"))
     if len(found) != 1:
         names = ", ".join(f.name for f in found) or "none"
+        if not found and any(path.glob("*.state.safetensors")):
+            raise ValueError(f"the run in {path} is not finished: the command that began it goes on with it.")
         raise ValueError(
             f"the folder {path} should hold the weights of one finished run; it holds {names}. Name the file."
         )
     return found[0]
 
 
+def _trained(options: argparse.Namespace) -> dict[str, tuple[FewShotLearner, str, str | None]]:
+    """The learner by name, the name of its weights, and the Omniglot protocol they were trained under (None: other data)."""
+    if (path := _weights(options.method)) is not None:
+        learner, about = checkpoints.load_learner(path)
+        protocol = about.get("omniglot_protocol")
+        return {path.stem: (learner, path.stem, protocol if protocol in ("alphabets", "random") else None)}
+    which = (options.method, options.trained_on, options.way, options.shot)
+    name = checkpoints.shipped_name(*which, variant=options.variant)
+    protocol = {"omniglot": "random", "omniglot-alphabets": "alphabets"}.get(options.trained_on)
+    return {options.method: (checkpoints.pretrained(*which, variant=options.variant), name, protocol)}
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Prints one row a learner: accuracy and its 95 % interval."""
-    source = load_data(options)
-    channels = source.images.shape[2]
-    if options.method == "baselines":
-        learners = baselines(in_channels=channels)
-    elif (path := _weights(options.method)) is not None:
-        learners = {path.stem: checkpoints.load_learner(path)[0]}
-    else:
-        head = (options.way, options.shot) if checkpoints.has_head(options.method) else ()
-        learners = {options.method: checkpoints.pretrained(options.method, options.trained_on, *head)}
+    device = choose(options.device)
+    found = {} if options.method == "baselines" else _trained(options)
+    protocols = {protocol for _, _, protocol in found.values()} - {None}
+    options.protocol = options.protocol or min(protocols, default="alphabets")
+    if options.data == "omniglot" and protocols - {options.protocol}:
+        print(
+            f"note: these weights were trained on classes of the other protocol, --protocol {min(protocols)}: "
+            "classes of this test may have been among them.",
+            file=sys.stderr,
+        )
+    source = load_data(options).to(device)
     split = source if options.split == "all" else source.split(options.split)
     sampler = EpisodeSampler(
         split, options.way, options.shot, options.query, seed=options.seed, within_group=options.within_group
     )
+    for name, learner in baselines(in_channels=source.images.shape[2]).items() if not found else ():
+        found[name] = (learner, None, None)
     if not options.json:
         print(f"{sampler!r}")
-    for name, learner in learners.items():
-        result = evaluation.evaluate(learner, sampler, options.episodes, transductive=options.transductive)
+    for name, (learner, weights, _) in found.items():
+        result = evaluation.evaluate(learner.to(device), sampler, options.episodes, transductive=options.transductive)
         if options.json:
             row = {
-                "method": name, "data": split.name, "way": options.way, "shot": options.shot, "query": options.query,
+                "method": name, "weights": weights, "data": split.name,
+                "protocol": options.protocol if options.data == "omniglot" else None, "rotations": options.rotations,
+                "way": options.way, "shot": options.shot, "query": options.query,
                 "mean": result.mean, "ci95": result.ci95, "episodes": options.episodes, "seed": options.seed,
                 "within_group": options.within_group, "inductive": not options.transductive,
             }  # fmt: skip

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
 
 from tqdm import tqdm
 
-from fsl_course import figures
-
 _EVERY_SECONDS = 2.0  # between two drawings of the curve; drawing costs about 0.2 s
+_BAR_SECONDS, _LOG_SECONDS = 0.5, 30.0  # between two states of the bar in a terminal, and in a file
+# the time gone and left come first: a narrow terminal cuts the end off
+_BAR = "{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}] {percentage:3.0f}%|{bar:10}|"
 
 
 class LiveProgress:
@@ -21,8 +23,15 @@ class LiveProgress:
 
     def __init__(self, steps: int, start: int, chance: float | None, *, quiet: bool = False) -> None:
         self.steps, self.chance, self.quiet = steps, chance, quiet
-        self._notebook = not quiet and figures.in_notebook()
-        self._bar = None if quiet or self._notebook else tqdm(total=steps, initial=start, unit="step", mininterval=0.5)
+        self._notebook = not quiet and _in_notebook()
+        self._bar = None
+        if not quiet and not self._notebook:
+            # a log file keeps every line: there two a minute are enough; validation makes single steps slow, hence smoothing
+            pause = _BAR_SECONDS if sys.stderr.isatty() else _LOG_SECONDS
+            self._bar = tqdm(
+                total=steps, initial=start, unit="step", mininterval=pause, maxinterval=max(pause, 10), smoothing=0.05,
+                dynamic_ncols=True, bar_format=_BAR,
+            )  # fmt: skip
         self._handle = None
         self._began, self._first, self._drawn = time.monotonic(), start, 0.0
 
@@ -37,10 +46,10 @@ class LiveProgress:
         if self._bar is not None:
             chance = "" if self.chance is None else f" (chance {self.chance:.2f})"
             shown = {"loss": f"{_recent(loss):.3f}"}
+            if validation:
+                shown["val"] = f"{validation[-1][1]:.3f}"
             if accuracy:
                 shown["accuracy"] = f"{_recent(accuracy):.3f}{chance}"
-            if validation:
-                shown["validation"] = f"{validation[-1][1]:.3f}"
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(done - self._bar.n)
         elif self._notebook and time.monotonic() - self._drawn > _EVERY_SECONDS:
@@ -61,6 +70,8 @@ class LiveProgress:
         self, done: int, loss: Sequence[float], accuracy: Sequence[float], validation: Sequence, final: bool
     ) -> None:
         from IPython.display import HTML, display
+
+        from fsl_course import figures
 
         figure = figures.training_curve(loss, accuracy, validation, chance=self.chance, steps=self.steps)
         words = f"step {done} of {self.steps}, loss {_recent(loss):.3f}" if loss else f"step {done} of {self.steps}"
@@ -88,6 +99,12 @@ class LiveProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _in_notebook() -> bool:
+    from fsl_course import figures  # and with it matplotlib, which a quiet run does without
+
+    return figures.in_notebook()
 
 
 def _recent(values: Sequence[float], window: int = 20) -> float:

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,9 +13,12 @@ from fsl_course.checkpoints import CheckpointError, load_file
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.maml import MAML
 from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.siamese import SiameseNetwork
-from fsl_course.nets import conv4, mlp
+from fsl_course.nets import classifier, conv4, mlp
+from fsl_course.run_state import RunState
 from fsl_course.training import fit, learning_rate
 from tests.conftest import toy_images
 
@@ -221,18 +223,25 @@ def test_ctrl_c_finishes_the_step_and_keeps_the_last_state(tmp_path):
     assert about["done"] == len(about["history"]["loss"])
 
 
-def test_an_interrupted_run_keeps_weights_in_memory_and_says_so(capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C; a job scheduler
+def test_an_interrupted_run_keeps_weights_in_memory_and_says_so(capsys, number):
     train, _ = samplers()
-    module, before = learner(), signal.getsignal(signal.SIGINT)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    module, before, calls = learner(), signal.getsignal(number), []
+
+    def press(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+
+    module.register_forward_pre_hook(press)
     history = fit(module, train, steps=100_000, progress=False)
     assert history.interrupted
-    assert 0 < len(history.loss) < 100_000
+    assert len(history.loss) == 3  # the step under way is finished
     assert "The learner keeps its weights" in capsys.readouterr().out
     again = learner()
     fit(again, train, steps=len(history.loss), progress=False)
     assert same(weights(module), weights(again))
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 class Presses(Recorder):
@@ -312,6 +321,29 @@ def test_a_folder_that_cannot_be_written_shows_before_the_training(tmp_path):
     with pytest.raises(CheckpointError, match="could not write"):
         fit(module, train, steps=5, checkpoint=tmp_path / "file" / "run.safetensors", progress=False)
     assert same(weights(module), weights(learner()))
+
+
+def test_a_lost_process_and_a_full_disk_do_not_promise_a_state_that_was_not_written(tmp_path, monkeypatch):
+    train, _ = samplers()
+    path = tmp_path / "run.safetensors"
+    fit(learner(), train, steps=2, checkpoint=path, progress=False)
+
+    def lost(start: int, tasks: int):
+        raise ConnectionError("another process of this run has ended.")
+
+    monkeypatch.setattr(train, "batch", lost)
+    with pytest.raises(ConnectionError, match=r"The state after step 2 is in .*: start again"):
+        fit(learner(), train, steps=5, checkpoint=path, progress=False)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with (
+        pytest.warns(UserWarning, match="No space left.*untouched"),
+        pytest.raises(ConnectionError, match=r"has ended\.$"),
+    ):
+        fit(learner(), train, steps=5, checkpoint=path, progress=False)
 
 
 def test_a_full_disk_does_not_end_the_training(tmp_path, monkeypatch):
@@ -453,3 +485,144 @@ def test_weight_decay_reaches_adam():
     plain = learner()
     fit(plain, train, steps=1, lr=0.01, progress=False)
     assert not same(weights(plain), weights(ours))
+
+
+def test_a_slow_run_is_saved_by_the_clock_and_a_fast_one_does_not_save_all_the_time(tmp_path, monkeypatch):
+    train, _ = samplers()
+    saved, save = [], RunState.save
+
+    def spy(self, path):
+        saved.append(self.done)
+        save(self, path)
+
+    monkeypatch.setattr(RunState, "save", spy)
+    fit(learner(), train, steps=3, checkpoint=tmp_path / "run.safetensors", progress=False)
+    assert saved == [0, 3]  # three fast steps, far fewer than save_every
+    saved.clear()
+    monkeypatch.setattr("fsl_course.training._SAVE_SHARE", 10**9)  # as if saving took for ever
+    fit(learner(), train, steps=3, save_every=1, checkpoint=tmp_path / "costly.safetensors", progress=False)
+    assert saved == [0, 3]
+    saved.clear()
+    monkeypatch.setattr("fsl_course.training._SAVE_SECONDS", -1.0)
+    fit(learner(), train, steps=3, checkpoint=tmp_path / "slow.safetensors", progress=False)
+    assert saved == [0, 1, 2, 3, 3]
+
+
+def test_batches_go_to_the_device_of_the_learner(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Episode, "to", lambda self, target: seen.append(target) or self)
+    fit(learner(), samplers()[0], steps=2, progress=False)
+    assert seen == [torch.device("cpu")] * 2
+
+
+def test_the_random_state_of_a_gpu_is_saved_and_comes_back(tmp_path, monkeypatch):
+    """With a stand-in for the GPU: its state is one tensor that is asked for and given back."""
+    module, asked = learner(), []
+    run = RunState(module, torch.optim.Adam(module.parameters()), {"steps": 1, "cosine": False})
+    run.device = torch.device("cuda", 1)
+    state = torch.arange(16, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(device) or state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda new, device: asked.append((new.tolist(), device)))
+    run.save(tmp_path / "run.safetensors")
+    run.load(tmp_path / "run.safetensors")
+    assert asked == [run.device, (state.tolist(), run.device)]
+    run.device = torch.device("cpu")
+    run.save(tmp_path / "cpu.safetensors")
+    run.device = torch.device("cuda", 1)
+    run.load(tmp_path / "cpu.safetensors")  # begun on a processor: there is no such state
+    assert len(asked) == 2
+
+
+def test_the_step_count_of_adam_stays_on_the_cpu_where_the_weights_are_elsewhere(tmp_path):
+    path = tmp_path / "run.safetensors"
+    module = SiameseNetwork(conv4(8))  # its bias is a scalar, as the count is
+    fit(module, samplers()[0], steps=1, checkpoint=path, progress=False)
+    tensors, _ = load_file(path)
+    away = SiameseNetwork(conv4(8)).to("meta")
+    run = RunState(away, torch.optim.Adam(away.parameters()), {})
+    run._load_optimiser({k.removeprefix("optimiser."): t for k, t in tensors.items() if k.startswith("optimiser.")})
+    states = run.optimiser.state.values()
+    assert {s["step"].device.type for s in states} == {"cpu"}
+    assert {s["exp_avg"].device.type for s in states} == {"meta"}
+
+
+class Watched(PrototypicalNetwork):
+    """Notes the dtypes of its first convolution and of what its encoder returns; fails in the step that it is told to."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(conv4(8))
+        self.dtypes: list[tuple[torch.dtype, torch.dtype]] = []
+        self.fail_at: int | None = None
+        self.encoder.layers[0].register_forward_hook(lambda module, args, output: self.inner.append(output.dtype))
+        self.inner: list[torch.dtype] = []
+
+    def embed(self, x):
+        z = super().embed(x)
+        self.dtypes.append((self.inner.pop(), z.dtype))
+        if self.fail_at == len(self.dtypes):
+            raise RuntimeError("in the middle of a step")
+        return z
+
+
+def test_in_bfloat16_convolutions_are_lowered_and_nothing_else():
+    module = Watched()
+    fit(module, samplers()[0], steps=3, bfloat16=True, progress=False)
+    assert set(module.dtypes) == {(torch.bfloat16, torch.float32)}
+    assert {p.dtype for p in module.parameters()} == {p.grad.dtype for p in module.parameters()} == {torch.float32}
+    assert {b.dtype for b in module.buffers()} == {torch.float32, torch.int64}
+    plain = Watched()
+    fit(plain, samplers()[0], steps=1, progress=False)
+    assert set(plain.dtypes) == {(torch.float32, torch.float32)}
+
+
+def test_after_an_error_in_bfloat16_the_encoder_is_as_before():
+    module = Watched()
+    module.fail_at = 2
+    with pytest.raises(RuntimeError, match="in the middle of a step"):
+        fit(module, samplers()[0], steps=3, bfloat16=True, progress=False)
+    assert "forward" not in vars(module.encoder)
+    module.dtypes.clear()
+    module.embed(torch.rand(2, 1, 28, 28))
+    assert module.dtypes == [(torch.float32, torch.float32)]
+
+
+@pytest.mark.parametrize("make", [lambda: PrototypicalNetwork(conv4(8)), lambda: RelationNetwork(8)])
+def test_training_in_bfloat16_stays_close_to_float32(make):
+    train, _ = samplers()
+    losses, gradients = [], []
+    for lowered in (False, True):
+        torch.manual_seed(0)
+        module = make()
+        loss = fit(module, train, steps=1, bfloat16=lowered, progress=False).loss
+        gradients.append(torch.cat([p.grad.flatten() for p in module.parameters()]))
+        losses.append(loss + fit(module, train, steps=30, lr=0.005, bfloat16=lowered, progress=False).loss)
+    # the same weights still: bfloat16 has 8 bits, 0.4 % a number; a gradient adds them up over four layers
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.01)
+    assert 1e-6 < (gradients[1] - gradients[0]).norm() / gradients[0].norm() < 0.3
+    for run in losses:
+        assert sum(run[-5:]) < 0.7 * sum(run[:5])
+
+
+def test_methods_that_adapt_weights_refuse_bfloat16(tmp_path):
+    path = tmp_path / "run.safetensors"
+    module = MAML(classifier(conv4(8), 5), 0.1, 1)
+    with pytest.raises(ValueError, match="bfloat16 is for methods with an encoder; MAML adapts its weights"):
+        fit(module, samplers()[0], steps=1, bfloat16=True, checkpoint=path, progress=False)
+    assert not path.exists()
+
+
+def test_a_run_in_bfloat16_goes_on_bit_for_bit_and_only_in_bfloat16(tmp_path):
+    train, _ = samplers()
+    path, whole, resumed = tmp_path / "run.safetensors", learner(), learner(seed=7)
+    fit(learner(), train, steps=4, bfloat16=True, checkpoint=path, progress=False)
+    with pytest.raises(CheckpointError, match="other settings \\(bfloat16: True there, None now\\)"):
+        fit(resumed, train, steps=8, checkpoint=path, progress=False)
+    fit(resumed, train, steps=8, bfloat16=True, checkpoint=path, progress=False)
+    fit(whole, train, steps=8, bfloat16=True, progress=False)
+    assert same(weights(whole), weights(resumed))
+    plain = tmp_path / "plain.safetensors"
+    fit(learner(), train, steps=1, checkpoint=plain, progress=False)
+    assert "bfloat16" not in load_file(plain)[1]["settings"]  # states from before the option stay good
+    with pytest.raises(CheckpointError, match="bfloat16: None there, True now"):
+        fit(learner(), train, steps=2, bfloat16=True, checkpoint=plain, progress=False)

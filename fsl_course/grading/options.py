@@ -14,7 +14,8 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Reads FOLDER/STUDENT/*.ipynb, tries every answer with its exercise's own checks and writes\n"
         "FOLDER/grades.csv (student, exercise, passed, diagnosis) and FOLDER/grades-summary.csv.",
-        epilog="What protects this machine: every answer runs in a process of its own, with limits on time and memory,\n"
+        epilog="example:\n  python -m fsl_course grade submissions --jobs 4\n\n"
+        "What protects this machine: every answer runs in a process of its own, with limits on time and memory,\n"
         "without network, without other processes, without a view of files other than Python's own, and with one empty\n"
         "folder to write to (Landlock and seccomp: Linux 6.2 or newer, x86_64 or aarch64). Elsewhere grading is refused\n"
         "unless --unconfined is given. docs/grading.md says more, also what it does not protect from.\n"
