@@ -377,7 +377,7 @@ for data, lr, n_way in (("Omniglot 5-way", 0.4, 5), ("Omniglot 20-way", 0.1, 20)
 #
 # ## Meet the package
 #
-# Its `adapt` does what yours does, by `torch.func.grad`, so that `vmap` can run all tasks at once. `track=False` keeps no graph: enough at test time. `first_order` waits for lesson 10.
+# Its `adapt` does what yours does, by `grad`, so that `vmap` can run all tasks at once. `track=False` keeps no graph: enough at test time. `first_order` waits for lesson 10.
 
 # %%
 stacked, params = curves.batch(0, 25), dict(learned.model.named_parameters())

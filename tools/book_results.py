@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from fsl_course import results
+from tools import results_table
 from tools.book_pages import Book, percent, shipped, table
 
 
@@ -52,9 +54,9 @@ def cards(book: Book) -> str:
 
 
 def sinusoids(book: Book) -> str:
-    """Mean squared error on sine curves after some inner steps: MAML against pretraining."""
+    """Mean squared error on sine curves after some inner steps: MAML against pretraining, and the paper's numbers."""
     card = next(card for card in shipped(book) if card["data"] == "sinusoids")
-    steps = sorted({line["steps"] for line in card["test"]})
+    steps, paper = sorted({line["steps"] for line in card["test"]}), results.papers()["sinusoids"]
     rows = []
     for learner, shot in dict.fromkeys((line["learner"], line["shot"]) for line in card["test"]):
         lines = {line["steps"]: line for line in card["test"] if (line["learner"], line["shot"]) == (learner, shot)}
@@ -62,6 +64,9 @@ def sinusoids(book: Book) -> str:
             f"{lines[step]['mse']:.2f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{lines[step]['ci95']:.2f}" for step in steps
         ]
         rows.append([learner, str(shot), *errors])
+        if shot == paper["shot"] and (there := paper["mse"].get(learner)):
+            printed = [f"{there[str(step)]:.2f}" if str(step) in there else "" for step in steps]
+            rows.append([f"{learner}, {paper['source']}", str(shot), *printed])
     head = " | ".join(["learner", "points", *(f"{step} steps" if step != 1 else "1 step" for step in steps)])
     return f"{table(head, rows)}\n\n{_notes(card)}"
 
@@ -97,30 +102,63 @@ def maml_comparison(book: Book) -> str:
     )
 
 
-def maml_speed(book: Book) -> str:
-    """One outer gradient, timed against other ways of writing it."""
-    story = _read(book, "maml_speed.json")
-    first = next(iter(story["rows"].values()))
-    others = list(first["times_faster"])
-    rows = [
-        [
-            label,
-            *(f"{1000 * row['seconds'][name]:.1f}\N{NO-BREAK SPACE}ms" for name in row["seconds"]),
-            *(f"{row['times_faster'][other]:.1f}" for other in others),
-            f"{row['largest_difference']:.0e}",
-        ]
-        for label, row in story["rows"].items()
-    ]
-    head = " | ".join(
-        [
-            "task",
-            *first["seconds"],
-            *(f"times faster than {other}" for other in others),
-            "largest difference of gradients",
-        ]
-    )
-    where = f"{story['threads']} threads, PyTorch {story['torch']}; medians"
-    return f"{table(head, rows)}\n\n{_notes({**story, 'protocol': where})}"
+def omniglot_random(book: Book) -> str:
+    """Omniglot as the papers split it: our numbers beside theirs, one table a task, and how the papers measured."""
+    return f"{results_table.full_tables('random')}\n\n{results_table.costs('random')}\n\n{results_table.sources()}"
+
+
+def omniglot_alphabets(book: Book) -> str:
+    """Omniglot split by alphabets."""
+    return f"{results_table.short_table(_of('alphabets'))}\n\n{results_table.costs('alphabets')}"
+
+
+def omniglot_commands(book: Book) -> str:
+    """What repeats each run from nothing."""
+    return results_table.commands([row for protocol in results.PROTOCOLS for row in _of(protocol)])
+
+
+def half_point(book: Book) -> str:
+    """What prototypical networks lose when one thing is taken away."""
+    if not (book.root / "data" / "results" / "half_point.json").is_file():
+        return "Not measured yet."
+    story = _read(book, "results/half_point.json")
+    rows = []
+    for row in story["rows"]:
+        gaps = [f"{percent(cell['mean'], cell['ci95'])}" for cell in row["cells"]]
+        for at, cell in enumerate(row["cells"]):
+            if "difference" in cell:
+                gaps[at] += f" ({100 * cell['difference']:+.2f} ± {100 * cell['difference_ci95']:.2f})"
+        rows.append([row["variant"], row["words"], *gaps])
+    tasks = [f"{cell['way']}-way {cell['shot']}-shot" for cell in story["rows"][0]["cells"]]
+    return f"{table(' | '.join(['variant', 'what differs', *tasks]), rows)}\n\n{_notes(story)}"
+
+
+def transfer(book: Book) -> str:
+    """Weights tested on the other data set."""
+    found = results.transfer_rows()
+    if not found:
+        return "Not measured yet."
+    about = _read(book, "results/transfer.json")
+    return f"{results_table.short_table(found)}\n\n{about['about']}\n\n{_notes({'command': about['command']})}"
+
+
+def benchmark(book: Book) -> str:
+    """The course's times against other libraries on the same work, and what a training step costs as tasks grow."""
+    story = results.benchmark()
+    if story is None:
+        return "Not measured yet: `python -m fsl_course benchmark` measures your machine."
+    parts = (results_table.benchmark_table, results_table.benchmark_notes, results_table.benchmark_about)
+    drawn = "\n\n".join(text for text in (part(story) for part in parts) if text)
+    if not story.get("scaling"):
+        return drawn
+    from fsl_course import figures
+    from fsl_course.benchmark import scaling
+
+    return f"{drawn}\n\n{figures.to_html(*scaling.figure(story['scaling']))}"
+
+
+def _of(protocol: str) -> list[results.Row]:
+    return [row for row in results.rows() if row["protocol"] == protocol]
 
 
 PARTS = {
@@ -128,5 +166,10 @@ PARTS = {
     "sinusoids": sinusoids,
     "metric_comparison": metric_comparison,
     "maml_comparison": maml_comparison,
-    "maml_speed": maml_speed,
+    "omniglot_random": omniglot_random,
+    "omniglot_alphabets": omniglot_alphabets,
+    "omniglot_commands": omniglot_commands,
+    "half_point": half_point,
+    "transfer": transfer,
+    "benchmark": benchmark,
 }

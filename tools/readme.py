@@ -1,7 +1,8 @@
-"""Writes the parts of README.md that are made from elsewhere: the table of lessons and the badge addresses.
+"""Writes the parts of README.md that are made from elsewhere: the table of lessons, the badge addresses, the results.
 
 python tools/readme.py            rewrites them
-python tools/readme.py --check    fails where README.md does not agree with lessons/, data/lesson_times.json, pyproject.toml
+python tools/readme.py --check    fails where README.md does not agree with lessons/, data/lesson_times.json, data/results/,
+                                  pyproject.toml
 python tools/readme.py --picture  draws docs/episode.png anew, from the embedded data and the shipped weights
 """
 
@@ -17,6 +18,7 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, this file would find its neighbours only under other names
 
+from tools import results_table  # noqa: E402
 from tools.notebook_cells import lesson_files, placeholder  # noqa: E402
 
 PICTURE_SEED = 10  # letters of five scripts; the network errs once, as it does about once in forty queries
@@ -65,11 +67,17 @@ def badges(root: Path) -> str:
 def rendered(root: Path) -> str:
     """README.md as it should be."""
     text = (root / "README.md").read_text(encoding="utf-8")
-    for name, content in (("lessons", lesson_table(root)), ("badges", badges(root))):
+    parts = {
+        "lessons": lesson_table(root),
+        "badges": badges(root),
+        "results": results_table.readme_results(),
+        "benchmark": results_table.readme_benchmark(),
+    }
+    for name, content in parts.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise SystemExit(f"README.md needs exactly one {begin} and one {end}.")
-        text = text.split(begin)[0] + f"{begin}\n{content}\n{end}" + text.split(end)[1]
+        text = text.split(begin)[0] + "\n".join([begin, *([content] if content else []), end]) + text.split(end)[1]
     return text
 
 

@@ -103,6 +103,15 @@ def load_omniglot(
     return rotations_as_classes(source) if rotations else source
 
 
+def original_drawings(root: str | Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """The published drawings: for every character its name "Alphabet/character01" and bool [20, 105, 105], True where ink is.
+
+    The order is that of `load_omniglot`; the same errors. For comparisons of ways to shrink them, and for tools that want files.
+    """
+    for part, path in _find_parts(_root(root), download=False).items():
+        yield from _characters(part, path)
+
+
 def _root(root: str | Path | None) -> Path:
     given = root if root is not None else os.environ.get("FSL_DATA")
     if not given:

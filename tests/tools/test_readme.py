@@ -27,7 +27,8 @@ def project(tmp_path: Path) -> Path:
         '[tool.fsl_course]\nrepository = "https://github.com/a/b"\nbranch = "main"\n'
     )
     (tmp_path / "README.md").write_text(
-        "top\n<!-- badges -->\nold\n<!-- /badges -->\n<!-- lessons -->\n<!-- /lessons -->\nend\n"
+        "top\n<!-- badges -->\nold\n<!-- /badges -->\n<!-- lessons -->\n<!-- /lessons -->\n"
+        "<!-- results -->\n<!-- /results -->\n<!-- benchmark -->\n<!-- /benchmark -->\nend\n"
     )
     return tmp_path
 
@@ -45,7 +46,8 @@ def test_only_the_marked_parts_change_and_twice_is_once(project):
     assert text.startswith("top\n<!-- badges -->\n[![Open the course on Binder]")
     assert "mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/notebooks/00_start.ipynb" in text
     assert "old" not in text
-    assert text.endswith("<!-- /lessons -->\nend\n")
+    assert text.endswith("<!-- /benchmark -->\nend\n")
+    assert "| Pixels, cosine | 53.4" in text
     (project / "README.md").write_text(text)
     assert readme.rendered(project) == text
 
