@@ -33,6 +33,7 @@ from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
 from fsl_course.methods.meta_sgd import MetaSGD
+from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
@@ -58,6 +59,7 @@ OWN = {
     "transfer": {"n_base": 7, "head": "cosine", "classifier": "cosine"},
     "siamese": {"objective": "triplet"},
     "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
+    "prototypical": {"distance": "cosine", "scale": 10.0},
     "relation": {"objective": "cross_entropy", "shots": "sum"},
     "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
     "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
@@ -106,6 +108,7 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "transfer": TransferNetwork,
         "siamese": SiameseNetwork,
         "matching": MatchingNetwork,
+        "prototypical": PrototypicalNetwork,
         "relation": RelationNetwork,
         **HEADED,
     }

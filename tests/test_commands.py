@@ -288,7 +288,7 @@ def test_every_method_takes_other_sizes(tmp_path, few_episodes, words):
             "--set takes KEY=VALUE, e.g. --set full_context=true; got '",
         ),
         (["train", "matching", "--set", "shots=sum", "--out", "x"], "matching has no setting shots: choose from width"),
-        (["train", "prototypical", "--set", "scale=2", "--out", "x"], "prototypical has no setting scale"),
+        (["train", "prototypical", "--set", "objective=mse", "--out", "x"], "prototypical has no setting objective"),
         (["train", "siamese", "--set", "objective=hinge", "--out", "x"], "objective must be one of bce, contrastive"),
         (["train", "transfer", "--set", "n_base=abc", "--out", "x"], "n_base must be a whole number from 0"),
         (["train", "transfer", "--set", "n_base=-1", "--out", "x"], "n_base must be a whole number from 0"),

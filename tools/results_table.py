@@ -136,7 +136,7 @@ def benchmark_table(story: dict[str, Any] | None, *, goals_only: bool = False) -
         share = row["work"] == "conv4-matmul-share"
         goal = f"{row['goal']:g}, {'met' if row['met'] else 'not met'}" if aimed else ""
         peer = " ".join(str(part) for part in (row["peer"], row.get("peer_version")) if part)
-        ratio = f"{row['ratio']:.2f} of its rate" if share else f"{row['ratio']:.1f}"
+        ratio = f"{row['ratio']:.2f} of its rate" if share else f"{row['ratio']:.3g}"
         cells = [
             row["work"],
             row.get("setting", ""),

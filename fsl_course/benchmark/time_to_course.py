@@ -32,7 +32,7 @@ def _train(told: dict, state: Path) -> None:
     if told["quick"]:
         parts = [part.select(range(6)) for part in parts]
     train, validation = (part.to(told["device"]) for part in parts)
-    learner = PrototypicalNetwork(conv4()).to(told["device"])
+    learner = PrototypicalNetwork(conv4(), scale=told["scale"]).to(told["device"])
     sampler = EpisodeSampler(train, told["way"], 1, told["query"], seed=told["seed"])
     asked = EpisodeSampler(validation, 5, 1, told["query"], seed=told["seed"])
     began, trained = time.time(), 0.0

@@ -248,7 +248,8 @@ def _ink(data: bytes, where: str) -> np.ndarray:
     """One PNG file, black ink on white -> bool [105, 105], True where there is ink."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            white = np.asarray(picture.convert("L")) > 127
+            # the published files have one bit a pixel, which need no conversion
+            white = np.asarray(picture) if picture.mode == "1" else np.asarray(picture.convert("L")) > 127
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{where} is not a readable picture ({error}). Get it again from {SOURCE}.") from error
     if white.shape != (_SIDE, _SIDE):

@@ -14,7 +14,7 @@ QUICK = Settings(quick=True, threads=1)
 
 
 def test_the_course_trains_until_the_goal_and_says_how_long():
-    told = time_to.QUICK | {"threads": 1, "device": "cpu", "quick": True, "bfloat16": False}
+    told = time_to.QUICK | {"threads": 1, "device": "cpu", "quick": True, "bfloat16": False, "scale": 1.0}
     said = time_to.child("time_to_course", told)
     assert said["steps"] == time_to.QUICK["every"]
     assert said["seconds"] > said["trained_s"] > 0
@@ -38,9 +38,10 @@ def test_rows_out_of_what_both_sides_say(stand_in, monkeypatch):
 
     monkeypatch.setattr(time_to, "child", child)
     rows = time_to.time_to_95(QUICK)
-    assert [row["ratio"] for row in rows] == [3.0, 3.0]
-    assert [row["goal"] for row in rows] == [3, None]  # the goal speaks of the same arithmetic
-    assert [told["bfloat16"] for script, told in asked if script == "time_to_course"] == [False, True]
+    assert [(row["ratio"], row["goal"]) for row in rows] == [(3.0, 3)] * 3
+    assert ["scale 1 " in row["setting"] for row in rows] == [True, False, False]
+    told = [(told["scale"], told["bfloat16"]) for script, told in asked if script == "time_to_course"]
+    assert told == [(1.0, False), (0.1, False), (0.1, True)]
     assert rows[0]["peer_detail"]["seconds_per_step"] == 1.5
     monkeypatch.setitem(time_to.QUICK, "target", 0.9)
     (row,) = time_to.time_to_95(QUICK)
