@@ -438,3 +438,10 @@ def test_fine_tuning_beats_its_start():
     untrained, trained = (evaluate(FineTuneAll(encoder, steps, 5e-3), sampler, 6).mean for steps in (0, 30))
     assert untrained == pytest.approx(0.2)
     assert trained > 0.7
+
+
+def test_without_base_classes_nothing_warns(recwarn):
+    """As weights ship: new tasks do not use the head."""
+    learner = TransferNetwork(conv4(4), n_base=0)
+    assert not recwarn.list
+    assert learner.head.weight.shape == (0, 4)
