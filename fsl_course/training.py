@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fsl_course.evaluation import evaluate
 from fsl_course.interrupts import gentle_interrupt
 from fsl_course.live import LiveProgress
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.support_statistics import replaced
 from fsl_course.run_state import History, RunState, named
 
 __all__ = ["History", "fit", "learning_rate"]
@@ -70,23 +71,14 @@ def _in_bfloat16(learner: FewShotLearner) -> Iterator[None]:
     Weights, their gradients and the statistics of batch norm stay float32.
     """
 
-    def lowered(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(*inputs: Tensor) -> Tensor:
-            with torch.autocast(inputs[0].device.type, torch.bfloat16):
-                return forward(*inputs).float()
+    usual = {net: net.forward for net in _embedding_networks(learner)}
 
-        return run
+    def lowered(net: nn.Module, *inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs[0].device.type, torch.bfloat16):
+            return usual[net](*inputs).float()
 
-    before = [(net, vars(net).get("forward")) for net in _embedding_networks(learner)]
-    try:
-        for net, _ in before:
-            net.forward = lowered(net.forward)
+    with replaced(list(usual), lowered):
         yield
-    finally:
-        for net, own in before:
-            del net.forward
-            if own is not None:
-                net.forward = own
 
 
 @torch.no_grad()

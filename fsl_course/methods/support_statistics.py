@@ -58,8 +58,8 @@ def _scaled(norm: Any, z: Tensor) -> Tensor:
 
 
 @contextmanager
-def replaced(modules: list[Any], forward: Callable[[Any, Tensor], Tensor]) -> Iterator[None]:
-    """module(x) is forward(module, x) in the block."""
+def replaced(modules: list[Any], forward: Callable[..., Tensor]) -> Iterator[None]:
+    """module(x, ...) is forward(module, x, ...) in the block."""
     before = [(module, module.__dict__.get("forward")) for module in modules]
     try:
         for module in modules:
