@@ -25,13 +25,11 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 STEPS = ((60, 1, 5, WORKS["prototypical-step"].goal), (20, 5, 5, None))  # way, shot, queries a class, goal
 
 
+@peers.or_skipped
 def evaluate_1000(settings: Settings) -> list[Row]:
     """1000 episodes, 5-way 1-shot, 15 queries a class, of the shipped network on test classes: the same episodes for both."""
     keep_memory()
-    try:
-        library = peers.easyfsl()
-    except peers.Missing as error:
-        return [{"work": "evaluate-1000", "peer": "easyfsl", "skipped": str(error)}]
+    library = peers.easyfsl()
     episodes, repeats = (6, 2) if settings.quick else (1000, min(settings.rounds(5), 100))
     weights, source = pretrained("prototypical", "glyphs").encoder, measure.pictures(settings, "test")
 
@@ -75,8 +73,7 @@ def evaluate_1000(settings: Settings) -> list[Row]:
         return seconds
 
     accuracy(positions[:2], 0)  # what is new to the process must not count for the first of the tries
-    tries = {workers: theirs(workers)(0) for workers in (peers.WORKERS[:1] if settings.quick else peers.WORKERS)}
-    workers = min(tries, key=tries.__getitem__)
+    workers, about = peers.faster_workers(lambda w: theirs(w)(0), settings.quick)
     ours = measure.stopwatch(lambda: evaluate(learner, sampler, episodes), settings.device)
     seconds = measure.race({COURSE: ours, "easyfsl": theirs(workers)}, repeats)
     mean = evaluate(learner, sampler, episodes).mean
@@ -88,7 +85,7 @@ def evaluate_1000(settings: Settings) -> list[Row]:
         measure.row(
             "evaluate-1000", f"{episodes} episodes, 5-way 1-shot, 15 queries a class, {source.name}", "easyfsl",
             seconds[COURSE], seconds["easyfsl"], settings, agreement=agreed, peer_version=library.version, accuracy=mean,
-            workers=workers, workers_tried_s={str(w): s for w, s in tries.items()},
+            **about,
             note=f"easyfsl is timed on {episodes // repeats} other episodes in each repeat, all {episodes} together; the course "
             "on all in each. easyfsl embeds the pictures of every episode, the course each picture once for all episodes",
         )
@@ -150,12 +147,10 @@ def _updates(loss_of: Callable[[], Tensor], module: nn.Module) -> Callable[[], N
     return update
 
 
+@peers.or_skipped
 def prototypical_step(settings: Settings) -> list[Row]:
     """Forward, loss, backward and Adam on one episode in float32: easyfsl's network with squared distances, Conv4 as usual."""
-    try:
-        library = peers.easyfsl()
-    except peers.Missing as error:
-        return [{"work": "prototypical-step", "peer": "easyfsl", "skipped": str(error)}]
+    library = peers.easyfsl()
     network, rows, source = peers.squared(library.PrototypicalNetworks), [], measure.pictures(settings, "train")
     repeats, races = settings.rounds(9), []
     for way, shot, query, goal in STEPS:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +55,26 @@ def easyfsl() -> SimpleNamespace:
         evaluate=evaluate,
         EasySet=EasySet,
     )
+
+
+def or_skipped(work: Callable[[Any], list[dict[str, Any]]]) -> Callable[[Any], list[dict[str, Any]]]:
+    """A work that cannot be done without its peer: where that is missing, one row that says why."""
+
+    @wraps(work)
+    def tried(settings: Any) -> list[dict[str, Any]]:
+        try:
+            return work(settings)
+        except Missing as error:
+            return [{"work": work.__name__.replace("_", "-"), "peer": "easyfsl", "skipped": str(error)}]
+
+    return tried
+
+
+def faster_workers(seconds: Callable[[int], float], quick: bool) -> tuple[int, dict[str, Any]]:
+    """How many processes that load data are faster here, and the fields of a row that say so. seconds: of so many of them."""
+    tried = {workers: seconds(workers) for workers in (WORKERS[:1] if quick else WORKERS)}
+    best = min(tried, key=tried.__getitem__)
+    return best, {"workers": best, "workers_tried_s": {str(w): s for w, s in tried.items()}}
 
 
 def squared(base: type[nn.Module]) -> type[nn.Module]:

@@ -119,15 +119,12 @@ def delivery(episodes: Callable[[], Iterator[Any]], device: str) -> Side:
 
 def faster(library: Any, dataset: Any, count: int, settings: Settings) -> tuple[Side, Row]:
     """easyfsl's side with the number of loading processes that is faster here, after a try of each."""
-    sides = {
-        workers: delivery(
-            lambda w=workers: easyfsl_loader(library, dataset, count, w, settings.device), settings.device
-        )
-        for workers in (peers.WORKERS[:1] if settings.quick else peers.WORKERS)
-    }
-    tried = {workers: min(side(0), side(1)) for workers, side in sides.items()}
-    best = min(tried, key=tried.__getitem__)
-    return sides[best], {"workers": best, "workers_tried_s": {str(w): s for w, s in tried.items()}}
+
+    def side(workers: int) -> Side:
+        return delivery(lambda: easyfsl_loader(library, dataset, count, workers, settings.device), settings.device)
+
+    workers, about = peers.faster_workers(lambda w: min(side(w)(0), side(w)(1)), settings.quick)
+    return side(workers), about
 
 
 def task_list(dataset: Any, count: int) -> Iterator[Parts]:
@@ -209,13 +206,11 @@ def from_files(library: Any, specs: Path) -> Any:
     return library.EasySet(specs, image_size=28, transform=grey)
 
 
+@peers.or_skipped
 def sampling_files(settings: Settings) -> list[Row]:
     """The same episodes where easyfsl reads the file of every picture; the course has read the folder once."""
     keep_memory()
-    try:
-        library = peers.easyfsl()
-    except peers.Missing as error:
-        return [{"work": "sampling-files", "peer": "easyfsl", "skipped": str(error)}]
+    library = peers.easyfsl()
     source = measure.pictures(settings, "train")
     source = source.select(range(min(len(source), 30 if settings.quick else 200)))
 

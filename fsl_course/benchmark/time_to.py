@@ -84,13 +84,14 @@ def _fixed_episodes(validation: ImageSet, plan: Row) -> list[list[int]]:
     return peers.class_by_class(layout)
 
 
+@peers.or_skipped
 def time_to_95(settings: Settings) -> list[Row]:
     """Both sides once each: the course by each way of OURS; easyfsl as its documentation does."""
+    library = peers.easyfsl()
     try:
-        library = peers.easyfsl()
         source = load_glyphs() if settings.quick else load_omniglot(protocol="alphabets")
-    except (peers.Missing, FileNotFoundError) as error:
-        return [{"work": "time-to-95", "peer": "easyfsl", "skipped": str(error)}]
+    except FileNotFoundError as error:
+        raise peers.Missing(str(error)) from error
     plan = QUICK if settings.quick else PLAN
     told = plan | {"threads": settings.threads or torch.get_num_threads(), "device": settings.device}
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,13 +103,13 @@ def time_to_95(settings: Settings) -> list[Row]:
         validation = source.split("val").select(range(6)) if settings.quick else source.split("val")
         (folder / "episodes.json").write_text(json.dumps(_fixed_episodes(validation, plan)))
         at = told | {"folder": scratch, "quick": settings.quick}
-        tries = {}
-        for workers in peers.WORKERS[:1] if settings.quick else peers.WORKERS:
-            tried = child(
-                "time_to_easyfsl", at | {"workers": workers, "most": 2 if settings.quick else 15, "target": 2.0}
-            )
-            tries[workers] = tried["trained_s"] / tried["steps"]
-        workers = min(tries, key=tries.__getitem__)
+        few = at | {"most": 2 if settings.quick else 15, "target": 2.0}
+
+        def of_a_step(workers: int) -> float:
+            tried = child("time_to_easyfsl", few | {"workers": workers})
+            return tried["trained_s"] / tried["steps"]
+
+        workers, _ = peers.faster_workers(of_a_step, settings.quick)
         theirs = child("time_to_easyfsl", at | {"workers": workers})
         found = {words: child("time_to_course", at | options) for words, options in OURS.items()}
     for name, side in {"easyfsl": theirs, **found}.items():
