@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fsl_course import cards, checkpoints, distributed, evaluation
+from fsl_course import cards, checkpoints, distributed, evaluation, learners
 from fsl_course.cards import CARD_EPISODES, CARD_ROWS, data_name
 from fsl_course.checkpoints import CheckpointError
 from fsl_course.data import (
@@ -94,8 +94,8 @@ def train(options: argparse.Namespace) -> int:
     """
     if options.method == "baselines":
         raise ValueError("the baselines have nothing to train: use `python -m fsl_course evaluate baselines`.")
-    checkpoints.check_method(options.method)
-    headed = checkpoints.has_head(options.method)
+    learners.check_method(options.method)
+    headed = learners.has_head(options.method)
     if options.bfloat16 and headed:
         raise ValueError(f"--bfloat16 is for methods that embed; {options.method} adapts its weights: leave it out.")
     own, device = _own_settings(options.set), choose(options.device)
@@ -104,10 +104,10 @@ def train(options: argparse.Namespace) -> int:
     within = {"within_group": options.within_group}
     sampler = EpisodeSampler(classes, options.way, options.shot, options.query, seed=options.seed, **within)
     settings = {"width": options.width, "norm": options.norm, "halving": options.halving}
-    settings |= checkpoints.settings_of(options.method, source, options.way)
+    settings |= learners.settings_of(options.method, source, options.way)
     settings |= ({"n_base": len(classes)} if "n_base" in settings else {}) | own
     torch.manual_seed(options.seed)
-    learner = checkpoints.make(options.method, **settings).to(device)
+    learner = learners.make(options.method, **settings).to(device)
     _check_own(own, source, options)
     name = f"{options.method}-{data_name(options)}"
     name += f"-{options.way}w{options.shot}s" if headed else ""
@@ -184,7 +184,7 @@ def _check_same_learner(card: dict[str, Any], before: bytes | None, state: Path)
     """CheckpointError where the learner differs from that of the state in a way that its weights do not show, e.g. in halving."""
     try:
         there = json.loads(before or b"{}")["settings"]
-        usual = checkpoints.SETTINGS | checkpoints.OWN_SETTINGS.get(card["method"], {})
+        usual = learners.SETTINGS | learners.OWN_SETTINGS.get(card["method"], {})
         there, now = usual | there, usual | card["settings"]
     except (ValueError, KeyError, TypeError):
         return  # no settings, or none that can be read: `fit` compares what the state itself knows
@@ -210,7 +210,7 @@ def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler
         return None
     split = source.split("val")
     query = min(5, int(split.counts.min()) - options.shot)
-    way = options.way if checkpoints.has_head(options.method) else min(5, len(split))
+    way = options.way if learners.has_head(options.method) else min(5, len(split))
     if not 2 <= way <= len(split) or query < 1:
         return None
     return EpisodeSampler(split, way, options.shot, query, seed=options.seed)
@@ -221,7 +221,7 @@ def _test_rows(learner: FewShotLearner, source: ImageSet, options: argparse.Name
     if "test" not in (source.splits or ()):
         return []
     split, rows = source.split("test"), []
-    for way, shot in [(options.way, options.shot)] if checkpoints.has_head(options.method) else CARD_ROWS:
+    for way, shot in [(options.way, options.shot)] if learners.has_head(options.method) else CARD_ROWS:
         query = min(15, int(split.counts.min()) - shot)
         if len(split) >= way and query >= 1:
             result = evaluation.evaluate(learner, EpisodeSampler(split, way, shot, query), CARD_EPISODES)

@@ -1,4 +1,3 @@
-import inspect
 import json
 import pickle
 import re
@@ -9,14 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file as plain_save
 
-from fsl_course import checkpoints
 from fsl_course.__main__ import main
 from fsl_course.checkpoints import (
     CheckpointError,
     card,
     load_file,
     load_learner,
-    make,
     pretrained,
     save_file,
     save_json,
@@ -28,17 +25,8 @@ from fsl_course.data import assets, load_glyphs
 from fsl_course.data.assets import asset
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
-from fsl_course.methods.anil import ANIL
-from fsl_course.methods.maml import MAML
-from fsl_course.methods.matching import MatchingNetwork
-from fsl_course.methods.meta_lstm import MetaLSTM
-from fsl_course.methods.meta_sgd import MetaSGD
-from fsl_course.methods.prototypical import PrototypicalNetwork
-from fsl_course.methods.relation import RelationNetwork
-from fsl_course.methods.reptile import Reptile
-from fsl_course.methods.siamese import SiameseNetwork
-from fsl_course.methods.transfer import TransferNetwork
-from tests.conftest import toy_images
+from fsl_course.learners import make
+from tests.test_learners import CASES, RATES
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path, task):
@@ -51,29 +39,6 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, task):
     assert about["settings"] == settings
     assert not again.training
     assert torch.equal(learner(task), again(task))
-
-
-ADAPTS = {"net": "conv4", "n_way": 5, "inner_lr": 0.05, "inner_steps": 2}
-HEADED = {"maml": MAML, "anil": ANIL, "meta_sgd": MetaSGD, "reptile": Reptile, "meta_lstm": MetaLSTM}
-OWN = {
-    "transfer": {"n_base": 7, "head": "cosine", "classifier": "cosine"},
-    "siamese": {"objective": "triplet"},
-    "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
-    "prototypical": {"distance": "cosine", "scale": 10.0},
-    "relation": {"objective": "cross_entropy", "shots": "sum"},
-    "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
-    "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
-    "meta_sgd": {**ADAPTS, "test_steps": 3},
-    "reptile": {**ADAPTS, "test_steps": 3, "batch": 4},
-    "meta_lstm": {**ADAPTS, "hidden": 6, "truncate": 1},
-}
-RATES = {("meta_sgd", "inner_lr"), ("meta_lstm", "inner_lr"), ("meta_lstm", "hidden")}
-CASES = [
-    *[(method, {"n_base": 7} if method == "transfer" else {}) for method in checkpoints.MAKERS],
-    *OWN.items(),
-    ("siamese", {"objective": "contrastive"}),
-    ("matching", {"full_context": True}),
-]
 
 
 @pytest.mark.parametrize(
@@ -97,107 +62,6 @@ def test_every_method_comes_back_with_its_own_settings(tmp_path, task, method, o
         # a module, whose kind or shape shows in the weights; rates in Meta-SGD and the LSTM meta-learner are weights as well
         if name not in ("head", "net", "n_way") and (method, name) not in RATES:
             assert getattr(again, {"inner_lr": "lr", "inner_steps": "steps"}.get(name, name)) == value
-
-
-def test_own_settings_are_the_defaults_of_the_methods():
-    """Each is an argument of the class, with the same default (transfer has none for n_base: it depends on the data).
-
-    Methods with an inner loop: net and n_way stand for the model, inner_lr and inner_steps for lr and steps.
-    """
-    classes = {
-        "transfer": TransferNetwork,
-        "siamese": SiameseNetwork,
-        "matching": MatchingNetwork,
-        "prototypical": PrototypicalNetwork,
-        "relation": RelationNetwork,
-        **HEADED,
-    }
-    stand_for = {"net": "model", "n_way": "model", "inner_lr": "lr", "inner_steps": "steps"}
-    chosen_here = {"n_base", *stand_for}
-    assert set(classes) == set(checkpoints.OWN_SETTINGS) <= set(checkpoints.MAKERS)
-    for method, own in checkpoints.OWN_SETTINGS.items():
-        arguments = inspect.signature(classes[method]).parameters
-        assert {stand_for.get(name, name) for name in own} <= set(arguments)
-        if method in HEADED:  # left to the class: how tasks are run, and which part ANIL adapts
-            assert set(arguments) - {"vmap", "head"} == {stand_for.get(name, name) for name in own}
-        assert {k: v for k, v in own.items() if k not in chosen_here} == {
-            k: arguments[k].default for k in own if k not in chosen_here
-        }
-        assert not set(own) & set(checkpoints.SETTINGS)
-        assert set(OWN[method]) == set(own)  # the test above leaves none out
-
-
-def test_methods_with_a_head_are_those_that_adapt_one():
-    assert {method for method in checkpoints.MAKERS if checkpoints.has_head(method)} == set(HEADED)
-    assert not checkpoints.has_head("no such method")
-
-
-@pytest.mark.parametrize("method", HEADED)
-def test_settings_of_methods_with_a_head_follow_the_ways(method):
-    settings = checkpoints.settings_of(method, toy_images(channels=3), 7)
-    assert (settings["n_way"], settings["in_channels"]) == (7, 3)
-    assert "size" not in settings
-    assert checkpoints.settings_of(method, toy_images())["n_way"] == 5
-    assert "n_way" not in checkpoints.settings_of("prototypical", toy_images(), 7)
-    learner = make(method, width=4, **settings)
-    assert type(learner) is HEADED[method]
-    assert learner.model(torch.rand(2, 3, 28, 28)).shape == (2, 7)
-    assert make(method, width=4, size=32, n_way=3).model(torch.rand(2, 1, 32, 32)).shape == (2, 3)
-
-
-@pytest.mark.parametrize("method", HEADED)
-def test_methods_with_an_inner_loop_are_made_for_pictures_and_for_curves(method):
-    learner = make(method, width=4, inner_lr=0.02, inner_steps=3)
-    assert learner.steps == 3
-    assert learner.model.head.weight.shape == (5, 4)
-    if method == "meta_sgd":
-        assert all(bool((rate == 0.02).all()) for rate in learner.rates)
-    elif method != "meta_lstm":
-        assert learner.lr == 0.02
-    assert make(method, net="mlp").model(torch.zeros(4, 1)).shape == (4, 1)
-    with pytest.raises(
-        ValueError, match=f'{method} cannot be made with .*net must be "conv4", or "mlp".*got \'resnet\''
-    ):
-        make(method, net="resnet")
-    for wrong in ({"n_way": 0}, {"n_way": "five"}):
-        with pytest.raises(ValueError, match="n_way must be a whole number from 1 to 10000"):
-            make(method, **wrong)
-
-
-def test_make_passes_settings_on_and_takes_defaults_elsewhere():
-    plain, full = make("matching", width=4), make("matching", width=4, full_context=True, scale=3)
-    assert (plain.full_context, plain.scale, plain.similarity) == (False, 10.0, "cosine")
-    assert (full.full_context, full.scale) == (True, 3)
-    relation = make("relation", width=4, norm="group", in_channels=3, shots="sum")
-    assert relation.embed(torch.rand(1, 3, 28, 28)).shape == (1, 4 * 49)
-    assert (relation.shots, relation.objective) == ("sum", "mse")
-    assert not [m for m in relation.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    transfer = make("transfer", width=4, n_base=9, head="cosine")
-    assert transfer.head.weight.shape == (9, 4)
-    assert make("siamese").weight.shape == (64,)
-
-
-@pytest.mark.parametrize(
-    ("method", "settings", "message"),
-    [
-        (
-            "matching",
-            {"shots": "sum"},
-            "matching has no setting shots: choose from width, norm, in_channels, size, halving, full_context",
-        ),
-        ("prototypical", {"objective": "bce"}, "prototypical has no setting objective: choose from width, norm, in_ch"),
-        (
-            "siamese",
-            {"b": 1, "a": 2},
-            "siamese has no setting a, b: choose from width, norm, in_channels, size, halving, objective",
-        ),
-        ("siamese", {"objective": "hinge"}, "objective must be one of bce, contrastive, triplet"),
-        ("relation", {"shots": "max"}, 'shots must be "mean" or "sum"'),
-    ],
-)
-def test_settings_of_another_method_and_wrong_values_are_explained(method, settings, message):
-    with pytest.raises(ValueError, match=message):
-        make(method, **settings)
 
 
 def test_weights_of_another_kind_of_the_same_method_do_not_fit(tmp_path):
@@ -373,13 +237,7 @@ def test_tensors_that_share_memory_are_saved_and_what_is_loaded_is_not_the_file(
     assert loaded["c"].tolist() == [0, 2]
 
 
-def test_unknown_methods_and_weights_name_what_there_is():
-    with pytest.raises(ValueError, match="no trainable method 'protonet': choose one of .*prototypical"):
-        make("protonet")
-    with pytest.raises(
-        ValueError, match='no setting widht: choose from width, norm, in_channels.*Did you mean "width"'
-    ):
-        make("prototypical", widht=8)
+def test_unknown_weights_name_what_is_shipped():
     with pytest.raises(
         ValueError, match="no weights are shipped as 'prototypical-photos'; shipped are: .*prototypical-glyphs"
     ):
@@ -508,7 +366,7 @@ def test_shipped_weights_keep_their_promise(method, promise):
     result = evaluate(pretrained(method, "glyphs"), EpisodeSampler(load_glyphs().split("test"), 5, 1, 15), 600)
     assert result.mean >= promise
     assert not result.transductive
-    row = next(r for r in checkpoints.card(method, "glyphs")["test"] if (r["way"], r["shot"]) == (5, 1))
+    row = next(r for r in card(method, "glyphs")["test"] if (r["way"], r["shot"]) == (5, 1))
     assert result.mean == pytest.approx(row["mean"], abs=2e-4)  # other machines may round a query or two differently
 
 
@@ -517,14 +375,14 @@ def test_shipped_maml_keeps_its_promise(shot, promise):
     """As above for weights with a head: 5-way, of the shot they were trained on."""
     sampler = EpisodeSampler(load_glyphs().split("test"), 5, shot, 15)
     found = evaluate(pretrained("maml", "glyphs", 5, shot), sampler, 40)
-    (row,) = checkpoints.card("maml", "glyphs", 5, shot)["test"]
+    (row,) = card("maml", "glyphs", 5, shot)["test"]
     assert found.mean >= promise - found.ci95
     assert abs(found.mean - row["mean"]) < found.ci95 + row["ci95"]
 
 
 def test_shipped_sine_weights_keep_their_promise():
     """After 1 and 10 steps on 5 points; the net of pretraining stays far behind (Finn et al. 2017, appendix C)."""
-    rows = {(r["learner"], r["shot"], r["steps"]): r for r in checkpoints.card("maml", "sinusoids")["test"]}
+    rows = {(r["learner"], r["shot"], r["steps"]): r for r in card("maml", "sinusoids")["test"]}
     learner = pretrained("maml", "sinusoids")
     for steps in (1, 10):
         learner.test_steps = steps

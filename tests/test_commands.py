@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from fsl_course.__main__ import main
-from fsl_course.checkpoints import SETTINGS, load_file, load_learner, save_learner, settings_of
+from fsl_course.checkpoints import load_file, load_learner, save_learner
 from fsl_course.data import load_glyphs
+from fsl_course.learners import SETTINGS, settings_of
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import conv4
 from tests.conftest import toy_images

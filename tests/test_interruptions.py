@@ -58,7 +58,7 @@ def pressed_at(number: int, function):
 
 WHERE = {
     "loading": ("fsl_course.commands.load_glyphs", pressed),
-    "making the learner": ("fsl_course.commands.checkpoints.make", pressed),
+    "making the learner": ("fsl_course.commands.learners.make", pressed),
     "training": ("fsl_course.methods.prototypical.PrototypicalNetwork.forward", pressed),
     "testing": ("fsl_course.commands.evaluation.evaluate", pressed),
     "between weights and card": ("fsl_course.commands._test_rows", pressed),

@@ -3,7 +3,7 @@ import shlex
 
 import pytest
 
-from fsl_course import checkpoints
+from fsl_course import checkpoints, learners
 from fsl_course.__main__ import _parser, main
 from fsl_course.commands import _own_settings
 from fsl_course.methods.maml import MAML
@@ -34,7 +34,7 @@ def test_a_preset_says_what_the_command_line_and_the_method_understand(name):
     typed = vars(read(*_parser(), ["train", preset.method, *words, *data, "--out", "x"]))
     found = vars(options_of(name))
     assert found | {"preset": None, "preset_changed": {}} == typed
-    checkpoints.make(preset.method, width=4, **_own_settings(preset.options.get("set", ())))
+    learners.make(preset.method, width=4, **_own_settings(preset.options.get("set", ())))
     assert preset.source
 
 
@@ -133,7 +133,7 @@ def test_a_preset_and_its_written_out_command_make_the_same_learner(tmp_path, mo
     assert main(["train", "--preset", "finn-omniglot-5way-first-order", *words]) == 0
     card = json.loads((tmp_path / "a" / "maml-omniglot-5w1s.json").read_text())
     assert main([*shlex.split(card["command"])[3:-1], str(tmp_path / "b"), *quick]) == 0
-    learners = [checkpoints.load_learner(tmp_path / f / "maml-omniglot-5w1s.safetensors")[0] for f in "ab"]
-    assert all(isinstance(learner, MAML) and learner.first_order and learner.lr == 0.4 for learner in learners)
-    one, other = (learner.state_dict() for learner in learners)
+    made = [checkpoints.load_learner(tmp_path / f / "maml-omniglot-5w1s.safetensors")[0] for f in "ab"]
+    assert all(isinstance(learner, MAML) and learner.first_order and learner.lr == 0.4 for learner in made)
+    one, other = (learner.state_dict() for learner in made)
     assert all(tensor.equal(other[key]) for key, tensor in one.items())

@@ -133,7 +133,7 @@ def more_tree(book: Book) -> str:
 
 def methods(book: Book) -> str:
     """Every method of the package: class, paper, lessons that use it, shipped weights."""
-    from fsl_course.checkpoints import MAKERS
+    from fsl_course.learners import MAKERS
 
     rows = []
     for name in MAKERS:

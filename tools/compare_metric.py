@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from fsl_course import EpisodeSampler, evaluate, fit, load_glyphs
-from fsl_course.checkpoints import make, settings_of
 from fsl_course.data import ImageSet
+from fsl_course.learners import make, settings_of
 from fsl_course.methods.base import FewShotLearner
 from tools.rows import is_there, refuse_other_settings, write
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from fsl_course import EpisodeSampler, ImageSet, compare, evaluate, fit, load_omniglot, rotations_as_classes
-from fsl_course.checkpoints import make
 from fsl_course.data.omniglot import original_drawings
 from fsl_course.evaluation import Result
 from fsl_course.files import replace_file
+from fsl_course.learners import make
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, STATES = ROOT / "data" / "results" / "half_point.json", ROOT / "runs" / "half_point"

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsl_course.checkpoints import has_head, load_learner
+from fsl_course.checkpoints import load_learner
 from fsl_course.data import ImageSet, load_glyphs, load_omniglot
 from fsl_course.data.assets import sha256
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.evaluation import embed_all, evaluate, mean_and_ci95
+from fsl_course.learners import has_head
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, by_embeddings
 from fsl_course.methods.baselines import baselines
 from fsl_course.results_files import key_of, papers

@@ -213,11 +213,11 @@ def ship(run: Run) -> None:
 
 def _without_base_head(weights: Path) -> None:
     """Leaves out the head over thousands of base classes, which new tasks do not use: a megabyte."""
-    from fsl_course import checkpoints
+    from fsl_course import checkpoints, learners
 
     learner, about = checkpoints.load_learner(weights)
     about["settings"] = about["settings"] | {"n_base": 0}
-    bare = checkpoints.make("transfer", **about["settings"])
+    bare = learners.make("transfer", **about["settings"])
     bare.encoder.load_state_dict(learner.encoder.state_dict())
     checkpoints.save_learner(weights, bare, about)
     card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from fsl_course import SinusoidSampler, evaluate, fit
-from fsl_course.checkpoints import make, save_learner
+from fsl_course.checkpoints import save_learner
 from fsl_course.files import replace_file
+from fsl_course.learners import make
 from fsl_course.methods.base import FewShotLearner
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "checkpoints"

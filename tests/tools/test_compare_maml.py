@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsl_course import EpisodeSampler, evaluate, fit
-from fsl_course.checkpoints import make
+from fsl_course.learners import make
 from tests.conftest import toy_images
 from tools import compare_maml
 

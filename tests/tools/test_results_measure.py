@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from fsl_course.__main__ import main
-from fsl_course.checkpoints import make, save_learner
+from fsl_course.checkpoints import save_learner
 from fsl_course.data import load_glyphs
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.evaluation import evaluate
+from fsl_course.learners import make
 from fsl_course.methods.maml import MAML
 from fsl_course.nets import classifier, conv4
 from fsl_course.results_files import _fault

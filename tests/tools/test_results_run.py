@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fsl_course import commands
-from fsl_course.checkpoints import MAKERS, has_head
+from fsl_course.learners import MAKERS, has_head
 from fsl_course.results_files import papers, rows
 from tools import results_run
 from tools.results_run import LABELS, RUNS, Run, RunError, card_of, data_arguments, ship, train, weights_of, words_of

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fsl_course import SinusoidSampler, evaluate, fit
-from fsl_course.checkpoints import load_file, load_learner, make
+from fsl_course.checkpoints import load_file, load_learner
+from fsl_course.learners import make
 from tools import train_sine
 
 
