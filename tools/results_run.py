@@ -94,8 +94,8 @@ RUNS = (
     _run("siamese-random", f"{_20} --steps 4000 --join-validation", ALL, "siamese-omniglot"),
     _run("relation-random-1", f"{_20} --steps 3500 --join-validation", ALL, "relation-omniglot"),
     _run("transfer-random", f"{_20} --steps 4000 --validate-every 500", ALL, "transfer-omniglot"),
-    _run("maml-random-5w1s", f"{_MAML} --shot 1 --query 1 --steps 4000", [(5, 1)], "maml-omniglot-5w1s"),
-    _run("maml-random-5w5s", f"{_MAML} --shot 5 --query 5 --steps 1500", [(5, 5)], "maml-omniglot-5w5s"),
+    _run("maml-random-5w1s", f"{_MAML} --shot 1 --query 1 --steps 16000", [(5, 1)], "maml-omniglot-5w1s"),
+    _run("maml-random-5w5s", f"{_MAML} --shot 5 --query 5 --steps 5000", [(5, 5)], "maml-omniglot-5w5s"),
     _run("proto-alphabets-1", f"{_60} --shot 1 --steps 2000 --cosine", ONE, "prototypical-omniglot-alphabets"),
     _run("proto-alphabets-5", f"{_60} --shot 5 --steps 1200 --cosine", FIVE, "prototypical-omniglot-alphabets-5s"),
     _run("matching-alphabets-1", f"{_20} --steps 2500 --join-validation", ALL, "matching-omniglot-alphabets"),
@@ -107,6 +107,8 @@ RUNS = (
     ),
     _run("siamese-alphabets", f"{_20} --steps 2500 --join-validation", ALL, "siamese-omniglot-alphabets"),
     _run("relation-alphabets-1", f"{_20} --steps 2500 --join-validation", ALL, "relation-omniglot-alphabets"),
+    _run("maml-alphabets-5w1s", f"{_MAML} --shot 1 --query 1 --steps 4000", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
+    _run("maml-alphabets-5w5s", f"{_MAML} --shot 5 --query 5 --steps 1500", [(5, 5)], "maml-omniglot-alphabets-5w5s"),
     _run("transfer-alphabets", f"{_20} --steps 2500 --validate-every 500", ALL, "transfer-omniglot-alphabets"),
 )
 
