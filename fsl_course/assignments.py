@@ -44,7 +44,8 @@ def add_parser(commands: Any) -> None:
         help="writes a notebook of seeded variants of exercises, and its solution for the teacher",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m fsl_course assignment --seed 7 --lessons 05 07 --out week3\n"
-        "  python -m fsl_course assignment --seed 7 --exercises 05.1 07.3 --students names.txt --out week3\n"
+        "  python -m fsl_course assignment --seed 7 --exercises 05.1 07.3 \\\n"
+        "      --students names.txt --out week3\n"
         "names.txt holds one student a line; every student gets other requirements.",
     )
     parser.add_argument("--seed", type=int, required=True, help=f"0 to {MOST_SEED}; the same seed gives the same work")

@@ -103,8 +103,11 @@ def test_a_preset_takes_a_folder_whose_name_begins_with_a_dash():
     assert given("train", "--preset", "glyphs-quick", "--out=-odd").out == "-odd"
 
 
+COMMANDS = ("doctor", "train", "evaluate", "results", "benchmark", "grade", "assignment")
+
+
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["train", "--list-presets"]]
+    "words", [["--help"], *([command, "--help"] for command in COMMANDS), ["train", "--list-presets"]], ids=" ".join
 )
 def test_help_and_presets_fit_a_terminal_of_80_columns(words, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -23,10 +23,8 @@ WORKS = {
     "prototypical-step": Work(1.6, "one training step of a prototypical network", "metric"),
     "maml-sine-25": Work(8, "MAML's gradient for 25 sine curves, 5 inner steps", "maml"),
     "maml-sine-100": Work(20, "MAML's gradient for 100 sine curves, 5 inner steps", "maml"),
-    "maml-conv4": Work(1.5, "MAML's gradient for 4 tasks of pictures (goal on a GPU: 8)", "maml"),
-    "conv4-matmul-share": Work(
-        0.5, "Conv4 forward and backward, as a share of a matrix product's rate", "convolutions"
-    ),
+    "maml-conv4": Work(1.5, "MAML's gradient for 4 tasks of pictures (GPU goal: 8)", "maml"),
+    "conv4-matmul-share": Work(0.5, "Conv4's share of the rate of a matrix product", "convolutions"),
     "time-to-95": Work(3, "from nothing to 95 % on Omniglot's validation alphabets", "time_to"),
 }
 
@@ -38,12 +36,14 @@ def add_parser(commands: Any) -> None:
         "benchmark",
         help="times the course against easyfsl and other ways of writing the same",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Times the same work done by this course and by others: in one process, in turns, after a check that\n"
-        "both give the same result. Prints medians of the times and of their ratios. Works:\n" + works,
+        description="Times the same work done by this course and by others: in one process, in\n"
+        "turns, after a check that both give the same result. Prints medians of the\n"
+        "times and of their ratios. Works:\n" + works,
         epilog="examples:\n  python -m fsl_course benchmark --only prototypical-step --threads 2\n"
         "  python -m fsl_course benchmark --scaling --out data/results/benchmark.json\n"
-        "easyfsl is a peer of five works and no part of the course: pip install 'fsl-course[benchmark]' brings it. Omniglot is\n"
-        "taken where the variable FSL_DATA names its folder, otherwise glyphs. Run it on a quiet machine.",
+        "easyfsl is a peer of five works and no part of the course:\n"
+        "pip install 'fsl-course[benchmark]' brings it. Omniglot is taken where the\n"
+        "variable FSL_DATA names its folder, otherwise glyphs. Run it on a quiet machine.",
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="only this work; repeat it for more"

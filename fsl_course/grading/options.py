@@ -12,14 +12,16 @@ def add_parser(commands: Any) -> None:
         "grade",
         help="grades notebooks that students handed in, each answer in a confined process",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Reads FOLDER/STUDENT/*.ipynb, tries every answer with its exercise's own checks and writes\n"
-        "FOLDER/grades.csv (student, exercise, passed, diagnosis) and FOLDER/grades-summary.csv.",
+        description="Reads FOLDER/STUDENT/*.ipynb, tries every answer with its exercise's own checks\n"
+        "and writes FOLDER/grades.csv (student, exercise, passed, diagnosis) and\nFOLDER/grades-summary.csv.",
         epilog="example:\n  python -m fsl_course grade submissions --jobs 4\n\n"
-        "What protects this machine: every answer runs in a process of its own, with limits on time and memory,\n"
-        "without network, without other processes, without a view of files other than Python's own, and with one empty\n"
-        "folder to write to (Landlock and seccomp: Linux 6.2 or newer, x86_64 or aarch64). Elsewhere grading is refused\n"
-        "unless --unconfined is given. docs/grading.md says more, also what it does not protect from.\n"
-        "Exit status: 0, also when submissions are broken or hostile; 1 when FOLDER has no students.",
+        "What protects this machine: every answer runs in a process of its own, with\n"
+        "limits on time and memory, without network, without other processes, without a\n"
+        "view of files other than Python's own, and with one empty folder to write to\n"
+        "(Landlock and seccomp: Linux 6.2 or newer, x86_64 or aarch64). Elsewhere grading\n"
+        "is refused unless --unconfined is given. docs/grading.md says more, also what it\n"
+        "does not protect from.\n"
+        "Exit status: 0, also when submissions are broken or hostile; 1 when FOLDER has\nno students.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds one folder for each student, with notebooks in it")
     parser.add_argument(
