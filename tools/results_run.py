@@ -79,9 +79,11 @@ _60 = "--way 60 --query 5 --bfloat16 --join-validation"
 _20_ANY = "--way 20 --query 5 --bfloat16 --cosine"
 _20 = f"{_20_ANY} --shot 1"
 _FCE = "--set full_context=true"
+# The paper's 0.4 counts five times in its code, which adds the support loss up over the classes (see the preset): a rate of 2 for
+# a mean. After 800 updates validation tasks agree: 95.1 % with 2.0, 94.4 % with 0.4 (transductive, one query a class).
 _MAML = (
     "--way 5 --tasks 16 --cosine --halving stride --lr 0.003 --join-validation "
-    "--set inner_lr=0.4 --set inner_steps=1 --set test_steps=3"
+    "--set inner_lr=2.0 --set inner_steps=1 --set test_steps=3"
 )
 RUNS = (
     _run("baselines-random", "", ALL),
@@ -96,8 +98,8 @@ RUNS = (
     _run("siamese-random", f"{_20} --steps 4000 --join-validation", ALL, "siamese-omniglot"),
     _run("relation-random-1", f"{_20} --steps 3500 --join-validation", ALL, "relation-omniglot"),
     _run("transfer-random", f"{_20} --steps 4000 --validate-every 500", ALL, "transfer-omniglot"),
-    _run("maml-random-5w1s", f"{_MAML} --shot 1 --query 1 --steps 16000", [(5, 1)], "maml-omniglot-5w1s"),
-    _run("maml-random-5w5s", f"{_MAML} --shot 5 --query 5 --steps 5000", [(5, 5)], "maml-omniglot-5w5s"),
+    _run("maml-random-5w1s", f"{_MAML} --shot 1 --query 5 --steps 9000", [(5, 1)], "maml-omniglot-5w1s"),
+    _run("maml-random-5w5s", f"{_MAML} --shot 5 --query 5 --steps 4000", [(5, 5)], "maml-omniglot-5w5s"),
     _run("proto-alphabets-1", f"{_60} --shot 1 --steps 2000 --cosine", ONE, "prototypical-omniglot-alphabets"),
     _run("proto-alphabets-5", f"{_60} --shot 5 --steps 1200 --cosine", FIVE, "prototypical-omniglot-alphabets-5s"),
     _run("matching-alphabets-1", f"{_20} --steps 2500 --join-validation", ALL, "matching-omniglot-alphabets"),
@@ -109,7 +111,7 @@ RUNS = (
     ),
     _run("siamese-alphabets", f"{_20} --steps 2500 --join-validation", ALL, "siamese-omniglot-alphabets"),
     _run("relation-alphabets-1", f"{_20} --steps 2500 --join-validation", ALL, "relation-omniglot-alphabets"),
-    _run("maml-alphabets-5w1s", f"{_MAML} --shot 1 --query 1 --steps 2500", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
+    _run("maml-alphabets-5w1s", f"{_MAML} --shot 1 --query 5 --steps 2500", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
     _run("maml-alphabets-5w5s", f"{_MAML} --shot 5 --query 5 --steps 1000", [(5, 5)], "maml-omniglot-alphabets-5w5s"),
     _run("transfer-alphabets", f"{_20} --steps 2500 --validate-every 500", ALL, "transfer-omniglot-alphabets"),
 )
