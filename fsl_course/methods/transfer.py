@@ -125,9 +125,8 @@ class TransferNetwork(FewShotLearner):
             raise ValueError(f"classifier must be one of {', '.join(CLASSIFIERS)}; got {classifier!r}.")
         size = embedding_size(encoder) if features is None else features
         self.encoder = encoder
-        with (
-            warnings.catch_warnings()
-        ):  # without base classes, as weights ship, the head is empty and nothing is missing
+        # without base classes, as weights ship, the head is empty and nothing is missing
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             self.head = nn.Linear(size, n_base) if head == "linear" else CosineClassifier(size, n_base)
         self.classifier, self.steps, self.lr, self.n_base = classifier, steps, lr, n_base
