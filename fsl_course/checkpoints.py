@@ -132,23 +132,24 @@ def shipped() -> list[str]:
 def shipped_name(
     method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
 ) -> str:
-    """The name of the shipped weights that serve these tasks: METHOD-DATA[-VARIANT][-SHOTs | -WAYwSHOTs].
+    """The name of the shipped weights that serve these tasks: METHOD-DATA[-VARIANT][-SHOTs | -WAYwSHOTs | -WAYw].
 
-    Methods with a trained head have weights for one way and shot. All others serve every way; of their weights those trained
-    for this shot are taken where they are shipped, else the general ones.
+    Methods with a trained head have weights for one way, and one shot or all of them. All others serve every way. Of weights
+    that serve, those for this shot are taken where they are shipped, else the general ones.
     Raises ValueError with what is shipped where there are none.
     """
     stem, there_is = "-".join([method, data, *([variant] if variant else [])]), shipped()
     if has_head(method):
-        wanted = [f"{stem}-{way}w{shot}s" if way is not None and shot is not None else stem]
+        wanted = [stem] if None in (way, shot) else [f"{stem}-{way}w{shot}s", f"{stem}-{way}w"]
+        usual = wanted[0]
     else:
         wanted = [f"{stem}-{shot}s"] * (shot is not None) + [stem]
+        usual = stem
     for name in wanted:
         if name in there_is:
             return name
     raise ValueError(
-        f"no weights are shipped as {wanted[-1]!r}; shipped are: {', '.join(there_is) or 'none'}."
-        f"{did_you_mean(wanted[-1], there_is)}"
+        f"no weights are shipped as {usual!r}; shipped are: {', '.join(there_is) or 'none'}.{did_you_mean(usual, there_is)}"
     )
 
 

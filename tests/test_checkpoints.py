@@ -247,7 +247,7 @@ def test_unknown_weights_name_what_is_shipped():
 NAMES = (
     "prototypical-omniglot", "prototypical-omniglot-5s", "prototypical-omniglot-alphabets", "matching-omniglot",
     "matching-omniglot-full_context", "matching-omniglot-full_context-5s", "maml-omniglot-5w1s", "maml-omniglot-5w5s",
-    "maml-omniglot-first_order-5w1s", "maml-sinusoids",
+    "maml-omniglot-first_order-5w1s", "maml-sinusoids", "reptile-omniglot-5w",
 )  # fmt: skip
 
 
@@ -284,6 +284,8 @@ def on_offer(tmp_path, monkeypatch):
         (("maml", "omniglot", 5, 1), "maml-omniglot-5w1s"),
         (("maml", "omniglot", 5, 1, "first_order"), "maml-omniglot-first_order-5w1s"),
         (("maml", "sinusoids"), "maml-sinusoids"),
+        (("reptile", "omniglot", 5, 1), "reptile-omniglot-5w"),  # one training for all shots
+        (("reptile", "omniglot", 5, 5), "reptile-omniglot-5w"),
     ],
 )
 def test_shipped_weights_are_found_by_method_data_variant_way_and_shot(on_offer, arguments, name):
@@ -301,6 +303,7 @@ def test_shipped_weights_are_found_by_method_data_variant_way_and_shot(on_offer,
         (("maml", "omniglot"), "maml-omniglot"),
         (("maml", "omniglot", 20, 1), "maml-omniglot-20w1s"),
         (("maml", "omniglot", 5), "maml-omniglot"),
+        (("reptile", "omniglot", 20, 1), "reptile-omniglot-20w1s"),
         (("maml", "sinusoids", 5, 1), "maml-sinusoids-5w1s"),
         (("prototypical", "omniglot", 5, 1, "full_context"), "prototypical-omniglot-full_context"),
         (("prototypical", "icons"), "prototypical-icons"),

@@ -131,9 +131,9 @@ def evaluate_run(run: Run, *, episodes: int = EPISODES, results: Path = RESULTS)
             f"{cards[0]['command'].removesuffix('DIR')}runs/{run.name} && python -m fsl_course evaluate runs/{run.name}"
         )
     if run.method != "baselines" and has_head(run.method):
-        other = [cell for cell in run.cells if cell != (int(trained["--way"]), int(trained["--shot"]))]
+        other = [cell for cell in run.cells if cell[0] != int(trained["--way"])]
         if other:
-            raise RunError(f"{run.name} has a head for one task: cells must name that alone, not {other}.")
+            raise RunError(f"{run.name} has a head of {trained['--way']} outputs: its cells cannot be {other}.")
     split, found = test_split(run.data, run.protocol), []
     for (label, variant), mine in learners.items():
         quick = [_remembered(learner, split) for learner in mine]
@@ -177,12 +177,12 @@ def measure_transfer(*, episodes: int = EPISODES, results: Path = RESULTS) -> Pa
         "torch": torch.__version__,
     }
     found: list[dict[str, Any]] = []
-    for weights, label, variant, about in _to_transfer():
+    for weights, label, variant, about, cells in _to_transfer():
         data, protocol = ("omniglot", "alphabets") if about["data"] == "glyphs" else ("glyphs", "scripts")
         digest, method, split = sha256(weights), about["method"], test_split(data, protocol)
         words, quick = words_of(about["command"]), None
         trained = {name: int(words[f"--{name}"]) for name in ("way", "shot", "query", "steps", "tasks")}
-        for way, shot in [(trained["way"], trained["shot"])] if has_head(method) else ALL:
+        for way, shot in cells:
             same = {"weights_sha256": digest, "way": way, "shot": shot, "episodes": episodes}
             row = next((row for row in kept if all(row.get(name) == value for name, value in same.items())), None)
             if row is None:
@@ -204,13 +204,15 @@ def measure_transfer(*, episodes: int = EPISODES, results: Path = RESULTS) -> Pa
     return path
 
 
-def _to_transfer() -> list[tuple[Path, str, str, dict[str, Any]]]:
-    """Weights, label, variant and card of all that is tested on the other data set. One model a label: that of one shot."""
+def _to_transfer() -> list[tuple[Path, str, str, dict[str, Any], Sequence[tuple[int, int]]]]:
+    """Weights, label, variant, card, tasks of what is tested on the other data set; one model a label: that of one shot."""
     labels = {method: label for method, label, variant in LABELS.values() if not variant}
     found = []
     for path in sorted(CHECKPOINTS.glob("*-glyphs*.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
-        found.append((path.with_suffix(".safetensors"), labels[card["method"]], "", card))
+        words = words_of(card["command"])
+        cells = [(int(words["--way"]), int(words["--shot"]))] if has_head(card["method"]) else ALL
+        found.append((path.with_suffix(".safetensors"), labels[card["method"]], "", card, cells))
     for run in RUNS:
         if run.protocol == "random" and run.ships and (CHECKPOINTS / f"{run.ships}.json").is_file():
             weights = CHECKPOINTS / f"{run.ships}.safetensors"
@@ -218,5 +220,5 @@ def _to_transfer() -> list[tuple[Path, str, str, dict[str, Any]]]:
             if has_head(run.method) or not any(
                 one[1:3] == (run.label, run.variant) and one[3]["data"] == "omniglot" for one in found
             ):
-                found.append((weights, run.label, run.variant, card))
+                found.append((weights, run.label, run.variant, card, run.cells if has_head(run.method) else ALL))
     return found

@@ -78,12 +78,21 @@ def _run(name: str, arguments: str, cells: Sequence[tuple[int, int]], ships: str
 _60 = "--way 60 --query 5 --bfloat16 --join-validation"
 _20 = "--way 20 --query 5 --bfloat16 --cosine --shot 1"
 _FCE = "--set full_context=true"
+_COSINE = "--set head=cosine"
 # The paper's 0.4 counts five times in its code, which adds the support loss up over the classes (see the preset): a rate of 2 for
 # a mean. Validation tasks agree: 95.1 % with 2.0, 94.4 % with 0.4 (transductive; these arguments without --join-validation, with
-# --shot 1 --query 1 --steps 800; then evaluate --split val --transductive --shot 1 --query 1 --episodes 600).
-_MAML = (
-    "--way 5 --tasks 16 --cosine --halving stride --lr 0.003 --join-validation "
-    "--set inner_lr=2.0 --set inner_steps=1 --set test_steps=3"
+# --tasks 16 --shot 1 --query 1 --steps 800; then evaluate --split val --transductive --shot 1 --query 1 --episodes 600).
+# Many small updates beat few large ones: of 9,600 tasks with --query 5, updates of 4 (or of 2) make 96.6 %, updates of 16 95.4 %.
+# ANIL takes the same, 96.1 % after 8,000 tasks in updates of 4. Without second derivatives one step of 2.0 fails (77.5 % after
+# 8,000 tasks), five of 0.4 do not (92.8 % after 3,200). Meta-SGD: rates that start at 0.1 94.2 % after 4,400, at 2.0 93.7 %.
+_ADAPT = "--way 5 --query 5 --cosine --halving stride --lr 0.003 --join-validation"
+_MAML = f"{_ADAPT} --set inner_lr=2.0 --set inner_steps=1 --set test_steps=3"
+_FIRST = f"{_ADAPT} --set first_order=true --set inner_lr=0.4 --set inner_steps=5 --set test_steps=5 --tasks 4"
+_META_SGD = f"{_ADAPT} --set inner_lr=0.1 --set inner_steps=1 --tasks 4"
+# The authors' settings with SGD inside; one model for both shots, as theirs
+_REPTILE = (
+    "--way 5 --shot 10 --query 1 --tasks 5 --cosine --halving stride --join-validation "
+    "--set inner_lr=0.1 --set inner_steps=5 --set batch=10 --set test_steps=20"
 )
 RUNS = (
     _run("baselines-random", "", ALL),
@@ -96,9 +105,16 @@ RUNS = (
     ),
     _run("siamese-random", f"{_20} --steps 4000 --join-validation", ALL, "siamese-omniglot"),
     _run("relation-random-1", f"{_20} --steps 3500 --join-validation", ALL, "relation-omniglot"),
-    _run("transfer-random", f"{_20} --steps 4000 --validate-every 500", ALL, "transfer-omniglot"),
-    _run("maml-random-5w1s", f"{_MAML} --shot 1 --query 5 --steps 9000", [(5, 1)], "maml-omniglot-5w1s"),
-    _run("maml-random-5w5s", f"{_MAML} --shot 5 --query 5 --steps 4000", [(5, 5)], "maml-omniglot-5w5s"),
+    _run("transfer-random", f"{_60} --shot 1 --steps 6000 --cosine {_COSINE}", ALL, "transfer-omniglot"),
+    _run("maml-random-5w1s", f"{_MAML} --tasks 16 --shot 1 --steps 9000", [(5, 1)], "maml-omniglot-5w1s"),
+    _run("maml-random-5w5s", f"{_MAML} --tasks 4 --shot 5 --steps 16000", [(5, 5)], "maml-omniglot-5w5s"),
+    _run("maml_first-random-5w1s", f"{_FIRST} --shot 1 --steps 10000", [(5, 1)], "maml-omniglot-first_order-5w1s"),
+    _run("maml_first-random-5w5s", f"{_FIRST} --shot 5 --steps 3000", [(5, 5)], "maml-omniglot-first_order-5w5s"),
+    _run("reptile-random", f"{_REPTILE} --steps 4000", [(5, 1), (5, 5)], "reptile-omniglot-5w"),
+    _run("anil-random-5w1s", f"{_MAML} --tasks 4 --shot 1 --steps 10000", [(5, 1)], "anil-omniglot-5w1s"),
+    _run("anil-random-5w5s", f"{_MAML} --tasks 4 --shot 5 --steps 6000", [(5, 5)], "anil-omniglot-5w5s"),
+    _run("meta_sgd-random-5w1s", f"{_META_SGD} --shot 1 --steps 8000", [(5, 1)], "meta_sgd-omniglot-5w1s"),
+    _run("meta_sgd-random-5w5s", f"{_META_SGD} --shot 5 --steps 4000", [(5, 5)], "meta_sgd-omniglot-5w5s"),
     _run("proto-alphabets-1", f"{_60} --shot 1 --steps 2000 --cosine", ONE, "prototypical-omniglot-alphabets"),
     _run("proto-alphabets-5", f"{_60} --shot 5 --steps 1200 --cosine", FIVE, "prototypical-omniglot-alphabets-5s"),
     _run("matching-alphabets-1", f"{_20} --steps 2500 --join-validation", ALL, "matching-omniglot-alphabets"),
@@ -110,9 +126,9 @@ RUNS = (
     ),
     _run("siamese-alphabets", f"{_20} --steps 2500 --join-validation", ALL, "siamese-omniglot-alphabets"),
     _run("relation-alphabets-1", f"{_20} --steps 2500 --join-validation", ALL, "relation-omniglot-alphabets"),
-    _run("maml-alphabets-5w1s", f"{_MAML} --shot 1 --query 5 --steps 2500", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
-    _run("maml-alphabets-5w5s", f"{_MAML} --shot 5 --query 5 --steps 800", [(5, 5)], "maml-omniglot-alphabets-5w5s"),
-    _run("transfer-alphabets", f"{_20} --steps 2500 --validate-every 500", ALL, "transfer-omniglot-alphabets"),
+    _run("maml-alphabets-5w1s", f"{_MAML} --tasks 16 --shot 1 --steps 2500", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
+    _run("maml-alphabets-5w5s", f"{_MAML} --tasks 16 --shot 5 --steps 800", [(5, 5)], "maml-omniglot-alphabets-5w5s"),
+    _run("transfer-alphabets", f"{_60} --shot 1 --steps 3000 --cosine {_COSINE}", ALL, "transfer-omniglot-alphabets"),
 )
 
 

@@ -129,19 +129,21 @@ def test_the_command_of_a_row_repeats_it(tmp_path, capsys, monkeypatch):
     assert (repeated["mean"], repeated["ci95"]) == (pytest.approx(row["mean"]), pytest.approx(row["ci95"]))
 
 
-def test_a_head_fills_its_own_cell_only(tmp_path):
+def test_a_head_fills_cells_of_its_own_way_only(tmp_path):
     arguments = "--way 5 --shot 1 --query 2 --steps 1"
     run = Run("head", "maml", "MAML", "", "scripts", arguments, [(5, 1), (20, 1)], data="glyphs")
     put_finished(run)
-    with pytest.raises(RunError, match="head for one task"):
+    with pytest.raises(RunError, match="head of 5 outputs"):
         evaluate_run(run, episodes=2, results=tmp_path)
+    path = evaluate_run(run._replace(cells=[(5, 1), (5, 2)], label="Reptile"), episodes=2, results=tmp_path)
+    found = json.loads(path.read_text())["rows"]  # trained with one shot, tested with others, as Reptile is
+    assert [(row["shot"], row["trained"]["shot"]) for row in found if row["inductive"]] == [(1, 1), (2, 1)]
 
 
 def test_transfer_keeps_rows_of_the_same_weights(tmp_path, monkeypatch):
     learner_file, card = results_run.CHECKPOINTS / "prototypical-glyphs.safetensors", results_run.CHECKPOINTS
     about = json.loads((card / "prototypical-glyphs.json").read_text())
-    monkeypatch.setattr(results_measure, "_to_transfer", lambda: [(learner_file, "Prototypical", "", about)])
-    monkeypatch.setattr(results_measure, "ALL", [(5, 1)])
+    monkeypatch.setattr(results_measure, "_to_transfer", lambda: [(learner_file, "Prototypical", "", about, [(5, 1)])])
     monkeypatch.setattr(results_measure, "test_split", lambda data, protocol: load_glyphs().select(range(8)))
     path = measure_transfer(episodes=3, results=tmp_path)
     (row,) = json.loads(path.read_text())["rows"]
