@@ -103,7 +103,7 @@ RUNS = (
     _run(
         "matching_fce-random-1", f"{_20} --steps 5000 --join-validation {_FCE}", ALL, "matching-omniglot-full_context"
     ),
-    _run("siamese-random", f"{_20} --steps 4000 --join-validation", ALL, "siamese-omniglot"),
+    _run("siamese-random", f"{_20} --steps 4000 --join-validation", ALL, "siamese-omniglot", seeds=(0, 1, 2)),
     _run("relation-random-1", f"{_20} --steps 3500 --join-validation", ALL, "relation-omniglot"),
     _run("transfer-random", f"{_60} --shot 1 --steps 6000 --cosine {_COSINE}", ALL, "transfer-omniglot"),
     _run("maml-random-5w1s", f"{_MAML} --tasks 16 --shot 1 --steps 9000", [(5, 1)], "maml-omniglot-5w1s"),
