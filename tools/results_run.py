@@ -89,7 +89,7 @@ _ADAPT = "--way 5 --query 5 --cosine --halving stride --lr 0.003 --join-validati
 _MAML = f"{_ADAPT} --set inner_lr=2.0 --set inner_steps=1 --set test_steps=3"
 _FIRST = f"{_ADAPT} --set first_order=true --set inner_lr=0.4 --set inner_steps=5 --set test_steps=5 --tasks 4"
 _META_SGD = f"{_ADAPT} --set inner_lr=0.1 --set inner_steps=1 --tasks 4"
-# The authors' settings with SGD inside; one model for both shots, as theirs
+# The authors' settings with SGD inside. They train with 10 shots for either test, so one training serves both.
 _REPTILE = (
     "--way 5 --shot 10 --query 1 --tasks 5 --cosine --halving stride --join-validation "
     "--set inner_lr=0.1 --set inner_steps=5 --set batch=10 --set test_steps=20"
