@@ -78,7 +78,7 @@ def _run(name: str, arguments: str, cells: Sequence[tuple[int, int]], ships: str
 _60 = "--way 60 --query 5 --bfloat16 --join-validation"
 _20 = "--way 20 --query 5 --bfloat16 --cosine --shot 1"
 _FCE = "--set full_context=true"
-_COSINE = "--set head=cosine"
+_TRANSFER = f"{_60} --shot 1 --cosine --set head=cosine"
 # The paper's 0.4 counts five times in its code, which adds the support loss up over the classes (see the preset): a rate of 2 for
 # a mean. Validation tasks agree: 95.1 % with 2.0, 94.4 % with 0.4 (transductive; these arguments without --join-validation, with
 # --tasks 16 --shot 1 --query 1 --steps 800; then evaluate --split val --transductive --shot 1 --query 1 --episodes 600).
@@ -105,7 +105,7 @@ RUNS = (
     ),
     _run("siamese-random", f"{_20} --steps 4000 --join-validation", ALL, "siamese-omniglot", seeds=(0, 1, 2)),
     _run("relation-random-1", f"{_20} --steps 3500 --join-validation", ALL, "relation-omniglot"),
-    _run("transfer-random", f"{_60} --shot 1 --steps 6000 --cosine {_COSINE}", ALL, "transfer-omniglot"),
+    _run("transfer-random", f"{_TRANSFER} --steps 6000", ALL, "transfer-omniglot"),
     _run("maml-random-5w1s", f"{_MAML} --tasks 16 --shot 1 --steps 9000", [(5, 1)], "maml-omniglot-5w1s"),
     _run("maml-random-5w5s", f"{_MAML} --tasks 4 --shot 5 --steps 16000", [(5, 5)], "maml-omniglot-5w5s"),
     _run("maml_first-random-5w1s", f"{_FIRST} --shot 1 --steps 10000", [(5, 1)], "maml-omniglot-first_order-5w1s"),
@@ -128,7 +128,7 @@ RUNS = (
     _run("relation-alphabets-1", f"{_20} --steps 2500 --join-validation", ALL, "relation-omniglot-alphabets"),
     _run("maml-alphabets-5w1s", f"{_MAML} --tasks 16 --shot 1 --steps 2500", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
     _run("maml-alphabets-5w5s", f"{_MAML} --tasks 16 --shot 5 --steps 800", [(5, 5)], "maml-omniglot-alphabets-5w5s"),
-    _run("transfer-alphabets", f"{_60} --shot 1 --steps 3000 --cosine {_COSINE}", ALL, "transfer-omniglot-alphabets"),
+    _run("transfer-alphabets", f"{_TRANSFER} --steps 3000", ALL, "transfer-omniglot-alphabets"),
 )
 
 
