@@ -20,20 +20,20 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env:  ## Make or update .venv (does nothing when it is up to date)
-	@bash tools/setup_env.sh
+	@bash tools/setup/env.sh
 
 lab: env  ## Open the course in JupyterLab (LAB_ARGS=--no-browser only prints the address)
 	@echo "JupyterLab prints its address below. Ctrl-C stops it."
 	@exec $(PYTHON_BIN) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_ARGS)
 
 test: lint  ## All that must hold: lint, tests, notebooks as built from lessons, all solutions, two student notebooks (FSL_ROTATE=all: all)
-	$(PYTHON_BIN) tools/build_notebooks.py --check
+	$(PYTHON_BIN) -m tools.notebooks.build --check
 	$(PYTEST)
-	@chosen=$$($(PYTHON_BIN) tools/pick_notebooks.py $(FSL_ROTATE)) || exit 1; \
-	if [ -n "$$chosen" ]; then export FSL_PROGRESS="$$(mktemp -d)/progress.json"; set -x; PYTHONPATH=tools/offline $(PYTEST) $(NBVAL) $$chosen; fi
+	@chosen=$$($(PYTHON_BIN) -m tools.notebooks.pick $(FSL_ROTATE)) || exit 1; \
+	if [ -n "$$chosen" ]; then export FSL_PROGRESS="$$(mktemp -d)/progress.json"; set -x; PYTHONPATH=tools/notebooks/offline $(PYTEST) $(NBVAL) $$chosen; fi
 
 test-browser: env  ## Lessons and widgets in a real browser, screenshots in build/browser (FSL_BROWSER_LESSONS=all: all lessons)
-	@chromium=$$($(PYTHON_BIN) tools/chromium.py) || { status=$$?; \
+	@chromium=$$($(PYTHON_BIN) -m tools.setup.chromium) || { status=$$?; \
 	if [ $$status = 3 ]; then echo "test-browser: SKIPPED, see the line above."; exit 0; else exit $$status; fi; }; \
 	export FSL_CHROMIUM="$$chromium" FSL_BROWSER_LESSONS="$(FSL_BROWSER_LESSONS)"; set -x; \
 	$(PYTHON_BIN) -m pytest -m browser -p no:cacheprovider tests/browser
@@ -41,23 +41,23 @@ test-browser: env  ## Lessons and widgets in a real browser, screenshots in buil
 lint: env  ## Check style, formatting and spelling
 	$(PYTHON_BIN) -m ruff check .
 	$(PYTHON_BIN) -m ruff format --check .
-	$(PYTHON_BIN) -m codespell_lib *.md docs book data/*.md lessons fsl_course tools tests
+	$(PYTHON_BIN) -m codespell_lib *.md docs book data/*.md lessons fsl_course fsl_classroom tools tests
 
 notebooks: env  ## Build notebooks/ and solutions/ from lessons/, and run them (ARGS are handed on)
-	$(PYTHON_BIN) tools/build_notebooks.py $(ARGS)
-	$(PYTHON_BIN) tools/readme.py
+	$(PYTHON_BIN) -m tools.notebooks.build $(ARGS)
+	$(PYTHON_BIN) -m tools.book.readme
 
 book: env  ## Build the web book and the slides into build/book, and check every page (needs npm once)
-	$(PYTHON_BIN) tools/book.py
+	$(PYTHON_BIN) -m tools.book.build
 
 kit: env  ## Make the offline kit for a room without a network in build/kit (ARGS are handed on)
-	$(PYTHON_BIN) tools/kit.py --out build/kit $(ARGS)
+	$(PYTHON_BIN) -m tools.kit.build --out build/kit $(ARGS)
 
 nbgrader: env  ## Make an nbgrader course from the lessons in build/nbgrader (ARGS are handed on)
-	$(PYTHON_BIN) tools/nbgrader_course.py --out build/nbgrader $(ARGS)
+	$(PYTHON_BIN) -m tools.classroom.nbgrader_course --out build/nbgrader $(ARGS)
 
 lock:  ## Write constraints.txt anew with the newest versions (needs uv)
-	bash tools/lock.sh
+	bash tools/setup/lock.sh
 
 clean:  ## Remove caches and build products; .venv, runs/ and your progress stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* build dist

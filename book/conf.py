@@ -1,4 +1,4 @@
-"""Settings of Sphinx for the web book. `tools/book.py` writes the sources, calls Sphinx and checks what comes out."""
+"""Settings of Sphinx for the web book. `tools/book/build.py` writes the sources, calls Sphinx and checks what comes out."""
 
 import sys
 import tomllib
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.book_docstrings import process  # noqa: E402
+from tools.book.docstrings import process  # noqa: E402
 
 _pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 _course = _pyproject["tool"]["fsl_course"]

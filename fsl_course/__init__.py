@@ -2,12 +2,14 @@
 
 Floors, from the ground up (imports run downwards only):
 
-1. ``data``, ``nets``, ``files`` image sets as one uint8 tensor; Conv4 and MLP; writing a file whole or not at all.
-   Beside them what knows nothing of learning: ``allocator``, ``devices``, ``interrupts``, ``locks``, ``nearest``
-2. ``episodes``                  N-way K-shot tasks out of an image set
-3. ``methods``, ``figures``      one file per algorithm; pictures of episodes and embeddings
-4. ``training`` (with ``run_state``, ``distributed``), ``evaluation``, ``checkpoints``, ``results``, ``exercises``, ``widgets``
-5. ``python -m fsl_course``      the command line (``options``, ``presets``, ``cards``); ``benchmark``, ``grading``
+0. ``_system``                   files written whole, locks, interrupts, devices: what knows nothing of learning
+1. ``data``, ``nets``            image sets as one uint8 tensor; Conv4 and MLP
+2. ``episodes``                  N-way K-shot tasks drawn from an image set
+3. ``inner_loop``, ``figures``   what methods with an inner loop share; pictures of episodes and results
+4. ``methods``                   one paper a file
+5. ``evaluation``, ``weights``   accuracies with intervals; shipped and saved weights, learners by name
+6. ``training``                  the training loop, and what makes a long run survive
+7. ``cli``, ``__main__``         the command line, ``python -m fsl_course``
 
 The names below are imported on first use, so that ``python -m fsl_course doctor`` can still speak when PyTorch is missing.
 """
@@ -29,11 +31,8 @@ _HOME = {
     "rotations_as_classes": "data",
     "compare": "evaluation",
     "evaluate": "evaluation",
-    "fit": "training",
-    "pretrained": "checkpoints",
-    "check": "exercises",
-    "hint": "exercises",
-    "progress": "exercises",
+    "fit": "training.loop",
+    "pretrained": "weights.checkpoints",
 }
 __all__ = sorted(_HOME)
 

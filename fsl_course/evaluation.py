@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from fsl_course.allocator import keep_memory
+from fsl_course._system.allocator import keep_memory
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
-from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, batch_statistics
+from fsl_course.inner_loop.support_statistics import batch_statistics
+from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
 
 _EMBED_AT_ONCE = 512  # pictures; bounds the memory of a forward pass
 _TASKS_AT_ONCE = 64  # episodes gathered together

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsl_course._system.torchvision_guard import import_torchvision
 from fsl_course.data.assets import sha256
-from fsl_course.torchvision_guard import import_torchvision
 
 WEIGHTS = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends with the first digits of its SHA-256
 FETCH = "from torchvision.models import resnet18; resnet18(weights='IMAGENET1K_V1')"

@@ -30,7 +30,8 @@
 import torch
 from torch import Tensor
 
-from fsl_course import EpisodeSampler, check, compare, evaluate, hint, load_glyphs, pretrained, progress
+from fsl_classroom import check, hint, progress
+from fsl_course import EpisodeSampler, compare, evaluate, load_glyphs, pretrained
 from fsl_course.figures import draw_image, episode_grid, intervals, new, show
 from fsl_course.methods.baselines import baselines
 
@@ -308,7 +309,7 @@ show(figure, f"Accuracy on 100 episodes, {n_way}-way {k_shot}-shot: {listed}. Ch
 # 2. Does a second drawing of each help?
 
 # %%
-from fsl_course.widgets import TeachAlphabet
+from fsl_classroom.widgets import TeachAlphabet
 
 TeachAlphabet()
 
@@ -339,7 +340,7 @@ TeachAlphabet()
 # `doctor.run()` lists everything; in a terminal: `python -m fsl_course doctor`.
 
 # %%
-from fsl_course import doctor
+from fsl_course.cli import doctor
 
 status = doctor.run(brief=True)
 # %% [markdown]

@@ -55,7 +55,8 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from fsl_course import Episode, EpisodeSampler, ImageSet, check, compare, evaluate, load_glyphs, progress
+from fsl_classroom import check, progress
+from fsl_course import Episode, EpisodeSampler, ImageSet, compare, evaluate, load_glyphs
 from fsl_course.evaluation import mean_and_ci95
 from fsl_course.figures import CHANCE, SLOTS, episode_grid, image_rows, intervals, new, show, slot_style
 from fsl_course.methods.baselines import PixelNearestNeighbour, baselines
@@ -553,7 +554,7 @@ show(
 # Two players are blind: they never see a picture.
 
 # %%
-from fsl_course.widgets import EpisodeExplorer
+from fsl_classroom.widgets import EpisodeExplorer
 
 EpisodeExplorer()
 

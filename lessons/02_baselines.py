@@ -61,19 +61,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from fsl_course import (
-    Episode,
-    EpisodeSampler,
-    check,
-    compare,
-    evaluate,
-    fit,
-    load_folder,
-    load_glyphs,
-    load_icons,
-    pretrained,
-    progress,
-)
+from fsl_classroom import check, progress
+from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_folder, load_glyphs, load_icons, pretrained
 from fsl_course.evaluation import Result, embed_all, mean_and_ci95
 from fsl_course.figures import CHANCE, SLOTS, draw_image, image_rows, intervals, new, show, slot_style
 from fsl_course.methods import transfer as package

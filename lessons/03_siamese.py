@@ -59,7 +59,8 @@ import torch.nn.functional as F
 from matplotlib.patches import Circle
 from torch import Tensor, nn
 
-from fsl_course import Episode, EpisodeSampler, check, compare, evaluate, fit, load_glyphs, pretrained, progress
+from fsl_classroom import check, progress
+from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_glyphs, pretrained
 from fsl_course.evaluation import embed_all, mean_and_ci95
 from fsl_course.figures import CHANCE, QUERY, SLOTS, SUPPORT, draw_image, intervals, new, show, slot_style
 from fsl_course.methods import siamese as package

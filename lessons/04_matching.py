@@ -55,7 +55,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course import EpisodeSampler, check, compare, evaluate, fit, load_glyphs, pretrained, progress
+from fsl_classroom import check, progress
+from fsl_course import EpisodeSampler, compare, evaluate, fit, load_glyphs, pretrained
 from fsl_course.evaluation import embed_all
 from fsl_course.figures import CHANCE, SLOTS, draw_image, intervals, new, points_2d, show, slot_style
 from fsl_course.methods import matching as package

@@ -56,7 +56,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course import Episode, EpisodeSampler, check, compare, evaluate, fit, load_glyphs, progress
+from fsl_classroom import check, progress
+from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_glyphs
 from fsl_course.evaluation import embed_all, mean_and_ci95
 from fsl_course.figures import CHANCE, PROTOTYPE_MARKER, SLOTS, intervals, new, points_2d, show, slot_style
 from fsl_course.methods import prototypical as package
@@ -518,7 +519,7 @@ axis.legend(fontsize=8)
 show(figure, f"Accuracy against shots, {n_way} ways, 95 % intervals: {'; '.join(told)} for {shots} shots.")
 
 # %%
-from fsl_course.widgets import PrototypeBoard
+from fsl_classroom.widgets import PrototypeBoard
 
 PrototypeBoard()
 

@@ -59,7 +59,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course import EpisodeSampler, check, compare, evaluate, fit, load_glyphs, pretrained, progress
+from fsl_classroom import check, progress
+from fsl_course import EpisodeSampler, compare, evaluate, fit, load_glyphs, pretrained
 from fsl_course.data.assets import asset
 from fsl_course.evaluation import embed_all, mean_and_ci95
 from fsl_course.figures import CHANCE, SLOTS, draw_image, intervals, new, show, slot_style

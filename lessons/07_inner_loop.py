@@ -59,13 +59,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fsl_course import Episode, SinusoidSampler, check, compare, evaluate, fit, pretrained, progress
-from fsl_course.checkpoints import card
+from fsl_classroom import check, progress
+from fsl_course import Episode, SinusoidSampler, compare, evaluate, fit, pretrained
 from fsl_course.figures import CHANCE, PROTOTYPE, SLOTS, SUPPORT, new, show, slot_style
 from fsl_course.methods import maml as package
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import MAML
 from fsl_course.nets import mlp
+from fsl_course.weights.checkpoints import card
 
 torch.manual_seed(0)
 learned = pretrained("maml", "sinusoids")  # an initialisation trained by MAML; how, is lesson 08
@@ -636,7 +637,7 @@ for c in (1.0, 2.0, 0.5):
 # </details>
 
 # %%
-from fsl_course.widgets import InnerLoopStepper
+from fsl_classroom.widgets import InnerLoopStepper
 
 rate, factors = 0.01, (0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 tasks = list(curves.batch(0, 40))

@@ -61,12 +61,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian
 
-from fsl_course import Episode, SinusoidSampler, check, compare, evaluate, fit, progress
-from fsl_course.checkpoints import card
+from fsl_classroom import check, progress
+from fsl_course import Episode, SinusoidSampler, compare, evaluate, fit
 from fsl_course.figures import CHANCE, PROTOTYPE_MARKER, SLOTS, new, show, slot_style
 from fsl_course.methods import maml as package
 from fsl_course.methods.maml import MAML, adapt
 from fsl_course.nets import mlp
+from fsl_course.weights.checkpoints import card
 
 torch.manual_seed(0)
 Params = dict[str, Tensor]
@@ -453,7 +454,7 @@ for name, first_order in (("product of factors", False), ("first order", True)):
 # </details>
 
 # %%
-from fsl_course.widgets import OuterLoopMicroscope
+from fsl_classroom.widgets import OuterLoopMicroscope
 
 lr = 1.0
 curvatures = torch.tensor([0.4, 2.2])

@@ -58,11 +58,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course import Episode, EpisodeSampler, check, compare, evaluate, fit, load_glyphs, pretrained, progress
+from fsl_classroom import check, progress
+from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_glyphs, pretrained
 from fsl_course.episodes import SinusoidSampler
 from fsl_course.evaluation import mean_and_ci95
 from fsl_course.figures import CHANCE, intervals, new, show, slot_style
-from fsl_course.methods.base import batch_statistics
+from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.baselines import baselines
 from fsl_course.methods.maml import MAML, adapt, call, predict, support_loss, trainable
 from fsl_course.nets import classifier, conv4, mlp

@@ -61,17 +61,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course import Episode, SinusoidSampler, check, compare, evaluate, fit, progress
+from fsl_classroom import check, progress
+from fsl_course import Episode, SinusoidSampler, compare, evaluate, fit
 from fsl_course.data.assets import asset
 from fsl_course.evaluation import mean_and_ci95
 from fsl_course.figures import CHANCE, SLOTS, new, show, slot_style
+from fsl_course.inner_loop.task_batches import tensors_of
 from fsl_course.methods import maml as package
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.methods.reptile import Reptile
-from fsl_course.methods.task_batches import tensors_of
 from fsl_course.nets import mlp
 
 torch.manual_seed(0)

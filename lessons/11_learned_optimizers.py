@@ -57,7 +57,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from fsl_course import Episode, EpisodeSampler, check, compare, evaluate, fit, load_glyphs, progress
+from fsl_classroom import check, progress
+from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_glyphs
 from fsl_course.figures import SLOTS, intervals, new, show, slot_style
 from fsl_course.methods import meta_lstm as package
 from fsl_course.methods.maml import MAML, adapt, support_loss, trainable
@@ -874,6 +875,6 @@ progress("11")
 # You have met them all. Where they stand on the real Omniglot; `python -m fsl_course results --json` says how to repeat a number
 from IPython.display import HTML
 
-from fsl_course.results import table
+from fsl_course.cli.results import table
 
 HTML(table("random", as_html=True))

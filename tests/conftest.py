@@ -12,7 +12,7 @@ import torch
 from fsl_course.data import ImageSet
 from fsl_course.episodes import Episode, EpisodeSampler
 
-pytest.register_assert_rewrite("tests.methods.laws")  # a broken law shows its numbers, as in a test file
+pytest.register_assert_rewrite("tests.fsl_course.methods.laws")  # a broken law shows its numbers, as in a test file
 
 
 @pytest.fixture(autouse=True)

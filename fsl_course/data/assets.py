@@ -32,7 +32,7 @@ def verified(name: str) -> Path:
     path = asset(name)
     expected = json.loads(asset("checksums.json").read_text(encoding="utf-8")).get(name)
     if expected is None:
-        raise ValueError(f"{name} is not listed in data/checksums.json: run `python -m tools.checksums`.")
+        raise ValueError(f"{name} is not listed in data/checksums.json: run `python -m tools.data.checksums`.")
     if (found := sha256(path)) != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found[:12]}..., expected {expected[:12]}.... "

@@ -31,9 +31,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from fsl_course._system.files import replace_file
+from fsl_course._system.torchvision_guard import import_torchvision
 from fsl_course.data.imageset import ImageSet, rotations_as_classes, split_classes
-from fsl_course.files import replace_file
-from fsl_course.torchvision_guard import import_torchvision
 
 # The five smallest background alphabets (14, 14, 16, 17 and 20 characters), the choice of Meta-Dataset (Triantafillou et al.
 # 2020): validation costs training only 81 of 964 characters, and the three related syllabics stay together on one side.

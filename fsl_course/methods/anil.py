@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, batch_statistics
-from fsl_course.methods.functional import call
+from fsl_course.inner_loop.functional import call
+from fsl_course.inner_loop.support_statistics import batch_statistics, norms_for_vmap, query_statistics
+from fsl_course.inner_loop.task_batches import mean_over_tasks
+from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import adapt_model, predict
-from fsl_course.methods.support_statistics import norms_for_vmap, query_statistics
-from fsl_course.methods.task_batches import mean_over_tasks
 
 
 class ANIL(FewShotLearner):

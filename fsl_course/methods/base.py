@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fsl_course.episodes import Episode
-
-
-def supervised_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """A scalar: mean cross-entropy for class labels (logits [B, N], int64 [B]), mean squared error for float targets [B, d]."""
-    return F.mse_loss(outputs, targets) if targets.is_floating_point() else F.cross_entropy(outputs, targets)
+from fsl_course.inner_loop.functional import supervised_loss
 
 
 class FewShotLearner(nn.Module):
@@ -33,31 +26,6 @@ class FewShotLearner(nn.Module):
     def training_step(self, episodes: Episode) -> Tensor:
         """What `fit` minimises on T stacked tasks, a scalar: the mean loss of the tasks."""
         return torch.stack([self.loss(episode) for episode in episodes]).mean()
-
-
-def with_gradient(value: Tensor, tensors: Iterable[Tensor], gradients: Iterable[Tensor | None]) -> Tensor:
-    """A scalar with this value whose gradient with respect to the tensors is `gradients`: for gradients that are not autograd's.
-
-    The value itself is not differentiated. A gradient of None leaves its tensor out.
-    """
-    pull = sum(
-        ((t * g.detach()).sum() for t, g in zip(tensors, gradients, strict=True) if g is not None), value.new_zeros(())
-    )
-    return value.detach() + (pull - pull.detach())
-
-
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm uses the statistics of the batch and leaves its running ones alone, for the time of the block."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    before = [(m.training, m.track_running_stats) for m in norms]
-    try:
-        for norm in norms:
-            norm.training, norm.track_running_stats = True, False
-        yield
-    finally:
-        for norm, (training, tracks) in zip(norms, before, strict=True):
-            norm.training, norm.track_running_stats = training, tracks
 
 
 @runtime_checkable

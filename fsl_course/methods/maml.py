@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, batch_statistics, supervised_loss
-from fsl_course.methods.functional import Params, call, call_stacked, grad, own_copies, trainable
-from fsl_course.methods.second_derivatives import cheap_second_derivatives
-from fsl_course.methods.support_statistics import query_statistics
-from fsl_course.methods.task_batches import mean_over_tasks
+from fsl_course.inner_loop.functional import Params, call, call_stacked, grad, own_copies, supervised_loss, trainable
+from fsl_course.inner_loop.second_derivatives import cheap_second_derivatives
+from fsl_course.inner_loop.support_statistics import batch_statistics, query_statistics
+from fsl_course.inner_loop.task_batches import mean_over_tasks
+from fsl_course.methods.base import FewShotLearner
 
 Rates = float | Tensor | Mapping[str, float | Tensor]
 LossFn = Callable[[Tensor, Tensor], Tensor]

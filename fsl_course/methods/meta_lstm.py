@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from fsl_course.episodes import Episode
+from fsl_course.inner_loop.functional import Params, trainable
+from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.functional import Params, trainable
 from fsl_course.methods.maml import predict, support_loss
-from fsl_course.methods.task_batches import mean_over_tasks
 
 
 def preprocess(x: Tensor, p: float = 10.0) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
+from fsl_course.inner_loop.functional import Params, trainable
+from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.functional import Params, trainable
 from fsl_course.methods.maml import adapt_model, predict
-from fsl_course.methods.task_batches import mean_over_tasks
 
 
 class MetaSGD(FewShotLearner):

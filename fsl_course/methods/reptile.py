@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, supervised_loss, with_gradient
-from fsl_course.methods.functional import Params, trainable
+from fsl_course.inner_loop.functional import Params, supervised_loss, trainable, with_gradient
+from fsl_course.inner_loop.support_statistics import norms_for_vmap
+from fsl_course.inner_loop.task_batches import prefers_vmap, tensors_of
+from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import adapt, predict, support_loss
-from fsl_course.methods.support_statistics import norms_for_vmap
-from fsl_course.methods.task_batches import prefers_vmap, tensors_of
 
 
 class Reptile(FewShotLearner):

@@ -23,9 +23,9 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tools.chromium import find
+from tools.setup.chromium import find
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(os.environ.get("FSL_SCREENSHOTS") or ROOT / "build" / "browser")
 FLAGS = [
     "--no-sandbox",
@@ -114,7 +114,7 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 def browser() -> Iterator[Browser]:
     path = find()
     if path is None:
-        pytest.skip("no Chromium here: `python tools/chromium.py` says how to get one")
+        pytest.skip("no Chromium here: `python -m tools.setup.chromium` says how to get one")
     with sync_playwright() as play:
         opened = play.chromium.launch(executable_path=path, args=FLAGS)
         yield opened

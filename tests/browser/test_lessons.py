@@ -11,7 +11,7 @@ from datetime import date
 import pytest
 
 from tests.browser.conftest import ROOT, Opener, run_all, screenshot
-from tools.pick_notebooks import rotate
+from tools.notebooks.pick import rotate
 
 pytestmark = pytest.mark.browser
 

@@ -15,7 +15,7 @@ Scratch = Callable[[str, str], Page]
 
 
 def show(name: str) -> str:
-    return f"from fsl_course.widgets import {name}\n{name}()"
+    return f"from fsl_classroom.widgets import {name}\n{name}()"
 
 
 def wait_for_change(page: Page, selector: str, before: str) -> str:
@@ -147,7 +147,7 @@ def test_the_microscope_follows_the_start(scratch_notebook: Scratch):
 
 def test_work_is_saved_to_a_file_and_comes_back(scratch_notebook: Scratch, tmp_path):
     code = (
-        "from fsl_course import check\nfrom fsl_course.widgets import WorkKeeper\n"
+        "from fsl_course import check\nfrom fsl_classroom.widgets import WorkKeeper\n"
         "def accuracy(predictions, labels):\n    return (predictions == labels).double().mean().item()\n"
         "check('00.1', accuracy)\nWorkKeeper()"
     )

@@ -1,0 +1,202 @@
+"""What the command `assignment` does: notebooks of seeded variants, and the solved ones for the teacher.
+
+python -m fsl_classroom assignment --seed 7 --lessons 05 07 --out FOLDER
+python -m fsl_classroom assignment --seed 7 --students names.txt --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fsl_course._system.files import replace_file
+
+MOST_SEED = 999_999_999  # nine digits, as in an exercise's id
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+}
+INSTRUCTIONS = """\
+Each exercise is one of the course with its own requirements, drawn for this notebook: read the list in every task, the public
+solution does not fit. Write your code in the place of the line `raise NotImplementedError(...)` and run the cell: `check` says
+what is right and what is not, and `hint("{first}")` helps. Change neither the names of the functions nor the ids in `check`.
+A cell left as it is counts as not attempted.
+
+Run the first code cell first. Before you hand in, restart the kernel, run all cells, and save."""
+CLOSING = """\
+## Done?
+
+Restart the kernel, run all cells, look for ✓ under every exercise, save, and hand in this file under its own name."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add `assignment` to the subcommands of `python -m fsl_course` (what `add_subparsers` returned)."""
+    parser = commands.add_parser(
+        "assignment",
+        help="writes a notebook of seeded variants of exercises, and its solution for the teacher",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python -m fsl_classroom assignment --seed 7 --lessons 05 07 --out week3\n"
+        "  python -m fsl_classroom assignment --seed 7 --exercises 05.1 07.3 \\\n"
+        "      --students names.txt --out week3\n"
+        "names.txt holds one student a line; every student gets other requirements.",
+    )
+    parser.add_argument("--seed", type=int, required=True, help=f"0 to {MOST_SEED}; the same seed gives the same work")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--lessons", nargs="+", default=[], metavar="NN", help="all variants of these lessons, e.g. 05 07"
+    )
+    which.add_argument("--exercises", nargs="+", default=[], metavar="ID", help="these exercises, e.g. 05.1 07.3")
+    parser.add_argument("--students", metavar="FILE", help="one name a line: a notebook for each")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the notebooks go")
+    parser.add_argument("--force", action="store_true", help="overwrite notebooks that are there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the notebooks. Exit status 0; 1 after saying on stderr what is wrong, and then nothing is written."""
+    try:
+        files = notebooks(arguments.seed, choose(arguments.lessons, arguments.exercises), arguments.students)
+        folder = Path(arguments.out).expanduser()
+        present = [name for name in files if (folder / name).exists()]
+        if present and not arguments.force:
+            raise ValueError(f"{folder} has {_few(present)} already. Choose another folder, or overwrite with --force.")
+        for name, content in files.items():
+            replace_file(folder / name, content)
+    except (LookupError, ValueError, OSError) as error:
+        print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
+        return 1
+    handed = [name for name in files if name.startswith("assignment-")]
+    print(f"{folder}: {_few(handed)} to hand out.")
+    print(f"For the teacher only: {_few([name for name in files if name not in handed])}.")
+    return 0
+
+
+def choose(lessons: Sequence[str], exercises: Sequence[str]) -> list[str]:
+    """The ids of the exercises asked for, in their order; all that have variants where nothing is asked for.
+
+    LookupError for a lesson or an exercise without variants, with those that have some.
+    """
+    from fsl_classroom import exercises_with_variants
+
+    known = exercises_with_variants()
+    if unknown := [e for e in exercises if e not in known]:
+        raise LookupError(f"no variants of exercise {', '.join(unknown)}. There are some of {', '.join(known)}.")
+    taught = sorted({e[:2] for e in known})
+    if unknown := [lesson for lesson in lessons if lesson not in taught]:
+        raise LookupError(f"no variants in lesson {', '.join(unknown)}. There are some in {', '.join(taught)}.")
+    return [e for e in known if (not exercises or e in exercises) and (not lessons or e[:2] in lessons)]
+
+
+def notebooks(seed: int, ids: Sequence[str], students: str | Path | None = None) -> dict[str, bytes]:
+    """File name -> content: assignment-7.ipynb and solved-7.ipynb, or, with a file of names, a pair for each student.
+
+    With students there is also seeds.csv (student, seed, file). Nothing is written. ValueError for a seed out of range and for
+    names that cannot be told apart as file names.
+    """
+    if not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"--seed takes 0 to {MOST_SEED}; got {seed}.")
+    if students is None:
+        pair = notebook(seed, ids), notebook(seed, ids, solved=True)
+        return {f"assignment-{seed}.ipynb": to_bytes(pair[0]), f"solved-{seed}.ipynb": to_bytes(pair[1])}
+    found: dict[str, bytes] = {}
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("student", "seed", "file"))
+    for name in read_names(students):
+        own, file = student_seed(seed, name), f"assignment-{_slug(name)}.ipynb"
+        found[file] = to_bytes(notebook(own, ids, student=name))
+        found[f"solved-{own}.ipynb"] = to_bytes(notebook(own, ids, student=name, solved=True))
+        rows.writerow((name, own, file))
+    return {**found, "seeds.csv": table.getvalue().encode()}
+
+
+def student_seed(seed: int, name: str) -> int:
+    """The seed of one student: always the same for the same seed and name, on every machine."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8]) % (MOST_SEED + 1)
+
+
+def read_names(path: str | Path) -> list[str]:
+    """One name a line; empty lines do not count. ValueError where there are none, or two that would share a file."""
+    lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    names = [" ".join(line.split()) for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"{path} holds no names: write one student a line.")
+    seen: dict[str, str] = {}
+    for name in names:
+        slug = _slug(name).casefold()
+        if not slug.strip("-"):
+            raise ValueError(f"{name!r} in {path} makes no file name: it needs a letter or a digit.")
+        if slug in seen:
+            raise ValueError(f"{seen[slug]!r} and {name!r} in {path} would get the same file: tell them apart.")
+        seen[slug] = name
+    return names
+
+
+def notebook(seed: int, ids: Sequence[str], *, student: str = "", solved: bool = False) -> dict[str, Any]:
+    """An assignment as notebook JSON (format 4.5): student's version, or the solved one."""
+    from fsl_classroom import find
+    from fsl_classroom.variants import IMPORTS
+
+    title = f"# Assignment {seed}" + (f" for {student}" if student else "") + (" (solved)" if solved else "")
+    cells = [
+        text_cell("title", f"{title}\n\n{INSTRUCTIONS.format(first=f'{ids[0]}@{seed}')}"),
+        code_cell("set-up", IMPORTS),
+    ]
+    for exercise_id in ids:
+        made = find(f"{exercise_id}@{seed}")
+        key = exercise_id.replace(".", "-")
+        inside = None if solved else stub(made.id)
+        checked = f'{made.name} = check("{made.id}", {made.name})'
+        cells.append(text_cell(f"{key}-task", statement(made)))
+        cells.append(code_cell(f"{key}-answer", f"{made.written(inside)}\n\n\n{checked}"))
+    cells.append(text_cell("closing", CLOSING))
+    return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+
+
+def statement(made: Any) -> str:
+    """The task of a variant with its heading, in Markdown."""
+    return f"## Exercise {made.id}  {made.title}  (difficulty {made.difficulty}/5)\n\n{made.statement}"
+
+
+def stub(exercise_id: str) -> str:
+    """What stands in the place of a body, indented."""
+    return f'    # YOUR CODE HERE\n    raise NotImplementedError("exercise {exercise_id} is not attempted yet")'
+
+
+def text_cell(key: str, source: str) -> dict[str, Any]:
+    """A Markdown cell. key: its id in the notebook."""
+    return {"cell_type": "markdown", "id": key, "metadata": {}, "source": source}
+
+
+def code_cell(key: str, source: str) -> dict[str, Any]:
+    """A code cell that was not run."""
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": key,
+        "metadata": {},
+        "outputs": [],
+        "source": source,
+    }
+
+
+def to_bytes(made: dict[str, Any]) -> bytes:
+    """Notebook JSON as it is written to a file."""
+    return (json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def _slug(name: str) -> str:
+    """A name as part of a file name: letters and digits of any script, everything else a dash."""
+    return re.sub(r"[^\w]+", "-", name).strip("-")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} and {len(names) - 2} more"

@@ -1,0 +1,139 @@
+"""check: an instant verdict on an answer, in words, and a function to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fsl_classroom.checking import progress
+from fsl_classroom.checking.catalogue import find
+from fsl_classroom.checking.judge import (
+    PATIENCE,
+    Fault,
+    Outcomes,
+    diagnose,
+    examine,
+    first_fault,
+    gradient_fault,
+    is_unattempted,
+    refuse_call,
+)
+from fsl_classroom.checking.model import Exercise, Wrong
+from fsl_classroom.checking.outcome import cases_of
+from fsl_classroom.checking.sandbox import Capture, Stopped, run
+from fsl_classroom.checking.timelimit import Clock
+from fsl_classroom.checking.work import cell_of
+
+SECONDS = 2.0  # for the learner's code, all calls together
+
+
+@dataclass
+class Verdict:
+    """What came out. `kind`: "right", "wrong", "unattempted", "stopped", "broken" (the exercise itself) or "reference"."""
+
+    kind: str
+    lines: list[str] = field(default_factory=list)
+    diagnosed: Wrong | None = None
+    printed: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def diagnosis(self) -> str:
+        """What the answer looks like, as a sentence; "" where it is none of the catalogue's mistakes."""
+        return f"This is what you get when {self.diagnosed.diagnosis.rstrip('.')}." if self.diagnosed else ""
+
+
+def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Judge an answer and say in words what was found.
+
+    exercise: an id such as "05.1" (or an Exercise)
+    answer:   the function that was written
+
+    Returns the answer when it is right, else the reference, so that what follows in the lesson works for everyone. Whatever
+    the answer does, nothing is raised: endless loops are stopped after 2 seconds (see _timelimit.py for the limits), printing is
+    cut, global state is put back. The result goes into the progress file. An unknown id is an error: LookupError or ValueError.
+    """
+    exercise = exercise if isinstance(exercise, Exercise) else find(exercise)
+    try:
+        verdict = judge(exercise, answer, SECONDS)
+    except (KeyboardInterrupt, Stopped):
+        verdict = Verdict("stopped")
+    except Exception as error:  # a result so odd that even looking at it fails
+        words = f"Your function's result cannot be judged ({type(error).__name__}: {str(error)[:120]})."
+        verdict = Verdict("wrong", [words])
+    print(_report(exercise, verdict))
+    if verdict.kind in ("right", "wrong"):
+        last = "" if verdict.kind == "right" else verdict.diagnosis or " ".join(verdict.lines)
+        written = cell_of(answer)
+        if note := progress.record(exercise, passed=verdict.kind == "right", diagnosis=last, answer=written):
+            print(f"  Note: {note}")
+    return answer if verdict.kind == "right" else exercise.reference
+
+
+def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
+    """The verdict on an answer. Prints and records nothing."""
+    if answer is exercise.reference:
+        return Verdict("reference")
+    cases = cases_of(exercise)
+    if words := refuse_call(exercise, cases, answer):
+        return Verdict("wrong", [words])
+    reference = examine(exercise, cases, exercise.reference, Clock(PATIENCE))
+    if broken := next((o for o in reference.values() if o.late or o.error is not None), None):
+        return Verdict("broken", [repr(broken.error)[:200] if broken.error else "its reference does not end"])
+    clock = Clock(seconds)
+    cases = cases_of(exercise)
+    outcomes = examine(exercise, cases, answer, clock)
+    if is_unattempted(answer, outcomes["case", 0]):
+        return Verdict("unattempted")
+    # Results may be objects of the learner's own class, whose methods run when they are compared: hold these too.
+    looked = run(lambda: first_fault(exercise, cases, outcomes, reference, answer, seconds), Clock(seconds), Capture())
+    if looked.error is not None or looked.late:
+        what = "takes too long" if looked.late else f"ends in a {type(looked.error).__name__}"
+        return Verdict("wrong", [f"Comparing your function's result with the expected one {what}."])
+    fault: Fault | None = looked.result or gradient_fault(exercise, cases, outcomes, reference, answer, clock)
+    notes = _notes(outcomes, reference)
+    if fault is None:
+        return Verdict("right", [_counts(exercise, len(cases))], printed=outcomes["case", 0].printed, notes=notes)
+    entry = diagnose(exercise, cases_of(exercise), outcomes, reference, clock.used)
+    return Verdict("wrong", fault.lines, entry, fault.printed, notes)
+
+
+def _notes(outcomes: Outcomes, reference: Outcomes) -> list[str]:
+    """Global state that the answer changes, is forgiven for, and should hear about."""
+    usual = {note for outcome in reference.values() for note in outcome.changes.notes}
+    return sorted({note for outcome in outcomes.values() for note in outcome.changes.notes} - usual)
+
+
+def _counts(exercise: Exercise, cases: int) -> str:
+    laws = len(exercise.properties)
+    parts = [f"{cases} case{'s' * (cases != 1)}"]
+    parts += [f"{laws} propert{'ies' if laws != 1 else 'y'}"] if laws else []
+    parts += ["gradient"] if exercise.gradient else []
+    return ", ".join(parts)
+
+
+def _report(exercise: Exercise, verdict: Verdict) -> str:
+    """The lines to print. One when the answer is right, three to eight otherwise, and what the function printed."""
+    name = f"{exercise.id} {exercise.title}"
+    help_line = f'hint("{exercise.id}") helps. The reference stands in for your function from here on.'
+    if verdict.kind == "right":
+        lines = [f"✓ {name}: right ({verdict.lines[0]})"]
+    elif verdict.kind == "unattempted":
+        lines = [f"○ {name}: not attempted yet. {help_line}"]
+    elif verdict.kind == "stopped":
+        lines = [f"○ {name}: you stopped the check. {help_line}"]
+    elif verdict.kind == "reference":
+        lines = [f"○ {name}: this is the reference, handed out earlier. Run the cell that defines your function again."]
+    elif verdict.kind == "broken":
+        lines = [f"○ {name}: the exercise itself is broken ({verdict.lines[0]}). Please report it. {help_line}"]
+    else:
+        lines = [f"✗ {name}: not right yet.", *verdict.lines]
+        if verdict.diagnosed:
+            lines += [verdict.diagnosis, f"Hint: {verdict.diagnosed.hint}"]
+        lines.append(help_line)
+    if verdict.notes:
+        lines.append(f"Note: your function changes {', '.join(verdict.notes)}. It was put back.")
+    if verdict.printed.strip():
+        lines += ["Your function printed:", *verdict.printed.split("\n")]
+    return "\n  ".join(lines)

@@ -1,0 +1,237 @@
+"""What is wrong with an answer, in words: laws first, then equality, then finite differences."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fsl_classroom.checking.compare import compare
+from fsl_classroom.checking.describe import describe
+from fsl_classroom.checking.model import Case, Exercise, Wrong
+from fsl_classroom.checking.outcome import (
+    Answer,
+    Outcome,
+    Step,
+    attempt,
+    difference,
+    gradient_names,
+    probe_gradient,
+    same_outcome,
+    steps_of,
+    tolerance_of,
+)
+from fsl_classroom.checking.sandbox import error_words
+from fsl_classroom.checking.timelimit import Clock
+from fsl_classroom.checking.tree import float_tensors
+
+Outcomes = Mapping[Step, Outcome]
+_ENTRY = 0.5  # seconds that a wrong answer of the catalogue has at least: some are endless loops
+PATIENCE = 60.0  # seconds for the reference, which is not under suspicion
+
+
+@dataclass
+class Fault:
+    """The first thing that is wrong: the lines to print, and what the function printed there."""
+
+    lines: list[str]
+    printed: str = ""
+
+
+def examine(exercise: Exercise, cases: Sequence[Case], answer: Answer, clock: Clock) -> dict[Step, Outcome]:
+    """Take every step with an answer; none is taken after one that was late."""
+    outcomes: dict[Step, Outcome] = {}
+    for step in steps_of(exercise, cases):
+        outcomes[step] = attempt(exercise, cases, answer, step, clock)
+        if outcomes[step].late:
+            break
+    return outcomes
+
+
+def refuse_call(exercise: Exercise, cases: Sequence[Case], answer: Any) -> str | None:
+    """Words for what cannot be called at all, or not with the arguments of the exercise; None where it can."""
+    name = getattr(exercise.reference, "__name__", "function").lstrip("_")
+    if not callable(answer):
+        return (
+            f"Expected a function, got {describe(answer)}. "
+            f'Pass the function itself, without calling it: check("{exercise.id}", {name}).'
+        )
+    if inspect.iscoroutinefunction(answer):
+        return "Your function is written with `async def`. Write `def`: nobody awaits it here."
+    try:
+        signature, wanted = inspect.signature(answer), inspect.signature(exercise.reference)
+    except (TypeError, ValueError):  # some compiled functions have none; calling them will tell
+        return None
+    for case in cases:
+        try:
+            signature.bind(*case.args, **case.kwargs)
+        except TypeError as error:
+            ours, theirs = ", ".join(wanted.parameters), ", ".join(signature.parameters)
+            return f"Expected a function of ({ours}), got one of ({theirs}): {error}."
+    return None
+
+
+def is_unattempted(answer: Answer, first: Outcome) -> bool:
+    """Is this the stub that the lesson came with, or one without a line of its own?"""
+    if isinstance(first.error, NotImplementedError) and "not attempted" in str(first.error):
+        return True
+    nothing_came = first.result is None or first.result is Ellipsis
+    if not nothing_came or not (first.error is None or isinstance(first.error, NotImplementedError)):
+        return False
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
+    except (OSError, TypeError, SyntaxError, ValueError):  # no source at hand
+        return False
+    definition = tree.body[0]
+    return isinstance(definition, ast.FunctionDef) and all(_says_nothing(line) for line in definition.body)
+
+
+def _says_nothing(line: ast.stmt) -> bool:
+    if isinstance(line, ast.Expr):
+        return isinstance(line.value, ast.Constant)  # a docstring, or `...`
+    if isinstance(line, ast.Return):
+        return line.value is None or (isinstance(line.value, ast.Constant) and line.value.value in (None, Ellipsis))
+    return isinstance(line, (ast.Pass, ast.Raise))
+
+
+def first_fault(
+    exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, answer: Answer, seconds: float
+) -> Fault | None:
+    """The first fault of an answer that has been examined; finite differences are not looked at here."""
+    of_cases = [step for step in outcomes if step[0] == "case"]
+    gradients = [step for step in outcomes if step[0] == "gradient"]
+    laws = [step for step in outcomes if step[0] == "property"]
+    calls = of_cases + gradients
+    looks: list[tuple[list[Step], Callable[[Step], list[str] | str | None]]] = [
+        (of_cases, lambda step: _ended(outcomes[step], answer, seconds)),
+        (of_cases, lambda step: _kind(outcomes[step], reference[step])),
+        (of_cases, lambda step: _not_a_number(outcomes[step], reference[step])),
+        (of_cases, lambda step: _written(outcomes[step], reference[step])),
+        (gradients, lambda step: _ended(outcomes[step], answer, seconds)),
+        (gradients, lambda step: _kind(outcomes[step], reference[step])),
+        (gradients, lambda step: _flows(exercise, cases[step[1]], outcomes[step], reference[step])),
+        (laws, lambda step: _ended(outcomes[step], answer, seconds)),
+        (laws, lambda step: outcomes[step].verdict),
+        (calls + laws, lambda step: _spoilt(outcomes[step], reference[step])),
+        (calls, lambda step: _equal(exercise, outcomes[step], reference[step], tolerance_of(exercise, cases, step))),
+    ]
+    for steps, look in looks:
+        for step in steps:
+            if words := look(step):
+                lines = [words] if isinstance(words, str) else words
+                return Fault([_tried(exercise, cases, step), *lines], outcomes[step].printed)
+    return None
+
+
+def gradient_fault(
+    exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, answer: Answer, clock: Clock
+) -> Fault | None:
+    """Where the gradient is the point: finite differences first, then the reference's gradient."""
+    for step in [step for step in outcomes if step[0] == "gradient"]:
+        case = cases[step[1]]
+        words = probe_gradient(exercise, case, answer, outcomes[step].slopes, clock)
+        if words is None:
+            names = gradient_names(exercise, case)
+            ours, theirs = reference[step].slopes, outcomes[step].slopes
+            pairs = [(n, a, b) for n, a, b in zip(names, ours, theirs, strict=True) if a is not None and b is not None]
+            expected, got = {n: a for n, a, _ in pairs}, {n: b for n, _, b in pairs}
+            if words := compare(expected, got, 1e-6):
+                words = f"The gradient of a weighted sum of the outputs differs. {words}"
+        if words:
+            return Fault([_tried(exercise, cases, step), words], outcomes[step].printed)
+    return None
+
+
+def _tried(exercise: Exercise, cases: Sequence[Case], step: Step) -> str:
+    kind, position = step
+    if kind == "property":
+        return f"Property: {exercise.properties[position].says.rstrip('.')}."
+    says = cases[position].says.rstrip(".")
+    return f"Tried: {says}." if kind == "case" else f"Tried with a gradient, in float64: {says}."
+
+
+def _ended(outcome: Outcome, answer: Answer, seconds: float) -> list[str] | None:
+    if outcome.late:
+        return [f"No answer within {seconds:g} seconds: is there a loop that does not end?"]
+    return None if outcome.error is None else error_words(outcome.error, answer)
+
+
+def _kind(outcome: Outcome, reference: Outcome) -> str | None:
+    """Type, shape, dtype and device of the result, also where the exercise compares the values in its own way."""
+    return compare(reference.result, outcome.result, 0.0, values=False)
+
+
+def _not_a_number(outcome: Outcome, reference: Outcome) -> str | None:
+    expected = [tensor for _, tensor in float_tensors(reference.result)]
+    for ours, (path, theirs) in zip(expected, float_tensors(outcome.result), strict=False):
+        wrong = theirs.detach().isnan() & ~ours.detach().isnan()
+        if count := int(wrong.sum()):
+            where = f" in {path}" if path else ""
+            return f"{count} of {wrong.numel()} values{where} are NaN (not a number). Is something divided by 0?"
+    return None
+
+
+def _written(outcome: Outcome, reference: Outcome) -> str | None:
+    if extra := [name for name in outcome.written if name not in reference.written]:
+        return f"Your function writes into its argument {', '.join(extra)}. Work on a copy: the caller still needs it."
+    if missing := [name for name in reference.written if name not in outcome.written]:
+        return f"Your function should change its argument {', '.join(missing)} in place, and leaves it as it was."
+    return None
+
+
+def _flows(exercise: Exercise, case: Case, outcome: Outcome, reference: Outcome) -> str | None:
+    pairs = zip(gradient_names(exercise, case), outcome.slopes, reference.slopes, strict=True)
+    stopped = [name for name, slope, expected in pairs if slope is None and expected is not None]
+    if not stopped:
+        return None
+    return (
+        f"No gradient flows back to {', '.join(stopped[:4])}. "
+        "Look for .detach(), .item(), .data, torch.tensor(...) or no_grad on the way."
+    )
+
+
+def _spoilt(outcome: Outcome, reference: Outcome) -> str | None:
+    changed = [name for name in outcome.changes.spoils if name not in reference.changes.spoils]
+    if not changed:
+        return None
+    return f"Your function leaves {' and '.join(changed)} changed: all that is computed later would differ."
+
+
+def _equal(exercise: Exercise, outcome: Outcome, reference: Outcome, tolerance: float) -> str | None:
+    if words := difference(exercise, reference.result, outcome.result, tolerance):
+        return words
+    for name, expected in reference.written.items():
+        if words := compare(expected, outcome.written[name], tolerance):
+            return f"The argument {name} is changed in place, but not to what it should be. {words}"
+    return None
+
+
+def diagnose(
+    exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, used: float
+) -> Wrong | None:
+    """The classic wrong answer whose outcome is this one in every step, if there is one. `used`: seconds the answer took."""
+    late = any(outcome.late for outcome in outcomes.values())
+    seconds = 2 * _ENTRY if late else max(_ENTRY, 3 * used)
+    for entry in exercise.wrong:
+        clock = Clock(seconds)
+        tried: dict[Step, Outcome] = {}
+        for step, outcome in outcomes.items():
+            tried[step] = attempt(exercise, cases, entry.answer, step, clock)
+            if not same_outcome(exercise, tried[step], outcome, tolerance_of(exercise, cases, step)):
+                break
+        else:
+            if not same_trial(exercise, cases, tried, reference):  # an entry like the reference explains nothing
+                return entry
+    return None
+
+
+def same_trial(exercise: Exercise, cases: Sequence[Case], first: Outcomes, second: Outcomes) -> bool:
+    """Do two answers end alike in every step that both took?"""
+    return all(
+        same_outcome(exercise, first[step], second[step], tolerance_of(exercise, cases, step))
+        for step in first
+        if step in second
+    )

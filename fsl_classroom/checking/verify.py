@@ -1,0 +1,94 @@
+"""The proof, for CI, that an exercise judges as it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from fsl_classroom.checking.check import judge
+from fsl_classroom.checking.compare import compare
+from fsl_classroom.checking.judge import PATIENCE, examine, refuse_call, same_trial
+from fsl_classroom.checking.model import Exercise
+from fsl_classroom.checking.outcome import cases_of
+from fsl_classroom.checking.timelimit import Clock
+
+_LOOPING = 1.0  # seconds that a wrong answer may take: some are endless loops
+
+
+def verify(exercise: Exercise) -> list[str]:
+    """What is wrong with an exercise, one sentence each; an empty list where everything holds.
+
+    The reference works and gives the same twice; at least two right answers are accepted; at least five wrong ones are refused,
+    each by its own diagnosis and no other; there are three hints; the cases are the same every time.
+    """
+    problems = _form(exercise)
+    first, second = cases_of(exercise), cases_of(exercise)
+    if not first:
+        return [*problems, "there are no cases."]
+    if words := compare(first, second, 0.0):
+        problems.append(f"the cases differ from one time to the next, use the generator: {words}")
+
+    reference = examine(exercise, first, exercise.reference, Clock(PATIENCE))
+    for (kind, position), outcome in reference.items():
+        if outcome.late or outcome.error is not None or outcome.verdict is not None:
+            what = "is late" if outcome.late else repr(outcome.error) if outcome.error else outcome.verdict
+            problems.append(f"the reference fails on {kind} {position}: {what}")
+        if kind == "gradient" and any(slope is None for slope in outcome.slopes):
+            problems.append(f"no gradient flows through the reference on case {position}.")
+    if problems:
+        return problems
+    if not same_trial(exercise, first, reference, examine(exercise, second, exercise.reference, Clock(PATIENCE))):
+        return ["the reference gives another result the second time."]
+
+    for number, answer in enumerate((_again(exercise.reference), *exercise.right)):
+        verdict = judge(exercise, answer, seconds=PATIENCE)
+        if verdict.kind != "right":
+            who = f"right answer {number}" if number else "the reference"
+            problems.append(f"{who} is not accepted: {' '.join(verdict.lines) or verdict.kind}")
+
+    trials = {}
+    for entry in exercise.wrong:
+        trials[entry.name] = examine(exercise, cases_of(exercise), entry.answer, Clock(_LOOPING))
+        verdict = judge(exercise, entry.answer, seconds=_LOOPING)
+        if verdict.kind != "wrong":
+            problems.append(f"wrong answer {entry.name!r} is not refused ({verdict.kind}).")
+        elif verdict.diagnosed is not entry:
+            found = verdict.diagnosed.name if verdict.diagnosed else "nobody"
+            problems.append(f"wrong answer {entry.name!r} is diagnosed by {found!r}: {' '.join(verdict.lines)}")
+    names = list(trials)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            if same_trial(exercise, first, trials[one], trials[other]):
+                problems.append(
+                    f"wrong answers {one!r} and {other!r} have the same outcome: add a case that parts them."
+                )
+    return problems
+
+
+def _form(exercise: Exercise) -> list[str]:
+    """What can be seen without running anything."""
+    problems = []
+    if not re.fullmatch(r"\d\d\.\d+", exercise.id):
+        problems.append(f'the id must look like "05.1"; it is {exercise.id!r}.')
+    if not exercise.title.strip():
+        problems.append("the title is empty.")
+    if len(exercise.hints) != 3 or not all(hint.strip() for hint in exercise.hints):
+        problems.append(f"there must be three hints; there are {len(exercise.hints)}.")
+    if len(exercise.wrong) < 5:
+        problems.append(f"there must be at least five wrong answers; there are {len(exercise.wrong)}.")
+    if len(set(exercise.right) - {exercise.reference}) < 2:
+        problems.append("there must be at least two right answers besides the reference.")
+    for what in ("name", "diagnosis", "hint"):
+        texts = [getattr(entry, what).strip() for entry in exercise.wrong]
+        if not all(texts) or (what != "hint" and len(set(texts)) < len(texts)):
+            problems.append(f"every wrong answer needs a {what} of its own.")
+    for answer in (*exercise.right, *(entry.answer for entry in exercise.wrong)):
+        if words := refuse_call(exercise, cases_of(exercise), answer):
+            problems.append(f"{getattr(answer, '__name__', answer)} cannot be called like the reference. {words}")
+    return problems
+
+
+def _again(reference: Callable[..., Any]) -> Callable[..., Any]:
+    """The reference as somebody else's function: check knows its own by identity."""
+    return lambda *args, **kwargs: reference(*args, **kwargs)

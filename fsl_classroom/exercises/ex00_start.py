@@ -1,0 +1,296 @@
+"""Exercises of lesson 00: accuracy, the nearest support picture, a paired comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
+
+
+# 00.1 ------------------------------------------------------------------------------------------------------------------
+def accuracy(predicted: Tensor, labels: Tensor) -> float:
+    """Fraction of right predictions. predicted int64 [M], labels int64 [M] -> float in [0, 1]."""
+    return (predicted == labels).double().mean().item()
+
+
+def _accuracy_cases(generator: torch.Generator) -> Sequence[Case]:
+    def labels(size: int, ways: int) -> Tensor:
+        return torch.randint(ways, (size,), generator=generator)
+
+    return [
+        Case("predictions 0, 1, 1, 2 against 0, 1, 2, 2", (torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))),
+        Case("75 queries, 5 classes", (labels(75, 5), labels(75, 5))),
+        Case("one query, wrong", (torch.tensor([3]), torch.tensor([1]))),
+        Case("everything right", (torch.tensor([2, 0, 1]), torch.tensor([2, 0, 1]))),
+        Case("7 queries, 2 classes", (labels(7, 2), labels(7, 2))),
+    ]
+
+
+def _accuracy_loop(predicted: Tensor, labels: Tensor) -> float:
+    hits = sum(int(p) == int(y) for p, y in zip(predicted, labels, strict=True))
+    return hits / len(labels)
+
+
+ACCURACY = Exercise(
+    id="00.1",
+    title="Accuracy",
+    reference=accuracy,
+    cases=_accuracy_cases,
+    right=(_accuracy_loop, lambda predicted, labels: 1 - (predicted != labels).sum().item() / predicted.numel()),
+    wrong=(
+        Wrong(
+            "a count",
+            lambda predicted, labels: float((predicted == labels).sum()),
+            "the right predictions are counted but not divided by their number",
+            "A fraction lies between 0 and 1: divide by len(labels), or take the mean.",
+        ),
+        Wrong(
+            "a percentage",
+            lambda predicted, labels: 100 * accuracy(predicted, labels),
+            "the fraction is multiplied by 100",
+            "The course writes accuracies as fractions; leave the 100 out.",
+        ),
+        Wrong(
+            "the error rate",
+            lambda predicted, labels: 1 - accuracy(predicted, labels),
+            "wrong predictions are counted instead of right ones",
+            "Compare with == and not with !=.",
+        ),
+        Wrong(
+            "divided by the number of classes",
+            lambda predicted, labels: float((predicted == labels).sum() / labels.unique().numel()),
+            "the count is divided by the number of classes",
+            "Divide by the number of queries, len(labels).",
+        ),
+        Wrong(
+            "a tensor",
+            lambda predicted, labels: (predicted == labels).double().mean(),
+            "the result is still a tensor",
+            "Call .item() on it: a Python float is asked for.",
+        ),
+        Wrong(
+            "all or nothing",
+            lambda predicted, labels: float(torch.equal(predicted, labels)),
+            "only 0 and 1 come out: the predictions are compared as a whole, or the count is divided with //, which rounds down",
+            "Compare with ==, place by place; then take the mean, or divide with a single /.",
+        ),
+    ),
+    hints=(
+        "`predicted == labels` is True where a prediction is right. True counts as 1.",
+        "Booleans have no mean; turn them into numbers first, then average.",
+        "`(predicted == labels).double().mean()` is a tensor with one number; `.item()` makes it a float.",
+    ),
+)
+
+
+# 00.2 ------------------------------------------------------------------------------------------------------------------
+def nearest(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    """Label of the nearest support row. query [M, D], support [S, D], labels int64 [S] -> int64 [M]."""
+    return labels[(query[:, None] - support[None]).square().sum(2).argmin(1)]
+
+
+def _nearest_cases(generator: torch.Generator) -> Sequence[Case]:
+    def task(queries: int, features: int, labels: list[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        query = torch.randn(queries, features, generator=generator, dtype=torch.float64)
+        support = torch.randn(len(labels), features, generator=generator, dtype=torch.float64)
+        support *= torch.linspace(0.5, 2, len(labels), dtype=torch.float64)[
+            :, None
+        ]  # lengths differ: cosine is another thing
+        return query.to(dtype), support.to(dtype), torch.tensor(labels)
+
+    return [
+        Case("the example by hand: query (3, 2)", (torch.tensor([[3.0, 2]]), torch.tensor([[0.0, 0], [0, 2], [4, 0], [6, 2]]),
+                                     torch.tensor([0, 0, 1, 1]))),
+        Case("5 classes, 1 shot, shuffled labels", task(40, 8, [3, 0, 4, 1, 2])),
+        Case("unequal shots", task(40, 3, [1, 0, 2, 1, 1, 2])),
+        Case("one query", task(1, 4, [1, 0])),
+        Case("one feature, float64", task(30, 1, [2, 1, 0], torch.float64)),
+    ]  # fmt: skip
+
+
+def _nearest_loop(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    found = []
+    for q in query:
+        best, label = float("inf"), None
+        for z, y in zip(support, labels, strict=True):
+            distance = float(((q - z) ** 2).sum())
+            if distance < best:
+                best, label = distance, int(y)
+        found.append(label)
+    return torch.tensor(found)
+
+
+def _cosines(query: Tensor, support: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(query[:, None], support[None], dim=2)
+
+
+def _nearest_mean(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    classes = labels.unique()
+    means = torch.stack([support[labels == c].mean(0) for c in classes])
+    return classes[torch.cdist(query, means).argmin(1)]
+
+
+def _order_of_support(answer, reference) -> str | None:
+    generator = torch.Generator().manual_seed(1)
+    query, support = torch.randn(12, 4, generator=generator), torch.randn(6, 4, generator=generator)
+    labels, order = torch.tensor([0, 1, 2, 0, 1, 2]), torch.randperm(6, generator=generator)
+    before, after = answer(query, support, labels), answer(query, support[order], labels[order])
+    return (
+        None if torch.equal(before, after) else f"Shuffling changed {int((before != after).sum())} of 12 predictions."
+    )
+
+
+NEAREST = Exercise(
+    id="00.2",
+    title="The nearest support picture",
+    reference=nearest,
+    cases=_nearest_cases,
+    properties=(Property("shuffling the support rows together with their labels changes nothing", _order_of_support),),
+    right=(
+        _nearest_loop,
+        lambda query, support, labels: labels[torch.cdist(query, support).argmin(dim=1)],
+        lambda query, support, labels: labels[(2 * query @ support.T - support.square().sum(1)).argmax(1)],
+    ),
+    wrong=(
+        Wrong(
+            "row numbers",
+            lambda query, support, labels: torch.cdist(query, support).argmin(1),
+            "the position of the nearest row is returned instead of its label",
+            "Positions and labels differ because the support is shuffled: index `labels` with the positions.",
+        ),
+        Wrong(
+            "farthest",
+            lambda query, support, labels: labels[torch.cdist(query, support).argmax(1)],
+            "the row with the largest distance is taken",
+            "Near means a small distance: argmin, not argmax.",
+        ),
+        Wrong(
+            "dot product",
+            lambda query, support, labels: labels[(query @ support.T).argmax(1)],
+            "the largest dot product is taken for the smallest distance: long vectors win",
+            "Use the squared difference, summed over the features.",
+        ),
+        Wrong(
+            "wrong axis",
+            lambda query, support, labels: labels[torch.cdist(query, support).argmin(0) % len(labels)],
+            "argmin runs over the queries, so you ask which query is nearest to each support row",
+            "In [M, S] the support runs along dimension 1: argmin(1).",
+        ),
+        Wrong(
+            "signed difference",
+            lambda query, support, labels: labels[(query[:, None] - support).sum(2).argmin(1)],
+            "differences are summed without squaring, so that negative ones count as very near",
+            "Square the differences before you sum them.",
+        ),
+        Wrong(
+            "square of the sum",
+            lambda query, support, labels: labels[(query[:, None] - support).sum(2).square().argmin(1)],
+            "differences are summed first and squared afterwards, so that they cancel each other",
+            "Square every difference, then sum: `.square().sum(2)`.",
+        ),
+        Wrong(
+            "cosine",
+            lambda query, support, labels: labels[_cosines(query, support).argmax(1)],
+            "the largest cosine is taken for the smallest distance: lengths are ignored",
+            "Use the squared difference, summed over the features.",
+        ),
+        Wrong(
+            "class means",
+            _nearest_mean,
+            "a query is compared with the mean of each class, not with single support rows",
+            "Here the single nearest row decides; leave out the means.",
+        ),
+        Wrong(
+            "first feature only",
+            lambda query, support, labels: labels[(query[:, None, 0] - support[:, 0]).square().argmin(1)],
+            "only the first feature is compared",
+            "Sum the squares over all features, the last axis.",
+        ),
+    ),
+    hints=(
+        "For one query q, `(support - q).square().sum(1)` holds its squared distance to every support row.",
+        "`argmin` gives the position of the smallest; `labels[position]` is the answer for that query.",
+        "All queries at once: `query[:, None] - support[None]` has shape [M, S, D]: square, sum(2), argmin(1).",
+    ),
+)
+
+
+# 00.3 ------------------------------------------------------------------------------------------------------------------
+def better(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Mean of a - b, and share of episodes with a > b. a, b float [E] -> two floats."""
+    return (a - b).mean().item(), (a > b).double().mean().item()
+
+
+def _better_cases(generator: torch.Generator) -> Sequence[Case]:
+    def rates(episodes: int) -> Tensor:
+        return torch.randint(0, 16, (episodes,), generator=generator).double() / 15
+
+    return [
+        Case("4 episodes, one of them a tie", (torch.tensor([0.8, 0.6, 0.9, 0.5]).double(),
+                                               torch.tensor([0.6, 0.6, 0.5, 0.7]).double())),
+        Case("300 episodes", (rates(300), rates(300))),
+        Case("one episode", (rates(1), rates(1))),
+        Case("a learner against itself", (torch.tensor([0.2, 0.4]).double(), torch.tensor([0.2, 0.4]).double())),
+    ]  # fmt: skip
+
+
+def _better_loop(a: Tensor, b: Tensor) -> tuple[float, float]:
+    pairs = list(zip(a.tolist(), b.tolist(), strict=True))
+    return sum(x - y for x, y in pairs) / len(pairs), sum(x > y for x, y in pairs) / len(pairs)
+
+
+BETTER = Exercise(
+    id="00.3",
+    title="Better by how much?",
+    reference=better,
+    cases=_better_cases,
+    right=(_better_loop, lambda a, b: (float(a.mean() - b.mean()), float((a - b).gt(0).sum()) / a.numel())),
+    wrong=(
+        Wrong(
+            "ties count",
+            lambda a, b: ((a - b).mean().item(), (a >= b).double().mean().item()),
+            "ties count as wins",
+            "Strictly better means >, not >=.",
+        ),
+        Wrong(
+            "b minus a",
+            lambda a, b: ((b - a).mean().item(), (b > a).double().mean().item()),
+            "the roles of a and b are swapped",
+            "A positive difference means that a is better.",
+        ),
+        Wrong(
+            "absolute differences",
+            lambda a, b: ((a - b).abs().mean().item(), (a > b).double().mean().item()),
+            "the differences lose their sign before they are averaged",
+            "Leave out abs: where b wins, the difference is negative and must count against a.",
+        ),
+        Wrong(
+            "a count of wins",
+            lambda a, b: ((a - b).mean().item(), float((a > b).sum())),
+            "the wins are counted but not divided by the number of episodes",
+            "A share lies between 0 and 1: take the mean of (a > b).double().",
+        ),
+        Wrong(
+            "wins among decided episodes",
+            lambda a, b: ((a - b).mean().item(), float((a > b).sum() / (a != b).sum().clamp_min(1))),
+            "ties are left out of the number of episodes",
+            "Divide by all episodes, ties included.",
+        ),
+        Wrong(
+            "sum of differences",
+            lambda a, b: ((a - b).sum().item(), (a > b).double().mean().item()),
+            "the differences are summed instead of averaged",
+            "Take the mean over episodes.",
+        ),
+    ),
+    hints=(
+        "Both tensors list the same episodes in the same order: subtract them place by place.",
+        "`a > b` is True in the episodes that a wins; its mean (as numbers) is the share.",
+        "Return `(a - b).mean().item(), (a > b).double().mean().item()`.",
+    ),
+)
+
+EXERCISES = (ACCURACY, NEAREST, BETTER)

@@ -1,0 +1,1022 @@
+"""Exercises of lesson 02: base classes, class means by cosine, a learned scale, a step of a head, memory, imprinting, the probe.
+
+The detector of memory gets predictors as arguments. They keep their state in closures, which are made anew for every answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
+from fsl_course.episodes import Episode
+
+# ---------------------------------------------------------------------------------------------- 02.1 slots to base classes
+
+
+def base_targets(classes: Tensor, slots: Tensor) -> Tensor:
+    """Class numbers of all pictures of T episodes. classes int64 [T, N], slots int64 [T, S] -> int64 [T*S]."""
+    return classes.gather(1, slots).flatten()
+
+
+def _targets_loop(classes: Tensor, slots: Tensor) -> Tensor:
+    return torch.tensor([int(classes[t, slot]) for t, row in enumerate(slots.tolist()) for slot in row])
+
+
+def _targets_by_row_number(classes: Tensor, slots: Tensor) -> Tensor:
+    first = torch.arange(len(classes))[:, None] * classes.shape[1]
+    return classes.flatten()[slots + first].reshape(-1)
+
+
+def _targets_stacked(classes: Tensor, slots: Tensor) -> Tensor:
+    return torch.cat([own[row] for own, row in zip(classes, slots, strict=True)])
+
+
+def _target_cases(generator: Generator) -> list[Case]:
+    def case(says: str, tasks: int, n_way: int, pictures: int) -> Case:
+        classes = torch.rand(tasks, 50, generator=generator).topk(n_way, dim=1).indices
+        slots = torch.randint(n_way, (tasks, pictures), generator=generator)
+        return Case(says, (classes, slots))
+
+    example = (torch.tensor([[17, 4], [8, 17]]), torch.tensor([[0, 1, 1], [1, 0, 0]]))
+    return [
+        Case("the example: two episodes of three pictures", example),
+        case("4 episodes, 5-way, 15 pictures each", 4, 5, 15),
+        case("one episode", 1, 3, 6),
+        case("more episodes than classes in each", 6, 2, 4),
+    ]
+
+
+TARGETS = Exercise(
+    id="02.1",
+    title="From slots back to base classes",
+    reference=base_targets,
+    cases=_target_cases,
+    right=(_targets_loop, _targets_by_row_number, _targets_stacked),
+    wrong=(
+        Wrong(
+            "slots as classes",
+            lambda classes, slots: slots.flatten(),
+            "the slots themselves are returned: slot 0 then means another letter in every episode, and there is nothing to learn",
+            "Look each slot up in the episode's own row of `classes`.",
+        ),
+        Wrong(
+            "classes of the first episode",
+            lambda classes, slots: classes[0][slots].flatten(),
+            "every slot is looked up in the first episode's classes",
+            "Row t of `slots` belongs to row t of `classes`: `classes.gather(1, slots)` keeps them together.",
+        ),
+        Wrong(
+            "classes of the last episode",
+            lambda classes, slots: classes[-1][slots].flatten(),
+            "every slot is looked up in the last episode's classes, as in a loop that overwrites its result",
+            "Collect a row for each episode.",
+        ),
+        Wrong(
+            "not flattened",
+            lambda classes, slots: classes.gather(1, slots),
+            "the episodes are still apart: [T, S]",
+            "`.flatten()` joins them into one batch, [T*S].",
+        ),
+        Wrong(
+            "pictures first",
+            lambda classes, slots: classes.gather(1, slots).T.flatten(),
+            "the first pictures of all episodes come first: the order of the pictures is another one",
+            "Flatten without transposing: first all pictures of episode 0, then those of episode 1.",
+        ),
+        Wrong(
+            "sorted classes",
+            lambda classes, slots: classes.sort(1).values.gather(1, slots).flatten(),
+            "the classes are sorted before the slots are looked up",
+            "Slots are a random permutation: leave `classes` as it is.",
+        ),
+        Wrong(
+            "numbered afresh",
+            lambda classes, slots: classes.gather(1, slots).unique(return_inverse=True)[1].flatten(),
+            "the classes of this batch are numbered afresh from 0: the same letter has another number in the next batch",
+            "Return the class numbers themselves: output k of the head is class k of the source, always.",
+        ),
+        Wrong(
+            "episodes kept apart",
+            lambda classes, slots: (classes + 1000 * torch.arange(len(classes))[:, None]).gather(1, slots).flatten(),
+            "a class that occurs in two episodes gets two numbers",
+            "The head has one output for each class of the source, whichever episode a picture comes from.",
+        ),
+    ),
+    hints=(
+        "Which letter sits in slot 1 of episode t? The answer stands in row t of `classes`.",
+        "`classes.gather(1, slots)` looks up slots row by row: [T, S].",
+        "`return classes.gather(1, slots).flatten()`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 02.2 nearest mean by cosine
+
+
+def centroid_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Cosines of queries with class means of unit rows. support [S, D], labels [S], query [M, D] -> [M, n_way]."""
+    rows = F.normalize(support, dim=1)
+    centres = torch.stack([rows[labels == k].mean(0) for k in range(n_way)])
+    return F.normalize(query, dim=1) @ F.normalize(centres, dim=1).T
+
+
+def _centroid_sums(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Sums do as well as means: their direction is the same."""
+    member = F.one_hot(labels, n_way).to(support)
+    centres = member.T @ F.normalize(support, dim=1)
+    return F.cosine_similarity(query[:, None], centres[None], dim=2)
+
+
+def _centroid_loop(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    def unit(row: Tensor) -> Tensor:
+        return row / row.square().sum().sqrt().clamp_min(1e-8)
+
+    columns = []
+    for k in range(n_way):
+        members = [unit(row) for row, y in zip(support, labels.tolist(), strict=True) if y == k]
+        centre = unit(sum(members) / len(members))
+        columns.append(torch.stack([unit(row) @ centre for row in query]))
+    return torch.stack(columns, dim=1)
+
+
+def _centroid(
+    *, rows: bool = True, centres: bool = True, queries: bool = True, axis: int = 1
+) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
+    """centroid_logits with some of the three normalisations left out, or along another axis."""
+
+    def unit(x: Tensor, wanted: bool) -> Tensor:
+        return F.normalize(x, dim=axis) if wanted else x
+
+    def answer(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        made = unit(support, rows)
+        means = torch.stack([made[labels == k].mean(0) for k in range(n_way)])
+        return unit(query, queries) @ unit(means, centres).T
+
+    return answer
+
+
+def _rows(
+    generator: Generator, shots: list[int], queries: int, features: int = 5
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Support rows of very different lengths in random order, with shots[k] of class k; labels; queries; N."""
+    labels = torch.cat([torch.full((shot,), k) for k, shot in enumerate(shots)])
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    lengths = 10 ** torch.rand(len(labels), 1, generator=generator)
+    support = lengths * torch.randn(len(labels), features, generator=generator)
+    return support, labels, 10 * torch.randn(queries, features, generator=generator), len(shots)
+
+
+def _centroid_cases(generator: Generator) -> list[Case]:
+    support = torch.tensor([[0.0, 5.0], [4.0, 3.0], [3.0, 4.0], [10.0, 0.0]])
+    query = torch.tensor([[6.0, 8.0], [0.8, 0.6]])
+    unequal = _rows(generator, [1, 4, 2], 6)
+    return [
+        Case("the example on paper", (support, torch.tensor([0, 1, 0, 1]), query, 2)),
+        Case("5 classes of 3 shots, rows shuffled", _rows(generator, [3] * 5, 10)),
+        Case("one shot each", _rows(generator, [1, 1, 1, 1], 3)),
+        Case("unequal shots: 1, 4 and 2", unequal),
+        Case("one query", _rows(generator, [2, 2, 2], 1)),
+        Case("float64", (unequal[0].double(), unequal[1], unequal[2].double(), unequal[3])),
+    ]
+
+
+def _length_is_free(answer: Callable, reference: Callable) -> str | None:
+    support, labels, query, n_way = _rows(torch.Generator().manual_seed(2), [2, 3], 4)
+    longer = support.clone()
+    longer[1] *= 100
+    gap = float((answer(longer, labels, query, n_way) - answer(support, labels, query, n_way)).abs().max())
+    return f"one support row made 100 times as long moved a cosine by {gap:.2g}." if gap > 1e-4 else None
+
+
+def _zeros_are_harmless(answer: Callable, reference: Callable) -> str | None:
+    support = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    found = answer(support, torch.tensor([0, 1]), torch.zeros(1, 2), 2)
+    return None if bool(found.isfinite().all()) else "an embedding of zeros, as dead ReLUs give, led to NaN."
+
+
+CENTROID = Exercise(
+    id="02.2",
+    title="Nearest class mean by cosine",
+    reference=centroid_logits,
+    cases=_centroid_cases,
+    gradient=(0, 2),
+    properties=(
+        Property("the length of a support row does not matter", _length_is_free),
+        Property("an embedding of zeros gives finite logits", _zeros_are_harmless),
+    ),
+    right=(_centroid_sums, _centroid_loop),
+    wrong=(
+        Wrong(
+            "means of raw rows",
+            _centroid(rows=False),
+            "the support rows are averaged as they are: one long row outvotes the others of its class",
+            "Make every support row unit length before you average.",
+        ),
+        Wrong(
+            "mean not unit length",
+            _centroid(centres=False),
+            "the class means are not made unit length again: a class whose rows disagree gets smaller logits",
+            "A mean of unit rows is shorter than 1. Normalise it too.",
+        ),
+        Wrong(
+            "query not unit length",
+            _centroid(queries=False),
+            "the queries are not made unit length: the winner is right, but the numbers are no cosines",
+            "`F.normalize(query, dim=1)`.",
+        ),
+        Wrong(
+            "inner products",
+            _centroid(rows=False, centres=False, queries=False),
+            "nothing is made unit length: these are inner products with the class means",
+            "Normalise three times: support rows, class means, queries.",
+        ),
+        Wrong(
+            "normalised over the rows",
+            _centroid(axis=0),
+            "every feature is normalised over the pictures: dim=0",
+            "Each *row* becomes unit length: dim=1.",
+        ),
+        Wrong(
+            "bare norm",
+            lambda s, y, q, n: (
+                (q / q.norm(dim=1, keepdim=True))
+                @ F.normalize(
+                    torch.stack([(s / s.norm(dim=1, keepdim=True))[y == k].mean(0) for k in range(n)]), dim=1
+                ).T
+            ),
+            "a row of zeros is divided by its length 0",
+            "`F.normalize` guards against it.",
+        ),
+        Wrong(
+            "reshape",
+            lambda s, y, q, n: centroid_logits(s, torch.arange(n).repeat_interleave(len(s) // n), q, n),
+            "the rows are taken to be sorted by class, with equal shots",
+            "Let `labels == k` say which rows belong to class k.",
+        ),
+        Wrong(
+            "nearest single picture",
+            lambda s, y, q, n: torch.stack(
+                [(F.normalize(q, dim=1) @ F.normalize(s, dim=1)[y == k].T).amax(1) for k in range(n)], dim=1
+            ),
+            "the most similar single picture of a class decides, not the class mean",
+            "Average the unit rows of a class first.",
+        ),
+        Wrong(
+            "distances",
+            lambda s, y, q, n: -((q[:, None] - torch.stack([s[y == k].mean(0) for k in range(n)])).square().sum(2)),
+            "squared distances to the raw class means are returned, not cosines",
+            "A cosine is the inner product of two unit vectors.",
+        ),
+        Wrong(
+            "transposed",
+            lambda s, y, q, n: centroid_logits(s, y, q, n).T.contiguous(),
+            "the table is transposed: [N, M]",
+            "A row for each query: `query @ centres.T`.",
+        ),
+    ),
+    hints=(
+        "A cosine looks at directions only. Which three things must have length 1?",
+        "Normalise the support rows, average them class by class, normalise means and queries, multiply.",
+        "`F.normalize(query, dim=1) @ F.normalize(centres, dim=1).T` with `centres` from the unit rows.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 02.3 a learned scale
+
+
+def cosine_head(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
+    """exp(log_scale) times cosines. z [B, D], weight [N, D], log_scale scalar tensor -> [B, N]."""
+    return log_scale.exp() * F.normalize(z, dim=1) @ F.normalize(weight, dim=1).T
+
+
+def _head_torch(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
+    return F.cosine_similarity(z[:, None], weight[None], dim=-1) * torch.exp(log_scale)
+
+
+def _head_by_hand(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
+    lengths = z.norm(dim=1)[:, None] * weight.norm(dim=1)[None]
+    return log_scale.exp() * (z @ weight.T) / lengths.clamp_min(1e-8)
+
+
+def _head_cases(generator: Generator) -> list[Case]:
+    # Long rows: a tiny number added against division by zero must not show, even in float64.
+    z, weight = 100 * torch.randn(6, 4, generator=generator), 300 * torch.randn(5, 4, generator=generator)
+    example = (torch.tensor([[6.0, 8.0], [0.8, 0.6]]), torch.tensor([[0.3, 0.9], [0.9, 0.3]]), torch.tensor(10.0).log())
+    return [
+        Case("the example on paper, scale 10", example),
+        Case("6 embeddings, 5 classes, scale 4", (z, weight, torch.tensor(4.0).log())),
+        Case("a scale below 1: its logarithm is negative", (z, weight, torch.tensor(-0.7))),
+        Case("one embedding", (z[:1], weight, torch.tensor(2.0))),
+        Case("float64", (z.double(), weight.double(), torch.tensor(1.5, dtype=torch.float64))),
+    ]
+
+
+def _zero_embedding(answer: Callable, reference: Callable) -> str | None:
+    found = answer(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor(0.0))
+    return None if bool(found.isfinite().all()) else "an embedding of zeros, as dead ReLUs give, led to NaN."
+
+
+HEAD = Exercise(
+    id="02.3",
+    title="A cosine classifier with a learned scale",
+    reference=cosine_head,
+    cases=_head_cases,
+    gradient=(0, 1, 2),
+    properties=(Property("an embedding of zeros gives finite logits", _zero_embedding),),
+    right=(_head_torch, _head_by_hand),
+    wrong=(
+        Wrong(
+            "logarithm as scale",
+            lambda z, w, s: s * F.normalize(z, dim=1) @ F.normalize(w, dim=1).T,
+            "the logarithm itself multiplies: it may be negative, and then the least similar class wins",
+            "The scale is `log_scale.exp()`.",
+        ),
+        Wrong(
+            "divided",
+            lambda z, w, s: (-s).exp() * F.normalize(z, dim=1) @ F.normalize(w, dim=1).T,
+            "the cosines are divided by the scale: that is what a temperature does",
+            "Multiply: a large scale makes the softmax sharp.",
+        ),
+        Wrong(
+            "no scale",
+            lambda z, w, s: F.normalize(z, dim=1) @ F.normalize(w, dim=1).T,
+            "the scale is not used: no logit can exceed 1, and nothing can be learned about it",
+            "Multiply the cosines by `log_scale.exp()`.",
+        ),
+        Wrong(
+            "weights not normalised",
+            lambda z, w, s: s.exp() * F.normalize(z, dim=1) @ w.T,
+            "the weight rows keep their lengths: a class with a long row wins too often",
+            "Normalise `weight` as well, every row of it.",
+        ),
+        Wrong(
+            "embeddings not normalised",
+            lambda z, w, s: s.exp() * z @ F.normalize(w, dim=1).T,
+            "the embeddings keep their lengths, which then act as a scale of their own",
+            "Normalise `z` as well, every row of it.",
+        ),
+        Wrong(
+            "normalised over the rows",
+            lambda z, w, s: s.exp() * F.normalize(z, dim=0) @ F.normalize(w, dim=0).T,
+            "every feature is normalised over the rows: dim=0",
+            "Each *row* becomes unit length: dim=1.",
+        ),
+        Wrong(
+            "scale cut off",
+            lambda z, w, s: cosine_head(z, w, s.detach()),
+            "the scale is cut off from the graph, as `.item()`, `float()` or `.detach()` do: it is never learned",
+            "Use the tensor itself: `log_scale.exp()`.",
+        ),
+        Wrong(
+            "softmax taken",
+            lambda z, w, s: cosine_head(z, w, s).softmax(1),
+            "probabilities are returned",
+            "Return the logits: `F.cross_entropy` takes the softmax itself.",
+        ),
+        Wrong(
+            "bare norm",
+            lambda z, w, s: s.exp() * (z / z.norm(dim=1, keepdim=True)) @ F.normalize(w, dim=1).T,
+            "a row of zeros is divided by its length 0",
+            "`F.normalize` guards against it.",
+        ),
+    ),
+    hints=(
+        "Cosines first, then one number that multiplies them all.",
+        "`F.normalize(z, dim=1) @ F.normalize(weight, dim=1).T` are the cosines; the scale is the exponential of `log_scale`.",
+        "`log_scale.exp() * F.normalize(z, dim=1) @ F.normalize(weight, dim=1).T`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 02.4 one step of a head
+
+
+def head_step(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    """One gradient step on the mean cross-entropy. weight [N, D], bias [N], z [S, D], labels [S] -> new weight, bias."""
+    error = (z @ weight.T + bias).softmax(1) - F.one_hot(labels, len(bias)).to(z)  # [S, N]
+    return weight - lr * error.T @ z / len(z), bias - lr * error.mean(0)
+
+
+def _step_autograd(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        w, b = weight.detach().clone().requires_grad_(), bias.detach().clone().requires_grad_()
+        slopes = torch.autograd.grad(F.cross_entropy(z @ w.T + b, labels), (w, b))
+    return weight - lr * slopes[0], bias - lr * slopes[1]
+
+
+def _step_loop(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    new_weight, new_bias = weight.clone(), bias.clone()
+    for row, y in zip(z, labels.tolist(), strict=True):
+        share = torch.softmax(weight @ row + bias, dim=0)
+        for k in range(len(bias)):
+            error = share[k] - (1.0 if k == y else 0.0)
+            new_weight[k] -= lr / len(z) * error * row
+            new_bias[k] -= lr / len(z) * error
+    return new_weight, new_bias
+
+
+def _step(
+    error: Callable[[Tensor, Tensor], Tensor] = lambda logits, truth: logits.softmax(1) - truth,
+    divide: Callable[[Tensor, int, int], float] = lambda z, rows, classes: rows,
+    factor: float = 1.0,
+    move_bias: bool = True,
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """head_step with another error, another divisor or another sign."""
+
+    def answer(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        wrong = error(z @ weight.T + bias, F.one_hot(labels, len(bias)).to(z))
+        share = factor * lr / divide(z, len(z), len(bias))
+        return weight - share * wrong.T @ z, bias - share * wrong.sum(0) * float(move_bias)
+
+    return answer
+
+
+def _step_in_place(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    new_weight, new_bias = head_step(weight, bias, z, labels, lr)
+    return weight.copy_(new_weight), bias.copy_(new_bias)
+
+
+def _step_bias_after(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    new_weight, _ = head_step(weight, bias, z, labels, lr)
+    return new_weight, head_step(new_weight, bias, z, labels, lr)[1]
+
+
+def _step_cases(generator: Generator) -> list[Case]:
+    def case(
+        says: str, labels: list[int], n_way: int, features: int, lr: float, dtype: torch.dtype = torch.float32
+    ) -> Case:
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=dtype)
+
+        return Case(says, (draw(n_way, features), draw(n_way), draw(len(labels), features), torch.tensor(labels), lr))
+
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    example = (torch.zeros(2, 2), torch.zeros(2), z, torch.tensor([0, 1]), 1.0)
+    return [
+        Case("the example: two unit rows, a head of zeros", example),
+        case("5 classes, 2 shots, rows shuffled", [3, 0, 1, 4, 2, 2, 0, 4, 3, 1], 5, 4, 0.5),
+        case("unequal shots", [0, 2, 2, 1, 2], 3, 3, 0.1),
+        case("as many features as classes", [1, 0, 2, 3], 4, 4, 2.0),
+        case("float64", [1, 0, 1], 2, 3, 0.3, torch.float64),
+    ]
+
+
+STEP = Exercise(
+    id="02.4",
+    title="One step of a linear head",
+    reference=head_step,
+    cases=_step_cases,
+    right=(_step_autograd, _step_loop),
+    wrong=(
+        Wrong(
+            "uphill",
+            _step(factor=-1.0),
+            "the step goes uphill: the right class becomes less likely",
+            "Subtract lr times the gradient; the error is probability minus truth.",
+        ),
+        Wrong(
+            "summed",
+            _step(divide=lambda z, rows, classes: 1),
+            "the gradients of the pictures are summed: the step grows with their number",
+            "The loss is a mean: divide by S, for weights and biases.",
+        ),
+        Wrong(
+            "divided by rows and classes",
+            _step(divide=lambda z, rows, classes: rows * classes),
+            "the gradient is divided by the number of classes too",
+            "Divide by S only: cross-entropy sums over the classes.",
+        ),
+        Wrong(
+            "no softmax",
+            _step(lambda logits, truth: logits - truth),
+            "the logits themselves are compared with the truth: that is the gradient of a squared error",
+            "Softmax first: probability minus truth.",
+        ),
+        Wrong(
+            "softmax over the pictures",
+            _step(lambda logits, truth: logits.softmax(0) - truth),
+            "the softmax runs over the pictures: dim=0",
+            "Every picture has one probability for each class: `.softmax(1)`.",
+        ),
+        Wrong(
+            "right class only",
+            _step(lambda logits, truth: (logits.softmax(1) - 1) * truth),
+            "only the row of the right class moves; the wrong classes are not pushed away",
+            "The error has an entry for every class: probability minus truth, and truth is 0 for the wrong ones.",
+        ),
+        Wrong(
+            "bias kept",
+            _step(move_bias=False),
+            "the biases stay where they are",
+            "A bias is the weight of a feature that is always 1: its gradient is the mean error.",
+        ),
+        Wrong(
+            "no rate",
+            lambda w, b, z, y, lr: head_step(w, b, z, y, 1.0),
+            "`lr` is not used",
+            "Multiply the gradient by `lr`.",
+        ),
+        Wrong(
+            "bias after weights",
+            _step_bias_after,
+            "the new weights are used already for the gradient of the biases: that is two steps, one after the other",
+            "Compute the error once, from the old weights and biases.",
+        ),
+        Wrong(
+            "in place",
+            _step_in_place,
+            "the head that was handed in is overwritten: whoever keeps it for the next task finds it trained",
+            "Make new tensors: `weight - ...`, not `weight -= ...`.",
+        ),
+        Wrong(
+            "gradient only",
+            lambda w, b, z, y, lr: (w - head_step(w, b, z, y, 1.0)[0], b - head_step(w, b, z, y, 1.0)[1]),
+            "the gradients are returned, not the head after the step",
+            "Return `weight - lr * gradient`, and the same for the bias.",
+        ),
+    ),
+    hints=(
+        "For one picture, the slope of the loss in logit k is the probability of k, minus 1 if k is the right class.",
+        "`error = softmax(logits) - one_hot`, [S, N]. Gradients: `error.T @ z / S` and, for the biases, `error.mean(0)`.",
+        "`return weight - lr * error.T @ z / len(z), bias - lr * error.mean(0)`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 02.5 does it remember?
+
+Predict = Callable[[Episode], Tensor]
+
+
+def exposes_memory(predict: Predict, first: Episode, second: Episode) -> bool:
+    """True when an episode's logits depend on an episode that was predicted before it."""
+    before = predict(first)
+    predict(second)
+    return not torch.allclose(before, predict(first), rtol=1e-3, atol=1e-4)
+
+
+def _memory_by_gap(predict: Predict, first: Episode, second: Episode) -> bool:
+    seen = [predict(episode).clone() for episode in (first, second, first)]
+    return float((seen[0] - seen[2]).abs().max()) > 1e-3
+
+
+def _memory_both_ways(predict: Predict, first: Episode, second: Episode) -> bool:
+    early = [predict(first), predict(second)]
+    late = [predict(first), predict(second)]
+    return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(early, late, strict=True))
+
+
+def _memory_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
+    """The right experiment with another verdict."""
+
+    def detector(predict: Predict, first: Episode, second: Episode) -> bool:
+        before = predict(first)
+        predict(second)
+        return differ(before, predict(first))
+
+    return detector
+
+
+def _weights_change(predict: Predict, first: Episode, second: Episode) -> bool:
+    def weights() -> list[Tensor]:
+        return [p.detach().clone() for p in predict.parameters()] if isinstance(predict, nn.Module) else []
+
+    before = weights()
+    predict(first)
+    return any(not torch.equal(a, b) for a, b in zip(before, weights(), strict=True))
+
+
+def _means(episode: Episode) -> Tensor:
+    """Class means of the support points [N, D]."""
+    return torch.stack([episode.support_x[episode.support_y == k].mean(0) for k in range(episode.n_way)])
+
+
+def _near(query: Tensor, centres: Tensor) -> Tensor:
+    return -(query[:, None] - centres).square().sum(-1)
+
+
+def _train(episode: Episode, weight: Tensor, steps: int = 5, lr: float = 0.3) -> Tensor:
+    """A linear head [N, D], trained on the support from where it stands."""
+    bias = torch.zeros(len(weight))
+    for _ in range(steps):
+        weight, bias = head_step(weight, bias, episode.support_x, episode.support_y, lr)
+    return weight
+
+
+def _counts() -> Predict:
+    """Right: the calls are counted, and no prediction looks at the count."""
+    calls = [0]
+
+    def predict(episode: Episode) -> Tensor:
+        calls[0] += 1
+        return _near(episode.query_x, _means(episode))
+
+    return predict
+
+
+def _trains_its_weights(in_place: bool) -> Predict:
+    """Fine-tunes a copy of its weights (right), or the weights themselves."""
+    own = torch.linspace(-1, 1, 12).sin().view(3, 4)
+
+    def predict(episode: Episode) -> Tensor:
+        weight = _train(episode, own)
+        if in_place:
+            own.copy_(weight)
+        return episode.query_x @ weight.T
+
+    return predict
+
+
+def _rounds_by_turns() -> Predict:
+    """Right: the last digits change from call to call, as on a processor that sums in another order."""
+    calls = [0]
+
+    def predict(episode: Episode) -> Tensor:
+        calls[0] += 1
+        return _near(episode.query_x, _means(episode)) * (1 + 1e-6 * (calls[0] % 3))
+
+    return predict
+
+
+def _remembers_what_it_saw() -> Predict:
+    """Right: results are kept, and found again by the support and the queries they belong to."""
+    kept: dict[tuple[float, ...], Tensor] = {}
+
+    def predict(episode: Episode) -> Tensor:
+        key = tuple(torch.cat([episode.support_x, episode.query_x]).flatten().tolist())
+        if key not in kept:
+            kept[key] = _near(episode.query_x, _means(episode))
+        return kept[key].clone()
+
+    return predict
+
+
+def _head_goes_on() -> Predict:
+    head = [torch.zeros(3, 4)]
+
+    def predict(episode: Episode) -> Tensor:
+        head[0] = _train(episode, head[0])
+        return episode.query_x @ head[0].T
+
+    return predict
+
+
+def _momentum_goes_on() -> Predict:
+    """The weights start afresh, the optimiser does not."""
+    speed = [torch.zeros(3, 4)]
+
+    def predict(episode: Episode) -> Tensor:
+        weight = torch.zeros(3, 4)
+        for _ in range(4):
+            slope = weight - _train(episode, weight, steps=1, lr=1.0)
+            speed[0] = 0.9 * speed[0] + slope
+            weight = weight - 0.3 * speed[0]
+        return episode.query_x @ weight.T
+
+    return predict
+
+
+def _averages_with_the_last() -> Predict:
+    """Class means are averaged with those of the episode before: the same episode twice in a row shows nothing."""
+    last: list[Tensor] = []
+
+    def predict(episode: Episode) -> Tensor:
+        centres = _means(episode)
+        before = last.pop() if last else centres
+        last.append(centres)
+        return _near(episode.query_x, 0.7 * centres + 0.3 * before)
+
+    return predict
+
+
+def _grows_sharper() -> Predict:
+    """The scale of the logits doubles with every episode: no prediction changes."""
+    scale = [0.5]
+
+    def predict(episode: Episode) -> Tensor:
+        scale[0] *= 2
+        return scale[0] * _near(episode.query_x, _means(episode))
+
+    return predict
+
+
+def _drifts_a_little() -> Predict:
+    drift = [0.0]
+
+    def predict(episode: Episode) -> Tensor:
+        drift[0] += 0.01
+        return _near(episode.query_x, _means(episode)) + drift[0] * F.one_hot(torch.tensor(0), 3)
+
+    return predict
+
+
+def _memory_cases(generator: Generator) -> list[Case]:
+    def points() -> Episode:
+        labels = torch.arange(3).repeat_interleave(2)
+        corners = torch.randn(3, 4, generator=generator)
+        return Episode(
+            support_x=corners[labels] + torch.randn(6, 4, generator=generator),
+            support_y=labels,
+            query_x=corners[labels] + torch.randn(6, 4, generator=generator),
+            query_y=labels,
+            classes=torch.tensor([4, 0, 9]),
+        )
+
+    first, second = points(), points()
+    second = replace(second, query_x=second.query_x[:4], query_y=second.query_y[:4])
+    return [
+        Case("a right one: it only counts its calls", (_counts(), first, second)),
+        Case("a right one: it trains a copy of its weights", (_trains_its_weights(in_place=False), first, second)),
+        Case("a right one whose last digits change from call to call", (_rounds_by_turns(), first, second)),
+        Case("a right one: it keeps results and finds them again", (_remembers_what_it_saw(), first, second)),
+        Case("it trains its own weights", (_trains_its_weights(in_place=True), first, second)),
+        Case("a function whose head goes on from episode to episode", (_head_goes_on(), first, second)),
+        Case("fresh weights, but the optimiser keeps its momentum", (_momentum_goes_on(), first, second)),
+        Case("class means averaged with those of the episode before", (_averages_with_the_last(), first, second)),
+        Case("logits that grow from episode to episode, with the same winners", (_grows_sharper(), first, second)),
+        Case("a drift too small to change a prediction", (_drifts_a_little(), first, second)),
+    ]
+
+
+MEMORY = Exercise(
+    id="02.5",
+    title="Bug hunt: does an episode remember the one before?",
+    reference=exposes_memory,
+    cases=_memory_cases,
+    right=(_memory_by_gap, _memory_both_ways),
+    wrong=(
+        Wrong(
+            "twice in a row",
+            lambda predict, first, second: not torch.allclose(predict(first), predict(first), rtol=1e-3, atol=1e-4),
+            "the same episode is asked twice in a row: what only another episode stirs up is missed",
+            "Put `predict(second)` between the two.",
+        ),
+        Wrong(
+            "two episodes compared",
+            lambda predict, first, second: (
+                not torch.allclose(predict(first)[:4], predict(second), rtol=1e-3, atol=1e-4)
+            ),
+            "the logits of two different episodes are compared: they always differ",
+            "Compare `first` with itself, before and after `second`.",
+        ),
+        Wrong(
+            "predictions only",
+            _memory_judged_by(lambda a, b: not torch.equal(a.argmax(1), b.argmax(1))),
+            "only the winning classes are compared: a memory that is small here slips through",
+            "Compare the logits themselves.",
+        ),
+        Wrong(
+            "exactly equal",
+            _memory_judged_by(lambda a, b: not torch.equal(a, b)),
+            "the logits are compared to the last digit: rounding rings the alarm",
+            "`torch.allclose` with `rtol=1e-3, atol=1e-4`.",
+        ),
+        Wrong(
+            "wide tolerance",
+            _memory_judged_by(lambda a, b: not torch.allclose(a, b, rtol=0.1, atol=0.1)),
+            "the tolerance is so wide that a small memory passes",
+            "`rtol=1e-3, atol=1e-4` lets rounding pass and nothing else.",
+        ),
+        Wrong(
+            "turned round",
+            lambda predict, first, second: not exposes_memory(predict, first, second),
+            "the answer is turned round: True stands where nothing is remembered",
+            "`torch.allclose` is True when all is well: put a `not` in front.",
+        ),
+        Wrong(
+            "weights compared",
+            _weights_change,
+            "the weights of a module are looked at: what a plain function keeps elsewhere is missed",
+            "Memory can sit anywhere. Watch what comes out: the logits.",
+        ),
+    ),
+    hints=(
+        "An episode is a pure function of its number. What must a learner's answer to it be?",
+        "Ask for `first`, then for `second`, then for `first` again.",
+        "`before = predict(first); predict(second)`, and then compare `before` with `predict(first)` by `torch.allclose`.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 02.6 imprinted weights
+
+
+def imprint(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """A cosine head grown by N classes. weight [C, D], support [S, D], labels [S] -> unit rows [C+N, D]."""
+    rows = F.normalize(support, dim=1)
+    new = torch.stack([rows[labels == k].mean(0) for k in range(n_way)])
+    return F.normalize(torch.cat([weight, new]), dim=1)
+
+
+def _imprint_sums(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    sums = F.one_hot(labels, n_way).to(support).T @ F.normalize(support, dim=1)
+    whole = torch.cat((weight, sums), dim=0)
+    return whole / whole.norm(dim=1, keepdim=True)
+
+
+def _imprint_filled(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    count = len(weight)
+    grown = weight.new_empty(count + n_way, weight.shape[1])
+    grown[:count] = F.normalize(weight, dim=1)
+    for k in range(n_way):
+        mean = F.normalize(support[labels == k], dim=1).mean(0)
+        grown[count + k] = mean / mean.norm()
+    return grown
+
+
+def _imprint_cases(generator: Generator) -> list[Case]:
+    def case(says: str, base: int, shots: list[int], dtype: torch.dtype = torch.float32) -> Case:
+        support, labels, _, n_way = _rows(generator, shots, 1, 4)
+        return Case(says, ((3 * torch.randn(base, 4, generator=generator)).to(dtype), support.to(dtype), labels, n_way))
+
+    example = torch.tensor([[0.0, 5.0], [4.0, 3.0], [3.0, 4.0], [10.0, 0.0]])
+    return [
+        Case(
+            "one old class, the example on paper", (torch.tensor([[-2.0, 0.0]]), example, torch.tensor([0, 1, 0, 1]), 2)
+        ),
+        case("6 old classes, 3 new ones of 2 shots", 6, [2, 2, 2]),
+        case("unequal shots: 1, 3 and 2", 4, [1, 3, 2]),
+        case("one shot each", 3, [1, 1]),
+        case("float64", 5, [2, 1, 2], torch.float64),
+    ]
+
+
+IMPRINT = Exercise(
+    id="02.6",
+    title="Imprinted weights",
+    reference=imprint,
+    cases=_imprint_cases,
+    gradient=(1,),
+    right=(_imprint_sums, _imprint_filled),
+    wrong=(
+        Wrong(
+            "new rows only",
+            lambda w, s, y, n: imprint(w, s, y, n)[len(w) :],
+            "only the new classes are returned: the head forgets the old ones",
+            "`torch.cat([weight, new])`.",
+        ),
+        Wrong(
+            "new rows first",
+            lambda w, s, y, n: imprint(w, s, y, n).roll(n, 0),
+            "the new rows come first, so that every old class gets another number",
+            "Old rows first: class k of the old head must stay row k.",
+        ),
+        Wrong(
+            "old rows as they are",
+            lambda w, s, y, n: torch.cat([w, imprint(w, s, y, n)[len(w) :]]),
+            "the old rows keep their lengths beside new rows of length 1",
+            "Normalise the whole head at the end.",
+        ),
+        Wrong(
+            "new rows not unit length",
+            lambda w, s, y, n: torch.cat(
+                [
+                    F.normalize(w, dim=1),
+                    torch.stack([F.normalize(s, dim=1)[y == k].mean(0) for k in range(n)]),
+                ]
+            ),
+            "the new rows are means of unit rows, and such a mean is shorter than 1",
+            "Normalise once more after averaging.",
+        ),
+        Wrong(
+            "means of raw rows",
+            lambda w, s, y, n: F.normalize(torch.cat([w, torch.stack([s[y == k].mean(0) for k in range(n)])]), dim=1),
+            "the support rows are averaged as they are: one long row outvotes the others of its class",
+            "Make every support row unit length before you average.",
+        ),
+        Wrong(
+            "first picture",
+            lambda w, s, y, n: F.normalize(torch.cat([w, torch.stack([s[y == k][0] for k in range(n)])]), dim=1),
+            "the first picture of a class stands for all of them",
+            "Average the unit rows of the class.",
+        ),
+        Wrong(
+            "normalised over the rows",
+            lambda w, s, y, n: F.normalize(torch.cat([w, imprint(w, s, y, n)[len(w) :]]), dim=0),
+            "the last normalisation runs over the classes: dim=0",
+            "Each *row* becomes unit length: dim=1.",
+        ),
+    ),
+    hints=(
+        "A cosine head compares with directions. Which direction is a class with a handful of pictures?",
+        "Unit rows, their mean for each class, old rows on top, and all rows made unit length.",
+        "`return F.normalize(torch.cat([weight, new]), dim=1)` with `new` as the class means of unit rows.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 02.7 the probe's objective
+
+
+def probe_objective(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
+    """Mean cross-entropy + l2 / 2 * (|W|^2 + |b|^2). weight [N, D], bias [N], z [S, D], labels [S] -> scalar."""
+    penalty = weight.square().sum() + bias.square().sum()
+    return F.cross_entropy(z @ weight.T + bias, labels) + 0.5 * l2 * penalty
+
+
+def _probe_nll(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
+    share = F.linear(z, weight, bias).log_softmax(1)
+    return F.nll_loss(share, labels) + l2 / 2 * (torch.sum(weight**2) + torch.sum(bias**2))
+
+
+def _probe_by_hand(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
+    head = torch.cat([weight, bias[:, None]], dim=1)
+    logits = torch.cat([z, z.new_ones(len(z), 1)], dim=1) @ head.T
+    right = logits[torch.arange(len(z)), labels]
+    return (logits.logsumexp(1) - right).mean() + l2 * (head * head).sum() / 2
+
+
+def _probe(penalty: Callable[[Tensor, Tensor], Tensor], reduction: str = "mean") -> Callable[..., Tensor]:
+    """The objective with another penalty: cross-entropy + l2 * penalty(weight, bias)."""
+
+    def answer(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
+        return F.cross_entropy(z @ weight.T + bias, labels, reduction=reduction) + l2 * penalty(weight, bias)
+
+    return answer
+
+
+def _probe_cases(generator: Generator) -> list[Case]:
+    def case(says: str, labels: list[int], n_way: int, l2: float, dtype: torch.dtype = torch.float32) -> Case:
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=dtype)
+
+        return Case(says, (draw(n_way, 4), draw(n_way), draw(len(labels), 4), torch.tensor(labels), l2))
+
+    return [
+        case("3 classes, 2 shots", [2, 0, 1, 1, 0, 2], 3, 0.5),
+        case("no penalty", [0, 1, 2], 3, 0.0),
+        case("a large penalty", [1, 0], 2, 5.0),
+        case("unequal shots", [0, 3, 3, 1, 2, 3], 4, 0.1),
+        case("float64", [1, 0, 2, 1], 3, 0.3, torch.float64),
+    ]
+
+
+PROBE = Exercise(
+    id="02.7",
+    title="The probe's objective",
+    reference=probe_objective,
+    cases=_probe_cases,
+    gradient=(0, 1),
+    right=(_probe_nll, _probe_by_hand),
+    wrong=(
+        Wrong(
+            "no half",
+            _probe(lambda w, b: w.square().sum() + b.square().sum()),
+            "the factor one half before the penalty is missing",
+            "`l2 / 2 * (...)`: so the penalty's slope is l2 times the weight.",
+        ),
+        Wrong(
+            "bias free",
+            _probe(lambda w, b: w.square().sum() / 2),
+            "the biases are left out of the penalty",
+            "Add `bias.square().sum()`: then the minimum is unique.",
+        ),
+        Wrong(
+            "not squared",
+            _probe(lambda w, b: (w.norm() + b.norm()) / 2),
+            "the lengths are taken, not their squares",
+            "`.square().sum()`, without a square root.",
+        ),
+        Wrong(
+            "mean of squares",
+            _probe(lambda w, b: (w.square().mean() + b.square().mean()) / 2),
+            "the squares are averaged",
+            "`.sum()` over all weights.",
+        ),
+        Wrong(
+            "rewarded",
+            _probe(lambda w, b: -(w.square().sum() + b.square().sum()) / 2),
+            "long weights are rewarded: there is no minimum at all",
+            "Add the penalty.",
+        ),
+        Wrong(
+            "summed",
+            _probe(lambda w, b: (w.square().sum() + b.square().sum()) / 2, reduction="sum"),
+            "the cross-entropy is summed over the support: with more shots the penalty weighs less",
+            "Take the mean over the S rows.",
+        ),
+        Wrong(
+            "no penalty",
+            _probe(lambda w, b: 0 * w.sum()),
+            "the penalty is missing: the loss then falls for ever as the weights grow",
+            "Add `l2 / 2` times the sum of all squares.",
+        ),
+        Wrong(
+            "softmax twice",
+            lambda w, b, z, y, l2: (
+                probe_objective(w, b, z, y, l2)
+                - F.cross_entropy(z @ w.T + b, y)
+                + F.cross_entropy((z @ w.T + b).softmax(1), y)
+            ),
+            "probabilities go into `F.cross_entropy`, which takes the softmax again",
+            "Hand it the logits.",
+        ),
+    ),
+    hints=(
+        "Two terms: how wrong the support is, and how long the weights are.",
+        "`F.cross_entropy(z @ weight.T + bias, labels)` is the first; the second is l2 / 2 times the sum of all squares.",
+        "`... + 0.5 * l2 * (weight.square().sum() + bias.square().sum())`",
+    ),
+)
+
+EXERCISES = (TARGETS, CENTROID, HEAD, STEP, MEMORY, IMPRINT, PROBE)

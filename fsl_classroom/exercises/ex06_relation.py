@@ -1,0 +1,1113 @@
+"""Exercises of lesson 06: all pairs, the loss on scores, the split convolution, AUC, two verdicts, the whole method.
+
+The detector of the bug hunt gets scoring functions as arguments and must ring for those whose scores grow with the shots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
+from fsl_course.evaluation import mean_and_ci95
+
+# ---------------------------------------------------------------------------------------------- 06.1 all pairs
+
+
+def all_pairs(classes: Tensor, query: Tensor) -> Tensor:
+    """Class maps [N, width, h, w], query maps [M, width, h, w] -> pairs [M, N, 2*width, h, w], the class first."""
+    lead = len(query), len(classes)
+    left = classes.expand(*lead, *classes.shape[1:])
+    right = query[:, None].expand(*lead, *query.shape[1:])
+    return torch.cat([left, right], dim=2)
+
+
+def _pairs_by_loop(classes: Tensor, query: Tensor) -> Tensor:
+    return torch.stack([torch.stack([torch.cat([c, q]) for c in classes]) for q in query])
+
+
+def _pairs_by_index(classes: Tensor, query: Tensor) -> Tensor:
+    j, k = torch.meshgrid(torch.arange(len(query)), torch.arange(len(classes)), indexing="ij")
+    return torch.cat([classes[k], query[j]], dim=-3)
+
+
+def _pairs_both_tiled(classes: Tensor, query: Tensor) -> Tensor:
+    """Both are repeated as a whole: the pairs run in step."""
+    n, m = len(classes), len(query)
+    flat = torch.cat([classes.repeat(m, 1, 1, 1), query.repeat(n, 1, 1, 1)], dim=1)
+    return flat.unflatten(0, (m, n))
+
+
+def _maps(generator: Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator)
+
+
+def _pair_cases(generator: Generator) -> list[Case]:
+    three, five = _maps(generator, 3, 2, 4, 4), _maps(generator, 5, 2, 4, 4)
+    numbers = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1), torch.tensor([2.0, 5.0, 8.0]).view(3, 1, 1, 1)
+    return [
+        Case("2 classes and 3 queries, maps of a single number", numbers),
+        Case("3 classes, 5 queries, 2 channels of 4 x 4", (three, five)),
+        Case("as many queries as classes", (three, five[:3])),
+        Case("one query", (three, five[:1])),
+        Case("maps that are not square", (three[..., :3], five[..., :3])),
+        Case("float64", (three.double(), five.double())),
+    ]
+
+
+PAIRS = Exercise(
+    id="06.1",
+    title="All pairs",
+    reference=all_pairs,
+    cases=_pair_cases,
+    gradient=(0, 1),
+    right=(_pairs_by_loop, _pairs_by_index),
+    wrong=(
+        Wrong(
+            "query first",
+            lambda c, q: all_pairs(c, q).roll(c.shape[1], 2),
+            "the query's channels come first and the class's behind",
+            "`torch.cat([class map, query map])`: the class fills the first half of the channels.",
+        ),
+        Wrong(
+            "rows are classes",
+            lambda c, q: all_pairs(c, q).transpose(0, 1),
+            "the table is transposed: [N, M], a row for each class",
+            "A row for each query: the outer loop runs over the queries.",
+        ),
+        Wrong(
+            "one list of pairs",
+            lambda c, q: all_pairs(c, q).flatten(0, 1),
+            "all pairs lie in one list: [M*N, 2*width, h, w]",
+            "Keep the two axes [M, N]: stack once over the classes, once over the queries.",
+        ),
+        Wrong(
+            "both tiled",
+            _pairs_both_tiled,
+            "classes and queries are repeated in the same way and run in step: some pairs come twice, others never",
+            "Let the classes run fast and the queries slowly: `repeat` for the one, `repeat_interleave` for the other.",
+        ),
+        Wrong(
+            "classes outside, then viewed",
+            lambda c, q: all_pairs(c, q).transpose(0, 1).reshape(len(q), len(c), -1, *c.shape[2:]),
+            "the pairs run over the queries first, and are then read as if they ran over the classes first",
+            "The queries belong in the outer loop; or swap the first two axes with `.transpose(0, 1)`, which `view` does not do.",
+        ),
+        Wrong(
+            "a new axis",
+            lambda c, q: all_pairs(c, q).unflatten(2, (2, -1)),
+            "the two maps of a pair are stacked on a new axis",
+            "`torch.cat` joins along the channels that are there; `torch.stack` makes a new axis.",
+        ),
+        Wrong(
+            "side by side",
+            lambda c, q: torch.cat([c.expand(len(q), *c.shape), q[:, None].expand(len(q), *c.shape)], dim=-1),
+            "the maps are joined side by side, along their width, instead of along the channels",
+            "Join along the channels, axis 0 of one map [width, h, w].",
+        ),
+        Wrong(
+            "channels in turn",
+            lambda c, q: all_pairs(c, q).unflatten(2, (2, -1)).transpose(2, 3).flatten(2, 3),
+            "the channels of class and query take turns",
+            "All channels of the class first, then all of the query: `torch.cat`.",
+        ),
+        Wrong(
+            "difference",
+            lambda c, q: q[:, None] - c,
+            "the maps are subtracted: that fixes the comparison in advance, and the network should learn it",
+            "Put the channels behind each other with `torch.cat`.",
+        ),
+        Wrong(
+            "detached",
+            lambda c, q: all_pairs(c.detach(), q),
+            "the class maps are cut off from the graph: the encoder learns nothing from the support",
+            "No `.detach()` and no `no_grad`.",
+        ),
+    ),
+    hints=(
+        "How many pairs are there? Every query meets every class.",
+        "Two loops: for each query, for each class, `torch.cat([class map, query map])` joins the channels.",
+        "`torch.stack([torch.stack([torch.cat([c, q]) for c in classes]) for q in query])`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 06.2 the loss
+
+
+def relation_loss(logits: Tensor, query_y: Tensor) -> Tensor:
+    """Mean squared error of the relation scores over all pairs. logits [M, N], query_y [M] -> scalar."""
+    target = F.one_hot(query_y, logits.shape[1]).to(logits.dtype)
+    return F.mse_loss(logits.sigmoid(), target)
+
+
+def _loss_by_comparing(logits: Tensor, query_y: Tensor) -> Tensor:
+    right = query_y[:, None] == torch.arange(logits.shape[1])
+    score = 1 / (1 + (-logits).exp())
+    return torch.where(right, (1 - score) ** 2, score**2).mean()
+
+
+def _loss_by_index(logits: Tensor, query_y: Tensor) -> Tensor:
+    target = torch.zeros_like(logits)
+    target[torch.arange(len(query_y)), query_y] = 1
+    return (torch.sigmoid(logits) - target).square().sum() / logits.numel()
+
+
+def _error(logits: Tensor, query_y: Tensor, score: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:
+    """Scores minus targets [M, N]."""
+    return score(logits) - F.one_hot(query_y, logits.shape[1]).to(logits.dtype)
+
+
+def _loss_cases(generator: Generator) -> list[Case]:
+    logits = 2 * torch.randn(6, 4, generator=generator)
+    labels = torch.tensor([0, 3, 1, 2, 3, 0])
+    return [
+        Case("the example on paper", (torch.tensor([[0.5, -0.5], [-0.5, 0.5]]), torch.tensor([0, 1]))),
+        Case("4 classes, 6 queries", (logits, labels)),
+        Case("the last class has no query", (logits[:3], torch.tensor([0, 2, 1]))),
+        Case("one query", (logits[:1], labels[:1])),
+        Case("as many queries as classes", (logits[:4], labels[:4])),
+        Case("float64", (logits.double(), labels)),
+    ]
+
+
+LOSS = Exercise(
+    id="06.2",
+    title="The loss on scores",
+    reference=relation_loss,
+    cases=_loss_cases,
+    gradient=(0,),
+    right=(_loss_by_comparing, _loss_by_index),
+    wrong=(
+        Wrong(
+            "no sigmoid",
+            lambda s, y: _error(s, y, lambda t: t).square().mean(),
+            "the logits themselves are held against 0 and 1",
+            "Squeeze the logits with `.sigmoid()` first: the score lies in [0, 1].",
+        ),
+        Wrong(
+            "softmax",
+            lambda s, y: _error(s, y, lambda t: t.softmax(1)).square().mean(),
+            "a softmax makes the scores of a query sum to one; here every pair is judged by itself",
+            "`.sigmoid()`, pair by pair.",
+        ),
+        Wrong(
+            "sum over the classes",
+            lambda s, y: _error(s, y).square().sum(1).mean(),
+            "the errors are summed over the classes and averaged over the queries only: N times too large",
+            "The mean over all M·N pairs.",
+        ),
+        Wrong(
+            "sum over all pairs",
+            lambda s, y: _error(s, y).square().sum(),
+            "the errors are summed over all pairs",
+            "The mean over all M·N pairs.",
+        ),
+        Wrong(
+            "right pairs only",
+            lambda s, y: (1 - s.sigmoid().gather(1, y[:, None])).square().mean(),
+            "only the right pairs count: a net that always answers 1 would be perfect",
+            "The wrong pairs have the target 0, and count as well.",
+        ),
+        Wrong(
+            "targets turned round",
+            lambda s, y: (s.sigmoid() - 1 + F.one_hot(y, s.shape[1])).square().mean(),
+            "the right class has the target 0 and the others 1",
+            "1 where class and label agree, 0 elsewhere.",
+        ),
+        Wrong(
+            "minus one for wrong",
+            lambda s, y: (s.sigmoid() - (2 * F.one_hot(y, s.shape[1]) - 1)).square().mean(),
+            "wrong pairs have the target −1, which no sigmoid can reach",
+            "The target of a wrong pair is 0.",
+        ),
+        Wrong(
+            "cross-entropy",
+            F.cross_entropy,
+            "this is the cross-entropy of lesson 05",
+            "The squared difference of score and target, over all pairs.",
+        ),
+        Wrong(
+            "binary cross-entropy",
+            lambda s, y: F.binary_cross_entropy_with_logits(s, F.one_hot(y, s.shape[1]).to(s.dtype)),
+            "this is the binary cross-entropy of the pairs",
+            "The squared difference of score and target, over all pairs.",
+        ),
+        Wrong(
+            "root",
+            lambda s, y: _error(s, y).square().mean().sqrt(),
+            "a square root is taken at the end",
+            "Stop at the mean of the squares.",
+        ),
+        Wrong(
+            "one_hot without N",
+            lambda s, y: F.mse_loss(s.sigmoid(), F.one_hot(y).to(s.dtype)),
+            "`F.one_hot` guesses the number of classes from the labels, and a class without a query is lost",
+            "`F.one_hot(query_y, logits.shape[1])`.",
+        ),
+    ),
+    hints=(
+        "Which number should the score of a right pair be? And of a wrong one?",
+        "`F.one_hot(query_y, N)` is the table of targets; subtract it from the sigmoid of the logits.",
+        "`F.mse_loss(logits.sigmoid(), F.one_hot(query_y, logits.shape[1]).to(logits.dtype))`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 06.3 split convolution
+
+
+def split_convolution(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The convolution of all concatenated pairs, from N + M convolutions.
+
+    classes [N, width, h, w], query [M, width, h, w], weight [F, 2*width, 3, 3], bias [F] -> [M, N, F, h, w]
+    """
+    left, right = weight.chunk(2, dim=1)
+    return F.conv2d(query, right, padding=1)[:, None] + F.conv2d(classes, left, bias, padding=1)
+
+
+def _split_with_zeros(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each part with zeros in the place of the other."""
+    one = F.conv2d(torch.cat([classes, torch.zeros_like(classes)], 1), weight, padding=1)
+    two = F.conv2d(torch.cat([torch.zeros_like(query), query], 1), weight, bias, padding=1)
+    return one.unsqueeze(0) + two.unsqueeze(1)
+
+
+def _split_by_unfolding(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolution as a matrix product over 3 x 3 patches."""
+    width, size = classes.shape[1], classes.shape[2:]
+    one = weight[:, :width].flatten(1) @ F.unfold(classes, 3, padding=1)
+    two = weight[:, width:].flatten(1) @ F.unfold(query, 3, padding=1)
+    return (two[:, None] + one + bias[:, None]).unflatten(-1, size)
+
+
+def _pairs_convolved(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    pairs = all_pairs(classes, query)
+    return F.conv2d(pairs.flatten(0, 1), weight, bias, padding=1).unflatten(0, pairs.shape[:2])
+
+
+def _convolution_cases(generator: Generator) -> list[Case]:
+    classes, query = _maps(generator, 3, 2, 5, 5), _maps(generator, 4, 2, 5, 5)
+    weight, bias = _maps(generator, 6, 4, 3, 3), _maps(generator, 6)
+    args = classes, query, weight, bias
+    return [
+        Case("3 classes, 4 queries, 2 channels each, 6 filters", args),
+        Case("as many queries as classes", (classes, query[:3], weight, bias)),
+        Case("one class, one query", (classes[:1], query[:1], weight, bias)),
+        Case("maps that are not square", (classes[..., :3], query[..., :3], weight, bias)),
+        Case("float64", tuple(t.double() for t in args)),
+    ]
+
+
+class _Convolved(TorchDispatchMode):
+    """Counts the maps that pass a convolution while the block runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.maps += len(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _few_convolutions(answer: Callable, reference: Callable) -> str | None:
+    generator = torch.Generator().manual_seed(1)
+    args = _maps(generator, 6, 2, 4, 4), _maps(generator, 9, 2, 4, 4), _maps(generator, 3, 4, 3, 3), torch.zeros(3)
+    with _Convolved() as counter:
+        answer(*args)
+    if counter.maps > 2 * (6 + 9):
+        return f"6 classes and 9 queries took {counter.maps} convolved maps; 15 are enough."
+    return None
+
+
+SPLIT = Exercise(
+    id="06.3",
+    title="The split convolution",
+    reference=split_convolution,
+    cases=_convolution_cases,
+    gradient=(0, 1, 2, 3),
+    properties=(Property("N + M maps are convolved, not N * M", _few_convolutions),),
+    right=(_split_with_zeros, _split_by_unfolding),
+    wrong=(
+        Wrong(
+            "all pairs",
+            _pairs_convolved,
+            "all pairs are concatenated and convolved: the right numbers, and N·M convolutions",
+            "Cut the *weight* in two along its input channels, and convolve classes and queries apart.",
+        ),
+        Wrong(
+            "bias twice",
+            lambda c, q, w, b: split_convolution(c, q, w, b) + b[:, None, None],
+            "the bias is added in both halves",
+            "Give the bias to one of the two convolutions only.",
+        ),
+        Wrong(
+            "no bias",
+            lambda c, q, w, b: split_convolution(c, q, w, torch.zeros_like(b)),
+            "the bias is left out",
+            "Give the bias to one of the two convolutions.",
+        ),
+        Wrong(
+            "halves swapped",
+            lambda c, q, w, b: split_convolution(c, q, w.roll(w.shape[1] // 2, 1), b),
+            "the classes get the weights of the queries, and the other way round",
+            "The class comes first in a pair: it meets `weight[:, :width]`.",
+        ),
+        Wrong(
+            "every other channel",
+            lambda c, q, w, b: split_convolution(c, q, torch.cat([w[:, ::2], w[:, 1::2]], 1), b),
+            "the class gets every other input channel of the weight",
+            "`weight.chunk(2, dim=1)`: the first half, then the second.",
+        ),
+        Wrong(
+            "product",
+            lambda c, q, w, b: (
+                F.conv2d(q, w[:, w.shape[1] // 2 :], padding=1)[:, None]
+                * F.conv2d(c, w[:, : w.shape[1] // 2], b, padding=1)
+            ),
+            "the two parts are multiplied",
+            "A convolution sums over its input channels: the sum over all is the sum of both halves.",
+        ),
+        Wrong(
+            "no padding",
+            lambda c, q, w, b: F.conv2d(q, w[:, w.shape[1] // 2 :])[:, None] + F.conv2d(c, w[:, : w.shape[1] // 2], b),
+            "there is no padding: the maps shrink by two",
+            "`padding=1` in both convolutions.",
+        ),
+        Wrong(
+            "rows are classes",
+            lambda c, q, w, b: split_convolution(c, q, w, b).transpose(0, 1),
+            "the table is transposed: [N, M]",
+            "A row for each query: `[:, None]` behind the queries' convolution.",
+        ),
+        Wrong(
+            "no new axis",
+            lambda c, q, w, b: (
+                F.conv2d(q, w[:, w.shape[1] // 2 :], padding=1) + F.conv2d(c, w[:, : w.shape[1] // 2], b, padding=1)
+            ),
+            "the maps of queries and classes are added one to one, not every query to every class",
+            "A new axis for the queries: `[:, None]` makes [M, 1, F, h, w], which meets [N, F, h, w].",
+        ),
+        Wrong(
+            "output filters cut",
+            lambda c, q, w, b: (
+                F.conv2d(q, w.chunk(2)[1], padding=1)[:, None] + F.conv2d(c, w.chunk(2)[0], b, padding=1)
+            ),
+            "the weight is cut along its filters instead of its input channels",
+            "`weight` is [F, 2*width, 3, 3]: cut axis 1.",
+        ),
+        Wrong(
+            "relu too early",
+            lambda c, q, w, b: (
+                F.conv2d(q, w[:, w.shape[1] // 2 :], padding=1).relu()[:, None]
+                + F.conv2d(c, w[:, : w.shape[1] // 2], b, padding=1).relu()
+            ),
+            "each half passes a ReLU before the sum: only what is linear may be split",
+            "Add first; the ReLU comes after.",
+        ),
+    ),
+    hints=(
+        "A convolution sums over input channels. The first half of them belongs to the class, the second to the query.",
+        "Cut `weight` with `.chunk(2, dim=1)`, convolve each part with its half, and add with broadcasting [M, 1] + [N].",
+        "`F.conv2d(query, right, padding=1)[:, None] + F.conv2d(classes, left, bias, padding=1)`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 06.4 AUC
+
+
+def auc(right: Tensor, wrong: Tensor) -> float:
+    """How often a right pair scores above a wrong one, ties as one half. right [P], wrong [Q] -> float in 0..1."""
+    above = (right[:, None] > wrong).double() + 0.5 * (right[:, None] == wrong).double()
+    return float(above.mean())
+
+
+def _auc_by_sorting(right: Tensor, wrong: Tensor) -> float:
+    ordered = wrong.sort().values
+    below = torch.searchsorted(ordered, right)
+    not_above = torch.searchsorted(ordered, right, right=True)
+    return float((below + not_above).double().mean()) / (2 * len(wrong))
+
+
+def _auc_by_loop(right: Tensor, wrong: Tensor) -> float:
+    found = [1.0 if r > w else 0.5 if r == w else 0.0 for r in right.tolist() for w in wrong.tolist()]
+    return sum(found) / len(found)
+
+
+def _auc_cases(generator: Generator) -> list[Case]:
+    right, wrong = torch.randn(12, generator=generator) + 1, torch.randn(30, generator=generator)
+    ones, others = torch.tensor([0.9, 0.4]), torch.tensor([0.1, 0.4, 0.8])
+    return [
+        Case("4.5 of 6 on paper: 0.9 and 0.4 against 0.1, 0.4 and 0.8, with a tie", (ones, others)),
+        Case("12 right pairs, 30 wrong ones", (right, wrong)),
+        Case("as many right as wrong pairs", (right, wrong[:12])),
+        Case("negative squared distances: all below zero", (right - 9, wrong - 9)),
+        Case("perfect separation", (right.abs() + 1, -wrong.abs())),
+        Case("all scores equal", (torch.zeros(3), torch.zeros(5))),
+        Case("one pair each", (right[:1], wrong[:1])),
+        Case("float64", (right.double(), wrong.double())),
+    ]
+
+
+AUC = Exercise(
+    id="06.4",
+    title="AUC",
+    reference=auc,
+    cases=_auc_cases,
+    right=(_auc_by_sorting, _auc_by_loop),
+    wrong=(
+        Wrong(
+            "ties lost",
+            lambda r, w: float((r[:, None] > w).double().mean()),
+            "a tie counts as a defeat: equal scores would give 0 instead of one half",
+            "Add one half where the two scores are equal.",
+        ),
+        Wrong(
+            "ties won",
+            lambda r, w: float((r[:, None] >= w).double().mean()),
+            "a tie counts as a win: a net that always says the same would be perfect",
+            "A tie counts one half.",
+        ),
+        Wrong(
+            "turned round",
+            lambda r, w: auc(w, r),
+            "the wrong pairs are counted that score above the right ones",
+            "`right[:, None] > wrong`.",
+        ),
+        Wrong(
+            "threshold",
+            lambda r, w: float(torch.cat([r > 0.5, w <= 0.5]).double().mean()),
+            "scores are cut at 0.5 and counted, which judges a threshold that distances do not have",
+            "No threshold: compare every right pair with every wrong one.",
+        ),
+        Wrong(
+            "in step",
+            lambda r, w: float((r > w).double().mean()),
+            "the first right pair meets only the first wrong one, and so on",
+            "Every right pair meets every wrong one: `right[:, None] > wrong` is a table [P, Q].",
+        ),
+        Wrong(
+            "count",
+            lambda r, w: auc(r, w) * len(r) * len(w),
+            "the wins are counted, and not divided by the number of comparisons",
+            "Divide by P·Q, or take the mean of the table.",
+        ),
+        Wrong(
+            "minus one for a defeat",
+            lambda r, w: 2 * auc(r, w) - 1,
+            "a defeat counts −1 and a tie 0: a coin would get 0",
+            "A win counts 1, a tie one half, a defeat 0.",
+        ),
+        Wrong(
+            "difference of means",
+            lambda r, w: float(r.mean() - w.mean()),
+            "the means are subtracted: multiply the scores by ten and it grows by ten",
+            "Count how often the order is right.",
+        ),
+        Wrong(
+            "above all",
+            lambda r, w: float((r > w.max()).double().mean()),
+            "a right pair counts only when it beats every wrong pair",
+            "Count each comparison of one right and one wrong pair.",
+        ),
+    ),
+    hints=(
+        "Draw one right and one wrong pair at random. How often has the right one the higher score?",
+        "`right[:, None] > wrong` is the table [P, Q] of all comparisons; its mean is the share. Ties are still missing.",
+        "`((right[:, None] > wrong).double() + 0.5 * (right[:, None] == wrong).double()).mean()`, as a float.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 06.5 sum or mean?
+
+Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+def exposes_sum(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    """True when showing every support row twice changes a score."""
+    once = score(support, labels, query, n_way)
+    twice = score(torch.cat([support, support]), torch.cat([labels, labels]), query, n_way)
+    return not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)
+
+
+def _exposes_interleaved(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    twice = score(support.repeat_interleave(2, 0), labels.repeat_interleave(2), query, n_way)
+    return bool((twice - score(support, labels, query, n_way)).abs().max() > 1e-3)
+
+
+def _exposes_thrice(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    before = score(support, labels, query, n_way)
+    after = score(support.repeat(3, 1), labels.repeat(3), query, n_way)
+    return not torch.allclose(before, after, rtol=1e-3, atol=1e-4)
+
+
+def _twice(
+    rows: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], differ: Callable[[Tensor, Tensor], bool]
+) -> Callable[..., bool]:
+    """A detector with its own second support, or its own verdict."""
+
+    def detector(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+        return differ(score(support, labels, query, n_way), score(*rows(support, labels), query, n_way))
+
+    return detector
+
+
+def _doubled(support: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat([support, support]), torch.cat([labels, labels])
+
+
+def _apart(a: Tensor, b: Tensor) -> bool:
+    return not torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def _one_class_doubled(support: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat([support, support[labels == 0]]), torch.cat([labels, labels[labels == 0]])
+
+
+def _scoring(pool: Callable[[Tensor], Tensor], compare: Callable[[Tensor, Tensor], Tensor] | None = None) -> Score:
+    """Scores of queries against pooled classes; pool: rows of one class [K, D] -> [D]."""
+
+    def relation(classes: Tensor, query: Tensor) -> Tensor:
+        hidden = (classes @ mix.to(classes) - query[:, None] @ mix.to(query)).abs().tanh()
+        return 2 - hidden.sum(-1)
+
+    mix = torch.linspace(-1, 1, 20).cos().view(5, 4)
+    judge = relation if compare is None else compare
+
+    def score(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        return judge(torch.stack([pool(support[labels == k]) for k in range(n_way)]), query)
+
+    return score
+
+
+def _cosine(classes: Tensor, query: Tensor) -> Tensor:
+    return F.normalize(query, dim=1) @ F.normalize(classes, dim=1).T
+
+
+def _weak(classes: Tensor, query: Tensor) -> Tensor:
+    """The length of the class moves every score a little, and all by nearly the same."""
+    return _cosine(classes, query) + 0.02 * classes.norm(dim=1).mean()
+
+
+def _mean_of_scores(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Right: every support row is compared by itself, and the scores are averaged."""
+    each = -torch.cdist(query, support)
+    return torch.stack([each[:, labels == k].mean(1) for k in range(n_way)], dim=1)
+
+
+def _sum_of_scores(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    each = -torch.cdist(query, support)
+    return torch.stack([each[:, labels == k].sum(1) for k in range(n_way)], dim=1)
+
+
+def _by_average_shots(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """A sum divided by the average number of shots: right where the shots are equal."""
+    return _scoring(lambda rows: rows.sum(0) * n_way / len(support))(support, labels, query, n_way)
+
+
+def _fixed_shots(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """A sum divided by the number of shots that somebody wrote down in training."""
+    return _scoring(lambda rows: rows.sum(0) / 2)(support, labels, query, n_way)
+
+
+def _running_mean(rows: Tensor) -> Tensor:
+    """A mean, row by row: twice the rows give other last digits."""
+    centre = torch.zeros_like(rows[0])
+    for seen, row in enumerate(rows, start=1):
+        centre = centre + (row - centre) / seen
+    return centre
+
+
+def _sum_cases(generator: Generator) -> list[Case]:
+    labels = torch.tensor([0, 2, 1, 1, 0, 2])
+    support = torch.randn(6, 5, generator=generator) + labels[:, None]
+    query = torch.randn(4, 5, generator=generator) + 1
+    # the mean of two whole numbers has no rounding: here even an exact comparison is right
+    whole = torch.randint(-9, 10, (6, 5), generator=generator).float()
+    rest = labels, query, 3
+    return [
+        Case("a mean of whole numbers", (_scoring(lambda z: z.mean(0), _cosine), whole, *rest)),
+        Case("a mean in a loop: the last digits differ", (_scoring(_running_mean), support, *rest)),
+        Case("the largest value of each feature: no sum", (_scoring(lambda z: z.amax(0)), support, *rest)),
+        Case("scores of single rows, averaged", (_mean_of_scores, support, *rest)),
+        Case("a sum divided by the average number of shots", (_by_average_shots, support, *rest)),
+        Case(
+            "a sum, compared by cosine: length does not matter", (_scoring(lambda z: z.sum(0), _cosine), support, *rest)
+        ),
+        Case("a sum", (_scoring(lambda z: z.sum(0)), support, *rest)),
+        Case("a sum, one shot", (_scoring(lambda z: z.sum(0)), support[:3], labels[:3], query, 3)),
+        Case("a sum of scores, not of maps: the order of the classes stays", (_sum_of_scores, support, *rest)),
+        Case("a sum divided by a fixed number", (_fixed_shots, support, *rest)),
+        Case("a sum that moves all scores of a query alike", (_scoring(lambda z: z.sum(0), _weak), support, *rest)),
+    ]
+
+
+SUM = Exercise(
+    id="06.5",
+    title="Bug hunt: does a score grow with the shots?",
+    reference=exposes_sum,
+    cases=_sum_cases,
+    right=(_exposes_interleaved, _exposes_thrice),
+    wrong=(
+        Wrong(
+            "winners only",
+            _twice(_doubled, lambda a, b: not torch.equal(a.argmax(1), b.argmax(1))),
+            "only the winning classes are compared: a sum that moves all scores alike slips through",
+            "Compare the scores themselves.",
+        ),
+        Wrong(
+            "exactly equal",
+            _twice(_doubled, lambda a, b: not torch.equal(a, b)),
+            "the scores are compared to the last digit: rounding rings the alarm",
+            "`torch.allclose` with a tolerance such as `atol=1e-4`.",
+        ),
+        Wrong(
+            "turned round",
+            lambda *args: not exposes_sum(*args),
+            "the answer is turned round: True stands where the scores stay",
+            "`torch.allclose` is True when all is well: put a `not` in front.",
+        ),
+        Wrong(
+            "one class doubled",
+            _twice(_one_class_doubled, _apart),
+            "only one class is shown twice: that also rings for code that is right where all shots are equal",
+            "Show *every* support row twice.",
+        ),
+        Wrong(
+            "queries doubled",
+            lambda score, support, labels, query, n: _apart(
+                score(support, labels, query, n), score(support, labels, torch.cat([query, query]), n)[: len(query)]
+            ),
+            "the queries are shown twice: the shots stay what they were",
+            "Double `support` and `labels`; leave the queries alone.",
+        ),
+        Wrong(
+            "rows without labels",
+            _twice(lambda z, y: (torch.cat([z, z]), torch.cat([y, y.roll(1)])), _apart),
+            "the second copy of the rows gets other labels: right code must answer something else",
+            "`torch.cat([labels, labels])`: every copy keeps its label.",
+        ),
+        Wrong(
+            "labels forgotten",
+            _twice(lambda z, y: (torch.cat([z, z]), y), _apart),
+            "there are twice as many rows, but only as many labels as before",
+            "`torch.cat([labels, labels])`: every copy needs its label.",
+        ),
+        Wrong(
+            "upwards only",
+            _twice(_doubled, lambda a, b: bool((b > a + 1e-3).any())),
+            "only scores that rise ring: a sum can make every score fall",
+            "Compare in both directions: `torch.allclose`.",
+        ),
+        Wrong(
+            "all must move",
+            _twice(_doubled, lambda a, b: bool((~torch.isclose(a, b, rtol=1e-3, atol=1e-4)).all())),
+            "every score must move before it rings",
+            "One that moves is enough.",
+        ),
+        Wrong(
+            "against a mean",
+            lambda score, z, y, q, n: _apart(
+                score(z, y, q, n), score(torch.stack([z[y == k].mean(0) for k in range(n)]), torch.arange(n), q, n)
+            ),
+            "the support is replaced by its class means: that rings for everything that is no mean of maps, right or not",
+            "Change the number of shots only: the same rows, twice.",
+        ),
+        Wrong(
+            "support doubled in value",
+            _twice(lambda z, y: (2 * z, y), _apart),
+            "the numbers of the support are doubled instead of its rows",
+            "`torch.cat([support, support])`: twice as many rows, with the values they have.",
+        ),
+        Wrong(
+            "mean score",
+            _twice(_doubled, lambda a, b: _apart(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))),
+            "the mean score of each query is taken away first, and with it a change that all classes share",
+            "Compare the scores as they come.",
+        ),
+    ),
+    hints=(
+        "The same pictures, shown twice, bring no news. What may then not change?",
+        "Score once with the support, once with `torch.cat([support, support])` and its labels doubled.",
+        "`not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 06.6 which differences survive
+
+
+def survives(differences: Tensor) -> bool:
+    """Whether a difference outlives episodes and seeds. differences [seeds, E], paired -> bool."""
+    mean, half = mean_and_ci95(differences.mean(0))
+    signs = differences.double().mean(1).sign()
+    return abs(mean) > half and abs(float(signs.sum())) == len(signs)
+
+
+def _survives_by_hand(differences: Tensor) -> bool:
+    per_episode = differences.double().mean(0)
+    mean, half = mean_and_ci95(per_episode)
+    each = differences.double().mean(1).tolist()
+    if mean - half > 0:
+        return all(value > 0 for value in each)
+    if mean + half < 0:
+        return all(value < 0 for value in each)
+    return False
+
+
+def _survives_by_product(differences: Tensor) -> bool:
+    mean, half = mean_and_ci95(differences.mean(0))
+    agree = bool((differences.double().mean(1) * mean > 0).all())
+    return agree and abs(mean) > half
+
+
+def _separated(values: Tensor) -> bool:
+    mean, half = mean_and_ci95(values)
+    return abs(mean) > half
+
+
+def _signs_agree(differences: Tensor) -> bool:
+    signs = differences.double().mean(1).sign()
+    return abs(float(signs.sum())) == len(signs)
+
+
+def _differences(generator: Generator, means: list[float], noise: float, shared: float, episodes: int = 40) -> Tensor:
+    """[seeds, E]: row means exactly as given; shared: what all seeds find in an episode."""
+
+    def centred(*shape: int) -> Tensor:
+        t = torch.randn(*shape, generator=generator)
+        return t - t.mean(-1, keepdim=True)
+
+    return torch.tensor(means)[:, None] + noise * centred(len(means), episodes) + shared * centred(episodes)
+
+
+def _survival_cases(generator: Generator) -> list[Case]:
+    return [
+        Case("clearly better with every seed", (_differences(generator, [0.03, 0.04, 0.05], 0.02, 0.02),)),
+        Case("clearly worse with every seed", (_differences(generator, [-0.03, -0.04, -0.05], 0.02, 0.02),)),
+        Case(
+            "clear on average, but one seed says the opposite",
+            (_differences(generator, [0.1, 0.06, -0.01], 0.02, 0.02),),
+        ),
+        Case(
+            "every seed says better, but the interval holds zero",
+            (_differences(generator, [0.01, 0.02, 0.03], 0.1, 0.1),),
+        ),
+        Case(
+            "the seeds agree episode by episode: 120 numbers, 40 episodes",
+            (_differences(generator, [0.02, 0.025, 0.03], 0.0, 0.09),),
+        ),
+        Case(
+            "better with every seed, though no seed is sure alone",
+            (_differences(generator, [0.025, 0.025, 0.03], 0.11, 0.0),),
+        ),
+        Case("the seeds differ in how much, not in whether", (_differences(generator, [0.2, 0.02, 0.02], 0.03, 0.03),)),
+        Case("no difference at all", (torch.zeros(3, 40),)),
+        Case("five seeds, float64", (_differences(generator, [0.03, 0.04, 0.05, 0.02, 0.06], 0.02, 0.02).double(),)),
+        Case("better in every single episode", (_differences(generator, [0.3, 0.4, 0.5], 0.01, 0.01),)),
+    ]
+
+
+SURVIVES = Exercise(
+    id="06.6",
+    title="Which differences survive?",
+    reference=survives,
+    cases=_survival_cases,
+    right=(_survives_by_hand, _survives_by_product),
+    wrong=(
+        Wrong(
+            "interval only",
+            lambda d: _separated(d.mean(0)),
+            "only the interval is asked: a single lucky seed can carry the mean",
+            "Ask for the sign of each seed's mean as well.",
+        ),
+        Wrong(
+            "signs only",
+            _signs_agree,
+            "only the signs are asked: three coins fall alike one time in four",
+            "Ask for the interval over the episodes as well.",
+        ),
+        Wrong(
+            "one is enough",
+            lambda d: _separated(d.mean(0)) or _signs_agree(d),
+            "one of the two conditions is enough",
+            "Both must hold: `and`.",
+        ),
+        Wrong(
+            "sign of every episode",
+            lambda d: _separated(d.mean(0)) and _signs_agree(d.T),
+            "the sign is asked of every episode instead of every seed",
+            "`differences.mean(1)` leaves one number for each seed.",
+        ),
+        Wrong(
+            "all numbers at once",
+            lambda d: _separated(d.flatten()) and _signs_agree(d),
+            "all seeds and episodes go into one interval, as if they were independent: the seeds met the same episodes",
+            "Average over the seeds first: `differences.mean(0)` leaves one number an episode.",
+        ),
+        Wrong(
+            "every seed alone",
+            lambda d: all(_separated(row) for row in d) and _signs_agree(d),
+            "every seed must be sure by itself, and what they say together is not used",
+            "One interval, over the mean of the seeds.",
+        ),
+        Wrong(
+            "better only",
+            lambda d: survives(d) and float(d.mean()) > 0,
+            "only a difference above zero counts: to be worse for certain is a result as well",
+            "Compare the *absolute* mean with the half width.",
+        ),
+        Wrong(
+            "interval over seeds",
+            lambda d: _separated(d.mean(1)) and _signs_agree(d),
+            "the interval is taken over the seeds' means instead of over the episodes",
+            "`differences.mean(0)`: average the seeds away, keep the episodes.",
+        ),
+        Wrong(
+            "two standard deviations",
+            lambda d: abs(float(d.mean())) > 2 * float(d.mean(0).std()) and _signs_agree(d),
+            "the spread of single episodes is used: it does not shrink with more episodes",
+            "The half width of the mean's interval: `mean_and_ci95`.",
+        ),
+        Wrong(
+            "turned round",
+            lambda d: not survives(d),
+            "the answer is turned round",
+            "True when the difference survives.",
+        ),
+    ),
+    hints=(
+        "Two questions: would other episodes say the same, and would another training say the same?",
+        "`mean_and_ci95(differences.mean(0))` answers the first; the signs of `differences.mean(1)` the second.",
+        "`abs(mean) > half and bool((differences.mean(1) * mean > 0).all())`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 06.7 from memory
+
+
+def relation_network(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    """Relation scores [M, N] and the loss, from pictures."""
+    support, query = encoder(support_x), encoder(query_x)
+    classes = torch.stack([support[support_y == k].mean(0) for k in range(n_way)])
+    logits = relation(all_pairs(classes, query).flatten(0, 1)).view(len(query), n_way)
+    return logits.sigmoid(), relation_loss(logits, query_y)
+
+
+def _memory_by_loop(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    maps = encoder(torch.cat([support_x, query_x]))
+    support, query = maps[: len(support_x)], maps[len(support_x) :]
+    columns = []
+    for k in range(n_way):
+        pool = support[support_y == k].mean(dim=0, keepdim=True)
+        columns.append(relation(torch.cat([pool.expand_as(query), query], dim=1))[:, 0])
+    scores = torch.stack(columns, dim=1).sigmoid()
+    right = (query_y[:, None] == torch.arange(n_way)).to(scores.dtype)
+    return scores, ((scores - right) ** 2).mean()
+
+
+def _memory_by_one_hot(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    support, query = encoder(support_x), encoder(query_x)
+    member = F.one_hot(support_y, n_way).to(support.dtype)
+    classes = torch.einsum("sn,schw->nchw", member / member.sum(0), support)
+    pairs = torch.cat([classes.repeat(len(query), 1, 1, 1), query.repeat_interleave(n_way, 0)], dim=1)
+    scores = torch.sigmoid(relation(pairs).reshape(-1, n_way))
+    return scores, F.mse_loss(scores, F.one_hot(query_y, n_way).to(scores.dtype))
+
+
+def _flawed(
+    *,
+    pool: Callable[[Tensor], Tensor] = lambda rows: rows.mean(0),
+    pairs: Callable[[Tensor, Tensor], Tensor] = all_pairs,
+    table: Callable[[Tensor, int, int], Tensor] = lambda flat, m, n: flat.view(m, n),
+    score: Callable[[Tensor], Tensor] = torch.sigmoid,
+    loss: Callable[[Tensor, Tensor], Tensor] = relation_loss,
+    support_of: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, x: encoder(x),
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The method with one part replaced."""
+
+    def method(
+        encoder: nn.Module,
+        relation: nn.Module,
+        support_x: Tensor,
+        support_y: Tensor,
+        query_x: Tensor,
+        query_y: Tensor,
+        n_way: int,
+    ) -> tuple[Tensor, Tensor]:
+        support, query = support_of(encoder, support_x), encoder(query_x)
+        classes = torch.stack([pool(support[support_y == k]) for k in range(n_way)])
+        logits = table(relation(pairs(classes, query).flatten(0, 1)), len(query), n_way)
+        return score(logits), loss(logits, query_y)
+
+    return method
+
+
+def _memory_cases(generator: Generator) -> list[Case]:
+    def layer(kind: type[nn.Module], *sizes: int, **options: int) -> nn.Module:
+        made = kind(*sizes, **options)
+        with torch.no_grad():
+            for weight in made.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=generator) / 2)
+        return made
+
+    def case(says: str, shots: list[int], queries: int) -> Case:
+        labels = torch.arange(len(shots)).repeat_interleave(torch.tensor(shots))
+        support_y = labels[torch.randperm(len(labels), generator=generator)]
+        pictures = torch.rand(len(labels) + queries, 1, 4, 4, generator=generator)
+        query_y = torch.randint(len(shots), (queries,), generator=generator)
+        encoder = nn.Sequential(layer(nn.Conv2d, 1, 3, 3, padding=1), nn.Tanh())
+        relation = nn.Sequential(
+            nn.AvgPool2d(2), nn.Flatten(), layer(nn.Linear, 24, 4), nn.Tanh(), layer(nn.Linear, 4, 1)
+        )
+        support_x, query_x = pictures[: len(labels)], pictures[len(labels) :]
+        return Case(says, (encoder, relation, support_x, support_y, query_x, query_y, len(shots)))
+
+    return [
+        case("5-way 2-shot, 8 queries, rows shuffled", [2] * 5, 8),
+        case("unequal shots: 1, 4 and 2", [1, 4, 2], 6),
+        case("one query", [1, 1, 1], 1),
+        case("as many queries as classes", [3, 3, 3], 3),
+    ]
+
+
+def _teaches_both(answer: Callable, reference: Callable) -> str | None:
+    """The gradient in encoder and relation module equals the reference's."""
+    args = _memory_cases(torch.Generator().manual_seed(5))[1].args
+    for name, module in (("encoder", args[0]), ("relation module", args[1])):
+        weights, slopes = list(module.parameters()), []
+        for method in (answer, reference):
+            loss = method(*args)[1]
+            if not isinstance(loss, Tensor) or not loss.requires_grad:
+                return "no gradient flows from the loss. Is there a no_grad or a detach?"
+            found = torch.autograd.grad(loss, weights, allow_unused=True)
+            slopes.append(
+                torch.cat(
+                    [(torch.zeros_like(w) if s is None else s).flatten() for s, w in zip(found, weights, strict=True)]
+                )
+            )
+        gap = float((slopes[0] - slopes[1]).abs().max())
+        if gap > 1e-4:
+            return f"the gradient in the weights of the {name} is off by up to {gap:.2g}."
+    return None
+
+
+MEMORY = Exercise(
+    id="06.7",
+    title="Relation network from memory",
+    reference=relation_network,
+    cases=_memory_cases,
+    properties=(Property("the loss teaches the encoder and the relation module", _teaches_both),),
+    right=(_memory_by_loop, _memory_by_one_hot),
+    wrong=(
+        Wrong(
+            "sum of the shots",
+            _flawed(pool=lambda rows: rows.sum(0)),
+            "the maps of a class are summed: what is compared grows with the shots",
+            "`.mean(0)` over the maps of a class.",
+        ),
+        Wrong(
+            "query first",
+            _flawed(pairs=lambda c, q: all_pairs(c, q).roll(c.shape[1], 2)),
+            "the query's channels come before the class's",
+            "The class fills the first half of the channels.",
+        ),
+        Wrong(
+            "table read across",
+            _flawed(
+                pairs=lambda c, q: all_pairs(c, q).transpose(0, 1),
+                table=lambda flat, m, n: flat.view(m, n),
+            ),
+            "the pairs run over the queries first, and are then read as if they ran over the classes first",
+            "Pairs as [M, N, ...] flatten to M·N rows that `.view(M, N)` puts back.",
+        ),
+        Wrong(
+            "logits returned",
+            _flawed(score=lambda s: s),
+            "the loss is right, but logits are returned in place of scores",
+            "Scores lie in [0, 1]: `.sigmoid()`.",
+        ),
+        Wrong(
+            "softmax",
+            _flawed(
+                score=lambda s: s.softmax(1),
+                loss=lambda s, y: F.mse_loss(s.softmax(1), F.one_hot(y, s.shape[1]).to(s.dtype)),
+            ),
+            "a softmax makes the scores of a query sum to one",
+            "`.sigmoid()`: every pair is judged by itself.",
+        ),
+        Wrong(
+            "cross-entropy",
+            _flawed(loss=F.cross_entropy),
+            "the loss is the cross-entropy of the logits",
+            "The paper's loss: the mean squared error of the scores against 0 and 1.",
+        ),
+        Wrong(
+            "error of the logits",
+            _flawed(loss=lambda s, y: F.mse_loss(s, F.one_hot(y, s.shape[1]).to(s.dtype))),
+            "the loss holds the logits against 0 and 1",
+            "`.sigmoid()` first: the loss is on scores.",
+        ),
+        Wrong(
+            "summed loss",
+            _flawed(loss=lambda s, y: relation_loss(s, y) * s.numel()),
+            "the squared errors are summed over all pairs",
+            "Average over the pairs.",
+        ),
+        Wrong(
+            "support without gradient",
+            _flawed(support_of=lambda encoder, x: encoder(x).detach()),
+            "the support is encoded without gradient: the encoder learns from the queries only",
+            "No detach and no no_grad around the support.",
+        ),
+        Wrong(
+            "pictures averaged",
+            lambda e, g, sx, sy, qx, qy, n: relation_network(
+                e, g, torch.stack([sx[sy == k].mean(0) for k in range(n)]), torch.arange(n), qx, qy, n
+            ),
+            "the pictures are averaged before they pass the encoder",
+            "Encode first, average then.",
+        ),
+        Wrong(
+            "first shot",
+            _flawed(pool=lambda rows: rows[0]),
+            "the first support picture stands for its class",
+            "Average the maps of all its shots.",
+        ),
+    ),
+    hints=(
+        "Encode, average, pair, relate, squeeze, compare with 0 and 1.",
+        "`torch.cat([classes.repeat(M, 1, 1, 1), query.repeat_interleave(n_way, 0)], dim=1)` holds all pairs, M·N of them.",
+        "`scores = relation(pairs).view(-1, n_way).sigmoid()`, then `F.mse_loss(scores, F.one_hot(query_y, n_way).float())`.",
+    ),
+)
+
+EXERCISES = (PAIRS, LOSS, SPLIT, AUC, SUM, SURVIVES, MEMORY)

@@ -1,0 +1,1431 @@
+"""Exercises of lesson 08: the meta-gradient by hand, meta_loss, central differences, the product over steps, a detector for
+wrong outer steps, Hessian-vector products, and MAML's gradient from memory.
+
+Losses are functions of parameters and come as arguments; the detector gets whole outer steps and must ring for the wrong ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.func import functional_call, grad, hessian, jvp
+
+from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
+from fsl_course.episodes import Episode
+from fsl_course.methods.maml import adapt
+
+Params = dict[str, Tensor]
+Loss = Callable[[Params], Tensor]
+
+# ---------------------------------------------------------------------------------------------- 08.1 one parameter
+
+
+def one_parameter(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
+    """d L_Q(theta') / d theta for L_S = a/2 (theta - s)^2, L_Q = b/2 (theta - q)^2 and one inner step."""
+    adapted = theta - lr * a * (theta - s)
+    return (1 - lr * a) * b * (adapted - q)
+
+
+def _one_multiplied_out(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
+    factor = 1 - lr * a
+    return b * factor * factor * theta + b * factor * (lr * a * s - q)
+
+
+def _one_by_parts(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
+    slope = b * (theta - lr * (a * theta - a * s) - q)
+    return slope - lr * a * slope
+
+
+def _one_case(says: str, *numbers: float) -> Case:
+    return Case(says, numbers)
+
+
+def _one_cases(generator: Generator) -> list[Case]:
+    return [
+        _one_case("the example on paper", 1.0, 0.25, 2.0, 3.0, 2.0, 5.0),
+        _one_case("query steeper than support", 0.5, 0.1, 0.8, -1.0, 3.0, 2.0),
+        _one_case("no inner step at all: lr = 0", 2.0, 0.0, 1.5, 0.5, 0.7, -1.0),
+        _one_case("a step that lands on the support's optimum: lr = 1/a", 3.0, 0.5, 2.0, 1.0, 4.0, -2.0),
+        _one_case("a step that goes far beyond it: lr = 2.5/a", -1.0, 1.25, 2.0, 0.5, 1.5, 2.0),
+    ]
+
+
+ONE_PARAMETER = Exercise(
+    id="08.1",
+    title="The meta-gradient of one parameter",
+    reference=one_parameter,
+    cases=_one_cases,
+    right=(_one_multiplied_out, _one_by_parts),
+    wrong=(
+        Wrong(
+            "first order",
+            lambda theta, lr, a, s, b, q: b * (theta - lr * a * (theta - s) - q),
+            "the factor d theta' / d theta is left out: this is the first-order gradient",
+            "theta' moves only (1 − lr·a) as far as theta does: the chain rule asks for that factor.",
+        ),
+        Wrong(
+            "query gradient at theta",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) * b * (theta - q),
+            "the query gradient is taken at theta, before the inner step",
+            "L_Q is asked about theta'. First compute theta' = theta − lr·a·(theta − s).",
+        ),
+        Wrong(
+            "plus in the factor",
+            lambda theta, lr, a, s, b, q: (1 + lr * a) * b * (theta - lr * a * (theta - s) - q),
+            "the factor is 1 + lr·a",
+            "Differentiate theta − lr·a·(theta − s): the second term gives −lr·a.",
+        ),
+        Wrong(
+            "query's curvature",
+            lambda theta, lr, a, s, b, q: (1 - lr * b) * b * (theta - lr * a * (theta - s) - q),
+            "the curvature b of the query loss stands in the factor",
+            "The inner step runs on the support: its curvature is a.",
+        ),
+        Wrong(
+            "uphill",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) * b * (theta + lr * a * (theta - s) - q),
+            "the inner step goes uphill: theta' = theta + lr·gradient",
+            "Gradient descent subtracts.",
+        ),
+        Wrong(
+            "b forgotten",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) * (theta - lr * a * (theta - s) - q),
+            "the b of the query's gradient b·(theta' − q) is missing",
+            "The derivative of b/2·(x − q)² is b·(x − q).",
+        ),
+        Wrong(
+            "support's gradient",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) * a * (theta - lr * a * (theta - s) - s),
+            "the support loss is differentiated at theta': the query is not used at all",
+            "The outer loss is L_Q.",
+        ),
+        Wrong(
+            "the loss itself",
+            lambda theta, lr, a, s, b, q: b / 2 * (theta - lr * a * (theta - s) - q) ** 2,
+            "the value of the meta-loss is returned, not its derivative",
+            "Differentiate it with respect to theta, by the chain rule.",
+        ),
+        Wrong(
+            "downhill",
+            lambda theta, lr, a, s, b, q: -(1 - lr * a) * b * (theta - lr * a * (theta - s) - q),
+            "the sign is turned: this is the way downhill, minus the gradient",
+            "Return the slope itself. The outer step subtracts it later.",
+        ),
+        Wrong(
+            "correction only",
+            lambda theta, lr, a, s, b, q: -lr * a * b * (theta - lr * a * (theta - s) - q),
+            "theta' is taken to move by −lr·a only: the theta in front of the step is forgotten",
+            "d theta' / d theta of theta − lr·a·(theta − s) starts with 1.",
+        ),
+        Wrong(
+            "a forgotten",
+            lambda theta, lr, a, s, b, q: (1 - lr) * b * (theta - lr * (theta - s) - q),
+            "the inner gradient is taken as theta − s, without its a",
+            "The derivative of a/2·(x − s)² is a·(x − s).",
+        ),
+        Wrong(
+            "derivative of the step only",
+            lambda theta, lr, a, s, b, q: 1 - lr * a,
+            "only d theta' / d theta is returned",
+            "Multiply by the slope of L_Q at theta'.",
+        ),
+    ),
+    hints=(
+        "A chain: theta moves theta', theta' moves L_Q. Multiply the two derivatives.",
+        "theta' = theta − lr·a·(theta − s), so d theta'/d theta = 1 − lr·a. And L_Q has slope b·(theta' − q).",
+        "`adapted = theta - lr * a * (theta - s)`, then `return (1 - lr * a) * b * (adapted - q)`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 08.2 meta_loss
+
+
+def meta_loss(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
+    """Mean squared error on the query after the inner loop on the support. A scalar."""
+
+    def support_loss(theta: Params) -> Tensor:
+        return F.mse_loss(functional_call(model, theta, (episode.support_x,)), episode.support_y)
+
+    adapted = adapt(support_loss, params, lr=lr, steps=steps)
+    return F.mse_loss(functional_call(model, adapted, (episode.query_x,)), episode.query_y)
+
+
+def _error(model: nn.Module, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    return (functional_call(model, params, x) - y).square().mean()
+
+
+def _meta_by_autograd(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
+    with torch.enable_grad():
+        theta = {k: v if v.requires_grad else v.clone().requires_grad_() for k, v in params.items()}
+        for _ in range(steps):
+            loss = _error(model, theta, episode.support_x, episode.support_y)
+            slopes = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+            theta = {k: v - lr * g for (k, v), g in zip(theta.items(), slopes, strict=True)}
+        return _error(model, theta, episode.query_x, episode.query_y)
+
+
+def _meta_by_func(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
+    slope = grad(lambda theta: _error(model, theta, episode.support_x, episode.support_y))
+    theta = params
+    for _ in range(steps):
+        slopes = slope(theta)
+        theta = {k: theta[k] - lr * slopes[k] for k in theta}
+    return _error(model, theta, episode.query_x, episode.query_y)
+
+
+def _meta_variant(
+    *,
+    inner: Callable[[nn.Module, Params, Episode], Tensor] = lambda m, p, e: _error(m, p, e.support_x, e.support_y),
+    outer: Callable[[nn.Module, Params, Episode], Tensor] = lambda m, p, e: _error(m, p, e.query_x, e.query_y),
+    start: Callable[[nn.Module, Params], Params] = lambda model, params: params,
+    count: Callable[[int], int] = lambda steps: steps,
+    **options: bool,
+) -> Callable[..., Tensor]:
+    """meta_loss with one part replaced. options: those of adapt."""
+
+    def loss(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
+        begin = start(model, params)
+        adapted = adapt(lambda p: inner(model, p, episode), begin, lr=lr, steps=count(steps), **options)
+        return outer(model, adapted, episode)
+
+    return loss
+
+
+def _curve(generator: Generator, support: int, query: int) -> Episode:
+    x = 4 * torch.rand(support + query, 1, generator=generator) - 2
+    y = 1.5 * torch.sin(x + torch.rand(1, generator=generator))
+    return Episode(x[:support], y[:support], x[support:], y[support:], torch.zeros(0, dtype=torch.int64))
+
+
+def _small_net(generator: Generator, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """[B, 1] -> [B, 1], four hidden tanh units."""
+    net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).to(dtype)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+    return net
+
+
+def _other_params(net: nn.Module, generator: Generator) -> Params:
+    """Parameters that are not the net's own."""
+    return {k: torch.randn(v.shape, generator=generator).to(v.dtype) for k, v in net.named_parameters()}
+
+
+def _meta_cases(generator: Generator) -> list[Case]:
+    def case(says: str, support: int, query: int, lr: float, steps: int, dtype: torch.dtype = torch.float32) -> Case:
+        net = _small_net(generator, dtype)
+        return Case(says, (net, _other_params(net, generator), _curve(generator, support, query).to(dtype), lr, steps))
+
+    return [
+        case("5 support points, 8 query points, one inner step", 5, 8, 0.1, 1),
+        case("three inner steps", 6, 4, 0.1, 3),
+        case("one query point", 3, 1, 0.2, 2),
+        case("no inner step", 4, 5, 0.1, 0),
+        case("float64", 5, 5, 0.05, 2, torch.float64),
+    ]
+
+
+META_LOSS = Exercise(
+    id="08.2",
+    title="meta_loss",
+    reference=meta_loss,
+    cases=_meta_cases,
+    gradient=(1,),
+    right=(_meta_by_autograd, _meta_by_func),
+    wrong=(
+        Wrong(
+            "unadapted",
+            lambda m, p, e, lr, steps: _error(m, p, e.query_x, e.query_y),
+            "the query loss is taken at the initialisation: the inner loop does nothing",
+            "Call the model with what `adapt` returns.",
+        ),
+        Wrong(
+            "support twice",
+            _meta_variant(outer=lambda m, p, e: _error(m, p, e.support_x, e.support_y)),
+            "the outer loss is taken on the support, and the query is never used",
+            "Outer loop: `query_x` and `query_y`.",
+        ),
+        Wrong(
+            "adapts on the query",
+            _meta_variant(inner=lambda m, p, e: _error(m, p, e.query_x, e.query_y)),
+            "the inner loop runs on the query: the answers leak",
+            "Inner loop: `support_x` and `support_y`.",
+        ),
+        Wrong(
+            "first order",
+            _meta_variant(first_order=True),
+            "the value is right, but `first_order=True` takes the inner gradients as constants",
+            "Leave `first_order` out: the outer gradient must pass through the inner ones.",
+        ),
+        Wrong(
+            "no graph",
+            _meta_variant(track=False),
+            "the value is right, but the graph is cut on the way: the initialisation gets no gradient",
+            "No `track=False`, no `.detach()`, no copy of the model with an optimizer: `adapt` starts from `params` themselves.",
+        ),
+        Wrong(
+            "summed query loss",
+            _meta_variant(
+                outer=lambda m, p, e: F.mse_loss(functional_call(m, p, e.query_x), e.query_y, reduction="sum")
+            ),
+            "the squared errors of the query are summed",
+            "The *mean* squared error: `F.mse_loss` without `reduction`.",
+        ),
+        Wrong(
+            "summed support loss",
+            _meta_variant(
+                inner=lambda m, p, e: F.mse_loss(functional_call(m, p, e.support_x), e.support_y, reduction="sum")
+            ),
+            "the inner loss is a sum, which multiplies the inner rate by the number of support points",
+            "The *mean* squared error in the inner loop too.",
+        ),
+        Wrong(
+            "model's own weights",
+            _meta_variant(start=lambda model, params: dict(model.named_parameters())),
+            "the model's own weights are adapted and `params` is ignored",
+            "Start the inner loop from `params`.",
+        ),
+        Wrong(
+            "one step",
+            _meta_variant(count=lambda steps: min(steps, 1)),
+            "one inner step is taken, however many were asked for",
+            "Hand `steps` to `adapt`.",
+        ),
+        Wrong(
+            "model called directly",
+            _meta_variant(outer=lambda m, p, e: F.mse_loss(m(e.query_x), e.query_y)),
+            "the model is called with its own weights, not with the adapted ones",
+            "`functional_call(model, adapted, (episode.query_x,))`",
+        ),
+        Wrong(
+            "support and query",
+            _meta_variant(
+                outer=lambda m, p, e: _error(m, p, e.query_x, e.query_y) + _error(m, p, e.support_x, e.support_y)
+            ),
+            "the support loss is added to the outer loss",
+            "Only the query judges.",
+        ),
+    ),
+    hints=(
+        "Two functions you know: `adapt` for the inner loop, `functional_call` to run the model with other weights.",
+        "Write the support loss as a function of parameters and hand it to `adapt(loss, params, lr=lr, steps=steps)`.",
+        "`adapted = adapt(lambda p: F.mse_loss(functional_call(model, p, (episode.support_x,)), episode.support_y), params, "
+        "lr=lr, steps=steps)`, then the same loss on the query with `adapted`.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 08.3 central differences
+
+
+def central_differences(loss: Loss, params: Params, eps: float) -> Params:
+    """Slope of loss in every single number of params. loss: params -> scalar."""
+    slopes = {}
+    with torch.no_grad():
+        for name, value in params.items():
+            slope = torch.zeros_like(value)
+            for i in range(value.numel()):
+                ends = []
+                for side in (eps, -eps):
+                    moved = value.clone()
+                    moved.view(-1)[i] += side
+                    ends.append(loss({**params, name: moved}))
+                slope.view(-1)[i] = (ends[0] - ends[1]) / (2 * eps)
+            slopes[name] = slope
+    return slopes
+
+
+def _central_by_units(loss: Loss, params: Params, eps: float) -> Params:
+    slopes = {}
+    for name, value in params.items():
+        units = torch.eye(value.numel(), dtype=value.dtype).view(-1, *value.shape) * eps
+        found = [
+            (float(loss({**params, name: value + unit})) - float(loss({**params, name: value - unit}))) / 2 / eps
+            for unit in units
+        ]
+        slopes[name] = torch.tensor(found, dtype=value.dtype).view(value.shape)
+    return slopes
+
+
+def _central_flat(loss: Loss, params: Params, eps: float) -> Params:
+    sizes = [v.numel() for v in params.values()]
+    flat = torch.cat([v.detach().reshape(-1) for v in params.values()])
+
+    def shaped(vector: Tensor) -> Params:
+        parts = vector.split(sizes)
+        return {k: part.reshape(v.shape) for (k, v), part in zip(params.items(), parts, strict=True)}
+
+    found = torch.zeros_like(flat)
+    for i in range(len(flat)):
+        up, down = flat.clone(), flat.clone()
+        up[i], down[i] = up[i] + eps, down[i] - eps
+        found[i] = (loss(shaped(up)).detach() - loss(shaped(down)).detach()) / (2 * eps)
+    return shaped(found)
+
+
+def _differences(
+    *,
+    quotient: Callable[[Callable[[float], Tensor], float], Tensor],
+    pick: Callable[[Tensor, int], Tensor] = lambda value, i: (
+        F.one_hot(torch.tensor(i), value.numel())
+        .to(value)  # whole numbers times eps would be float32
+        .view(value.shape)
+    ),
+    where: Callable[[Params], list[str]] = list,
+) -> Callable[..., Params]:
+    """Finite differences with one part replaced. quotient(along, eps): along(t) is the loss after a move of t."""
+
+    def differences(loss: Loss, params: Params, eps: float) -> Params:
+        slopes = {name: torch.zeros_like(value) for name, value in params.items()}
+        for name in where(params):
+            for i in range(params[name].numel()):
+                unit = pick(params[name], i)
+
+                def along(t: float, name: str = name, unit: Tensor = unit) -> Tensor:
+                    return loss({**params, name: params[name] + t * unit}).detach()
+
+                slopes[name].view(-1)[i] = quotient(along, eps)
+        return slopes
+
+    return differences
+
+
+def _central(along: Callable[[float], Tensor], eps: float) -> Tensor:
+    return (along(eps) - along(-eps)) / (2 * eps)
+
+
+def _by_autograd(loss: Loss, params: Params, eps: float) -> Params:
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    found = torch.autograd.grad(loss(leaves), list(leaves.values()), allow_unused=True)
+    return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
+
+
+def _never_put_back(loss: Loss, params: Params, eps: float) -> Params:
+    moved = {name: value.clone() for name, value in params.items()}
+    slopes = {name: torch.zeros_like(value) for name, value in params.items()}
+    for name, value in moved.items():
+        for i in range(value.numel()):
+            value.view(-1)[i] += eps
+            above = loss(moved)
+            value.view(-1)[i] -= 2 * eps
+            slopes[name].view(-1)[i] = (above - loss(moved)) / (2 * eps)
+    return slopes
+
+
+def _copied_once(loss: Loss, params: Params, eps: float) -> Params:
+    slopes = {name: torch.zeros_like(value) for name, value in params.items()}
+    for name, value in params.items():
+        above, below = value.clone(), value.clone()
+        for i in range(value.numel()):
+            above.view(-1)[i] += eps
+            below.view(-1)[i] -= eps
+            slopes[name].view(-1)[i] = (loss({**params, name: above}) - loss({**params, name: below})) / (2 * eps)
+    return slopes
+
+
+def _difference_cases(generator: Generator) -> list[Case]:
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def coupled(p: Params) -> Tensor:
+        return (p["w"] * p["b"]).sum().sin() + (p["w"] ** 3).sum() / 3
+
+    def only_w(p: Params) -> Tensor:
+        return p["w"].square().sum()
+
+    def cut(p: Params) -> Tensor:
+        return (p["w"].detach() ** 2).sum() * p["b"].detach().prod()
+
+    two = {"w": draw(2, 3), "b": draw(3)}
+    return [
+        Case("a parabola of one number", (lambda p: 3 * p["theta"] ** 2, {"theta": draw()}, 1e-5)),
+        Case("two tensors that meet in the loss", (coupled, two, 1e-5)),
+        Case("a wide step on a curved loss", (coupled, {"w": draw(2, 2), "b": draw(2)}, 0.1)),
+        Case("a loss that leaves one tensor out", (only_w, two, 1e-4)),
+        Case("a loss that is cut off from autograd", (cut, two, 1e-4)),
+    ]
+
+
+DIFFERENCES = Exercise(
+    id="08.3",
+    title="Central differences",
+    reference=central_differences,
+    cases=_difference_cases,
+    right=(_central_by_units, _central_flat),
+    wrong=(
+        Wrong(
+            "forward differences",
+            _differences(quotient=lambda along, eps: (along(eps) - along(0.0)) / eps),
+            "only one side is moved: a forward difference, whose error grows with eps itself and not with its square",
+            "Move by +eps and by −eps and divide by 2·eps.",
+        ),
+        Wrong(
+            "backward differences",
+            _differences(quotient=lambda along, eps: (along(0.0) - along(-eps)) / eps),
+            "only one side is moved, downwards: a backward difference, whose error grows with eps and not with its square",
+            "Move by +eps and by −eps and divide by 2·eps.",
+        ),
+        Wrong(
+            "divided by eps",
+            _differences(quotient=lambda along, eps: (along(eps) - along(-eps)) / eps),
+            "the difference is divided by eps, but the two points are 2·eps apart",
+            "Divide by `2 * eps`.",
+        ),
+        Wrong(
+            "sign",
+            _differences(quotient=lambda along, eps: (along(-eps) - along(eps)) / (2 * eps)),
+            "the two ends change places: all signs are turned",
+            "Loss at +eps minus loss at −eps.",
+        ),
+        Wrong(
+            "not divided",
+            _differences(quotient=lambda along, eps: along(eps) - along(-eps)),
+            "the difference is not divided at all",
+            "A slope is a difference over a distance: divide by `2 * eps`.",
+        ),
+        Wrong(
+            "all at once",
+            _differences(quotient=_central, pick=lambda value, i: torch.ones_like(value)),
+            "all numbers of a tensor are moved together: every entry holds the sum of their slopes",
+            "Move one single number, and leave the others where they are.",
+        ),
+        Wrong(
+            "first tensor only",
+            _differences(quotient=_central, where=lambda params: list(params)[:1]),
+            "only the first tensor of the dict is tried, the others keep zeros",
+            "Loop over all of `params.items()`.",
+        ),
+        Wrong(
+            "never put back",
+            _never_put_back,
+            "a number that was moved is not put back before the next one is tried",
+            "Start every trial from a fresh copy: `moved = value.clone()`.",
+        ),
+        Wrong(
+            "copied once",
+            _copied_once,
+            "the copies are made once for a tensor, so that the moves add up: later entries hold sums of slopes",
+            "Make both copies inside the loop over the positions.",
+        ),
+        Wrong(
+            "autograd",
+            _by_autograd,
+            "autograd is asked in place of the loss itself: the check would trust what it is to check",
+            "Call `loss` twice for every number; no `backward`, no `grad`.",
+        ),
+    ),
+    hints=(
+        "Move one number up, then down. How far apart are the two points?",
+        "For every name and every position: a clone with that number moved, `loss({**params, name: moved})`, once for each side.",
+        "`moved = value.clone(); moved.view(-1)[i] += eps` and the same with `-eps`; "
+        "slope i is `(above - below) / (2 * eps)`.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 08.4 several steps
+
+VectorLoss = Callable[[Tensor], Tensor]
+
+
+def product_gradient(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    """Meta-gradient [P] after several steps, as a product of I - lr H."""
+    hessians = []
+    for _ in range(steps):
+        hessians.append(hessian(loss_support)(theta))
+        theta = theta - lr * grad(loss_support)(theta)
+    result = grad(loss_query)(theta)
+    for matrix in reversed(hessians if not first_order else []):
+        result = result - lr * matrix @ result
+    return result
+
+
+def _product_as_matrix(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    identity = torch.eye(len(theta), dtype=theta.dtype)
+    jacobian = identity
+    for _ in range(steps):
+        if not first_order:
+            jacobian = (identity - lr * hessian(loss_support)(theta)) @ jacobian
+        theta = theta - lr * grad(loss_support)(theta)
+    return jacobian.T @ grad(loss_query)(theta)
+
+
+def _product_by_autograd(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    start = theta.clone().requires_grad_()
+    here = start
+    for _ in range(steps):
+        (slope,) = torch.autograd.grad(loss_support(here), here, create_graph=not first_order)
+        here = here - lr * slope
+    return torch.autograd.grad(loss_query(here), start)[0]
+
+
+def _product(
+    *,
+    at: Callable[[list[Tensor], int], Tensor] = lambda path, j: path[j],
+    order: Callable[[list[int]], list[int]] = lambda js: js[::-1],
+    sign: float = -1.0,
+    of: Callable[[VectorLoss, VectorLoss], VectorLoss] = lambda support, query: support,
+    gradient_at: Callable[[list[Tensor], bool], Tensor] = lambda path, first_order: path[-1],
+    rate: Callable[[float], float] = lambda lr: lr,
+    cheap: Callable[[bool], bool] = lambda first_order: first_order,
+    matrix: Callable[[Tensor], Tensor] = lambda h: h,
+) -> Callable[..., Tensor]:
+    """The product with one part replaced."""
+
+    def gradient(
+        loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+    ) -> Tensor:
+        path = [theta]
+        for _ in range(steps):
+            path.append(path[-1] - lr * grad(loss_support)(path[-1]))
+        result = grad(loss_query)(gradient_at(path, first_order))
+        if not cheap(first_order):
+            for j in order(list(range(steps))):
+                h = matrix(hessian(of(loss_support, loss_query))(at(path, j)))
+                result = result + sign * rate(lr) * h @ result
+        return result
+
+    return gradient
+
+
+def _product_cases(generator: Generator) -> list[Case]:
+    def quadratic(curvature: list[list[float]], centre: list[float]) -> VectorLoss:
+        matrix, middle = (torch.tensor(x, dtype=torch.float64) for x in (curvature, centre))
+        return lambda theta: (theta - middle) @ matrix @ (theta - middle) / 2
+
+    def bent(theta: Tensor) -> Tensor:  # its Hessian differs from place to place
+        return (theta**4).sum() / 4 + (theta[0] * theta[1]).sin() + theta[-1] * theta[0] ** 2
+
+    support = quadratic([[2.0, 0.5], [0.5, 1.0]], [1.0, -1.0])
+    query = quadratic([[1.0, 0.0], [0.0, 3.0]], [0.5, 2.0])
+    other = quadratic([[1.0, 0.3, 0.0], [0.3, 2.0, 0.1], [0.0, 0.1, 0.5]], [1.0, 0.0, -1.0])
+    here = torch.randn(3, generator=generator, dtype=torch.float64)
+    return [
+        Case(
+            "the example on paper, in one dimension",
+            (quadratic([[2.0]], [3.0]), quadratic([[2.0]], [5.0]), torch.tensor([1.0]).double(), 0.25, 1, False),
+        ),
+        Case("a quadratic of two parameters, one step", (support, query, here[:2], 0.2, 1, False)),
+        Case("three steps on a loss whose Hessian changes on the way", (bent, other, here, 0.1, 3, False)),
+        Case("the same, first order", (bent, other, here, 0.1, 3, True)),
+        Case("no step", (bent, query, here[:2], 0.1, 0, False)),
+    ]
+
+
+PRODUCT = Exercise(
+    id="08.4",
+    title="Through several steps",
+    reference=product_gradient,
+    cases=_product_cases,
+    right=(_product_as_matrix, _product_by_autograd),
+    wrong=(
+        Wrong(
+            "order turned round",
+            _product(order=lambda js: js),
+            "the factors are applied from the first step to the last",
+            "The gradient travels backwards: the factor of the *last* step acts on it first. Take `reversed(hessians)`.",
+        ),
+        Wrong(
+            "one Hessian for all",
+            _product(at=lambda path, j: path[0]),
+            "the Hessian at the initialisation is used for every step",
+            "The curvature changes along the way: take it anew at each theta.",
+        ),
+        Wrong(
+            "Hessian after the step",
+            _product(at=lambda path, j: path[j + 1]),
+            "each Hessian is taken after its step, not before",
+            "Step j starts at theta_j: take gradient and Hessian there, then move.",
+        ),
+        Wrong(
+            "one factor",
+            _product(order=lambda js: js[-1:]),
+            "only the last step's factor is applied",
+            "Every step brings a factor of its own.",
+        ),
+        Wrong(
+            "plus",
+            _product(sign=1.0),
+            "the factors are I + lr·H",
+            "theta − lr·gradient has the derivative I − lr·H.",
+        ),
+        Wrong(
+            "lr forgotten",
+            _product(rate=lambda lr: 1.0),
+            "the factors are I − H, without the inner rate",
+            "theta − lr·gradient has the derivative I − lr·H.",
+        ),
+        Wrong(
+            "first order without steps",
+            _product(gradient_at=lambda path, first_order: path[0] if first_order else path[-1]),
+            "with `first_order=True` the inner steps are left out as well",
+            "First order walks the same steps; only the factors are left out on the way back.",
+        ),
+        Wrong(
+            "Hessian of the query loss",
+            _product(of=lambda support, query: query),
+            "the Hessian is that of the query loss",
+            "The inner steps run on the support: `hessian(loss_support)`.",
+        ),
+        Wrong(
+            "query gradient at the start",
+            _product(gradient_at=lambda path, first_order: path[0]),
+            "the query gradient is taken at the initialisation",
+            "Take it at the end of the inner loop.",
+        ),
+        Wrong(
+            "first_order ignored",
+            _product(cheap=lambda first_order: False),
+            "`first_order` is ignored: the product is always applied",
+            "With `first_order=True` return the query gradient at the end, and no factor.",
+        ),
+        Wrong(
+            "always first order",
+            _product(cheap=lambda first_order: True),
+            "no factor is ever applied: this is the first-order gradient",
+            "Multiply by I − lr·H for each step unless `first_order` is set.",
+        ),
+        Wrong(
+            "diagonal",
+            _product(matrix=lambda h: h.diagonal().diag()),
+            "only the diagonal of the Hessian is used, as if the parameters did not meet",
+            "Take the whole matrix: `lr * matrix @ result`.",
+        ),
+    ),
+    hints=(
+        "Walk forwards and keep what you will need; then carry the query gradient backwards, step by step.",
+        "Forwards: append `hessian(loss_support)(theta)` to a list, then step. "
+        "Backwards: `result = result - lr * matrix @ result`.",
+        "`result = grad(loss_query)(theta)`, then `for matrix in reversed(hessians): result = result - lr * matrix @ result`, "
+        "skipped when `first_order`.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 08.5 the detector
+
+OuterStep = Callable[[nn.Module], object]
+
+
+def exposes_step(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    """True when outer_step does not move the net by -outer_lr times the gradient of true_loss."""
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    truth = central_differences(true_loss, before, 1e-5)
+    moved = copy.deepcopy(net)
+    outer_step(moved)
+    return any(
+        not torch.allclose((before[name] - p.detach()) / outer_lr, truth[name], rtol=1e-4, atol=1e-6)
+        for name, p in moved.named_parameters()
+    )
+
+
+def _exposes_by_vector(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    trial = copy.deepcopy(net)
+    truth = _central_flat(true_loss, dict(net.named_parameters()), 1e-4)
+    outer_step(trial)
+    pairs = zip(net.parameters(), trial.parameters(), truth.values(), strict=True)
+    return max(float((a - b - outer_lr * g).abs().max()) for a, b, g in pairs) > 1e-5 * outer_lr
+
+
+def _exposes_by_where_it_lands(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    start = {name: p.detach().clone() for name, p in net.named_parameters()}
+    truth, trial = grad(true_loss)(start), copy.deepcopy(net)
+    outer_step(trial)
+    wanted = {name: start[name] - outer_lr * truth[name] for name in start}
+    return any(not torch.allclose(p, wanted[name], atol=1e-6, rtol=1e-6) for name, p in trial.named_parameters())
+
+
+def _judged(
+    verdict: Callable[[Params, Params, Params, nn.Module, float], bool],
+) -> Callable[..., bool]:
+    """The right experiment with another verdict(before, after, truth, stepped net, outer_lr)."""
+
+    def detector(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+        before = {name: p.detach().clone() for name, p in net.named_parameters()}
+        truth = central_differences(true_loss, before, 1e-5)
+        trial = copy.deepcopy(net)
+        outer_step(trial)
+        return verdict(before, {name: p.detach() for name, p in trial.named_parameters()}, truth, trial, outer_lr)
+
+    return detector
+
+
+def _implied(before: Params, after: Params, outer_lr: float) -> Params:
+    return {name: (before[name] - after[name]) / outer_lr for name in before}
+
+
+def _far(found: Params, truth: Params, rtol: float = 1e-4, atol: float = 1e-6) -> bool:
+    return any(not torch.allclose(found[name], truth[name], rtol=rtol, atol=atol) for name in found)
+
+
+def _of_grad(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
+    found = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in net.named_parameters()}
+    return _far(found, truth)
+
+
+def _cosine_only(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
+    found = torch.cat([v.flatten() for v in _implied(before, after, outer_lr).values()])
+    return float(F.cosine_similarity(found, torch.cat([v.flatten() for v in truth.values()]), dim=0)) < 0.9999
+
+
+def _length_only(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
+    lengths = [
+        torch.cat([v.flatten() for v in slopes.values()]).norm()
+        for slopes in (_implied(before, after, outer_lr), truth)
+    ]
+    return not torch.allclose(*lengths, rtol=1e-4, atol=1e-6)
+
+
+def _loss_falls(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    trial = copy.deepcopy(net)
+    outer_step(trial)
+    return bool(true_loss(dict(trial.named_parameters())) >= true_loss(dict(net.named_parameters())))
+
+
+def _no_copy(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    truth = central_differences(true_loss, before, 1e-5)
+    outer_step(net)
+    return _far(_implied(before, {name: p.detach() for name, p in net.named_parameters()}, outer_lr), truth)
+
+
+def _aliased(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    trial = copy.deepcopy(net)
+    before = {name: p.detach() for name, p in trial.named_parameters()}  # windows into the net that is about to move
+    truth = central_differences(true_loss, before, 1e-5)
+    outer_step(trial)
+    return _far(_implied(before, {name: p.detach() for name, p in trial.named_parameters()}, outer_lr), truth)
+
+
+class _Steps:
+    """Outer steps on three linear tasks with one inner step each: a right way and what people write."""
+
+    def __init__(self, tasks: list[Episode], lr: float, outer_lr: float) -> None:
+        self.tasks, self.lr, self.outer_lr = tasks, lr, outer_lr
+
+    def adapted(self, params: Params, task: Episode, create_graph: bool = True) -> Params:
+        loss = self.error(params, task.support_x, task.support_y)
+        slopes = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph)
+        return {k: p - self.lr * g for (k, p), g in zip(params.items(), slopes, strict=True)}
+
+    @staticmethod
+    def error(params: Params, x: Tensor, y: Tensor) -> Tensor:
+        return (x @ params["weight"].T + params["bias"] - y).square().mean()
+
+    def true_loss(self, params: Params) -> Tensor:
+        """The meta-loss by formula, differentiable; no autograd inside."""
+        total = 0.0
+        for task in self.tasks:
+            residual = task.support_x @ params["weight"].T + params["bias"] - task.support_y
+            slope = {"weight": 2 * residual.T @ task.support_x / len(residual), "bias": 2 * residual.mean(0)}
+            fast = {k: params[k] - self.lr * slope[k] for k in params}
+            total = total + self.error(fast, task.query_x, task.query_y)
+        return total / len(self.tasks)
+
+    def outer(self, query: Callable[[nn.Module, Params, Episode], Tensor], **how: float | str) -> OuterStep:
+        """A step whose loss of a task is query(net, params, task). how: factor of the rate; by_hand, double, only (a name)."""
+
+        def step(net: nn.Module) -> None:
+            params = dict(net.named_parameters())
+            loss = torch.stack([query(net, params, task) for task in self.tasks]).mean()
+            net.zero_grad()
+            loss.backward()
+            rate = self.outer_lr * how.get("factor", 1.0)
+            if how.get("by_hand") or how.get("double"):
+                for p in net.parameters():
+                    p.data -= rate * p.grad
+                if how.get("by_hand"):
+                    net.zero_grad()
+            if not how.get("by_hand"):
+                trained = [p for name, p in net.named_parameters() if name == how.get("only", name)]
+                torch.optim.SGD(trained, lr=rate).step()
+
+        return step
+
+    def right(self, net: nn.Module, params: Params, task: Episode) -> Tensor:
+        return self.error(self.adapted(params, task), task.query_x, task.query_y)
+
+    def no_graph(self, net: nn.Module, params: Params, task: Episode) -> Tensor:
+        return self.error(self.adapted(params, task, create_graph=False), task.query_x, task.query_y)
+
+    def deep_copy(self, net: nn.Module, params: Params, task: Episode) -> Tensor:
+        fast = copy.deepcopy(net)
+        self.error(dict(fast.named_parameters()), task.support_x, task.support_y).backward()
+        torch.optim.SGD(fast.parameters(), lr=self.lr).step()
+        return self.error(dict(fast.named_parameters()), task.query_x, task.query_y)
+
+    def unadapted(self, net: nn.Module, params: Params, task: Episode) -> Tensor:
+        return self.error(params, task.query_x, task.query_y)
+
+    def on_support(self, net: nn.Module, params: Params, task: Episode) -> Tensor:
+        return self.error(self.adapted(params, task), task.support_x, task.support_y)
+
+    def in_turn(self, net: nn.Module) -> None:
+        """Task 2 starts from task 1's weights."""
+        fast, losses = dict(net.named_parameters()), []
+        for task in self.tasks:
+            fast = self.adapted(fast, task)
+            losses.append(self.error(fast, task.query_x, task.query_y))
+        net.zero_grad()
+        torch.stack(losses).mean().backward()
+        torch.optim.SGD(net.parameters(), lr=self.outer_lr).step()
+
+    def in_place(self, net: nn.Module) -> None:
+        """The inner loop steps the net itself."""
+        for task in self.tasks:
+            net.zero_grad()
+            self.error(dict(net.named_parameters()), task.support_x, task.support_y).backward()
+            torch.optim.SGD(net.parameters(), lr=self.lr).step()
+
+
+def _linear_tasks(generator: Generator, lr: float, outer_lr: float) -> tuple[_Steps, nn.Module]:
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    tasks = []
+    for _ in range(3):
+        x, weight = draw(9, 2), draw(2, 1)
+        y = x @ weight + 1 + 0.1 * draw(9, 1)
+        tasks.append(Episode(x[:4], y[:4], x[4:], y[4:], torch.zeros(0, dtype=torch.int64)))
+    net = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(draw(*p.shape))
+    return _Steps(tasks, lr, outer_lr), net
+
+
+def _at_rest(steps: _Steps, net: nn.Module) -> _Steps:
+    """The same tasks with targets that the net meets already: the true gradient is zero."""
+    with torch.no_grad():
+        tasks = [replace(t, support_y=net(t.support_x), query_y=net(t.query_x)) for t in steps.tasks]
+    return _Steps(tasks, steps.lr, steps.outer_lr)
+
+
+def _detector_cases(generator: Generator) -> list[Case]:
+    steps, net = _linear_tasks(generator, 0.15, 0.05)
+    slow, slow_net = _linear_tasks(generator, 0.002, 0.05)
+    unit, done = _Steps(steps.tasks, steps.lr, 1.0), _at_rest(steps, net)
+
+    def case(says: str, step: OuterStep, of: _Steps = steps, on: nn.Module = net) -> Case:
+        return Case(says, (step, on, of.true_loss, of.outer_lr))
+
+    return [
+        case("a right step", steps.outer(steps.right)),
+        case("a right step that updates by hand and leaves no .grad", steps.outer(steps.right, by_hand=True)),
+        case("a right step with an outer rate of 1", unit.outer(unit.right), unit),
+        case("a right step where nothing is left to learn: it stays", done.outer(done.right), done),
+        case("a net that is copied and stepped by an optimizer", steps.outer(steps.deep_copy)),
+        case("no create_graph", steps.outer(steps.no_graph)),
+        case("no create_graph, with a small inner rate", slow.outer(slow.no_graph), slow, slow_net),
+        case("an update by hand and by the optimizer", steps.outer(steps.right, double=True)),
+        case("tasks that start from each other's weights", steps.in_turn),
+        case("the query loss of the unadapted net", steps.outer(steps.unadapted)),
+        case("the support loss in the outer loop", steps.outer(steps.on_support)),
+        case("an inner loop that steps the net itself", steps.in_place),
+        case("a bias that the optimizer does not know", steps.outer(steps.right, only="weight")),
+        case("a weight that the optimizer does not know", steps.outer(steps.right, only="bias")),
+        case("a step uphill", steps.outer(steps.right, factor=-1.0, by_hand=True)),
+    ]
+
+
+DETECTOR = Exercise(
+    id="08.5",
+    title="Bug hunt: is this the meta-gradient?",
+    reference=exposes_step,
+    cases=_detector_cases,
+    right=(_exposes_by_vector, _exposes_by_where_it_lands),
+    wrong=(
+        Wrong(
+            "gradient is None",
+            _judged(lambda before, after, truth, net, lr: any(p.grad is None for p in net.parameters())),
+            "you only ask whether there is a gradient at all: first-order MAML has one, and it is the wrong one",
+            "Compare the step with the true gradient, number by number.",
+        ),
+        Wrong(
+            "nothing moved",
+            _judged(lambda before, after, truth, net, lr: all(torch.equal(before[k], after[k]) for k in before)),
+            "you only ask whether the weights move: wrong gradients move them too",
+            "Compare how far they move with `outer_lr` times the true gradient.",
+        ),
+        Wrong(
+            "loss falls",
+            _loss_falls,
+            "a step counts as right when the loss falls: wrong gradients often go downhill too",
+            "Compare the step itself with the central differences.",
+        ),
+        Wrong(
+            "direction only",
+            _judged(_cosine_only),
+            "only the direction is compared: a double update has the right one",
+            "Compare the numbers, not the angle.",
+        ),
+        Wrong(
+            "exactly equal",
+            _judged(
+                lambda b, a, truth, net, lr: any(not torch.equal(v, truth[k]) for k, v in _implied(b, a, lr).items())
+            ),
+            "step and central differences are compared to the last digit: every right step is accused",
+            "`torch.allclose(..., rtol=1e-4, atol=1e-6)`.",
+        ),
+        Wrong(
+            "too patient",
+            _judged(lambda before, after, truth, net, lr: _far(_implied(before, after, lr), truth, 0.1, 0.1)),
+            "the tolerance is so wide that a small inner rate hides the missing second-order term",
+            "In float64, `rtol=1e-4` and `atol=1e-6` leave room for rounding and for nothing else.",
+        ),
+        Wrong(
+            "first tensor only",
+            _judged(
+                lambda b, a, truth, net, lr: (
+                    not torch.allclose(_implied(b, a, lr)["weight"], truth["weight"], atol=1e-6)
+                )
+            ),
+            "only the first tensor is looked at",
+            "Compare every parameter of the net.",
+        ),
+        Wrong(
+            "all must differ",
+            _judged(
+                lambda b, a, truth, net, lr: all(
+                    not torch.allclose(v, truth[k], rtol=1e-4, atol=1e-6) for k, v in _implied(b, a, lr).items()
+                )
+            ),
+            "a step is exposed only when every tensor is wrong",
+            "One wrong tensor is enough: `any(not ...)`, or `not all(...)`.",
+        ),
+        Wrong(
+            "length only",
+            _judged(_length_only),
+            "only the lengths of the two gradients are compared: a step uphill has the right one",
+            "Compare the numbers, not the length.",
+        ),
+        Wrong(
+            "reads .grad",
+            _judged(_of_grad),
+            "`.grad` is read, not what the step did: a double update passes, and an update by hand is accused",
+            "(before − after) / outer_lr is what the step believes to be the gradient.",
+        ),
+        Wrong(
+            "rate forgotten",
+            _judged(lambda before, after, truth, net, lr: _far(_implied(before, after, 1.0), truth)),
+            "the way that the weights went is compared with the gradient, without the outer rate",
+            "Divide the way by `outer_lr`.",
+        ),
+        Wrong(
+            "sign",
+            _judged(lambda before, after, truth, net, lr: _far(_implied(after, before, lr), truth)),
+            "after − before is taken: descent goes *against* the gradient",
+            "(before − after) / outer_lr.",
+        ),
+        Wrong(
+            "turned round",
+            lambda outer_step, net, true_loss, outer_lr: not exposes_step(outer_step, net, true_loss, outer_lr),
+            "the answer is turned round: True stands for a right step",
+            "`torch.allclose` is True when all is well: put a `not` in front.",
+        ),
+        Wrong(
+            "no copy",
+            _no_copy,
+            "the net itself is stepped: whoever called your detector gets it back with other weights",
+            "Hand `outer_step` a `copy.deepcopy(net)`.",
+        ),
+        Wrong(
+            "before is a window",
+            _aliased,
+            "every step that moves is accused: `before` moves along with the net, or the truth is measured after the step",
+            "Clone before you step: `.detach().clone()` keeps the numbers, `.detach()` alone does not. "
+            "And ask for the central differences at `before`.",
+        ),
+    ),
+    hints=(
+        "A gradient step moves weights by −outer_lr times the gradient. So what did the step take for the gradient?",
+        "Clone the weights, step a `copy.deepcopy(net)`, and compare (before − after) / outer_lr with "
+        "`central_differences(true_loss, before, 1e-5)`.",
+        "`any(not torch.allclose((before[name] - p) / outer_lr, truth[name], rtol=1e-4, atol=1e-6) "
+        "for name, p in moved.named_parameters())`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 08.6 Hessian-vector product
+
+
+def hessian_vector(loss: Loss, params: Params, vector: Params) -> Params:
+    """H times vector, without H. Dicts of equal shapes."""
+    return jvp(grad(loss), (params,), (vector,))[1]
+
+
+def _leaves(params: Params) -> Params:
+    return {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+
+
+def _slopes(loss: Loss, params: Params, create_graph: bool = True) -> Params:
+    found = torch.autograd.grad(loss(params), list(params.values()), create_graph=create_graph)
+    return dict(zip(params, found, strict=True))
+
+
+def _hvp_twice(loss: Loss, params: Params, vector: Params) -> Params:
+    theta = _leaves(params)
+    slopes = _slopes(loss, theta)
+    inner = torch.stack([(slopes[name] * vector[name]).sum() for name in theta]).sum()
+    return dict(zip(theta, torch.autograd.grad(inner, list(theta.values())), strict=True))
+
+
+def _hvp_whole_matrix(loss: Loss, params: Params, vector: Params) -> Params:
+    blocks = hessian(loss)(params)
+    result = {}
+    for row, value in params.items():
+        parts = [torch.tensordot(blocks[row][col], vector[col], dims=vector[col].dim()) for col in params]
+        result[row] = torch.stack(parts).sum(0).reshape(value.shape)
+    return result
+
+
+def _hvp_diagonal(loss: Loss, params: Params, vector: Params) -> Params:
+    blocks = hessian(loss)(params)
+    return {
+        name: blocks[name][name].reshape(value.numel(), -1).diagonal().reshape(value.shape) * vector[name]
+        for name, value in params.items()
+    }
+
+
+def _hvp_own_blocks(loss: Loss, params: Params, vector: Params) -> Params:
+    blocks = hessian(loss)(params)
+    return {name: torch.tensordot(blocks[name][name], vector[name], dims=value.dim()) for name, value in params.items()}
+
+
+def _hvp_row_sums(loss: Loss, params: Params, vector: Params) -> Params:
+    ones = {name: torch.ones_like(value) for name, value in params.items()}
+    return {name: value * vector[name] for name, value in hessian_vector(loss, params, ones).items()}
+
+
+def _hvp_at(loss: Loss, params: Params, vector: Params) -> Params:
+    return grad(loss)({name: params[name] + vector[name] for name in params})
+
+
+def _hvp_one_sided(loss: Loss, params: Params, vector: Params) -> Params:
+    far, here = grad(loss)({name: params[name] + 1e-3 * vector[name] for name in params}), grad(loss)(params)
+    return {name: (far[name] - here[name]) / 1e-3 for name in params}
+
+
+def _hvp_cases(generator: Generator) -> list[Case]:
+    def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    def coupled(p: Params) -> Tensor:
+        return (p["w"] @ p["b"]).square().sum() + (p["w"] ** 3).sum() / 6 + p["b"].prod()
+
+    def bowl(p: Params) -> Tensor:
+        return 1.5 * p["theta"][0] ** 2 + p["theta"][0] * p["theta"][1] + 2 * p["theta"][1] ** 2
+
+    def pair(dtype: torch.dtype = torch.float64) -> tuple[Params, Params]:
+        shapes = {"w": (2, 3), "b": (3,)}
+        return tuple({name: draw(*shape, dtype=dtype) for name, shape in shapes.items()} for _ in range(2))
+
+    two = {"theta": torch.tensor([1.0, -2.0]).double()}, {"theta": torch.tensor([1.0, 1.0]).double()}
+    return [
+        Case("the Hessian [[3, 1], [1, 4]] times (1, 1)", (bowl, *two)),
+        Case("two tensors that meet in the loss", (coupled, *pair())),
+        Case("a vector of length 1e-6", (coupled, pair()[0], {k: 1e-6 * v for k, v in pair()[1].items()})),
+        Case("float32, where small differences of gradients drown", (coupled, *pair(torch.float32))),
+    ]
+
+
+HVP = Exercise(
+    id="08.6",
+    title="The Hessian times a vector, without the Hessian",
+    reference=hessian_vector,
+    cases=_hvp_cases,
+    tolerance=1e-4,
+    right=(_hvp_twice, _hvp_whole_matrix),
+    wrong=(
+        Wrong(
+            "gradient times vector",
+            lambda loss, params, vector: {k: g * vector[k] for k, g in grad(loss)(params).items()},
+            "the gradient is multiplied by the vector, and nothing is differentiated a second time",
+            "Sum those products to one number and take its gradient.",
+        ),
+        Wrong(
+            "diagonal",
+            _hvp_diagonal,
+            "only the diagonal of the Hessian acts on the vector",
+            "Sum *all* products gradient·vector to one number before you differentiate.",
+        ),
+        Wrong(
+            "own blocks",
+            _hvp_own_blocks,
+            "every tensor is treated alone: what the tensors do to each other is lost",
+            "One sum over all names, then one gradient with respect to all of them.",
+        ),
+        Wrong(
+            "row sums",
+            _hvp_row_sums,
+            "the gradient of the sum of the gradient is multiplied by the vector afterwards",
+            "The vector must weigh the gradient *before* the second derivative.",
+        ),
+        Wrong(
+            "gradient elsewhere",
+            _hvp_at,
+            "the gradient at params + vector is returned",
+            "A Hessian tells how the gradient *changes*: differentiate it along the vector.",
+        ),
+        Wrong(
+            "one-sided difference",
+            _hvp_one_sided,
+            "the change of the gradient is measured over a finite stretch: an approximation",
+            "Differentiate exactly: `create_graph=True` and a second `torch.autograd.grad`, or `torch.func.jvp`.",
+        ),
+        Wrong(
+            "gradient",
+            lambda loss, params, vector: grad(loss)(params),
+            "the plain gradient is returned",
+            "Differentiate once more, along the vector.",
+        ),
+    ),
+    hints=(
+        "H v is the gradient of one number: the inner product of the gradient with a constant v.",
+        "`torch.autograd.grad(loss, ..., create_graph=True)`, sum of gradient times vector, `torch.autograd.grad` again. "
+        "Or in one go: how does `grad(loss)` change along the vector?",
+        "`torch.func.jvp(torch.func.grad(loss), (params,), (vector,))[1]`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 08.7 from memory
+
+
+def truncated_gradient(
+    loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int, last: int
+) -> Params:
+    """Gradient through the last inner steps only; with last=0 first-order MAML, with last=steps MAML."""
+    middle = adapt(loss_support, params, lr=lr, steps=steps - last)
+    return grad(lambda theta: loss_query(adapt(loss_support, theta, lr=lr, steps=last)))(middle)
+
+
+def _truncated_by_products(
+    loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int, last: int
+) -> Params:
+    path = [params]
+    for _ in range(steps):
+        slopes = grad(loss_support)(path[-1])
+        path.append({name: path[-1][name] - lr * slopes[name] for name in params})
+    result = grad(loss_query)(path[-1])
+    for theta in path[steps - last : steps][::-1]:
+        turned = hessian_vector(loss_support, theta, result)
+        result = {name: result[name] - lr * turned[name] for name in params}
+    return result
+
+
+def _dict_losses(generator: Generator) -> tuple[Loss, Loss, Params]:
+    """Support and query loss of a small curved model, and a start."""
+    x, y = (torch.randn(2, 5, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def loss(task: int) -> Loss:
+        return lambda p: ((x[task] @ p["w"] + p["b"]).tanh() * p["scale"] - y[task]).square().mean()
+
+    start = {"w": (2, 2), "b": (2,), "scale": ()}
+    params = {k: torch.randn(shape, generator=generator, dtype=torch.float64) for k, shape in start.items()}
+    return loss(0), loss(1), params
+
+
+def maml_gradient(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    """The second-order meta-gradient, a dict like params."""
+
+    def outer(theta: Params) -> Tensor:
+        for _ in range(steps):
+            slopes = grad(loss_support)(theta)
+            theta = {name: theta[name] - lr * slopes[name] for name in theta}
+        return loss_query(theta)
+
+    return grad(outer)(params)
+
+
+def _memory_by_autograd(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    start = _leaves(params)
+    fast = dict(start)
+    for _ in range(steps):
+        slopes = _slopes(loss_support, fast)
+        fast = {name: fast[name] - lr * slopes[name] for name in fast}
+    found = torch.autograd.grad(loss_query(fast), list(start.values()))
+    return dict(zip(start, found, strict=True))
+
+
+def _memory_by_backward(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    start = _leaves(params)
+    names, fast = list(start), list(start.values())
+    for _ in range(steps):
+        loss = loss_support(dict(zip(names, fast, strict=True)))
+        slopes = torch.autograd.grad(loss, fast, create_graph=True)
+        fast = [w - lr * g for w, g in zip(fast, slopes, strict=True)]
+    loss_query(dict(zip(names, fast, strict=True))).backward()
+    return {name: leaf.grad for name, leaf in start.items()}
+
+
+def _memory_by_products(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    return _truncated_by_products(loss_support, loss_query, params, lr, steps, steps)
+
+
+def _memory(
+    *,
+    step: Callable[[Loss, Loss, Params, Params, float], Params],
+    outer: Callable[[Loss, Loss], Loss] = lambda support, query: query,
+    count: Callable[[int], int] = lambda steps: steps,
+) -> Callable[..., Params]:
+    """The closed-book answer with one part replaced. step(support, query, theta, start, lr) -> theta after one step."""
+
+    def gradient(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+        def loss(start: Params) -> Tensor:
+            theta = start
+            for _ in range(count(steps)):
+                theta = step(loss_support, loss_query, theta, start, lr)
+            return outer(loss_support, loss_query)(theta)
+
+        return grad(loss)(params)
+
+    return gradient
+
+
+def _descend(theta: Params, slopes: Params, lr: float) -> Params:
+    return {name: theta[name] - lr * slopes[name] for name in theta}
+
+
+def _plain_step(support: Loss, query: Loss, theta: Params, start: Params, lr: float) -> Params:
+    return _descend(theta, grad(support)(theta), lr)
+
+
+def _constant_step(support: Loss, query: Loss, theta: Params, start: Params, lr: float) -> Params:
+    return _descend(theta, {name: g.detach() for name, g in grad(support)(theta).items()}, lr)
+
+
+def _adapted_returned(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    return adapt(loss_support, params, lr=lr, steps=steps)
+
+
+def _cut_at_every_step(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    return truncated_gradient(loss_support, loss_query, params, lr, steps, min(steps, 1))
+
+
+def _written_into(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    for _ in range(steps):
+        slopes = grad(loss_support)(params)
+        for name in params:
+            params[name] -= lr * slopes[name]
+    return grad(loss_query)(params)
+
+
+def _memory_cases(generator: Generator) -> list[Case]:
+    support, query, params = _dict_losses(generator)
+    bent = {"theta": torch.tensor([1.0]).double()}
+
+    def parabola(centre: float) -> Loss:
+        return lambda p: (p["theta"] - centre).square().sum()
+
+    return [
+        Case("the example on paper: -3", (parabola(3.0), parabola(5.0), bent, 0.25, 1)),
+        Case("three tensors, one step", (support, query, params, 0.3, 1)),
+        Case("four steps", (support, query, params, 0.3, 4)),
+        Case("no step: the plain gradient of the query loss", (support, query, params, 0.3, 0)),
+    ]
+
+
+def _descends(answer: Callable, reference: Callable) -> str | None:
+    support, query, params = _dict_losses(torch.Generator().manual_seed(3))
+
+    def true_loss(theta: Params) -> Tensor:
+        return query(adapt(support, theta, lr=0.3, steps=2, track=False))
+
+    found, truth = answer(support, query, dict(params), 0.3, 2), central_differences(true_loss, params, 1e-5)
+    gap = max(float((found[name] - truth[name]).abs().max()) for name in params)
+    return f"Central differences of the query loss after two steps differ by up to {gap:.2g}." if gap > 1e-6 else None
+
+
+MEMORY = Exercise(
+    id="08.7",
+    title="MAML's gradient from memory",
+    reference=maml_gradient,
+    cases=_memory_cases,
+    properties=(Property("it agrees with central differences of the meta-loss", _descends),),
+    right=(_memory_by_autograd, _memory_by_backward, _memory_by_products),
+    wrong=(
+        Wrong(
+            "first order",
+            _memory(step=_constant_step),
+            "the inner gradients are constants (no `create_graph=True`, a `.detach()`, or the gradient at the adapted weights): "
+            "first-order MAML",
+            "`torch.autograd.grad(..., create_graph=True)` in the inner loop, or `torch.func.grad` all the way; "
+            "the last gradient is with respect to the *initial* parameters.",
+        ),
+        Wrong(
+            "through the last step only",
+            _cut_at_every_step,
+            "the graph is cut between the steps: only the last one is differentiated",
+            "Detach nothing between the steps.",
+        ),
+        Wrong(
+            "one step",
+            _memory(step=_plain_step, count=lambda steps: min(steps, 1)),
+            "one inner step is taken, however many were asked for",
+            "`for _ in range(steps):` around the inner step.",
+        ),
+        Wrong(
+            "gradient at the start",
+            _memory(step=lambda s, q, theta, start, lr: _descend(theta, grad(s)(start), lr)),
+            "every step uses the gradient at the initial parameters",
+            "Take the gradient where you stand: at the parameters of the step before.",
+        ),
+        Wrong(
+            "steps from the start",
+            _memory(step=lambda s, q, theta, start, lr: _descend(start, grad(s)(theta), lr)),
+            "every step leaves from the initial parameters again: only one step is ever made",
+            "Subtract from the parameters of the step before.",
+        ),
+        Wrong(
+            "uphill",
+            _memory(step=lambda s, q, theta, start, lr: _descend(theta, grad(s)(theta), -lr)),
+            "the inner loop goes uphill",
+            "Subtract lr times the gradient.",
+        ),
+        Wrong(
+            "unadapted",
+            _memory(step=lambda s, q, theta, start, lr: theta),
+            "the query loss is taken at the unadapted parameters",
+            "Hand the adapted parameters to `loss_query`.",
+        ),
+        Wrong(
+            "support in the outer loop",
+            _memory(step=_plain_step, outer=lambda support, query: support),
+            "the outer loss is the support loss: the query is never used",
+            "Outer: `loss_query`.",
+        ),
+        Wrong(
+            "query in the inner loop",
+            _memory(step=lambda s, q, theta, start, lr: _descend(theta, grad(q)(theta), lr)),
+            "the inner loop runs on the query",
+            "Inner: `loss_support`.",
+        ),
+        Wrong(
+            "adapted parameters returned",
+            _adapted_returned,
+            "the adapted parameters are returned, not a gradient",
+            "Differentiate the query loss at the adapted parameters with respect to `params`.",
+        ),
+        Wrong(
+            "written into",
+            _written_into,
+            "`params` is stepped in place: the caller's initialisation is gone, and with it the way back to it",
+            "Make new tensors: `{name: theta[name] - lr * slopes[name] for name in theta}`.",
+        ),
+    ),
+    hints=(
+        "Write the meta-loss as a function of the initial parameters; its gradient is the answer.",
+        "Inner loop: `grad(loss_support)(theta)` and new tensors. Outer: `loss_query` of the result. One `grad` around it all.",
+        "`def outer(theta): for _ in range(steps): ...; return loss_query(theta)`, then `return torch.func.grad(outer)(params)`",
+    ),
+)
+
+EXERCISES = (ONE_PARAMETER, META_LOSS, DIFFERENCES, PRODUCT, DETECTOR, HVP, MEMORY)

@@ -1,0 +1,1166 @@
+"""Exercises of lesson 09: batch norm by the support, the triple check, tasks one by one, steps, and slots that give classes away.
+
+Functions among the arguments (learners, losses, dealers) are pure: answers may call them as often as they like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
+from fsl_course.episodes import Episode
+
+# ---------------------------------------------------------------------------------------------- 09.1 queries by the support
+
+
+def normalise_queries(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
+    """Queries by mean and biased variance of the support, channel by channel. [S, c, h, w], [M, c, h, w] -> [M, c, h, w]."""
+    mean = support.mean((0, 2, 3), keepdim=True)
+    variance = support.var((0, 2, 3), correction=0, keepdim=True)
+    return (query - mean) / (variance + eps).sqrt()
+
+
+def _by_var_mean(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
+    variance, mean = torch.var_mean(support.transpose(0, 1).flatten(1), 1, correction=0)
+    return (query - mean.view(1, -1, 1, 1)) * (variance + eps).rsqrt().view(1, -1, 1, 1)
+
+
+def _by_channel(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
+    channels = []
+    for j in range(support.shape[1]):
+        seen = support[:, j]
+        spread = ((seen - seen.mean()) ** 2).mean()
+        channels.append((query[:, j] - seen.mean()) * (spread + eps) ** -0.5)
+    return torch.stack(channels, 1)
+
+
+def _by_statistics(
+    seen: Callable[[Tensor, Tensor], Tensor] = lambda s, q: s,
+    over: tuple[int, ...] = (0, 2, 3),
+    correction: int = 0,
+    spread: Callable[[Tensor, float], Tensor] = lambda variance, eps: (variance + eps).sqrt(),
+) -> Callable[..., Tensor]:
+    """An answer with a flaw: other rows are looked at, over other axes, or divided by something else."""
+
+    def answer(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
+        rows = seen(support, query)
+        variance = rows.var(over, correction=correction, keepdim=True)
+        return (query - rows.mean(over, keepdim=True)) / spread(variance, eps)
+
+    return answer
+
+
+def _normalise_cases(generator: Generator) -> list[Case]:
+    paper = torch.tensor([[0.0, 2.0], [2.0, 3.0], [2.0, 0.0], [4.0, 1.0]])[..., None, None]
+    asked = torch.tensor([[2.0, 1.0], [3.0, 1.0]])[..., None, None]
+    support = 2 + 3 * torch.randn(5, 4, 3, 3, generator=generator)
+    query = 1 + torch.randn(6, 4, 3, 3, generator=generator)
+    dead, nearly = support.clone(), query.clone()
+    dead[:, 1], nearly[:, 1] = 0.0, 0.001  # a ReLU that never fires on the support
+    return [
+        Case("the example on paper, as maps of one pixel", (paper, asked)),
+        Case("5 support maps, 6 queries, 4 channels of 3 x 3", (support, query)),
+        Case("one query", (support, query[:1])),
+        Case("one support picture", (support[:1], query)),
+        Case("a channel that is 0 all over the support", (dead, nearly)),
+        Case("eps = 0.1", (support, query), {"eps": 0.1}),
+        Case("float64", (support.double(), query.double())),
+    ]
+
+
+def _lonely(answer: Callable, reference: Callable) -> str | None:
+    generator = torch.Generator().manual_seed(1)
+    support, query = (torch.randn(n, 2, 3, 3, generator=generator) for n in (5, 4))
+    gap = float((answer(support, query)[:1] - answer(support, query[:1])).abs().max())
+    return f"alone, the first query changes by up to {gap:.2g}." if gap > 1e-4 else None
+
+
+NORMALISE = Exercise(
+    id="09.1",
+    title="Queries by the support's statistics",
+    reference=normalise_queries,
+    cases=_normalise_cases,
+    gradient=(0, 1),
+    properties=(Property("a query comes out the same, alone or in company", _lonely),),
+    right=(_by_var_mean, _by_channel),
+    wrong=(
+        Wrong(
+            "their own",
+            _by_statistics(lambda s, q: q),
+            "the queries are normalised by their own mean and variance: each one then sees the others",
+            "Mean and variance come from `support` alone.",
+        ),
+        Wrong(
+            "both together",
+            _by_statistics(lambda s, q: torch.cat([s, q])),
+            "support and queries are thrown together before the statistics are taken: a query still sees the others",
+            "Leave the queries out of mean and variance.",
+        ),
+        Wrong(
+            "each by itself",
+            _by_statistics(lambda s, q: q, over=(2, 3)),
+            "every query map is normalised by its own pixels: that is instance norm",
+            "Mean and variance of a channel come from the whole support.",
+        ),
+        Wrong(
+            "unbiased",
+            _by_statistics(correction=1),
+            "the variance is divided by n − 1: batch norm divides by n",
+            "`correction=0` in `.var(...)`.",
+        ),
+        Wrong(
+            "pixel by pixel",
+            _by_statistics(over=(0,)),
+            "every pixel has statistics of its own: the mean runs over the rows only",
+            "Average over rows and both axes of the picture: `(0, 2, 3)`.",
+        ),
+        Wrong(
+            "all channels at once",
+            _by_statistics(over=(0, 1, 2, 3)),
+            "one mean and one variance serve all channels",
+            "A channel is a feature: average over axes 0, 2 and 3, and keep axis 1.",
+        ),
+        Wrong(
+            "eps outside",
+            _by_statistics(spread=lambda variance, eps: variance.sqrt() + eps),
+            "eps is added to the standard deviation: batch norm adds it to the variance, under the root",
+            "`(variance + eps).sqrt()`",
+        ),
+        Wrong(
+            "no eps",
+            _by_statistics(spread=lambda variance, eps: variance.sqrt()),
+            "eps is missing: a channel that is dead on the support is divided by 0",
+            "Add eps to the variance before the root.",
+        ),
+        Wrong(
+            "no root",
+            _by_statistics(spread=lambda variance, eps: variance + eps),
+            "the maps are divided by the variance, not by its root",
+            "`.sqrt()`.",
+        ),
+        Wrong(
+            "only centred",
+            _by_statistics(spread=lambda variance, eps: torch.ones_like(variance)),
+            "the mean is taken off and nothing is divided",
+            "Divide by the root of variance + eps.",
+        ),
+        Wrong(
+            "detached",
+            lambda support, query, eps=1e-5: normalise_queries(support.detach(), query, eps),
+            "the statistics are cut off from the graph: MAML differentiates through them too",
+            "No `.detach()` and no `no_grad` around the support.",
+        ),
+    ),
+    hints=(
+        "Which pictures may a query's fate depend on? Itself, and the support.",
+        "Mean and variance over axes 0, 2 and 3 of `support`, with `keepdim=True`, so that they broadcast to the queries.",
+        "`variance = support.var((0, 2, 3), correction=0, keepdim=True)`, and `(query - mean) / (variance + eps).sqrt()`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 09.2 the triple check
+
+Adapt = Callable[[Any, Episode], Any]
+Predict = Callable[[Any, Episode, Tensor], Tensor]
+Triple = tuple[float, float, float]
+
+
+def _right(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def triple_check(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+    """Support accuracy before adaptation, support accuracy after, query accuracy after; each a mean over the episodes."""
+    before, fitted, solved = [], [], []
+    for episode in episodes:
+        adapted = adapt(start, episode)
+        before.append(_right(predict(start, episode, episode.support_x), episode.support_y))
+        fitted.append(_right(predict(adapted, episode, episode.support_x), episode.support_y))
+        solved.append(_right(predict(adapted, episode, episode.query_x), episode.query_y))
+    return tuple(sum(found) / len(episodes) for found in (before, fitted, solved))
+
+
+def _triple_of(found: Callable[[Any, Adapt, Predict, Episode], Triple], scale: float = 1.0) -> Callable[..., Triple]:
+    """An answer that averages found(start, adapt, predict, episode) over the episodes."""
+
+    def answer(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+        rows = torch.tensor([found(start, adapt, predict, e) for e in episodes], dtype=torch.float64)
+        return tuple((scale * rows.mean(0)).tolist())
+
+    return answer
+
+
+def _three(start: Any, adapt: Adapt, predict: Predict, e: Episode) -> Triple:
+    after = adapt(start, e)
+    return (
+        _right(predict(start, e, e.support_x), e.support_y),
+        _right(predict(after, e, e.support_x), e.support_y),
+        _right(predict(after, e, e.query_x), e.query_y),
+    )
+
+
+def _three_recursively(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+    totals = [0.0, 0.0, 0.0]
+    for e in episodes:
+        questions = ((start, e.support_x, e.support_y), (None, e.support_x, e.support_y), (None, e.query_x, e.query_y))
+        for place, (weights, x, y) in enumerate(questions):
+            logits = predict(adapt(start, e) if weights is None else weights, e, x)
+            totals[place] += int((logits.max(1).indices == y).sum()) / len(y)
+    return tuple(total / len(episodes) for total in totals)
+
+
+def _drifting(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+    rows = []
+    for e in episodes:
+        before = _right(predict(start, e, e.support_x), e.support_y)
+        start = adapt(start, e)
+        after = [_right(predict(start, e, x), y) for x, y in ((e.support_x, e.support_y), (e.query_x, e.query_y))]
+        rows.append([before, *after])
+    return tuple(torch.tensor(rows, dtype=torch.float64).mean(0).tolist())
+
+
+def _pooled(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+    hits, rows = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for e in episodes:
+        count = torch.tensor([len(e.support_y), len(e.support_y), len(e.query_y)])
+        hits += torch.tensor(_three(start, adapt, predict, e), dtype=torch.float64) * count
+        rows += count
+    return tuple((hits / rows).tolist())
+
+
+def _on_queries(start: Any, adapt: Adapt, predict: Predict, e: Episode) -> Triple:
+    cheat = adapt(start, replace(e, support_x=e.query_x, support_y=e.query_y))
+    return _three(start, lambda *_: cheat, predict, e)
+
+
+def _linear_adapt(weights: Tensor, episode: Episode) -> Tensor:
+    """Two gradient steps of a linear classifier [D, N] on the support."""
+    target = F.one_hot(episode.support_y, weights.shape[1]).to(weights.dtype)
+    for _ in range(2):
+        slope = episode.support_x.T @ ((episode.support_x @ weights).softmax(1) - target) / len(target)
+        weights = weights - 0.7 * slope
+    return weights
+
+
+def _linear_predict(weights: Tensor, episode: Episode, x: Tensor) -> Tensor:
+    return (x - 0.3 * episode.support_x.mean(0)) @ weights
+
+
+def _points(generator: Generator, n_way: int, shots: int, queries: int, noise: float = 0.9) -> Episode:
+    """An episode of points in the plane with random class centres."""
+    centres = 1.5 * torch.randn(n_way, 4, generator=generator)
+    parts = []
+    for each in (shots, queries):
+        labels = torch.arange(n_way).repeat_interleave(each)
+        labels = labels[torch.randperm(len(labels), generator=generator)]
+        parts += [centres[labels] + noise * torch.randn(len(labels), 4, generator=generator), labels]
+    return Episode(*parts, torch.randperm(20, generator=generator)[:n_way])
+
+
+def _triple_cases(generator: Generator) -> list[Case]:
+    start = torch.randn(4, 3, generator=generator)
+    several = [_points(generator, 3, 2, queries) for queries in (1, 4, 6, 2, 5)]
+    uneven = [_points(generator, 3, shots, 4) for shots in (1, 3, 2)]
+
+    def case(says: str, episodes: list[Episode]) -> Case:
+        return Case(says, (start, _linear_adapt, _linear_predict, episodes))
+
+    return [
+        case("a linear classifier, 5 tasks with different numbers of queries", several),
+        case("3 tasks with different shots", uneven),
+        case("one task", several[2:3]),
+    ]
+
+
+TRIPLE = Exercise(
+    id="09.2",
+    title="The triple check",
+    reference=triple_check,
+    cases=_triple_cases,
+    right=(_triple_of(_three), _three_recursively),
+    wrong=(
+        Wrong(
+            "queries before",
+            _triple_of(lambda s, a, p, e: (_right(p(s, e, e.query_x), e.query_y), *_three(s, a, p, e)[1:])),
+            "the first number is the accuracy on the *queries* before adaptation",
+            "The first two numbers are about the same rows: the support.",
+        ),
+        Wrong(
+            "adapted before",
+            _triple_of(lambda s, a, p, e: (_three(s, a, p, e)[1], *_three(s, a, p, e)[1:])),
+            "the first number is taken after adaptation",
+            "`predict(start, ...)`: before adaptation means with the weights that every task starts from.",
+        ),
+        Wrong(
+            "support twice",
+            _triple_of(lambda s, a, p, e: (*_three(s, a, p, e)[:2], _three(s, a, p, e)[1])),
+            "the third number is about the support again: it says how well the net memorises, not what it can do",
+            "The third number needs `query_x` and `query_y`.",
+        ),
+        Wrong(
+            "queries unadapted",
+            _triple_of(lambda s, a, p, e: (*_three(s, a, p, e)[:2], _right(p(s, e, e.query_x), e.query_y))),
+            "the queries are judged with the weights before adaptation",
+            "`predict(adapted, episode, episode.query_x)`.",
+        ),
+        Wrong(
+            "adapted to the queries",
+            _triple_of(_on_queries),
+            "the inner loop is run on the queries: their labels are the answer",
+            "`adapt(start, episode)` with the episode as it is.",
+        ),
+        Wrong(
+            "drifting start",
+            _drifting,
+            "every task starts from where the task before it ended",
+            "Keep `start` as it is: adapted weights get a name of their own.",
+        ),
+        Wrong(
+            "pooled",
+            _pooled,
+            "the rows of all tasks are pooled: a task with many queries counts more",
+            "One accuracy for each task, then the mean over the tasks.",
+        ),
+        Wrong(
+            "last task",
+            lambda start, adapt, predict, episodes: _three(start, adapt, predict, episodes[-1]),
+            "only the last task is left: the numbers are overwritten in the loop",
+            "Collect the accuracies of all tasks, then average.",
+        ),
+        Wrong(
+            "sums",
+            lambda start, adapt, predict, episodes: tuple(
+                torch.tensor([_three(start, adapt, predict, e) for e in episodes], dtype=torch.float64).sum(0).tolist()
+            ),
+            "the accuracies are summed over the tasks and never divided",
+            "Divide by `len(episodes)`.",
+        ),
+        Wrong(
+            "per cent",
+            _triple_of(_three, 100.0),
+            "the numbers are per cent: between 0 and 100",
+            "An accuracy is a fraction here: leave the factor 100 out.",
+        ),
+        Wrong(
+            "other order",
+            _triple_of(lambda s, a, p, e: tuple(_three(s, a, p, e)[i] for i in (1, 0, 2))),
+            "before and after have changed places",
+            "Return support before, support after, query after.",
+        ),
+    ),
+    hints=(
+        "Three questions: two sets of weights, two sets of rows. Which of the four pairs is left out?",
+        "Inside a loop over tasks: `adapted = adapt(start, episode)`, then three times `predict(...).argmax(1) == labels`.",
+        "`predict(start, episode, episode.support_x)`, the same with `adapted`, then `adapted` with `query_x`; average each.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 09.3 one task after the other
+
+Loss = Callable[[dict[str, Tensor], Any], Tensor]
+
+
+def accumulate(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    """Gradient of the mean loss, one task after the other. loss_fn(params, task) -> scalar. Returns name -> gradient."""
+    sums = {name: torch.zeros_like(p) for name, p in params.items()}
+    for task in tasks:
+        gradients = torch.autograd.grad(loss_fn(params, task), list(params.values()))
+        sums = {name: sums[name] + g for name, g in zip(params, gradients, strict=True)}
+    return {name: total / len(tasks) for name, total in sums.items()}
+
+
+def _by_backward(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    leaves = {name: p.detach().clone().requires_grad_() for name, p in params.items()}
+    for task in tasks:
+        (loss_fn(leaves, task) / len(tasks)).backward()
+    return {name: p.grad for name, p in leaves.items()}
+
+
+def _by_func(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    found = [torch.func.grad(loss_fn)(params, task) for task in tasks]
+    return {name: torch.stack([g[name] for g in found]).mean(0) for name in params}
+
+
+def _by_backward_in_place(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    for task in tasks:
+        (loss_fn(params, task) / len(tasks)).backward()
+    return {name: p.grad for name, p in params.items()}
+
+
+def _of_one_loss(total: Callable[[list[Tensor]], Tensor]) -> Callable[..., dict[str, Tensor]]:
+    """An answer that builds one loss out of those of all tasks."""
+
+    def answer(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+        loss = total([loss_fn(params, task) for task in tasks])
+        return dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+
+    return answer
+
+
+def _combined(combine: Callable[[Tensor, int], Tensor]) -> Callable[..., dict[str, Tensor]]:
+    """An answer that combines the gradients [T, ...] of the tasks in its own way. combine(gradients, T)."""
+
+    def answer(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+        found = [torch.autograd.grad(loss_fn(params, task), list(params.values())) for task in tasks]
+        return {
+            name: combine(torch.stack(g), len(tasks)) for name, g in zip(params, zip(*found, strict=True), strict=True)
+        }
+
+    return answer
+
+
+def _stepping(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    moved, sums = dict(params), {name: torch.zeros_like(p) for name, p in params.items()}
+    for task in tasks:
+        gradients = torch.autograd.grad(loss_fn(moved, task), list(moved.values()))
+        sums = {name: sums[name] + g / len(tasks) for name, g in zip(params, gradients, strict=True)}
+        moved = {
+            name: (p - 0.1 * g).detach().requires_grad_() for (name, p), g in zip(moved.items(), gradients, strict=True)
+        }
+    return sums
+
+
+def _running(gradients: Tensor, count: int) -> Tensor:
+    mean = gradients[0]
+    for g in gradients[1:]:
+        mean = (mean + g) / 2
+    return mean
+
+
+def _fit(params: dict[str, Tensor], task: tuple[Tensor, Tensor]) -> Tensor:
+    """Squared error of a small network."""
+    x, y = task
+    return ((x @ params["in"] + params["bias"]).tanh() @ params["out"] - y).square().mean()
+
+
+def _small_net(generator: Generator) -> dict[str, Tensor]:
+    shapes = {"in": (3, 4), "bias": (4,), "out": (4, 2)}
+    return {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
+
+
+def _accumulate_cases(generator: Generator) -> list[Case]:
+    def tasks(*rows: int) -> list[tuple[Tensor, Tensor]]:
+        return [(torch.randn(n, 3, generator=generator), torch.randn(n, 2, generator=generator)) for n in rows]
+
+    params, several = _small_net(generator), tasks(2, 5, 1, 3)
+    double = {name: p.detach().double().requires_grad_() for name, p in params.items()}
+    return [
+        Case("4 tasks with different numbers of rows", (_fit, params, several)),
+        Case("one task", (_fit, params, several[:1])),
+        Case("7 tasks", (_fit, params, tasks(*[2] * 7))),
+        Case("float64", (_fit, double, [(x.double(), y.double()) for x, y in several])),
+    ]
+
+
+class _Watched(torch.autograd.Function):
+    """Passes a loss on and notes when its graph is built and when it is used up."""
+
+    @staticmethod
+    def forward(loss: Tensor, log: list[str]) -> Tensor:
+        log.append("built")
+        return loss.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.log = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        ctx.log.append("used")
+        return slope, None
+
+
+def _one_graph_at_a_time(answer: Callable, reference: Callable) -> str | None:
+    generator, log = torch.Generator().manual_seed(2), []
+    params = _small_net(generator)
+    tasks = [(torch.randn(2, 3, generator=generator), torch.randn(2, 2, generator=generator)) for _ in range(4)]
+    answer(lambda p, task: _Watched.apply(_fit(p, task), log), params, tasks)
+    alive = most = 0
+    for event in log:
+        alive += 1 if event == "built" else -1
+        most = max(most, alive)
+    return None if most <= 1 else f"{most} graphs of 4 tasks were alive at once: memory grows with the number of tasks."
+
+
+def _twice_the_same(answer: Callable, reference: Callable) -> str | None:
+    generator = torch.Generator().manual_seed(3)
+    params = _small_net(generator)
+    tasks = [(torch.randn(2, 3, generator=generator), torch.randn(2, 2, generator=generator)) for _ in range(3)]
+    first, second = ({name: g.clone() for name, g in answer(_fit, params, tasks).items()} for _ in range(2))
+    if all(torch.allclose(first[name], second[name], atol=1e-5) for name in params):
+        return None
+    return "Called twice with the same parameters and tasks, it returned two different gradients."
+
+
+ACCUMULATE = Exercise(
+    id="09.3",
+    title="One task after the other",
+    reference=accumulate,
+    cases=_accumulate_cases,
+    properties=(
+        Property("a task's graph is used up before the next one is built", _one_graph_at_a_time),
+        Property("a second call returns the same", _twice_the_same),
+    ),
+    right=(_by_backward, _by_func),
+    wrong=(
+        Wrong(
+            "one big graph",
+            _of_one_loss(lambda losses: torch.stack(losses).mean()),
+            "the losses of all tasks are collected before the gradient is taken: right numbers, but all graphs live at once",
+            "Take the gradient of a task's loss inside the loop; keep the gradient, not the loss.",
+        ),
+        Wrong(
+            "big graph, summed",
+            _of_one_loss(sum),
+            "the losses of all tasks are summed up first: all graphs live at once, and nothing is divided",
+            "Take the gradient inside the loop, and divide by the number of tasks at the end.",
+        ),
+        Wrong(
+            "sum",
+            _combined(lambda g, count: g.sum(0)),
+            "the gradients are summed and never divided: the step grows with the number of tasks",
+            "Divide by `len(tasks)`: the objective is the *mean* loss.",
+        ),
+        Wrong(
+            "last task",
+            _combined(lambda g, count: g[-1]),
+            "only the last task's gradient is left: each overwrites the one before",
+            "Add to what is there.",
+        ),
+        Wrong(
+            "last task, divided",
+            _combined(lambda g, count: g[-1] / count),
+            "only the last task's gradient is left, divided by the number of tasks, as when gradients are zeroed in the loop",
+            "Set the sums to zero once, before the loop.",
+        ),
+        Wrong(
+            "running halves",
+            _combined(_running),
+            "old mean and new gradient are averaged half and half: the last tasks weigh most",
+            "Sum first, divide once at the end.",
+        ),
+        Wrong(
+            "divided by rows",
+            lambda loss_fn, params, tasks: {
+                name: g * len(tasks) / sum(len(x) for x, _ in tasks)
+                for name, g in accumulate(loss_fn, params, tasks).items()
+            },
+            "the sum is divided by the number of rows of all tasks",
+            "Divide by the number of tasks: each loss is already a mean over its rows.",
+        ),
+        Wrong(
+            "a step after each task",
+            _stepping,
+            "the parameters take a step after each task: later gradients belong to other parameters",
+            "All gradients are taken at the same `params`; the step comes after the loop.",
+        ),
+        Wrong(
+            "backward",
+            _by_backward_in_place,
+            "`.backward()` collects in the `.grad` of the parameters given: the next call starts from what this one left",
+            "`torch.autograd.grad` returns the gradients and leaves `.grad` alone.",
+        ),
+        Wrong(
+            "list",
+            lambda loss_fn, params, tasks: list(accumulate(loss_fn, params, tasks).values()),
+            "a list of gradients is returned: the names are lost",
+            "`dict(zip(params, gradients))`.",
+        ),
+    ),
+    hints=(
+        "The gradient of a mean is the mean of the gradients.",
+        "`torch.autograd.grad(loss_fn(params, task), list(params.values()))` gives one task's gradients, in that order.",
+        "Start with `torch.zeros_like(p)` for each name, add the gradients in the loop, divide by `len(tasks)` after it.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 09.4 how many steps
+
+
+def choose_steps(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+    """Steps with the best mean validation accuracy (a tie: fewest), and the mean test accuracy there. [n, E_val], [n, E_test]."""
+    means = validation.mean(1)
+    best = min((i for i in range(len(steps)) if means[i] == means.max()), key=lambda i: steps[i])
+    return steps[best], float(test[best].mean())
+
+
+def _by_sorting(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+    order = sorted(range(len(steps)), key=lambda i: (-float(validation[i].mean()), steps[i]))
+    return steps[order[0]], test[order[0]].mean().item()
+
+
+def _by_walking(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+    chosen, best = 0, -1.0
+    for i in sorted(range(len(steps)), key=lambda i: steps[i]):
+        if (mean := float(validation[i].mean())) > best:
+            chosen, best = i, mean
+    return steps[chosen], float(test[chosen].mean())
+
+
+def _chosen(
+    score: Callable[[Tensor, Tensor], Tensor] = lambda v, t: v.mean(1),
+    report: Callable[[Tensor, Tensor, int], Tensor] = lambda v, t, i: t[i].mean(),
+    tie: int = 1,
+    name: Callable[[list[int], int], int] = lambda steps, i: steps[i],
+) -> Callable[..., tuple[int, float]]:
+    """An answer with a flaw: another score, another number reported, another side of a tie, or another name for the choice."""
+
+    def answer(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+        scores = score(validation, test)
+        best = min((i for i in range(len(steps)) if scores[i] == scores.max()), key=lambda i: tie * steps[i])
+        return name(steps, best), float(report(validation, test, best))
+
+    return answer
+
+
+def _steps_cases(generator: Generator) -> list[Case]:
+    def table(means: list[float], episodes: int) -> Tensor:
+        noise = 0.1 * torch.randn(len(means), episodes, generator=generator)
+        return (torch.tensor(means)[:, None] + noise).clamp(0, 1)
+
+    rising, falling = [0.20, 0.60, 0.75, 0.70], [0.20, 0.50, 0.55, 0.72]
+    tied = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.75, 0.5, 0.75, 1.0], [1.0, 0.75, 0.75, 0.5], [0.75, 0.75, 0.75, 0.5]])
+    lucky = torch.tensor([[0.6, 0.6, 0.6], [1.0, 0.2, 0.3]])
+    return [
+        Case("validation and test disagree", ([0, 1, 3, 10], table(rising, 30), table(falling, 30))),
+        Case("the steps come in no order", ([5, 1, 0, 3], table([0.7, 0.5, 0.2, 0.8], 20), table(rising, 25))),
+        Case("a tie between 1 and 3 steps", ([0, 3, 1, 5], tied, table([0.2, 0.8, 0.7, 0.6], 9))),
+        Case("a tie between 1 and 2 steps", ([0, 1, 2], tied[:3], table([0.2, 0.7, 0.8], 9))),
+        Case("one lucky episode", ([2, 4], lucky, table([0.5, 0.6], 12))),
+        Case("one candidate, float64", ([3], table([0.7], 8).double(), table([0.6], 8).double())),
+    ]
+
+
+STEPS = Exercise(
+    id="09.4",
+    title="How many steps?",
+    reference=choose_steps,
+    cases=_steps_cases,
+    right=(_by_sorting, _by_walking),
+    wrong=(
+        Wrong(
+            "chosen on test",
+            _chosen(lambda v, t: t.mean(1)),
+            "the steps are chosen on the *test* split: the number reported is then the luckiest, not an honest one",
+            "`validation` chooses, `test` is only read.",
+        ),
+        Wrong(
+            "validation reported",
+            _chosen(report=lambda v, t, i: v[i].mean()),
+            "the accuracy returned is that of the validation split, by which the choice was made: too good",
+            "Return the *test* accuracy at the chosen steps.",
+        ),
+        Wrong(
+            "best of test reported",
+            _chosen(report=lambda v, t, i: t.mean(1).max()),
+            "the highest test accuracy is returned, whatever the chosen steps",
+            "Read the test table in the chosen row only.",
+        ),
+        Wrong(
+            "both tables",
+            _chosen(lambda v, t: v.mean(1) + t.mean(1)),
+            "validation and test choose together: the test still has a say",
+            "Look at `validation` alone when you choose.",
+        ),
+        Wrong(
+            "row number",
+            _chosen(name=lambda steps, i: i),
+            "the number of the row is returned, not the number of steps",
+            "`steps[row]`.",
+        ),
+        Wrong(
+            "row number, first row",
+            lambda steps, validation, test: (
+                int(validation.mean(1).argmax()),
+                float(test[int(validation.mean(1).argmax())].mean()),
+            ),
+            "the number of the row is returned, not the number of steps, and a tie goes to the row that comes first",
+            "`steps[row]`, and among equals the fewest steps.",
+        ),
+        Wrong(
+            "more steps",
+            _chosen(tie=-1),
+            "a tie goes to more steps: the same accuracy at a higher price",
+            "Among equals take the fewest steps.",
+        ),
+        Wrong(
+            "first row",
+            lambda steps, validation, test: (
+                steps[int(validation.mean(1).argmax())],
+                float(test[int(validation.mean(1).argmax())].mean()),
+            ),
+            "a tie goes to the row that comes first: rows come in any order",
+            "Among equals take the smallest entry of `steps`.",
+        ),
+        Wrong(
+            "luckiest episode",
+            _chosen(lambda v, t: v.max(1).values),
+            "the best single episode decides",
+            "Compare means over the episodes: `.mean(1)`.",
+        ),
+        Wrong(
+            "most steps",
+            lambda steps, validation, test: (max(steps), float(test[steps.index(max(steps))].mean())),
+            "the largest number of steps is taken unseen: more is not always better",
+            "Let the validation table decide.",
+        ),
+    ),
+    hints=(
+        "One table chooses, the other reports.",
+        "`validation.mean(1)` has a number for each row. Which rows reach its maximum? Which of them has the fewest steps?",
+        "`best = min((i for i in range(len(steps)) if means[i] == means.max()), key=lambda i: steps[i])`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 09.5 slots that give classes away
+
+Deal = Callable[[int], Tensor]
+
+
+def _table(deal: Deal, numbers: range) -> Tensor:
+    return torch.stack([deal(i) for i in numbers])
+
+
+def _counts(classes: Tensor, size: int) -> Tensor:
+    """How often each class sat in each slot. classes [E, N] -> [size, N]."""
+    n_way = classes.shape[1]
+    flat = classes * n_way + torch.arange(n_way)
+    return flat.flatten().bincount(minlength=size * n_way).view(size, n_way)
+
+
+def exposes_slots(deal: Deal, episodes: int) -> bool:
+    """True when a class's id helps to guess its slot: the usual slots of one half, judged on the other."""
+    seen, new = _table(deal, range(episodes // 2)), _table(deal, range(episodes // 2, episodes))
+    usual = _counts(seen, int(max(seen.max(), new.max())) + 1).argmax(1)
+    n_way = new.shape[1]
+    right = float((usual[new] == torch.arange(n_way)).double().mean())
+    chance = 1 / n_way
+    return right > chance + 4 * (chance * (1 - chance) / new.numel()) ** 0.5
+
+
+def _by_chi_square(deal: Deal, episodes: int) -> bool:
+    classes = _table(deal, range(episodes))
+    counts = _counts(classes, int(classes.max()) + 1).double()
+    counts = counts[counts.sum(1) > 0]
+    expected = counts.sum(1, keepdim=True) / counts.shape[1]
+    free = (counts.shape[0] - 1) * (counts.shape[1] - 1)
+    return bool(((counts - expected) ** 2 / expected).sum() > free + 6 * (2 * max(free, 1)) ** 0.5)
+
+
+def _by_dictionary(deal: Deal, episodes: int) -> bool:
+    habits: dict[int, list[int]] = {}
+    for i in range(episodes // 2):
+        for slot, k in enumerate(deal(i).tolist()):
+            habits.setdefault(k, []).append(slot)
+    usual = {k: max(set(slots), key=slots.count) for k, slots in habits.items()}
+    hits = [usual.get(k) == s for i in range(episodes // 2, episodes) for s, k in enumerate(deal(i).tolist())]
+    return sum(hits) / len(hits) > 1 / len(deal(0)) + 0.05
+
+
+def _by_correlation(deal: Deal, episodes: int) -> bool:
+    classes = _table(deal, range(episodes)).double()
+    slots = torch.arange(classes.shape[1], dtype=torch.float64).expand_as(classes)
+    pairs = torch.stack([classes.flatten(), slots.flatten()])
+    return abs(float(pairs.corrcoef()[0, 1])) > 0.1
+
+
+def _in_sample(deal: Deal, episodes: int) -> bool:
+    classes = _table(deal, range(episodes))
+    usual, n_way = _counts(classes, int(classes.max()) + 1).argmax(1), classes.shape[1]
+    return float((usual[classes] == torch.arange(n_way)).double().mean()) > 1 / n_way + 0.05
+
+
+def _one_slot_each(deal: Deal, episodes: int) -> bool:
+    classes = _table(deal, range(episodes))
+    return bool(((_counts(classes, int(classes.max()) + 1) > 0).sum(1) <= 1).all())
+
+
+def _slots_equally_used(deal: Deal, episodes: int) -> bool:
+    classes = _table(deal, range(episodes))
+    used = torch.arange(classes.shape[1]).expand_as(classes).flatten().bincount()
+    return bool((used != used[0]).any())
+
+
+def _dealer(classes: Tensor) -> Deal:
+    return lambda index: classes[index].clone()
+
+
+def _random_classes(generator: Generator, source: int, n_way: int, episodes: int) -> Tensor:
+    return torch.rand(episodes, source, generator=generator).argsort(1)[:, :n_way]
+
+
+def _slots_cases(generator: Generator) -> list[Case]:
+    episodes = 800
+
+    def case(says: str, classes: Tensor) -> Case:
+        return Case(says, (_dealer(classes), episodes))
+
+    few, many = (_random_classes(generator, source, 5, episodes) for source in (20, 400))
+    shuffled = torch.rand(episodes, 5, generator=generator).argsort(1)
+    lowest_first = few.clone()
+    lowest_first[:, 0], place = few.min(1).values, few.argmin(1)
+    lowest_first[torch.arange(episodes), place] = torch.where(place == 0, few.min(1).values, few[:, 0])
+    sometimes = torch.where(torch.arange(episodes)[:, None] % 2 == 0, few.sort(1).values, few)
+    by_hash = few.gather(1, (9 * few % 20).argsort(1))
+    return [
+        case("a right one: 20 classes, random slots", few),
+        case("a right one: 400 classes, most of them met a few times only", many),
+        case("a right one: 8 classes, 3 ways", _random_classes(generator, 8, 3, episodes)),
+        case("a right one: the same 5 classes in every episode, random slots", shuffled),
+        case("a right one: 30 classes, 2 ways", _random_classes(generator, 30, 2, episodes)),
+        case("slots sorted by class", few.sort(1).values),
+        case("slots sorted by class, 400 classes", many.sort(1).values),
+        case("slots sorted backwards", few.sort(1, descending=True).values),
+        case("slots in the order in which a hash table lists the classes", by_hash),
+        case("every second episode is sorted", sometimes),
+        case("only the lowest class has a slot of its own, slot 0", lowest_first),
+        case("every class has its own slot", shuffled.sort(1).values),
+    ]
+
+
+SLOTS = Exercise(
+    id="09.5",
+    title="Bug hunt: does a class give its slot away?",
+    reference=exposes_slots,
+    cases=_slots_cases,
+    right=(_by_chi_square, _by_dictionary),
+    wrong=(
+        Wrong(
+            "same episodes",
+            _in_sample,
+            "the habits are learned and judged on the same episodes: by luck every rare class has a usual slot",
+            "Learn on one half of the episodes, judge on the other.",
+        ),
+        Wrong(
+            "no margin",
+            lambda deal, episodes: _above_chance(deal, episodes, 0.0),
+            "anything above 1/N rings: honest dealers lie above it half of the time",
+            "Leave a margin of a few standard errors, e.g. 0.05.",
+        ),
+        Wrong(
+            "large margin",
+            lambda deal, episodes: _above_chance(deal, episodes, 0.3),
+            "the margin is so wide that a leak of some points slips through",
+            "Some standard errors are enough: about 0.05 with 800 episodes.",
+        ),
+        Wrong(
+            "always sorted",
+            lambda deal, episodes: bool((_table(deal, range(episodes)).diff(dim=1) > 0).all()),
+            "only one bug is looked for: slots that are always sorted upwards",
+            "Ask what matters: does the id of a class help to guess its slot? Learn each class's usual slot.",
+        ),
+        Wrong(
+            "one episode",
+            lambda deal, episodes: bool((deal(0).diff() > 0).all()),
+            "a single episode decides",
+            "Look at all of them: a habit shows in many episodes only.",
+        ),
+        Wrong(
+            "correlation",
+            _by_correlation,
+            "id and slot are only asked whether they rise together: other habits slip through",
+            "Count for each class how often it sits in each slot.",
+        ),
+        Wrong(
+            "one slot each",
+            _one_slot_each,
+            "it rings only where every class keeps one slot for ever",
+            "A class that sits in slot 0 more often than 1/N gives itself away as well.",
+        ),
+        Wrong(
+            "slots counted",
+            _slots_equally_used,
+            "it counts how often each *slot* is used: every episode uses each once, whatever the bug",
+            "Count pairs: class and slot.",
+        ),
+        Wrong(
+            "turned round",
+            lambda deal, episodes: not exposes_slots(deal, episodes),
+            "the answer is turned round: True stands where nothing leaks",
+            "Return True when the guesses are *better* than chance.",
+        ),
+    ),
+    hints=(
+        "Play the cheat: you see only ids, and guess slots. What would you remember about earlier episodes?",
+        "Count in the first half how often each class sat in each slot; guess each class's usual slot in the second half.",
+        "Compare the share of right guesses with 1/N plus a margin, e.g. `hits / guesses > 1 / n_way + 0.05`.",
+    ),
+)
+
+
+def _above_chance(deal: Deal, episodes: int, margin: float) -> bool:
+    seen, new = _table(deal, range(episodes // 2)), _table(deal, range(episodes // 2, episodes))
+    usual = _counts(seen, int(max(seen.max(), new.max())) + 1).argmax(1)
+    return float((usual[new] == torch.arange(new.shape[1])).double().mean()) > 1 / new.shape[1] + margin
+
+
+# ---------------------------------------------------------------------------------------------- 09.6 queries in groups
+
+Predictor = Callable[[Episode], Tensor]
+
+
+def grouped_accuracy(predict: Predictor, episode: Episode, rows: int) -> float:
+    """Accuracy when the queries are asked in groups of `rows` consecutive rows; the last group may be smaller."""
+    right = 0
+    for x, y in zip(episode.query_x.split(rows), episode.query_y.split(rows), strict=True):
+        right += int((predict(replace(episode, query_x=x, query_y=y)).argmax(1) == y).sum())
+    return right / len(episode.query_y)
+
+
+def _by_slices(predict: Predictor, episode: Episode, rows: int) -> float:
+    logits = []
+    for low in range(0, len(episode.query_x), rows):
+        part = slice(low, low + rows)
+        logits.append(predict(replace(episode, query_x=episode.query_x[part], query_y=episode.query_y[part])))
+    return _right(torch.cat(logits), episode.query_y)
+
+
+def _by_recursion(predict: Predictor, episode: Episode, rows: int) -> float:
+    def hits(e: Episode) -> int:
+        first = replace(e, query_x=e.query_x[:rows], query_y=e.query_y[:rows])
+        rest = replace(e, query_x=e.query_x[rows:], query_y=e.query_y[rows:])
+        here = int((predict(first).argmax(1) == first.query_y).sum())
+        return here + (hits(rest) if len(rest.query_y) else 0)
+
+    return hits(episode) / len(episode.query_y)
+
+
+def _in_groups(
+    cut: Callable[[Tensor, int], Any] = lambda t, rows: t.split(rows),
+    summary: Callable[[list[float], list[int]], float] = lambda hits, sizes: sum(hits) / sum(sizes),
+) -> Callable[..., float]:
+    """An answer with a flaw: groups cut otherwise, or hits summed up otherwise."""
+
+    def answer(predict: Predictor, episode: Episode, rows: int) -> float:
+        hits, sizes = [], []
+        for x, y in zip(cut(episode.query_x, rows), cut(episode.query_y, rows), strict=True):
+            hits.append(float((predict(replace(episode, query_x=x, query_y=y)).argmax(1) == y).sum()))
+            sizes.append(len(y))
+        return summary(hits, sizes)
+
+    return answer
+
+
+def _centred_by_company(episode: Episode) -> Tensor:
+    """A transductive learner on points: queries are centred by their own mean, the support by its own."""
+    return _nearest_mean(replace(episode, support_x=_centred(episode.support_x), query_x=_centred(episode.query_x)))
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(0)
+
+
+def _nearest_mean(episode: Episode) -> Tensor:
+    labels = episode.support_y
+    centres = torch.stack([episode.support_x[labels == k].mean(0) for k in range(episode.n_way)])
+    return -(episode.query_x[:, None] - centres).square().sum(-1)
+
+
+def _group_cases(generator: Generator) -> list[Case]:
+    wide, small = _points(generator, 4, 2, 8, noise=0.7), _points(generator, 3, 1, 5, noise=0.7)
+    return [
+        Case("a transductive learner, 32 queries in groups of 4", (_centred_by_company, wide, 4)),
+        Case("32 queries in groups of 5: the last one has 2", (_centred_by_company, wide, 5)),
+        Case("one query at a time", (_centred_by_company, wide, 1)),
+        Case("all at once", (_centred_by_company, wide, 32)),
+        Case("groups larger than the episode", (_centred_by_company, small, 99)),
+        Case("15 queries in groups of 4", (_centred_by_company, small, 4)),
+        Case("15 queries in groups of 2", (_centred_by_company, small, 2)),
+        Case("an inductive learner, groups of 7", (_nearest_mean, wide, 7)),
+    ]
+
+
+GROUPS = Exercise(
+    id="09.6",
+    title="Queries in groups",
+    reference=grouped_accuracy,
+    cases=_group_cases,
+    right=(_by_slices, _by_recursion),
+    wrong=(
+        Wrong(
+            "all at once",
+            lambda predict, episode, rows: _right(predict(episode), episode.query_y),
+            "all queries are asked for at once, whatever `rows` says",
+            "Cut the queries into groups and call `predict` once for each.",
+        ),
+        Wrong(
+            "one at a time",
+            lambda predict, episode, rows: grouped_accuracy(predict, episode, 1),
+            "every query is asked for alone, whatever `rows` says",
+            "A group has `rows` queries.",
+        ),
+        Wrong(
+            "rows groups",
+            _in_groups(cut=lambda t, rows: t.chunk(rows)),
+            "`rows` is taken for the number of groups",
+            "`.split(rows)` makes groups of `rows` rows, `.chunk(rows)` makes that many groups.",
+        ),
+        Wrong(
+            "last group dropped",
+            _in_groups(cut=lambda t, rows: t[: max(len(t) // rows, 1) * rows].split(rows)),
+            "a last group that is not full is left out",
+            "The last group may be smaller: its queries count as well.",
+        ),
+        Wrong(
+            "mean of groups",
+            _in_groups(summary=lambda hits, sizes: sum(h / s for h, s in zip(hits, sizes, strict=True)) / len(hits)),
+            "the accuracies of the groups are averaged: a small last group counts too much",
+            "Count right answers over all groups, then divide by the number of queries.",
+        ),
+        Wrong(
+            "every rows-th",
+            _in_groups(cut=lambda t, rows: [t[i :: max(len(t) // rows, 1)] for i in range(max(len(t) // rows, 1))]),
+            "the groups are not consecutive rows but every so many-th",
+            "The first group is rows 0 to `rows - 1`, and so on.",
+        ),
+        Wrong(
+            "first group",
+            _in_groups(cut=lambda t, rows: [t[:rows]]),
+            "only the first group is asked for",
+            "Go on until no query is left.",
+        ),
+        Wrong(
+            "count",
+            _in_groups(summary=lambda hits, sizes: sum(hits)),
+            "the number of right answers is returned, not their share",
+            "Divide by the number of queries.",
+        ),
+    ),
+    hints=(
+        "What is asked together is what stands together in `query_x`.",
+        "`episode.query_x.split(rows)` gives the groups; `replace(episode, query_x=x, query_y=y)` makes an episode of one.",
+        "Sum `(predict(replace(...)).argmax(1) == y).sum()` over the groups and divide by `len(episode.query_y)`.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 09.7 slots taken from a head
+
+
+def take_slots(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+    """The same parameters with rows `slots` of the head. slots int64 [n] -> "head.weight" [n, D], "head.bias" [n]."""
+    chosen = {name: params[name][slots] for name in ("head.weight", "head.bias")}
+    return {**params, **chosen}
+
+
+def _slots_by_name(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+    return {name: p.index_select(0, slots) if name.startswith("head.") else p for name, p in params.items()}
+
+
+def _slots_by_loop(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+    new = dict(params)
+    for name in ("head.weight", "head.bias"):
+        new[name] = torch.stack([params[name][k] for k in slots.tolist()])
+    return new
+
+
+def _slots_in_place(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+    params["head.weight"], params["head.bias"] = params["head.weight"][slots], params["head.bias"][slots]
+    return params
+
+
+def _head_with(change: Callable[[Tensor, Tensor], Tensor], names: tuple[str, ...] = ("head.weight", "head.bias")):
+    """An answer that changes these tensors by change(tensor, slots)."""
+
+    def answer(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+        return {name: change(p, slots) if name in names else p for name, p in params.items()}
+
+    return answer
+
+
+def _zeroed(tensor: Tensor, slots: Tensor) -> Tensor:
+    kept = torch.zeros(len(tensor), dtype=tensor.dtype).index_fill(0, slots, 1.0)
+    return tensor * kept.view(-1, *[1] * (tensor.dim() - 1))
+
+
+def _slot_head_cases(generator: Generator) -> list[Case]:
+    def params(n_way: int, features: int) -> dict[str, Tensor]:
+        shapes = {"encoder.weight": (6, 6), "head.weight": (n_way, features), "head.bias": (n_way,)}
+        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    five = params(5, 6)
+    return [
+        Case("3 of 5 slots", (five, torch.tensor([4, 0, 2]))),
+        Case("all 5 in another order", (five, torch.tensor([2, 0, 1, 4, 3]))),
+        Case("as many features as slots", (params(4, 4), torch.tensor([3, 1]))),
+        Case("one slot", (five, torch.tensor([3]))),
+        Case("float64", ({name: p.double() for name, p in five.items()}, torch.tensor([1, 3]))),
+    ]
+
+
+HEAD = Exercise(
+    id="09.7",
+    title="A head for fewer slots",
+    reference=take_slots,
+    cases=_slot_head_cases,
+    gradient=(0,),
+    right=(_slots_by_name, _slots_by_loop),
+    wrong=(
+        Wrong(
+            "bias forgotten",
+            _head_with(lambda t, slots: t[slots], ("head.weight",)),
+            "the bias keeps all its slots",
+            "`head.bias` has a number for each slot: choose there as well.",
+        ),
+        Wrong(
+            "first rows",
+            _head_with(lambda t, slots: t[: len(slots)]),
+            "the first rows are taken, whichever slots were asked for",
+            "Index with `slots` itself: `[slots]`.",
+        ),
+        Wrong(
+            "in rising order",
+            _head_with(lambda t, slots: t[slots.sort().values]),
+            "the chosen rows stand in rising order: row j is not slot `slots[j]`",
+            "Keep the order of `slots`.",
+        ),
+        Wrong(
+            "inverse",
+            _head_with(lambda t, slots: t[slots.argsort()]),
+            "the inverse permutation is taken",
+            "Row j of the new head is row `slots[j]` of the old one: `[slots]`.",
+        ),
+        Wrong(
+            "columns",
+            _head_with(lambda t, slots: t[..., slots]),
+            "features of the weight are chosen instead of slots",
+            "Slots are the *rows* of a linear layer's weight.",
+        ),
+        Wrong(
+            "others set to 0",
+            _head_with(_zeroed),
+            "the other rows are set to 0 and kept: a logit of 0 still competes",
+            "The new head has `len(slots)` rows.",
+        ),
+        Wrong(
+            "head only",
+            lambda params, slots: {name: params[name][slots] for name in ("head.weight", "head.bias")},
+            "the other parameters are missing",
+            "Start from a copy: `{**params, ...}`.",
+        ),
+        Wrong(
+            "written into",
+            _slots_in_place,
+            "the dictionary that came in is changed: the full head is lost for the next task",
+            "Make a new dictionary: `{**params, ...}`.",
+        ),
+        Wrong(
+            "detached",
+            _head_with(lambda t, slots: t.detach()[slots]),
+            "the head is cut off from the graph: it learns nothing",
+            "No `.detach()`.",
+        ),
+    ),
+    hints=(
+        "What belongs to a slot? One row of the weight, one number of the bias.",
+        "`params['head.weight'][slots]` picks rows, in the order of `slots`.",
+        "`{**params, 'head.weight': params['head.weight'][slots], 'head.bias': params['head.bias'][slots]}`",
+    ),
+)
+
+EXERCISES = (NORMALISE, TRIPLE, ACCUMULATE, STEPS, SLOTS, GROUPS, HEAD)

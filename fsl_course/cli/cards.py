@@ -1,0 +1,81 @@
+"""What is written beside weights: every setting of a run at its start, and what came out of it at its end."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fsl_course
+from fsl_course.cli.options import OWN_DATA
+
+# (way, shot) of the test rows in the card of every trained model, 15 queries a class; 600 episodes of seed 0
+CARD_ROWS = ((5, 1), (5, 5), (20, 1), (20, 5))
+CARD_EPISODES = 600
+
+_VALUES = (
+    "protocol",
+    "way",
+    "shot",
+    "query",
+    "steps",
+    "tasks",
+    "lr",
+    "halve_every",
+    "clip",
+    "width",
+    "norm",
+    "halving",
+    "seed",
+)
+_FLAGS = ("rotations", "within_group", "join_validation", "cosine", "bfloat16")
+_NOT_SETTINGS = (
+    "command",
+    "out",
+    "root",
+    "quiet",
+    "list_presets",
+    "preset",
+    "preset_changed",
+)  # places and views: they change no weight
+
+
+def data_name(options: argparse.Namespace) -> str:
+    """What the data is called in the names of files: a folder by its last name."""
+    return options.data if options.data in OWN_DATA else Path(options.data).resolve().name
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command that repeats this run, with every setting written out, preset or not."""
+    words = ["python", "-m", "fsl_course", "train", options.method, "--data", options.data]
+    for name in _VALUES:
+        value = getattr(options, name)
+        if value is not None and not (name == "protocol" and options.data != "omniglot"):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += ["--validate-every", str(options.validate_every)]
+    words += [word for setting in options.set for word in ("--set", setting)]
+    words += [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(options, name)]
+    if options.data not in OWN_DATA:
+        words += ["--size", str(options.size), "--channels", str(options.channels)]
+    if options.device != "auto":
+        words += ["--device", options.device]
+    return shlex.join([*words, "--out", "DIR"])
+
+
+def about(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the file of the weights itself says, so that it can be loaded and is not tested on what it was trained on."""
+    found = {"method": options.method, "settings": settings, "data": data_name(options)}
+    return found | ({"omniglot_protocol": options.protocol} if options.data == "omniglot" else {})
+
+
+def settings_card(options: argparse.Namespace, settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Everything that a run depends on: written at its start, and the first part of its card."""
+    every = {name: value for name, value in sorted(vars(options).items()) if name not in _NOT_SETTINGS}
+    return about(options, settings) | {
+        "command": command(options), "preset": options.preset, "preset_changed": options.preset_changed, "options": every,
+        "seed": options.seed, "device": str(device), "torch": torch.__version__, "fsl_course": fsl_course.__version__,
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip

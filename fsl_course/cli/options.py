@@ -1,0 +1,263 @@
+"""What can be given to `train` and `evaluate` on the command line, and within which bounds. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from fsl_course._system.nearest import did_you_mean
+from fsl_course.cli.presets import PRESETS
+
+MOST_SEED = 2**32 - 1
+OWN_DATA = ("glyphs", "icons", "omniglot")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message.rstrip('.')} (`{self.prog} --help` says more).\n")
+
+
+def _must(what: str, text: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"must be {what}; got {text!r}")
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Reads a whole number from low to high."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            raise _must(f"a whole number {f'of at least {low}' if high is None else f'from {low} to {high}'}", text)
+        return value
+
+    return read
+
+
+def above_zero(text: str) -> float:
+    """Reads a number above 0, and so small that float32 knows it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1e30:
+        raise _must("a number above 0 and at most 1e30", text)
+    return value
+
+
+def or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same, or "none": how a setting of a preset is taken away."""
+
+    def read_or_none(text: str) -> Any:
+        return None if text.lower() == "none" else read(text)
+
+    return read_or_none
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Reads one of some names; a misspelt one gets the nearest."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(
+                f"must be one of {', '.join(names)}; got {text!r}.{did_you_mean(text, names)}"
+            )
+        return text
+
+    return read
+
+
+class _ListPresets(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        print(presets_text(), end="")
+        parser.exit()
+
+
+def presets_text() -> str:
+    """Every preset with its method, source, settings and what it leaves out, for a terminal."""
+    lines = []
+    for name, preset in PRESETS.items():
+        lines += textwrap.wrap(
+            f"{name}: {preset.method}. {preset.source[0].upper()}{preset.source[1:]}.",
+            79,
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        )
+        words = [f"{k}={v}" for k, v in preset.options.items() if k != "set" and v is not None]
+        for text in (" ".join([*words, *preset.options.get("set", ())]), preset.note):
+            lines += textwrap.wrap(
+                text,
+                79,
+                initial_indent="    ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+    return "\n".join(lines) + "\n"
+
+
+def add_train(commands: Any) -> None:
+    """`train` and its options."""
+    train = commands.add_parser(
+        "train",
+        help="trains a method and writes its weights and card",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m fsl_course train --preset glyphs-quick --out runs/quick\n"
+        "  python -m fsl_course train prototypical --data glyphs --way 20 --steps 1000 \\\n"
+        "      --out runs/proto\n"
+        "  python -m fsl_course train --preset snell-omniglot --root DIR --steps 8000 \\\n"
+        "      --out runs/snell\n"
+        "  python -m fsl_course train matching --data FOLDER --set full_context=true \\\n"
+        "      --out runs/mine\n"
+        "A run that was stopped goes on when the same command is given again.\n"
+        "docs/commands.md says more.",
+    )
+    flag = argparse.BooleanOptionalAction
+    train.add_argument("method", nargs="?", help="the name of the method's file, e.g. prototypical")
+    train.add_argument(
+        "--preset",
+        type=one_of(tuple(PRESETS)),
+        metavar="NAME",
+        help="the settings of a paper; what you give goes first",
+    )
+    train.add_argument("--list-presets", action=_ListPresets, nargs=0, help="the presets with their sources")
+    _add_data(train, protocol="alphabets")
+    train.add_argument("--way", type=whole(2, 10_000), default=20, help="classes in a training episode (20)")
+    train.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
+    train.add_argument("--query", type=whole(1, 10_000), default=5, help="queries for each class (5)")
+    train.add_argument("--steps", type=whole(1), default=1000, help="updates (1000)")
+    train.add_argument("--tasks", type=whole(1, 10_000), default=1, help="episodes in an update (1)")
+    train.add_argument("--lr", type=above_zero, default=1e-3, help="Adam's learning rate (0.001)")
+    train.add_argument(
+        "--halve-every", type=or_none(whole(1)), metavar="STEPS", help="halve the rate every so many steps, or none"
+    )
+    train.add_argument("--cosine", action=flag, default=False, help="take the rate to 0 along a cosine")
+    train.add_argument("--clip", type=or_none(above_zero), metavar="NORM", help="largest gradient norm, or none")
+    train.add_argument("--width", type=whole(1, 1024), default=64, help="filters of Conv4 (64)")
+    train.add_argument(
+        "--norm", type=one_of(("batch", "group", "none")), default="batch", help="batch, group or none (batch)"
+    )
+    train.add_argument(
+        "--halving", type=one_of(("pool", "stride")), default="pool", help="how Conv4's blocks shrink the maps (pool)"
+    )
+    train.add_argument("--bfloat16", action=flag, default=False, help="embed with convolutions in bfloat16 (faster)")
+    train.add_argument(
+        "--join-validation",
+        action=flag,
+        default=False,
+        help="train on the validation classes too, without validation, as papers do for their last model",
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the method itself, e.g. full_context=true for matching; repeat it for more",
+    )
+    train.add_argument("--validate-every", type=whole(1), default=100, metavar="STEPS", help="(100)")
+    train.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes weights and episodes (0)")
+    train.add_argument("--out", required=True, metavar="DIR", help="folder for weights, card and the state of the run")
+    train.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_evaluate(commands: Any) -> None:
+    """`evaluate` and its options."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="accuracy with its 95 %% interval on test episodes",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python -m fsl_course evaluate prototypical --data glyphs --way 5 --shot 1\n"
+        "  python -m fsl_course evaluate runs/proto --data icons --split all\n"
+        "  python -m fsl_course evaluate baselines --data omniglot --root DIR --json\n"
+        "docs/commands.md says more.",
+    )
+    evaluate.add_argument(
+        "method", help='a method with shipped weights, "baselines", or the folder or .safetensors file that train made'
+    )
+    _add_data(evaluate, protocol=None)
+    evaluate.add_argument("--trained-on", default="glyphs", help="which shipped weights of the method (glyphs)")
+    evaluate.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
+    evaluate.add_argument(
+        "--split", type=one_of(("train", "val", "test", "all")), default="test", help="train, val, test or all (test)"
+    )
+    evaluate.add_argument("--way", type=whole(2, 10_000), default=5, help="classes in an episode (5)")
+    evaluate.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
+    evaluate.add_argument("--query", type=whole(1, 10_000), default=15, help="queries for each class (15)")
+    evaluate.add_argument("--episodes", type=whole(2, 10_000_000), default=600, help="(600)")
+    evaluate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes the episodes (0)")
+    evaluate.add_argument(
+        "--transductive", action="store_true", help="batch norm may see all queries at once (flatters)"
+    )
+    evaluate.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+
+
+def _add_data(parser: argparse.ArgumentParser, *, protocol: str | None) -> None:
+    flag = argparse.BooleanOptionalAction
+    parser.add_argument(
+        "--data", default="glyphs", help="glyphs, icons, omniglot, or a folder with one folder per class (glyphs)"
+    )
+    parser.add_argument("--root", metavar="DIR", help="where the real Omniglot lies (else the variable FSL_DATA)")
+    parser.add_argument(
+        "--protocol",
+        type=one_of(("alphabets", "random")),
+        default=protocol,
+        help=f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})",
+    )
+    parser.add_argument("--rotations", action=flag, default=False, help="turns by 90 degrees as classes of their own")
+    parser.add_argument("--size", type=whole(16, 1024), default=28, help="pixels of your own pictures (28)")
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=1, help="of your own pictures (1)")
+    parser.add_argument(
+        "--within-group", action=flag, default=False, help="all classes of an episode from one alphabet"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... or mps (auto)")
+
+
+def read(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namespace:
+    """The command line, read and checked. commands: what `add_subparsers` returned.
+
+    A preset's settings take the place of the command line's own; what is given goes before both. Ends the process with one line
+    and status 2 where something is wrong.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
+        there_is = ", ".join(commands.choices)
+        parser.error(
+            f"there is no command {argv[0]!r}: choose one of {there_is}.{did_you_mean(argv[0], commands.choices)}"
+        )
+    given, extra = parser.parse_known_args(argv)
+    if given.command is None:
+        return given
+    command = commands.choices[given.command]
+    if extra:
+        options = re.findall(r"--[a-z][\w-]*", command.format_help())
+        command.error(f"there is no option {extra[0]!r} here.{did_you_mean(extra[0], options)}")
+    if given.command != "train":
+        return given
+    given.preset_changed = {}
+    if given.preset is not None:
+        preset = PRESETS[given.preset]
+        if given.method not in (None, preset.method):
+            command.error(
+                f"the preset {given.preset} trains {preset.method}, not {given.method}: leave the method out, or the preset"
+            )
+        command.set_defaults(method=preset.method, **preset.options)
+        given = parser.parse_args(argv)
+        plain = vars(parser.parse_args(["train", f"--preset={given.preset}", f"--out={given.out}"]))
+        given.preset_changed = {
+            name: value for name, value in vars(given).items() if value != plain[name] and name not in ("root", "quiet")
+        }
+    if given.method is None:
+        command.error("which method? Give its name, e.g. `train prototypical`, or --preset NAME")
+    if given.data is None:
+        command.error(f"the preset {given.preset} needs --data FOLDER, a folder with train, val and test in it")
+    if given.cosine and given.halve_every is not None:
+        command.error("--cosine and --halve-every exclude each other: add --halve-every none, or --no-cosine")
+    return given

@@ -1,0 +1,172 @@
+"""Measured results: rows that anybody can repeat, beside the papers' numbers, as a table or one JSON object a line.
+
+The rows themselves are read by `results_files`. `python -m tools.results.run` measures them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fsl_course._system.nearest import did_you_mean
+from fsl_course.cli.results_files import PROTOCOLS, Row, benchmark, papers, rows, task_of, transfer_rows
+
+__all__ = ["add_parser", "benchmark", "chosen", "papers", "rows", "run", "table", "transfer_rows"]
+
+Grid = tuple[list[str], list[list[str]]]  # cells of the header line, cells of every row
+PROTOCOL_WORDS = {
+    "random": "Omniglot, characters split at random, rotations as classes in training and test, as in the papers",
+    "alphabets": "Omniglot, tested upright on the 20 evaluation alphabets, trained on others with rotations as classes",
+    "transfer": "Weights tested on the other data set",
+}
+
+
+def _nothing(what: str, given: Any, known: Iterable[Any]) -> ValueError:
+    names = sorted({str(one) for one in known}, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+    there_is = "there are " + ", ".join(f'"{name}"' if "," in name else name for name in names)
+    return ValueError(f"there are no results with {what} {given!r}: {there_is}.{did_you_mean(given, names)}")
+
+
+def chosen(found: Sequence[Row], **wanted: Any) -> list[Row]:
+    """The rows whose method (or label), protocol, way, shot are as wanted; None takes all.
+
+    Raises ValueError where nothing is left, with the nearest that there is, or where nothing was measured.
+    """
+    if not found:
+        raise ValueError("nothing was measured yet: python -m tools.results.run --help says how to measure.")
+    left = list(found)
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        columns = ("method", "label") if name == "method" else (name,)
+        if not any(row[column] == value for row in left for column in columns):
+            raise _nothing(name, value, (row[column] for row in left for column in columns))
+        left = [row for row in left if value in [row[column] for column in columns]]
+    return left
+
+
+def percent(mean: float, half: float | None) -> str:
+    """97.5 ± 0.3 from fractions."""
+    return f"{100 * mean:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+
+
+def name_of(row: Row) -> str:
+    """What a row is called in tables: its label, the data of its training where they differ, what it may see, its seeds."""
+    return (
+        row["label"]
+        + (f", trained on {row['trained_on']}" if row["trained_on"] not in (None, row["data"]) else "")
+        + ("" if row["inductive"] else ", transductive")
+        + (f" ({row['seeds']} seeds)" if row["seeds"] > 1 else "")
+    )
+
+
+def cell(row: Row) -> str:
+    """Accuracy in % with its interval; in brackets what the paper prints for the same protocol; * where that is higher."""
+    text, paper = percent(row["mean"], row["ci95"]) + ("*" if row["short"] else ""), row["paper"]
+    if paper and paper["inductive"] == row["inductive"]:
+        text += f" ({percent(paper['number'], None)})"
+    return text
+
+
+def grid(found: Sequence[Row]) -> Grid:
+    """One line a method, one column a task: the cells of the header and of the lines."""
+    tasks = list(dict.fromkeys(task_of(row) for row in sorted(found, key=lambda row: (row["way"], row["shot"]))))
+    lines: dict[str, dict[str, str]] = {}
+    for row in found:
+        lines.setdefault(name_of(row), {})[task_of(row)] = cell(row)
+    return ["method", *tasks], [[name, *(cells.get(task, "") for task in tasks)] for name, cells in lines.items()]
+
+
+def notes(found: Sequence[Row]) -> list[str]:
+    """What must stand under a table: how to read it, and why a number stays below its paper's."""
+    said = ["Accuracy in % ± half width of its 95 % interval over episodes."]
+    if any(row["paper"] and row["paper"]["inductive"] == row["inductive"] for row in found):
+        said.append("In brackets what the paper prints; * where that lies above our interval.")
+    if any(not row["inductive"] for row in found):
+        said.append("Transductive: batch norm saw all queries of an episode at once, as in the paper.")
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in found:
+        if row["short"]:
+            reasons.setdefault((name_of(row), row["why"]), []).append(task_of(row))
+    said += [f"* {name}, {', '.join(tasks)}: {why}." for (name, why), tasks in reasons.items()]
+    return said
+
+
+def _as_text(title: str, head: list[str], lines: list[list[str]], below: list[str]) -> str:
+    widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
+    drawn = [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in [head, *lines]
+    ]
+    return "\n".join([title, "", drawn[0], "-" * len(drawn[0]), *drawn[1:], "", *below])
+
+
+def _as_html(title: str, head: list[str], lines: list[list[str]], below: list[str]) -> str:
+    def line(first: str, tag: str, cells: list[str]) -> str:
+        rest = "".join(f"<{tag}>{html.escape(text)}</{tag.split()[0]}>" for text in cells[1:])
+        return f'<tr><th scope="{first}" style="text-align:left">{html.escape(cells[0])}</th>{rest}</tr>'
+
+    header, body = line("col", 'th scope="col"', head), "".join(line("row", "td", cells) for cells in lines)
+    drawn = f"<table><caption>{html.escape(title)}</caption><thead>{header}</thead><tbody>{body}</tbody></table>"
+    return drawn + "".join(f"<p>{html.escape(text)}</p>" for text in below)
+
+
+def table(
+    protocol: str | None = "random",
+    *,
+    method: str | None = None,
+    way: int | None = None,
+    shot: int | None = None,
+    transfer: bool = False,
+    as_html: bool = False,
+    folder: Path | None = None,
+) -> str:
+    """Measured rows as a table, one line a method and one column a task, with notes below: plain text, or HTML for a notebook.
+
+    protocol, method (or label), way, shot: only such rows, where None takes all: one table a protocol;
+    transfer: the rows of `transfer_rows` instead, of any protocol.
+    Raises ValueError where no row is left, with the nearest that there is.
+    """
+    found = transfer_rows(folder) if transfer else rows(folder)
+    found = chosen(found, protocol=None if transfer else protocol, method=method, way=way, shot=shot)
+    if protocol is None and not transfer:  # one line would show either protocol's number
+        wanted = {"method": method, "way": way, "shot": shot, "as_html": as_html, "folder": folder}
+        return ("" if as_html else "\n\n").join(
+            table(one, **wanted) for one in dict.fromkeys(row["protocol"] for row in found)
+        )
+    title = PROTOCOL_WORDS.get("transfer" if transfer else protocol or "", "Omniglot")
+    title += f"; {' or '.join(sorted({str(row['episodes']) for row in found}))} test episodes"
+    return (_as_html if as_html else _as_text)(title, *grid(found), notes(found))
+
+
+def add_parser(commands: Any) -> None:
+    """`results` and its options."""
+    parser = commands.add_parser(
+        "results",
+        help="prints what was measured on Omniglot, beside the papers' numbers",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python -m fsl_course results\n  python -m fsl_course results --method prototypical --json\n"
+        "  python -m fsl_course results --protocol alphabets --way 20\n  python -m fsl_course results --transfer",
+    )
+    parser.add_argument("--method", help="only this method, by its file's name or its name in the table")
+    parser.add_argument("--protocol", help=f"only this split of Omniglot: {' or '.join(PROTOCOLS)}")
+    parser.add_argument("--way", type=int, help="only tasks of so many classes")
+    parser.add_argument("--shot", type=int, help="only tasks with so many support drawings a class")
+    parser.add_argument("--transfer", action="store_true", help="weights tested on the other data set instead")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, with everything that is known")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the rows. Exit status 0; raises ValueError or FileNotFoundError as `rows` does."""
+    wanted = {name: getattr(options, name) for name in ("method", "protocol", "way", "shot")}
+    found = chosen(transfer_rows() if options.transfer else rows(), **wanted)
+    if options.json:
+        for row in found:
+            print(json.dumps({name: value for name, value in row.items() if name != "correct"}))
+        return 0
+    print(table(**wanted, transfer=options.transfer))
+    return 0

@@ -1,0 +1,197 @@
+"""Files of measured rows in data/results/: read, checked, and set beside what the papers print.
+
+`python -m tools.results.run evaluate` writes one file a run into data/results/. Beside them lie papers.json (what the papers
+print), reasons.json (why a number stays below its paper's), transfer.json (weights tested on the other data set), benchmark.json
+(times against other libraries) and half_point.json (what prototypical networks lose when one thing is taken away).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+PROTOCOLS = ("random", "alphabets")
+# in the order of the lessons
+METHODS = (
+    "baselines", "transfer", "siamese", "matching", "prototypical", "relation",
+    "maml", "reptile", "anil", "meta_sgd", "meta_lstm",
+)  # fmt: skip
+_NOT_RUNS = ("papers", "reasons", "transfer", "benchmark", "half_point")
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "method": str, "label": str, "variant": str, "data": str, "trained_on": (str, type(None)), "protocol": str, "way": int,
+    "shot": int, "query": int, "mean": float, "ci95": float, "seeds": int, "seed_numbers": list, "seed_means": list,
+    "episodes": int, "inductive": bool, "trained": (dict, type(None)), "minutes": (float, type(None)), "parameters": int,
+    "command": str, "weights": (str, type(None)),
+}  # fmt: skip
+
+
+def _asset(name: str) -> Path:
+    from fsl_course.data.assets import asset  # its package loads PyTorch, which `--help` need not wait for
+
+    return asset(name)
+
+
+def folder_of_results() -> Path:
+    """The folder data/results of this checkout or installed package. FileNotFoundError with the cure where it is missing."""
+    return _asset("results/papers.json").parent
+
+
+def _read(path: Path) -> dict[str, Any]:
+    cure = f"Restore it with `git checkout -- data/results/{path.name}`, or reinstall the package."
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"the results file {path} is missing. {cure}") from None
+    except ValueError as error:  # broken JSON, or no UTF-8
+        raise ValueError(f"the results file {path} is damaged ({error}). {cure}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"the results file {path} is damaged (it holds no JSON object). {cure}")
+    return found
+
+
+def _fault(row: Any) -> str | None:
+    """What is wrong with a row, in words; None for a good one."""
+    if not isinstance(row, dict):
+        return "is no JSON object"
+    for name, kind in _FIELDS.items():
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if type(row.get(name)) not in kinds or name not in row:  # a bool is no whole number here
+            return f"has {name}={row.get(name)!r}, needs {' or '.join(k.__name__ for k in kinds)}"
+    for name, low, high in (
+        ("mean", 0, 1), ("ci95", 0, 0.5), ("way", 2, 1000), ("shot", 1, 1000), ("query", 1, 1000), ("episodes", 2, 10**9),
+        ("parameters", 0, 10**12), ("seeds", 1, 1000),
+    ):  # fmt: skip
+        if not low <= row[name] <= high:
+            return f"has {name}={row[name]}, which must lie in {low}..{high}"
+    if not row["seeds"] == len(set(row["seed_numbers"])) == len(row["seed_means"]):
+        return f"has seeds={row['seeds']}, but seed_numbers={row['seed_numbers']} and seed_means={row['seed_means']}"
+    if not math.isclose(row["mean"], sum(row["seed_means"]) / row["seeds"], abs_tol=1e-9):
+        return f"has mean={row['mean']}, which is not the mean of seed_means={row['seed_means']}"
+    return None
+
+
+def _rows_in(path: Path) -> list[Row]:
+    found = _read(path).get("rows")
+    if not isinstance(found, list):
+        raise ValueError(f'the results file {path} is damaged: it has no list "rows".')
+    for number, row in enumerate(found, 1):
+        if fault := _fault(row):
+            raise ValueError(f"row {number} of the results file {path} {fault}. Restore the file or evaluate again.")
+    return found
+
+
+def key_of(row: Row) -> str:
+    """A task as the papers' table names it: 5w1s for 5-way 1-shot."""
+    return f"{row['way']}w{row['shot']}s"
+
+
+def task_of(row: Row) -> str:
+    """A task in words: 5-way 1-shot."""
+    return f"{row['way']}-way {row['shot']}-shot"
+
+
+def papers(folder: Path | None = None) -> dict[str, Any]:
+    """What papers.json holds: {"papers": entries by label and protocol, "sinusoids": ...}."""
+    return _read((folder or folder_of_results()) / "papers.json")
+
+
+def _paper_of(row: Row, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The paper's number for a row of the papers' protocol: of the same kind of batch norm, else the only one there is."""
+    key = key_of(row)
+    mine = [e for e in entries if e["label"] == row["label"] and key in e["percent"] and row["protocol"] == "random"]
+    if not mine:
+        return None
+    entry = next((e for e in mine if e["inductive"] == row["inductive"]), mine[0])
+    half = entry["ci95"].get(key)
+    return {
+        "number": round(entry["percent"][key] / 100, 6), "ci95": None if half is None else round(half / 100, 6),
+        "inductive": entry["inductive"], "protocol": entry["protocol"], "source": entry["source"],
+        "budget": entry["budget"].get(f"{row['way']}-way"),
+    }  # fmt: skip
+
+
+def _is_short(row: Row) -> bool:
+    """The paper's number, measured as this row was, lies above this row's interval."""
+    paper = row["paper"]
+    return bool(paper) and paper["inductive"] == row["inductive"] and paper["number"] > row["mean"] + row["ci95"]
+
+
+def _reason(row: Row, reasons: dict[str, dict[str, str]]) -> str:
+    """Why a row stays below its paper: as reasons.json says for its run and task, else a smaller budget of training."""
+    if not row["short"]:
+        return ""
+    said = reasons.get(row["run"], {})
+    if text := said.get(key_of(row)) or said.get("all"):
+        return text
+    budget, trained = row["paper"]["budget"], row["trained"]
+    if budget and trained and trained["steps"] * trained["tasks"] < budget[0] * budget[1]:
+        return f"trained on {trained['steps'] * trained['tasks']:,} tasks, the paper on {budget[0] * budget[1]:,}"
+    return "not known"
+
+
+def _order(row: Row) -> tuple:
+    place = METHODS.index(row["method"]) if row["method"] in METHODS else len(METHODS)
+    known = row["protocol"] in PROTOCOLS
+    protocol = PROTOCOLS.index(row["protocol"]) if known else len(PROTOCOLS)
+    return protocol, place, row["label"], row["way"], row["shot"], not row["inductive"]
+
+
+def _shipped(weights: str | None) -> str | None:
+    try:
+        return weights and _asset(f"checkpoints/{weights}").name
+    except FileNotFoundError:
+        return None  # trained, but these weights do not ship
+
+
+def rows(folder: Path | None = None) -> list[Row]:
+    """Every measured row on Omniglot, sorted by protocol, method, task. folder: data/results unless given.
+
+    A row holds method (its file's name), label, variant, data, protocol, way, shot, query, mean, ci95 (fractions; half width of
+    the 95 % interval over episodes), seeds (how many trainings), seed_numbers, seed_means, episodes, inductive, trained (way,
+    shot, query, steps, tasks of the training, or None), minutes (of a training), parameters, command, weights (None: not
+    shipped), paper (number, ci95, inductive, protocol, source, budget, or None), short (below the paper) and why.
+
+    Raises FileNotFoundError or ValueError, with file, row and cure, where a file is missing or damaged.
+    """
+    folder = folder or folder_of_results()
+    entries, reasons, found = papers(folder)["papers"], _read(folder / "reasons.json"), []
+    for path in sorted(folder.glob("*.json")):
+        if path.stem in _NOT_RUNS:
+            continue
+        for row in _rows_in(path):
+            what = (row["data"], row["trained_on"] or "omniglot", row["protocol"])
+            if what not in [("omniglot", "omniglot", protocol) for protocol in PROTOCOLS]:
+                raise ValueError(
+                    f"{path} holds a row with (data, trained_on, protocol) = {what}: it belongs elsewhere."
+                )
+            row = {**row, "run": path.stem, "weights": _shipped(row["weights"]), "paper": _paper_of(row, entries)}
+            row["short"] = _is_short(row)
+            found.append({**row, "why": _reason(row, reasons)})
+    seen: set[tuple] = set()
+    for row in found:
+        what = (row["label"], row["protocol"], task_of(row), row["inductive"])
+        if what in seen:
+            raise ValueError(f"two files of {folder} hold {', '.join(what[:3])}; one is {row['run']}.json: delete one.")
+        seen.add(what)
+    return sorted(found, key=_order)
+
+
+def transfer_rows(folder: Path | None = None) -> list[Row]:
+    """Weights tested on the other data set, Glyphs -> Omniglot and back: rows as of `rows`, `trained_on` says the first.
+
+    Empty where none were measured.
+    """
+    path = (folder or folder_of_results()) / "transfer.json"
+    found = _rows_in(path) if path.is_file() else []
+    found = [{**row, "weights": _shipped(row["weights"]), "paper": None, "short": False, "why": ""} for row in found]
+    return sorted(found, key=lambda row: (row["trained_on"] != "glyphs", *_order(row)))
+
+
+def benchmark(folder: Path | None = None) -> dict[str, Any] | None:
+    """What `python -m tools.benchmark --out` measured: {about, rows, scaling}; None where nothing was."""
+    path = (folder or folder_of_results()) / "benchmark.json"
+    return _read(path) if path.is_file() else None

@@ -1,0 +1,200 @@
+"""One training run on several processes, on one machine or many, as torchrun starts them: every process takes its share of a
+step's tasks, and gradients and running statistics are put together as if one process had done them all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fsl_course.methods.transfer import TransferNetwork
+
+_A_STEP = timedelta(
+    minutes=10
+)  # the longest wait for another process within a step: a machine that vanished says nothing
+_A_VALIDATION = timedelta(days=2)  # the first process validates alone; one that dies is noticed at once all the same
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """What PyTorch raises when another process is gone is a RuntimeError about sockets."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (
+            re.sub(r"^\[\S*\]\s*", "", str(error)).split("\n")[0].split(". ")[0]
+        )  # without PyTorch's file and advice
+        raise ConnectionError(f"another process of this run has ended or cannot be reached ({reason}).") from error
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run: this one's number and how many there are. One process alone is Processes()."""
+
+    rank: int = 0
+    size: int = 1
+    patient: Any = None  # a second group for long waits, always over the CPU
+
+    @property
+    def first(self) -> bool:
+        """True for the one process that validates, writes and prints."""
+        return self.rank == 0
+
+    def check(self, learner: nn.Module, tasks: int) -> None:
+        """ValueError where the tasks of a step cannot be shared, or where sharing them would change what is computed."""
+        if self.size == 1:
+            return
+        if tasks % self.size:
+            raise ValueError(
+                f"tasks={tasks} cannot be shared evenly among {self.size} processes: "
+                f"take tasks={self.size * -(-tasks // self.size)} (on the command line --tasks)."
+            )
+        if isinstance(learner, TransferNetwork) and any(isinstance(m, _BatchNorm) for m in learner.modules()):
+            raise ValueError(
+                "pretraining normalises the pictures of all tasks of a step together, so with batch norm they cannot be "
+                'shared among processes: train with one process, or with norm="group".'
+            )
+
+    def share(self, start: int, tasks: int) -> tuple[int, int]:
+        """Of the episodes start .. start+tasks-1 those of this process: its first and how many. In order of the processes."""
+        count = tasks // self.size
+        return start + self.rank * count, count
+
+    def wait(self) -> None:
+        """Until all processes are here, however long it takes. ConnectionError where one has ended."""
+        if self.size > 1:
+            with _reachable():
+                dist.barrier(group=self.patient)
+
+    def from_first(self, content: bytes) -> bytes:
+        """What the first process passes; the others' own content does not matter."""
+        length = torch.tensor([len(content)])
+        with _reachable():
+            dist.broadcast(length, 0, group=self.patient)
+            found = torch.empty(int(length), dtype=torch.uint8)
+            if self.first:
+                found.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+            dist.broadcast(found, 0, group=self.patient)
+        return found.numpy().tobytes()
+
+    @torch.no_grad()
+    def combine(
+        self, learner: nn.Module, buffers: Sequence[tuple[Tensor, Tensor]], numbers: Sequence[float]
+    ) -> list[float]:
+        """After backward: gradients become their mean over the processes, running statistics those of all tasks in order.
+
+        buffers: each buffer of the learner with a copy from before the step. numbers: anything to add up -> their sums.
+        A parameter without a gradient in every process keeps none. One message, so one wait, for all of it.
+        """
+        parameters = [p for p in learner.parameters() if p.requires_grad]
+        statistics = _Statistics(learner, buffers, self)
+        extra = [*numbers, *(float(p.grad is not None) for p in parameters)]
+        parts = [torch.tensor(extra, dtype=parameters[0].dtype, device=parameters[0].device)]
+        parts += [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        parts += statistics.parts
+        bucket = torch.cat([part.flatten() for part in parts])
+        with _reachable():
+            dist.all_reduce(bucket)
+            sums = [s.view(p.shape) for s, p in zip(bucket.split([p.numel() for p in parts]), parts, strict=True)]
+            found = sums[0].tolist()  # on a GPU the wait is here
+        for parameter, total, present in zip(parameters, sums[1:], found[len(numbers) :], strict=False):
+            if present:
+                mean = torch.empty_like(parameter).copy_(total / self.size)
+                parameter.grad = mean if parameter.grad is None else parameter.grad.copy_(mean)
+        statistics.put(sums[1 + len(parameters) :])
+        return found[: len(numbers)]
+
+
+class _Statistics:
+    """Running statistics r after the tasks of all processes, one after the other, each of which does r <- (1-m) r + m s.
+
+    L tasks move r to (1-m)^L r + S. Every process knows its own S, which the tasks of those behind it shrink further.
+    Buffers of another kind: the mean where they are floating-point numbers, untouched otherwise.
+    """
+
+    def __init__(self, learner: nn.Module, buffers: Sequence[tuple[Tensor, Tensor]], group: Processes) -> None:
+        before = {id(buffer): old for buffer, old in buffers}
+        self.parts: list[Tensor] = []
+        self._targets: list[tuple[Tensor, Tensor | None, float]] = []  # buffer, its value before, what remains of that
+        done = set()
+        for norm in learner.modules():
+            if not isinstance(norm, _BatchNorm) or norm.num_batches_tracked is None or norm.momentum is None:
+                continue
+            counter = norm.num_batches_tracked
+            batches = int(counter - before[id(counter)])
+            counter.add_(batches * (group.size - 1))
+            kept = (1 - norm.momentum) ** batches
+            for buffer in (norm.running_mean, norm.running_var):
+                old = before[id(buffer)]
+                self.parts.append((buffer - kept * old) * kept ** (group.size - 1 - group.rank))
+                self._targets.append((buffer, old, kept**group.size))
+            done |= {id(counter), id(norm.running_mean), id(norm.running_var)}
+        for buffer, _ in buffers:
+            if id(buffer) not in done and buffer.is_floating_point():
+                self.parts.append(buffer / group.size)
+                self._targets.append((buffer, None, 0.0))
+
+    def put(self, sums: Sequence[Tensor]) -> None:
+        for (buffer, old, kept), total in zip(self._targets, sums, strict=True):
+            buffer.copy_(total if old is None else kept * old + total)
+
+
+_present = Processes()  # PyTorch has one default group for each process, so this is one as well
+
+
+def current() -> Processes:
+    """The processes among which `fit` shares its tasks: those of the `processes()` block around it, or this one alone."""
+    if _present.size == 1 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise ValueError(
+            "start the group of processes with `with fsl_course.training.distributed.processes():` around fit."
+        )
+    return _present
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """Joins the group of processes that torchrun started, for the time of the block; without torchrun, one process alone.
+
+    Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Tensors on a CPU travel by gloo, those on a GPU by nccl.
+    Raises ValueError where one of them is missing, ConnectionError where the others do not come or go before the end.
+    """
+    global _present
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Processes()
+        return
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ValueError(
+            f"WORLD_SIZE={size} asks for {size} processes, but {', '.join(missing)} is not set: start them with torchrun."
+        )
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    try:
+        with _reachable():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_A_STEP)
+            patient = dist.new_group(backend="gloo", timeout=_A_VALIDATION)
+        _present = Processes(dist.get_rank(), size, patient)
+        yield _present
+        _present.wait()  # the first process holds the meeting place of all: it must not leave before the others
+    except ConnectionError:
+        if threading.current_thread() is threading.main_thread():
+            # where one process dies, torchrun asks the others to end; they do so by themselves, and should be able to say why
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    finally:
+        _present = Processes()
+        if dist.is_initialized():
+            dist.destroy_process_group()

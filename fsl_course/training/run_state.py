@@ -1,0 +1,205 @@
+"""What a run of training has to remember, so that a killed one goes on bit for bit: weights, optimiser, history, chance."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsl_course.evaluation import Result
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.training.distributed import Processes
+from fsl_course.weights.checkpoints import CheckpointError, layouts_like, load_file, load_weights, save_file
+
+
+@dataclass
+class History:
+    """What happened, step by step.
+
+    loss:        of every step
+    accuracy:    on the queries of every step (classification methods whose loss calls forward; otherwise empty)
+    validation:  (steps done, mean, ci95), accuracy or mean squared error
+    best_step:   steps done when validation was best; None without validation
+    interrupted: True when Ctrl-C (or the stop button) ended the run early
+    seconds:     time spent in this and earlier parts of the run
+    """
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float, float]] = field(default_factory=list)
+    best_step: int | None = None
+    interrupted: bool = False
+    seconds: float = 0.0
+
+
+def named(learner: FewShotLearner) -> str:
+    """A learner's class and plain settings, e.g. SiameseNetwork(margin=10.0, objective='bce'). Runs go on with the same only."""
+    plain = {k: v for k, v in vars(learner).items() if not k.startswith("_") and k != "training"}
+    plain = {k: v for k, v in sorted(plain.items()) if v is None or isinstance(v, (bool, int, float, str))}
+    return f"{type(learner).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"
+
+
+def _wrong(about: dict[str, Any]) -> str:
+    """What in the words of a state is not as `RunState.save` writes it, or ""."""
+
+    def numbers(values: Any) -> bool:
+        return isinstance(values, list) and all(type(value) in (int, float) for value in values)
+
+    settings, done, history = (about.get(name) for name in ("settings", "done", "history"))
+    if not isinstance(settings, dict) or type(done) is not int or done < 0:
+        return "its settings or its number of steps are missing"
+    if not isinstance(history, dict) or set(history) != {each.name for each in fields(History)}:
+        return "its history is missing"
+    best, rows = history["best_step"], history["validation"]
+    if not (
+        numbers(history["loss"])
+        and len(history["loss"]) == done
+        and numbers(history["accuracy"])
+        and numbers([history["seconds"], 0 if best is None else best])
+        and isinstance(rows, list)
+        and all(numbers(row) and len(row) == 3 for row in rows)
+    ):
+        return f"its history is not one of {done} steps"
+    return ""
+
+
+def _damaged(path: Path, why: str) -> str:
+    return f"{path} is no whole state of a run ({why}). Delete it to start again, or restore a copy."
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+class RunState:
+    """The state of one run: everything that a killed run needs to go on bit for bit."""
+
+    def __init__(self, learner: FewShotLearner, optimiser: torch.optim.Optimizer, settings: dict[str, Any]) -> None:
+        self.learner, self.optimiser, self.settings = learner, optimiser, settings
+        self.history, self.done = History(), 0
+        self.best: dict[str, Tensor] = {}
+        self.device = next(learner.parameters()).device
+
+    def keep_best(self) -> None:
+        """Copies: a state_dict alone would go on changing with the weights (trap S1)."""
+        self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
+
+    def validated(self, result: Result) -> None:
+        """Notes a validation after the steps done so far, and keeps copies of the weights where it is the best."""
+        history = self.history
+        history.validation.append((self.done, result.mean, result.ci95))
+        means = [mean if result.metric == "accuracy" else -mean for _, mean, _ in history.validation]
+        if means[-1] > max(means[:-1], default=-math.inf):
+            history.best_step = self.done
+            self.keep_best()
+
+    def save(self, path: Path) -> None:
+        tensors = {f"model.{k}": t for k, t in self.learner.state_dict().items()}
+        tensors |= {f"best.{k}": t for k, t in self.best.items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
+        tensors["rng"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        save_file(path, tensors, {"settings": self.settings, "done": self.done, "history": asdict(self.history)})
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a file; one of another run that has no step behind it yet is as good as none, and soon replaced."""
+        try:
+            self.load(path)
+        except CheckpointError:
+            if load_file(path)[1].get("done") != 0:
+                raise
+
+    def load(self, path: Path) -> None:
+        """Takes everything from a file of `save`. CheckpointError, with this run as it was, where it cannot be."""
+        tensors, about = load_file(path)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            if part in parts:
+                parts[part][rest] = tensor
+        if wrong := _wrong(about):
+            raise CheckpointError(_damaged(path, wrong))
+        found = about["settings"]
+        changed = [k for k in {**found, **self.settings} if k != "steps" and found.get(k) != self.settings.get(k)]
+        if about["done"] > self.settings["steps"]:
+            raise CheckpointError(
+                f"{path} has {about['done']} steps behind it, more than the {self.settings['steps']} asked for. "
+                "Ask for at least as many; to start anew, delete it or name another place."
+            )
+        if self.settings["cosine"] and found.get("steps") != self.settings["steps"]:
+            changed.append("steps")
+        if changed:
+            lines = "; ".join(f"{k}: {found.get(k)!r} there, {self.settings.get(k)!r} now" for k in changed)
+            raise CheckpointError(
+                f"{path} belongs to a run with other settings ({lines}). Take the same settings to go on; "
+                "to start anew, delete it or name another place."
+            )
+        there, now = _shapes(parts["model"]), _shapes(self.learner.state_dict())
+        if differ := sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name)):
+            name = differ[0]
+            raise CheckpointError(
+                f"the weights in {path} do not fit this learner: {name:.80} is {there.get(name)} there, {now.get(name)} now. "
+                "Take the same settings to go on; to start anew, delete it or name another place."
+            )
+        if wrong := self._unfit(parts, about["done"], tensors.get("rng")):
+            raise CheckpointError(_damaged(path, wrong))
+        load_weights(self.learner, parts["model"], path)
+        self._load_optimiser(parts["optimiser"])
+        self.best = parts["best"]
+        self.done = about["done"]
+        history = about["history"]
+        history["validation"] = [tuple(v) for v in history["validation"]]
+        self.history = History(**history)
+        self.history.interrupted = False
+        torch.set_rng_state(tensors["rng"])
+        if self.device.type == "cuda" and "cuda_rng" in tensors:  # missing where the run was on a processor before
+            torch.cuda.set_rng_state(tensors["cuda_rng"], self.device)
+
+    def _unfit(self, parts: dict[str, dict[str, Tensor]], done: int, rng: Tensor | None) -> str:
+        """What besides the weights could not be used, in words, or ""."""
+        if rng is None or rng.dtype != torch.uint8 or rng.shape != torch.get_rng_state().shape:
+            return "the state of the random numbers is missing or not one"
+        if parts["best"] and _shapes(parts["best"]) != _shapes(parts["model"]):
+            return "the best weights are not like the last ones"
+        if bool(parts["optimiser"]) != (done > 0):
+            return f"after {done} steps its optimiser remembers {len(parts['optimiser'])} tensors"
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        expected: dict[str, list[int] | None] = {}
+        for index in {name.partition(".")[0] for name in parts["optimiser"]}:
+            shape = list(parameters[int(index)].shape) if index.isdecimal() and int(index) < len(parameters) else None
+            expected |= {f"{index}.step": [], f"{index}.exp_avg": shape, f"{index}.exp_avg_sq": shape}
+        if _shapes(parts["optimiser"]) != expected:
+            return "what the optimiser remembers does not fit the weights"
+        return ""
+
+    def _load_optimiser(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        for name, tensor in tensors.items():
+            index, _, key = name.partition(".")
+            target = parameters[int(index)]
+            same_shape = (
+                tensor.shape == target.shape and key != "step"
+            )  # Adam counts on the CPU, wherever the weights are
+            state.setdefault(int(index), {})[key] = layouts_like(tensor, target) if same_shape else tensor
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+
+    def spread(self, group: Processes) -> None:
+        """Every process gets the state of the first. CheckpointError in one that was started with other settings."""
+        if group.size == 1:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "state-of-the-first-process.safetensors"
+            if group.first:
+                self.save(path)
+            content = group.from_first(path.read_bytes() if group.first else b"")
+            if not group.first:
+                path.write_bytes(content)
+                self.load(path)

@@ -1,0 +1,184 @@
+"""Weights on disk: files of a training run, and the trained weights that ship with the course. Never a pickle.
+
+A file is safetensors: named tensors and, in its header, one JSON text. It is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fsl_course._system.files import replace_file
+from fsl_course._system.nearest import did_you_mean
+from fsl_course.data.assets import asset, verified
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.weights.learners import has_head, make
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message says which file, why, and what to do."""
+
+
+def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Writes tensors and a JSON-able dictionary to one file, atomically: the old file or the whole new one is there.
+
+    Raises CheckpointError where the disk is full or the folder cannot be written to.
+    """
+    blob = save(
+        # clones: tied weights share memory, which the format does not know
+        {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()},
+        {"about": json.dumps(about, sort_keys=True)},
+    )
+    _write(Path(path), blob)
+
+
+def save_json(path: str | Path, content: dict[str, Any]) -> None:
+    """Writes a dictionary as JSON, atomically; CheckpointError as for `save_file`."""
+    _write(Path(path), (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _write(path: Path, blob: bytes) -> None:
+    try:
+        replace_file(path, blob)
+    except OSError as error:
+        kept = "The file that was there before is untouched." if os.path.exists(path) else "Nothing was written."
+        raise CheckpointError(
+            f"could not write {path} ({len(blob) / 1e6:.1f} MB): {error.strerror or error}. {kept} "
+            "Free some disk space or name a folder that you may write to."
+        ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """An open file of `save_file` and its dictionary; no tensor is read yet. CheckpointError where it is no such file."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            if not isinstance(about, dict):
+                raise ValueError("its header holds no dictionary")
+            yield file, about
+    except (SafetensorError, KeyError, ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint of this course ({error!s:.200}). Delete it to start again, or restore a copy."
+        ) from error
+
+
+def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the dictionary that `save_file` wrote. Loading never executes code."""
+    with _opened(Path(path)) as (file, about):
+        # clones: the tensors are windows into the file, which a later save replaces
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118 - not a dict
+
+
+def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Copies named weights into a learner; CheckpointError when names or shapes differ."""
+    try:
+        learner.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {path} do not fit this learner: {' '.join(str(error).split())}"
+        ) from error
+
+
+def save_learner(path: str | Path, learner: FewShotLearner, about: dict[str, Any]) -> None:
+    """A learner's weights with what is needed to make it again: about["method"] and about["settings"]."""
+    save_file(path, dict(learner.state_dict()), about)
+
+
+def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
+    """A learner in evaluation mode and what its file says about it, from a file of `save_learner`.
+
+    A file may come from anywhere: it is compared with a learner that takes no memory before one is made.
+    Raises CheckpointError for a file that is none, does not fit together, or asks for what cannot be.
+    """
+    path = Path(path)
+    with _opened(path) as (file, about):
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
+    method, settings = about.get("method"), about.get("settings")
+    if method is None or not isinstance(settings, dict):
+        raise CheckpointError(f"{path} does not say which method it holds; it is no file of save_learner.")
+    try:
+        with torch.device("meta"):
+            expected = {name: list(t.shape) for name, t in make(method, **settings).state_dict().items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    if differ := sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n)):
+        name = differ[0]
+        raise CheckpointError(
+            f"the weights in {path} do not fit this learner: {len(differ)} differ, e.g. {name:.80} is {shapes.get(name)} in the "
+            f"file and {expected.get(name)} in {method} with its settings."
+        )
+    learner = make(method, **settings)
+    load_weights(learner, load_file(path)[0], path)
+    return learner.eval(), about
+
+
+def shipped() -> list[str]:
+    """The names of all shipped weights, e.g. "prototypical-glyphs", "maml-omniglot-5w1s", "matching-omniglot-full_context-5s"."""
+    return sorted(path.stem for path in (asset("checksums.json").parent / "checkpoints").glob("*.safetensors"))
+
+
+def shipped_name(
+    method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
+) -> str:
+    """The name of the shipped weights that serve these tasks: METHOD-DATA[-VARIANT][-SHOTs | -WAYwSHOTs | -WAYw].
+
+    Methods with a trained head have weights for one way, and one shot or all of them. All others serve every way. Of weights
+    that serve, those for this shot are taken where they are shipped, else the general ones.
+    Raises ValueError with what is shipped where there are none.
+    """
+    stem, there_is = "-".join([method, data, *([variant] if variant else [])]), shipped()
+    if has_head(method):
+        wanted = [stem] if None in (way, shot) else [f"{stem}-{way}w{shot}s", f"{stem}-{way}w"]
+        usual = wanted[0]
+    else:
+        wanted = [f"{stem}-{shot}s"] * (shot is not None) + [stem]
+        usual = stem
+    for name in wanted:
+        if name in there_is:
+            return name
+    raise ValueError(
+        f"no weights are shipped as {usual!r}; shipped are: {', '.join(there_is) or 'none'}.{did_you_mean(usual, there_is)}"
+    )
+
+
+def card(
+    method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
+) -> dict[str, Any]:
+    """The card of shipped weights: command, seed, settings, result. Arguments as for `pretrained`."""
+    name = shipped_name(method, data, way, shot, variant=variant)
+    return json.loads(asset(f"checkpoints/{name}.json").read_text(encoding="utf-8"))
+
+
+def pretrained(
+    method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
+) -> FewShotLearner:
+    """Shipped weights in evaluation mode, e.g. pretrained("prototypical", "glyphs"); works offline.
+
+    method:    its file's name
+    data:      what it was trained on: "glyphs", "omniglot" (classes drawn at random, with rotations, as in the papers) or
+               "omniglot-alphabets" (tested on whole alphabets never seen)
+    way, shot: of the tasks to solve. Methods with a trained head need both, e.g. pretrained("maml", "omniglot", 5, 1); of others,
+               weights trained for this shot are taken where they are shipped, else those that serve all
+    variant:   e.g. "full_context" of matching
+    Raises ValueError with what is shipped where there is no such file, or where the file is damaged.
+    """
+    return load_learner(verified(f"checkpoints/{shipped_name(method, data, way, shot, variant=variant)}.safetensors"))[
+        0
+    ]
+
+
+def layouts_like(tensor: Tensor, target: Tensor) -> Tensor:
+    """tensor with the memory layout of target (channels-last stays so): a resumed run then sums in the same order."""
+    return torch.empty_like(target, dtype=tensor.dtype).copy_(tensor)

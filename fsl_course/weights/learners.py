@@ -1,0 +1,153 @@
+"""Every learner by name: what it can be made with, and how. A new method is one more line of MAKERS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from fsl_course._system.nearest import did_you_mean
+from fsl_course.data import ImageSet
+from fsl_course.methods.anil import ANIL
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.maml import MAML
+from fsl_course.methods.matching import MatchingNetwork
+from fsl_course.methods.meta_lstm import MetaLSTM
+from fsl_course.methods.meta_sgd import MetaSGD
+from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.methods.relation import RelationNetwork
+from fsl_course.methods.reptile import Reptile
+from fsl_course.methods.siamese import SiameseNetwork
+from fsl_course.methods.transfer import TransferNetwork
+from fsl_course.nets import classifier, conv4, mlp
+
+# What every learner is made with where nothing else is said, and what one method takes besides. inner_lr, inner_steps and
+# test_steps are lr, steps and test_steps of the class: on the command line the plain words are those of the outer loop.
+SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1, "size": 28, "halving": "pool"}
+_ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
+OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    "transfer": {"n_base": 0, "head": "linear", "classifier": "centroid"},
+    "siamese": {"objective": "bce"},
+    "matching": {"full_context": False, "similarity": "cosine", "scale": None},
+    "prototypical": {"distance": "euclidean", "scale": 1.0},
+    "relation": {"objective": "mse", "shots": "mean"},
+    "maml": {**_ADAPTS, "first_order": False},
+    "anil": {**_ADAPTS, "first_order": False},
+    "meta_sgd": _ADAPTS,
+    "reptile": {**_ADAPTS, "batch": None},
+    "meta_lstm": {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "hidden": 20, "truncate": None},
+}
+
+# Smallest and largest value of every setting that is a whole number: a mistyped one must not take all memory, nor a foreign file
+LIMITS: dict[str, tuple[int, int]] = {
+    "width": (1, 1024), "in_channels": (1, 64), "size": (16, 1024), "n_way": (1, 10_000), "n_base": (0, 1_000_000),
+    "inner_steps": (0, 10_000), "test_steps": (0, 10_000), "batch": (1, 1_000_000), "hidden": (1, 1024),
+    "truncate": (1, 10_000),
+}  # fmt: skip
+
+
+def _conv4(s: dict[str, Any]) -> nn.Module:
+    return conv4(s["width"], s["norm"], s["in_channels"], s["halving"])
+
+
+def _features(s: dict[str, Any]) -> int:
+    return s["width"] * (1 if s["halving"] == "stride" else (s["size"] // 16) ** 2)
+
+
+def _classifier(s: dict[str, Any], own: dict[str, Any]) -> nn.Module:
+    """What methods with a trained head adapt: Conv4 with that head, or the regressor of sine curves."""
+    if own["net"] not in ("conv4", "mlp"):
+        raise TypeError(f'net must be "conv4", or "mlp" for sine curves; got {own["net"]!r}')
+    return mlp() if own["net"] == "mlp" else classifier(_conv4(s), own["n_way"], _features(s))
+
+
+def _adapts(learner: Callable[..., FewShotLearner], *more: str) -> Callable[[dict, dict], FewShotLearner]:
+    """The maker of a method with an inner loop; more: settings that its class takes by the same name."""
+
+    def maker(s: dict[str, Any], own: dict[str, Any]) -> FewShotLearner:
+        named = {name: own[name] for name in more}
+        return learner(_classifier(s, own), lr=own["inner_lr"], steps=own["inner_steps"], **named)
+
+    return maker
+
+
+# How each method is made from SETTINGS and its own settings, as its checkpoint has them.
+MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = {
+    "transfer": lambda s, own: TransferNetwork(_conv4(s), features=_features(s), **own),
+    "siamese": lambda s, own: SiameseNetwork(_conv4(s), features=_features(s), **own),
+    "matching": lambda s, own: MatchingNetwork(_conv4(s), features=_features(s), **own),
+    "prototypical": lambda s, own: PrototypicalNetwork(_conv4(s), **own),
+    "relation": lambda s, own: RelationNetwork(s["width"], s["norm"], s["in_channels"], size=s["size"], **own),
+    "maml": _adapts(MAML, "first_order", "test_steps"),
+    "anil": _adapts(ANIL, "first_order", "test_steps"),
+    "meta_sgd": _adapts(MetaSGD, "test_steps"),
+    "reptile": _adapts(Reptile, "batch", "test_steps"),
+    "meta_lstm": _adapts(MetaLSTM, "hidden", "truncate"),
+}
+
+
+def has_head(method: str) -> bool:
+    """True for methods that train a head of n_way outputs: their weights serve one number of ways only."""
+    return "n_way" in OWN_SETTINGS.get(method, {})
+
+
+def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
+    """The settings that follow from the training tasks: channels of the pictures, their size where it is not 28, base classes.
+
+    Methods with a trained head get its n_way.
+    """
+    settings: dict[str, Any] = {"in_channels": source.images.shape[2]}
+    if (size := source.images.shape[-1]) != SETTINGS["size"]:
+        settings["size"] = size
+    if "n_base" in OWN_SETTINGS.get(method, {}):  # a head that covers the classes to train on
+        settings["n_base"] = len(source.split("train"))
+    if has_head(method):
+        settings["n_way"] = way
+    return settings
+
+
+def check_method(method: object) -> None:
+    """ValueError with what there is where this is no trainable method."""
+    if not isinstance(method, str) or method not in MAKERS:
+        there_is = sorted(MAKERS)
+        raise ValueError(
+            f"there is no trainable method {method!r:.60}: choose one of {', '.join(there_is)}.{did_you_mean(method, there_is)}"
+        )
+
+
+def make(method: str, /, **settings: Any) -> FewShotLearner:
+    """A fresh learner. method: the name of its file; settings: those of SETTINGS and the method's OWN_SETTINGS.
+
+    Raises ValueError for an unknown method or setting, with what there is, and for a value that cannot be.
+    """
+    check_method(method)
+    own = OWN_SETTINGS.get(method, {})
+    if unknown := sorted(set(settings) - set(SETTINGS) - set(own)):
+        there_is = [*SETTINGS, *own]
+        raise ValueError(
+            f"{method} has no setting {', '.join(unknown):.60}: choose from {', '.join(there_is)}."
+            f"{did_you_mean(unknown[0], there_is)}"
+        )
+    for name, value in settings.items():
+        _check(name, value, (SETTINGS | own)[name])
+    common, own = ({name: settings.get(name, default) for name, default in d.items()} for d in (SETTINGS, own))
+    try:
+        return MAKERS[method](common, own)
+    except (TypeError, RuntimeError) as error:  # a list where a word should be, or more than fits into the memory
+        raise ValueError(f"{method} cannot be made with {settings!s:.300}: {error}") from error
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    """ValueError where a setting is not of its default's kind or is out of bounds; words are left to the classes."""
+    if value is None and default is None:
+        return
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False; got {value!r:.60}.")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name in LIMITS:
+        low, high = LIMITS[name]
+        if not (number and isinstance(value, int) and low <= value <= high):
+            raise ValueError(f"{name} must be a whole number from {low} to {high}; got {value!r:.60}.")
+    elif isinstance(default, float) and not (number and 0 <= value <= 1e30):  # what float32 knows, and some room
+        raise ValueError(f"{name} must be a number from 0 to 1e30; got {value!r:.60}.")

@@ -1,0 +1,154 @@
+"""The progress file, hints, the table and the export."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from fsl_classroom import check, export_results, hint, progress
+from fsl_classroom.checking import catalogue
+from fsl_classroom.checking import progress as record_of
+
+
+@pytest.fixture
+def course(toy, monkeypatch):
+    """A course of one lesson with two exercises."""
+    exercises = (toy, replace(toy, id="99.2", title="Distances"))
+    monkeypatch.setattr(catalogue, "lesson_files", lambda: {"99": "ex99_toy_lesson"})
+    monkeypatch.setattr(catalogue, "of_lesson", lambda lesson: exercises)
+    return exercises
+
+
+def wrong(exercise):
+    return exercise.wrong[0].answer
+
+
+def test_attempts_and_the_first_success_are_kept(toy, progress_file):
+    check(toy, wrong(toy))
+    record = json.loads(progress_file.read_text(encoding="utf-8"))["exercises"]["99.1"]
+    assert (record["passed"], record["attempts"], record["first_passed_at"]) == (False, 1, None)
+    assert record["last_diagnosis"] == "This is what you get when the rows are summed and never divided."
+
+    check(toy, toy.right[0])
+    first = record_of.load()["99.1"]
+    assert (first["passed"], first["attempts"], first["last_diagnosis"]) == (True, 2, "")
+    assert first["first_passed_at"].endswith("+00:00")
+
+    check(toy, wrong(toy))
+    later = record_of.load()["99.1"]
+    assert (later["passed"], later["attempts"]) == (True, 3)  # what was right once stays right
+    assert later["first_passed_at"] == first["first_passed_at"]
+    assert [path.name for path in progress_file.parent.iterdir()] == ["progress.json"]  # no half-written file is left
+
+
+def test_a_damaged_file_is_moved_aside_not_lost(toy, progress_file, capsys):
+    for number, content in ((1, "{half"), (2, '{"exercises": [1]}')):
+        progress_file.write_text(content)
+        check(toy, toy.right[0])
+        assert "was damaged" in capsys.readouterr().out
+        assert progress_file.with_name(f"progress.damaged-{number}.json").read_text() == content
+        assert record_of.load()["99.1"]["passed"]
+
+
+def test_where_nothing_can_be_written_the_session_remembers(toy, tmp_path, monkeypatch, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("FSL_PROGRESS", str(blocked / "progress.json"))
+    answer = toy.right[0]
+    assert check(toy, answer) is answer
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("  Note: progress cannot be written to")
+    check(toy, answer)
+    assert record_of.load()["99.1"]["attempts"] == 2
+
+    later = tmp_path / "new folder" / "progress.json"  # and writes everything once it can
+    monkeypatch.setenv("FSL_PROGRESS", str(later))
+    check(replace(toy, id="99.2"), answer)
+    written = json.loads(later.read_text(encoding="utf-8"))["exercises"]
+    assert {key: record["attempts"] for key, record in written.items()} == {"99.1": 2, "99.2": 1}
+
+
+def test_the_file_lies_in_the_home_folder_unless_told_otherwise(monkeypatch, tmp_path):
+    monkeypatch.delenv("FSL_PROGRESS")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert record_of.progress_file() == tmp_path / ".fsl_course" / "progress.json"
+
+
+def test_edited_counts_do_no_harm(toy, progress_file):
+    progress_file.write_text(json.dumps({"exercises": {"99.1": {"attempts": "many", "hints_used": None}}}))
+    check(toy, wrong(toy))
+    assert record_of.load()["99.1"]["attempts"] == 1
+
+
+def test_hints_come_one_by_one_and_end(toy, capsys):
+    said = []
+    for _ in range(5):
+        hint(toy)
+        said.append(capsys.readouterr().out)
+    assert [toy.hints[i] in said[i] for i in range(3)] == [True, True, True]
+    assert said[0].startswith("Hint 1 of 3 for 99.1 Prototypes:")
+    assert said[3] == said[4] == 'There are no more hints for 99.1. hint("99.1", 1) shows the first again.\n'
+    assert record_of.load()["99.1"]["hints_used"] == 3
+    assert record_of.load()["99.1"]["attempts"] == 0
+
+
+def test_a_hint_can_be_asked_for_by_number(toy, capsys):
+    hint(toy, 2)
+    assert toy.hints[1] in capsys.readouterr().out
+    hint(toy)
+    assert toy.hints[0] in capsys.readouterr().out  # the order of the others is not disturbed
+    assert record_of.load()["99.1"]["hints_used"] == 2
+    with pytest.raises(ValueError, match="hints 1 to 3; got 4"):
+        hint(toy, 4)
+
+
+def test_the_table_goes_by_lesson(course, capsys):
+    first, second = course
+    check(first, first.right[0])
+    check(second, wrong(second))
+    check(second, wrong(second))
+    hint(second)
+    capsys.readouterr()
+    assert progress() is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Lesson 99 toy lesson: 1 of 2 right"
+    assert lines[1].split() == ["✓", "99.1", "Prototypes", "1", "try"]
+    assert lines[2].split() == ["✗", "99.2", "Distances", "2", "tries,", "1", "hint"]
+    assert "the rows are summed" in lines[3]
+
+
+def test_the_table_of_one_lesson(course, capsys):
+    progress("99")
+    one = capsys.readouterr().out
+    progress()
+    assert one == capsys.readouterr().out  # the toy course has one lesson
+    with pytest.raises(ValueError, match="no exercises of lesson '98'; there are some of: 99"):
+        progress("98")
+
+
+def test_the_table_before_anything_was_tried(course, capsys):
+    progress()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("0 of 2 right")
+    assert all(line.strip().startswith("○") and "not tried yet" in line for line in lines[1:])
+
+
+def test_the_export_lists_every_exercise(course, tmp_path):
+    first, _ = course
+    check(first, first.right[0])
+    target = export_results(tmp_path / "results.json")
+    content = json.loads(target.read_text(encoding="utf-8"))
+    assert content["version"] == 1
+    assert content["exported_at"].endswith("+00:00")
+    assert [(row["id"], row["passed"], row["attempts"]) for row in content["exercises"]] == [
+        ("99.1", True, 1),
+        ("99.2", False, 0),
+    ]
+    fields = {"id", "title", "passed", "attempts", "first_passed_at", "last_diagnosis", "hints_used"}
+    assert all(set(row) == fields for row in content["exercises"])
+
+
+def test_the_export_needs_a_folder(course, tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist: make it first"):
+        export_results(tmp_path / "missing" / "results.json")

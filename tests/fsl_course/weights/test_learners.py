@@ -1,0 +1,149 @@
+import inspect
+
+import pytest
+import torch
+
+from fsl_course.methods.anil import ANIL
+from fsl_course.methods.maml import MAML
+from fsl_course.methods.matching import MatchingNetwork
+from fsl_course.methods.meta_lstm import MetaLSTM
+from fsl_course.methods.meta_sgd import MetaSGD
+from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.methods.relation import RelationNetwork
+from fsl_course.methods.reptile import Reptile
+from fsl_course.methods.siamese import SiameseNetwork
+from fsl_course.methods.transfer import TransferNetwork
+from fsl_course.weights.learners import MAKERS, OWN_SETTINGS, SETTINGS, has_head, make, settings_of
+from tests.conftest import toy_images
+
+ADAPTS = {"net": "conv4", "n_way": 5, "inner_lr": 0.05, "inner_steps": 2}
+HEADED = {"maml": MAML, "anil": ANIL, "meta_sgd": MetaSGD, "reptile": Reptile, "meta_lstm": MetaLSTM}
+OWN = {
+    "transfer": {"n_base": 7, "head": "cosine", "classifier": "cosine"},
+    "siamese": {"objective": "triplet"},
+    "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
+    "prototypical": {"distance": "cosine", "scale": 10.0},
+    "relation": {"objective": "cross_entropy", "shots": "sum"},
+    "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
+    "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
+    "meta_sgd": {**ADAPTS, "test_steps": 3},
+    "reptile": {**ADAPTS, "test_steps": 3, "batch": 4},
+    "meta_lstm": {**ADAPTS, "hidden": 6, "truncate": 1},
+}
+RATES = {("meta_sgd", "inner_lr"), ("meta_lstm", "inner_lr"), ("meta_lstm", "hidden")}
+CASES = [
+    *[(method, {"n_base": 7} if method == "transfer" else {}) for method in MAKERS],
+    *OWN.items(),
+    ("siamese", {"objective": "contrastive"}),
+    ("matching", {"full_context": True}),
+]
+
+
+def test_own_settings_are_the_defaults_of_the_methods():
+    """Each is an argument of the class, with the same default (transfer has none for n_base: it depends on the data).
+
+    Methods with an inner loop: net and n_way stand for the model, inner_lr and inner_steps for lr and steps.
+    """
+    classes = {
+        "transfer": TransferNetwork,
+        "siamese": SiameseNetwork,
+        "matching": MatchingNetwork,
+        "prototypical": PrototypicalNetwork,
+        "relation": RelationNetwork,
+        **HEADED,
+    }
+    stand_for = {"net": "model", "n_way": "model", "inner_lr": "lr", "inner_steps": "steps"}
+    chosen_here = {"n_base", *stand_for}
+    assert set(classes) == set(OWN_SETTINGS) <= set(MAKERS)
+    for method, own in OWN_SETTINGS.items():
+        arguments = inspect.signature(classes[method]).parameters
+        assert {stand_for.get(name, name) for name in own} <= set(arguments)
+        if method in HEADED:  # left to the class: how tasks are run, and which part ANIL adapts
+            assert set(arguments) - {"vmap", "head"} == {stand_for.get(name, name) for name in own}
+        assert {k: v for k, v in own.items() if k not in chosen_here} == {
+            k: arguments[k].default for k in own if k not in chosen_here
+        }
+        assert not set(own) & set(SETTINGS)
+        assert set(OWN[method]) == set(own)  # the test above leaves none out
+
+
+def test_methods_with_a_head_are_those_that_adapt_one():
+    assert {method for method in MAKERS if has_head(method)} == set(HEADED)
+    assert not has_head("no such method")
+
+
+@pytest.mark.parametrize("method", HEADED)
+def test_settings_of_methods_with_a_head_follow_the_ways(method):
+    settings = settings_of(method, toy_images(channels=3), 7)
+    assert (settings["n_way"], settings["in_channels"]) == (7, 3)
+    assert "size" not in settings
+    assert settings_of(method, toy_images())["n_way"] == 5
+    assert "n_way" not in settings_of("prototypical", toy_images(), 7)
+    learner = make(method, width=4, **settings)
+    assert type(learner) is HEADED[method]
+    assert learner.model(torch.rand(2, 3, 28, 28)).shape == (2, 7)
+    assert make(method, width=4, size=32, n_way=3).model(torch.rand(2, 1, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("method", HEADED)
+def test_methods_with_an_inner_loop_are_made_for_pictures_and_for_curves(method):
+    learner = make(method, width=4, inner_lr=0.02, inner_steps=3)
+    assert learner.steps == 3
+    assert learner.model.head.weight.shape == (5, 4)
+    if method == "meta_sgd":
+        assert all(bool((rate == 0.02).all()) for rate in learner.rates)
+    elif method != "meta_lstm":
+        assert learner.lr == 0.02
+    assert make(method, net="mlp").model(torch.zeros(4, 1)).shape == (4, 1)
+    with pytest.raises(
+        ValueError, match=f'{method} cannot be made with .*net must be "conv4", or "mlp".*got \'resnet\''
+    ):
+        make(method, net="resnet")
+    for wrong in ({"n_way": 0}, {"n_way": "five"}):
+        with pytest.raises(ValueError, match="n_way must be a whole number from 1 to 10000"):
+            make(method, **wrong)
+
+
+def test_make_passes_settings_on_and_takes_defaults_elsewhere():
+    plain, full = make("matching", width=4), make("matching", width=4, full_context=True, scale=3)
+    assert (plain.full_context, plain.scale, plain.similarity) == (False, 10.0, "cosine")
+    assert (full.full_context, full.scale) == (True, 3)
+    relation = make("relation", width=4, norm="group", in_channels=3, shots="sum")
+    assert relation.embed(torch.rand(1, 3, 28, 28)).shape == (1, 4 * 49)
+    assert (relation.shots, relation.objective) == ("sum", "mse")
+    assert not [m for m in relation.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    transfer = make("transfer", width=4, n_base=9, head="cosine")
+    assert transfer.head.weight.shape == (9, 4)
+    assert make("siamese").weight.shape == (64,)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        (
+            "matching",
+            {"shots": "sum"},
+            "matching has no setting shots: choose from width, norm, in_channels, size, halving, full_context",
+        ),
+        ("prototypical", {"objective": "bce"}, "prototypical has no setting objective: choose from width, norm, in_ch"),
+        (
+            "siamese",
+            {"b": 1, "a": 2},
+            "siamese has no setting a, b: choose from width, norm, in_channels, size, halving, objective",
+        ),
+        ("siamese", {"objective": "hinge"}, "objective must be one of bce, contrastive, triplet"),
+        ("relation", {"shots": "max"}, 'shots must be "mean" or "sum"'),
+    ],
+)
+def test_settings_of_another_method_and_wrong_values_are_explained(method, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(method, **settings)
+
+
+def test_unknown_methods_and_settings_name_what_there_is():
+    with pytest.raises(ValueError, match="no trainable method 'protonet': choose one of .*prototypical"):
+        make("protonet")
+    with pytest.raises(
+        ValueError, match='no setting widht: choose from width, norm, in_channels.*Did you mean "width"'
+    ):
+        make("prototypical", widht=8)

@@ -1,0 +1,88 @@
+"""The options of `benchmark`, the works and their goals. Apart from the rest, so that the command line speaks without PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fsl_course._system.nearest import did_you_mean
+from fsl_course.cli.options import Parser
+
+
+class Work(NamedTuple):
+    goal: float  # how many times faster than the peer; conv4-matmul-share: the share of the rate of a matrix product
+    words: str
+    module: str  # in this package; the function is called like the work
+
+
+WORKS = {
+    "sampling-memory": Work(20, "drawing 20-way 5-shot episodes out of pictures in memory", "sampling"),
+    "sampling-files": Work(100, "the same, where the peer reads PNG files", "sampling"),
+    "evaluate-1000": Work(10, "testing a prototypical network on 1000 episodes", "metric"),
+    "prototypical-step": Work(1.6, "one training step of a prototypical network", "metric"),
+    "maml-sine-25": Work(8, "MAML's gradient for 25 sine curves, 5 inner steps", "maml"),
+    "maml-sine-100": Work(20, "MAML's gradient for 100 sine curves, 5 inner steps", "maml"),
+    "maml-conv4": Work(1.5, "MAML's gradient for 4 tasks of pictures (GPU goal: 8)", "maml"),
+    "conv4-matmul-share": Work(0.5, "Conv4's share of the rate of a matrix product", "convolutions"),
+    "time-to-95": Work(3, "from nothing to 95 % on Omniglot's validation alphabets", "time_to"),
+}
+
+
+def parser() -> Parser:
+    """The options of `python -m tools.benchmark`."""
+    works = "\n".join(f"  {name:20s} {work.words}" for name, work in WORKS.items())
+    parser = Parser(
+        prog="python -m tools.benchmark",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Times the same work done by this course and by others: in one process, in\n"
+        "turns, after a check that both give the same result. Prints medians of the\n"
+        "times and of their ratios. Works:\n" + works,
+        epilog="examples:\n  python -m tools.benchmark --only prototypical-step --threads 2\n"
+        "  python -m tools.benchmark --scaling --out data/results/benchmark.json\n"
+        "easyfsl is a peer of five works and no part of the course:\n"
+        "pip install 'fsl-course[benchmark]' brings it. Omniglot is taken where the\n"
+        "variable FSL_DATA names its folder, otherwise glyphs. Run it on a quiet machine.",
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="only this work; repeat it for more"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--repeats", type=int, metavar="N", help="repeats of every timing (5 to 15, by work)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch (as many as it takes by itself)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (auto)")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes in one process: tries the code, measures nothing"
+    )
+    parser.add_argument("--scaling", action="store_true", help="also cost against ways, shots, tasks and inner steps")
+    parser.add_argument("--out", metavar="FILE", help="also write about, rows and scaling into this JSON file")
+    parser.add_argument("--learn2learn", metavar="FOLDER", help="also race learn2learn, from a source checkout")
+    parser.add_argument("--higher", metavar="FOLDER", help="also race higher, from a source checkout")
+    return parser
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The works of these names, all where there are none, in the order of WORKS. ValueError suggests the nearest name."""
+    for name in names:
+        if name not in WORKS:
+            raise ValueError(f"there is no work {name!r}.{did_you_mean(name, WORKS)} There are: {', '.join(WORKS)}.")
+    return [name for name in WORKS if not names or name in names]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Checks what can be checked without PyTorch, then runs. Exit status 1 where a work that was asked for cannot run."""
+    names = chosen(options.only)
+    for name in ("repeats", "threads"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1; got {value}.")
+    from tools.benchmark import runner
+
+    rows, scaling = runner.measured(options, names)
+    if options.out:
+        runner.write(options, rows, scaling)
+    print(runner.as_lines(rows) if options.json else runner.as_table(rows, scaling))
+    skipped = [row for row in rows if "skipped" in row]
+    for row in skipped:
+        print(f"{row['work']}: {row['skipped']}", file=sys.stderr)
+    return 1 if options.only and skipped else 0

@@ -1,0 +1,54 @@
+"""The course's side of time-to-95, run as a process of its own: a plain `fit`, asked in pieces whether it is there yet."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    told = json.loads(sys.argv[1])
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["FSL_CACHE"] = scratch  # from nothing: the pictures are read and shrunk anew
+        _train(told, Path(scratch, "run.safetensors"))
+
+
+def _train(told: dict, state: Path) -> None:
+    import torch
+
+    from fsl_course import EpisodeSampler, evaluate, fit, load_glyphs, load_omniglot
+    from fsl_course.methods.prototypical import PrototypicalNetwork
+    from fsl_course.nets import conv4
+    from tools.benchmark.report import report
+
+    torch.set_num_threads(told["threads"])
+    torch.manual_seed(told["seed"])
+    source = load_glyphs() if told["quick"] else load_omniglot(protocol="alphabets")
+    parts = [source.split(name) for name in ("train", "val")]
+    if told["quick"]:
+        parts = [part.select(range(6)) for part in parts]
+    train, validation = (part.to(told["device"]) for part in parts)
+    learner = PrototypicalNetwork(conv4(), scale=told["scale"]).to(told["device"])
+    sampler = EpisodeSampler(train, told["way"], 1, told["query"], seed=told["seed"])
+    asked = EpisodeSampler(validation, 5, 1, told["query"], seed=told["seed"])
+    began, trained = time.time(), 0.0
+    for steps in range(told["every"], told["most"] + 1, told["every"]):
+        piece = time.time()
+        # a run that is asked for more steps goes on where its checkpoint ends
+        fit(
+            learner, sampler, steps=steps, lr=told["lr"], bfloat16=told["bfloat16"], checkpoint=state, progress=False,
+            save_every=told["most"],
+        )  # fmt: skip
+        trained += time.time() - piece
+        accuracy = evaluate(learner, asked, told["episodes"]).mean
+        if accuracy >= told["target"]:
+            break
+    report(began, steps, accuracy, trained)
+
+
+if __name__ == "__main__":
+    main()

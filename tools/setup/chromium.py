@@ -1,0 +1,57 @@
+"""Where Chromium is: `python -m tools.setup.chromium` prints its path, and installs Debian's where it may and can.
+
+FSL_CHROMIUM names another one (any browser built on Chromium); exit status 2 where that is no program. Exit status 3, and why in
+words, where there is no browser and none can be had.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+NONE = 3  # exit status: there is no browser, and none could be had
+
+
+def find() -> str | None:
+    """The browser that FSL_CHROMIUM names, else the first one that is installed. ValueError where the variable names none."""
+    if named := os.environ.get("FSL_CHROMIUM"):
+        if path := shutil.which(named):
+            return path
+        raise ValueError(f"FSL_CHROMIUM names {named!r}, which is no program.")
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def install() -> str | None:
+    """Install Debian's package. Returns None, or why it cannot be had."""
+    if not shutil.which("apt-get"):
+        return "there is no Chromium, and no apt-get to install it with; install one, or name it in FSL_CHROMIUM"
+    if hasattr(os, "geteuid") and os.geteuid() != 0:
+        return "there is no Chromium; install it with `sudo apt-get install chromium`, or name one in FSL_CHROMIUM"
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "-qq", "update"], ["apt-get", "-qq", "install", "-y", "chromium"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            return f"`{' '.join(command)}` failed: {last}"
+    return None
+
+
+def main() -> int:
+    try:
+        problem = None if find() else install()
+        path = find()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if path is None:
+        print(problem or "Debian's package is installed, but there is no program chromium", file=sys.stderr)
+        return NONE
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
