@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tools.results.compare_maml
 
-About half an hour on one core. A run that was stopped goes on when it is called again: rows that are there are kept.
-The time of a training step is measured at the end, and again by every further call: call it once more on a quiet machine.
+Takes about half an hour on one core. Call it again after an interruption: it keeps the rows that are there. Every call measures
+the time of a training step anew at its end, so call it once more on a quiet machine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from tools.results.rows import is_there, refuse_other_settings, write
 OUT = Path(__file__).resolve().parents[2] / "data" / "maml_comparison.json"
 WAY, SHOT, TEST_QUERY = 5, 1, 15
 NET = {"width": 32, "norm": "batch"}
-TASKS = 4  # in an update
+TASKS = 4  # of an update
 INNER = {"inner_lr": 0.4, "inner_steps": 3}
 FIRST = {**INNER, "first_order": True}
-# What each row is given: method and settings of `make`; shots and queries of a training task; Adam's rate in the outer loop.
-# Rates come from short trials on validation classes (100 to 150 updates). At MAML's inner rate FOMAML's error is large: two rows.
+# What each row is trained with: method and settings of `make`; shots and queries of a training task; Adam's rate in the outer
+# loop. The rates come from short trials on validation classes (100 to 150 updates). FOMAML has two rows because its error is
+# large at MAML's inner rate.
 GIVEN: dict[str, dict[str, Any]] = {
     "MAML": {"method": "maml", "settings": INNER, "shot": 1, "query": 5, "lr": 3e-3},
     "ANIL": {"method": "anil", "settings": INNER, "shot": 1, "query": 5, "lr": 3e-3},
@@ -50,19 +51,19 @@ GIVEN: dict[str, dict[str, Any]] = {
 
 
 def fresh(label: str, source: ImageSet) -> FewShotLearner:
-    """An untrained learner of this row."""
+    """Returns an untrained learner for this row."""
     given = GIVEN[label]
     return make(given["method"], **settings_of(given["method"], source, WAY), **NET, **given["settings"])
 
 
 def train_sampler(label: str, source: ImageSet, seed: int) -> EpisodeSampler:
-    """The training tasks of this row."""
+    """Returns the sampler of this row's training tasks."""
     given = GIVEN[label]
     return EpisodeSampler(source.split("train"), WAY, given["shot"], given["query"], seed=seed)
 
 
 def run(label: str, seed: int, source: ImageSet, steps: int, episodes: int) -> dict[str, Any]:
-    """One row: a fresh learner, `steps` updates on tasks of this seed, and the queries it gets right in each test episode."""
+    """Measures a row: trains a fresh learner for `steps` updates, then counts the right queries of each test episode."""
     torch.manual_seed(seed)
     learner = fresh(label, source)
     began = time.process_time()
@@ -76,7 +77,7 @@ def run(label: str, seed: int, source: ImageSet, steps: int, episodes: int) -> d
 
 
 def step_ratios(source: ImageSet, repeats: int) -> dict[str, float]:
-    """CPU time of an update of each row, in updates of MAML: the median of ratios within a round in which all take their turn."""
+    """Returns the CPU time of an update of each row divided by MAML's: the median over rounds in which all rows take turns."""
     learners = {}
     for label in GIVEN:
         learner = fresh(label, source).train()

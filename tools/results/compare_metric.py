@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tools.results.compare_metric
 
-Three quarters of an hour on one core. A run that was stopped goes on when it is called again: rows that are there are kept.
-The time of a training step is measured at the end, and again by every further call: call it once more on a quiet machine.
+Takes three quarters of an hour on one core. Call it again after an interruption: it keeps the rows that are there. Every call
+measures the time of a training step anew at its end, so call it once more on a quiet machine.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ TEST_QUERY = 15
 
 
 def fresh(label: str, source: ImageSet) -> FewShotLearner:
-    """An untrained learner of this row."""
+    """Returns an untrained learner for this row."""
     method, settings = LEARNERS[label]
     return make(method, **settings_of(method, source), **settings)
 
 
 def run(label: str, seed: int, source: ImageSet, steps: int, episodes: int) -> dict[str, Any]:
-    """One row: a fresh learner, `steps` training episodes of this seed, and the queries it gets right in each test episode."""
+    """Measures a row: trains a fresh learner on `steps` episodes of this seed and counts its right queries per test episode."""
     train, test = source.split("train"), source.split("test")
     torch.manual_seed(seed)
     learner = fresh(label, source)
@@ -63,7 +63,7 @@ def run(label: str, seed: int, source: ImageSet, steps: int, episodes: int) -> d
 
 
 def step_seconds(source: ImageSet, repeats: int) -> dict[str, float]:
-    """Median CPU seconds of a training step of each method, all in turn, so that what slows the machine slows them all."""
+    """Returns the median CPU seconds of a training step of each method. They take turns, so that a slow spell affects all."""
     train = source.split("train")
     sampler, learners = EpisodeSampler(train, TRAIN["way"], TRAIN["shot"], TRAIN["query"]), {}
     for label in LEARNERS:

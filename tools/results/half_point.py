@@ -1,10 +1,10 @@
-"""What the last half point of prototypical networks on Omniglot needs: one thing taken away at a time, pictures seen kept equal.
+"""What the last half point of prototypical networks on Omniglot depends on: changes one thing at a time at equal pictures seen.
 
     FSL_DATA=FOLDER python -m tools.results.half_point                   # writes data/results/half_point.json
-    FSL_DATA=FOLDER python -m tools.results.half_point --only nearest    # one variant; the others stay as they are
+    FSL_DATA=FOLDER python -m tools.results.half_point --only nearest    # one variant; keeps the rows of the others
 
-Careful re-runs of Snell et al. 2017 stay half a point below the paper. Each variant differs from the reference in one thing and
-is compared with it on the same episodes. A variant that was stopped goes on.
+Careful re-runs of Snell et al. (2017) stay half a point below the paper. Each variant differs from the reference in one thing and
+is compared with it on the same episodes. A stopped variant continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fsl_course.weights.learners import make
 ROOT = Path(__file__).resolve().parents[2]
 OUT, STATES = ROOT / "data" / "results" / "half_point.json", ROOT / "runs" / "half_point"
 TASKS, EPISODES = ((5, 1), (20, 1)), 1000
-# name -> what differs, in words
+# name -> what differs from the reference
 VARIANTS = {
     "reference": "60-way 1-shot with 5 queries, triangle filter, turns as classes, validation classes join, bfloat16",
     "nearest": "pictures shrunk by taking the nearest pixel, as the published code does, in training and test",
@@ -39,7 +39,7 @@ VARIANTS = {
 
 
 def pictures(variant: str) -> ImageSet:
-    """Omniglot by the protocol "random", with turned classes."""
+    """Returns Omniglot by the protocol "random", with turned classes."""
     source = load_omniglot(protocol="random")
     if variant == "nearest":
         source = replace(source, images=nearest(np.stack([ink for _, ink in original_drawings()])))
@@ -47,20 +47,20 @@ def pictures(variant: str) -> ImageSet:
 
 
 def nearest(drawings: np.ndarray) -> torch.Tensor:
-    """bool [C, 20, 105, 105] -> uint8 [C, 20, 1, 28, 28]: the pixel under the middle of every cell."""
+    """Shrinks drawings bool [C, 20, 105, 105] to uint8 [C, 20, 1, 28, 28] by taking the pixel under the middle of every cell."""
     places = ((np.arange(28) + 0.5) * drawings.shape[-1] / 28).astype(int)
     return torch.from_numpy(drawings[..., places[:, None], places].astype(np.uint8) * 255)[:, :, None]
 
 
 def trained_on(source: ImageSet, variant: str) -> ImageSet:
-    """The classes that a variant trains on."""
+    """Returns the classes that a variant trains on."""
     splits = ("train",) if variant == "without validation classes" else ("train", "val")
     classes = [i for i, split in enumerate(source.splits or ()) if split in splits]
     return source.select([i for i in classes if i % 4 == 0] if variant == "upright" else classes)
 
 
 def measured(variant: str, steps: int) -> dict[tuple[int, int], Result]:
-    """Trains one variant and tests it, on the same episodes as the others."""
+    """Trains a variant and returns its results by (way, shot), measured on the same episodes as the others."""
     source = pictures(variant)
     way, updates = (20, 3 * steps) if variant == "20-way" else (60, steps)
     torch.manual_seed(0)
@@ -92,7 +92,8 @@ def main() -> None:
         for (way, shot), result in found.items():
             cell = {"way": way, "shot": shot, "mean": result.mean, "ci95": result.ci95}
             if variant != "reference":
-                # the same drawings in the same episodes, though drawn by another filter in one variant
+                # All are tested on the same drawings in the same episodes. One variant shrinks them with another filter: its
+                # episodes have another key, which `compare` would refuse.
                 same = replace(reference[way, shot], episodes_key=result.episodes_key)
                 difference = compare(result, same)
                 cell |= {"difference": difference.mean, "difference_ci95": difference.ci95}

@@ -1,4 +1,4 @@
-"""Measures what the results table shows: every cell of a run, and weights on the other data set. `results_run` calls it."""
+"""Measures what the results table shows: every cell of a run, and shipped weights on the other data set."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fsl_course._system.allocator import keep_memory
 from fsl_course.cli.results_files import key_of, papers
 from fsl_course.data import ImageSet, load_glyphs, load_omniglot
 from fsl_course.data.assets import sha256
@@ -24,16 +26,15 @@ from fsl_course.methods.baselines import baselines
 from fsl_course.weights.checkpoints import load_learner
 from fsl_course.weights.learners import has_head
 from tools.results.rows import write
-from tools.results.run import (
-    ALL,
+from tools.results.runs import ALL_CELLS, LABELS, RUNS, Cell, Label, Run
+from tools.results.trained import (
     CHECKPOINTS,
-    LABELS,
     RESULTS,
-    RUNS,
-    Run,
     RunError,
     card_of,
     data_arguments,
+    not_trained,
+    training_of,
     weights_of,
     words_of,
 )
@@ -41,16 +42,27 @@ from tools.results.run import (
 EPISODES, TEST_SEED, TEST_QUERY = 1000, 0, 15
 
 
-@cache
-def test_split(data: str, protocol: str) -> ImageSet:
-    """The classes that the table's tasks are drawn from."""
-    if data == "glyphs":
-        return load_glyphs().split("test")
-    return load_omniglot(protocol=protocol, rotations=protocol == "random").split("test")
+class CellTest(NamedTuple):
+    """One test of a cell. query: per class; transductive: batch norm sees all queries of an episode together."""
+
+    way: int
+    shot: int
+    query: int
+    transductive: bool
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Shipped weights with their card, and the cells in which they are tested on the data set that they were not trained on."""
+
+    weights: Path
+    label: Label
+    card: dict[str, Any]
+    cells: Sequence[Cell]
 
 
 class Remembered(FewShotLearner):
-    """A learner that compares embeddings, with the embeddings of all pictures of one split: made once for all its cells."""
+    """A learner that compares embeddings, with the embeddings of a whole split computed once and looked up for every cell."""
 
     def __init__(self, learner: ComparesEmbeddings, split: ImageSet) -> None:
         super().__init__()
@@ -59,85 +71,91 @@ class Remembered(FewShotLearner):
         self.place = {picture.numpy().tobytes(): at for at, picture in enumerate(pictures)}
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pictures of the split [B, c, H, W] -> embeddings [B, D], looked up."""
+        """Looks up the embeddings [B, D] of pictures of the split [B, c, H, W]."""
         return self.table[[self.place[picture.numpy().tobytes()] for picture in (x * 255).round().to(torch.uint8)]]
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """As the learner's own."""
+        """Returns what the wrapped learner returns for these embeddings."""
         return self.learner.score(support, labels, query, n_way)
 
     def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]."""
+        """Returns the logits [N*Q, N] of one task."""
         return by_embeddings(self, episode)
 
 
 def _remembered(learner: FewShotLearner, split: ImageSet) -> FewShotLearner:
+    """Returns the learner with its embeddings remembered, or as it is if it does not compare embeddings."""
     return Remembered(learner, split) if isinstance(learner, ComparesEmbeddings) else learner
 
 
-def measure(
-    learners: Sequence[FewShotLearner], split: ImageSet, way: int, shot: int, query: int, **how: Any
-) -> dict[str, Any]:
-    """The numbers of a row: mean over the learners (seeds) and its interval over the same episodes, fractions.
+@cache
+def test_split(data: str, protocol: str) -> ImageSet:
+    """Returns the classes that the test tasks of the table are drawn from."""
+    if data == "glyphs":
+        return load_glyphs().split("test")
+    return load_omniglot(protocol=protocol, rotations=protocol == "random").split("test")
 
-    correct: how often so many queries of an episode, added over the seeds, were right; sha256: of these numbers episode by
-    episode, so that a repetition can be told from a coincidence.
+
+def measure(
+    learners: Sequence[FewShotLearner],
+    split: ImageSet,
+    way: int,
+    shot: int,
+    query: int,
+    *,
+    episodes: int,
+    transductive: bool,
+) -> dict[str, Any]:
+    """Returns the numbers of a row: the mean over the learners (seeds) on the same episodes and its interval, as fractions.
+
+    correct: a histogram: number of right queries of an episode, added over the seeds -> number of such episodes
+    sha256:  of these numbers in the order of the episodes; tells a repetition from a coincidence of the means
     """
     sampler, began = EpisodeSampler(split, way, shot, query, seed=TEST_SEED), time.monotonic()
-    found = [evaluate(learner, sampler, how["episodes"], transductive=how["transductive"]) for learner in learners]
+    found = [evaluate(learner, sampler, episodes, transductive=transductive) for learner in learners]
     right = torch.stack([(one.per_episode * way * query).round().to(torch.int64) for one in found]).sum(0)
     mean, half = mean_and_ci95(right.double() / (len(learners) * way * query))
     return {
         "way": way, "shot": shot, "query": query, "mean": mean, "ci95": half, "seed_means": [one.mean for one in found],
-        "episodes": how["episodes"], "test_seed": TEST_SEED, "inductive": not how["transductive"],
+        "episodes": episodes, "test_seed": TEST_SEED, "inductive": not transductive,
         "evaluate_seconds": round(time.monotonic() - began, 1),
         "correct": {str(count): times for count, times in sorted(Counter(right.tolist()).items())},
         "sha256": hashlib.sha256(",".join(map(str, right.tolist())).encode()).hexdigest(),
     }  # fmt: skip
 
 
-def settings_of_cells(run: Run, label: str) -> list[tuple[int, int, int, bool]]:
-    """(way, shot, query, transductive) of every test: inductive with 15 queries a class, and as the paper did it otherwise."""
+def settings_of_cells(run: Run, label: str) -> list[CellTest]:
+    """Returns the tests of all cells: each inductive with 15 queries a class, and also as the paper did it where that differs."""
     entries = [e for e in papers(RESULTS)["papers"] if e["label"] == label and not e["inductive"]]
     found = []
     for way, shot in run.cells:
-        found.append((way, shot, TEST_QUERY, False))
+        found.append(CellTest(way, shot, TEST_QUERY, False))
         key = key_of({"way": way, "shot": shot})
-        found += [(way, shot, entry["queries"][key], True) for entry in entries if key in entry["queries"]]
+        found += [CellTest(way, shot, entry["queries"][key], True) for entry in entries if key in entry["queries"]]
     return found
 
 
 def evaluate_run(run: Run, *, episodes: int = EPISODES, results: Path = RESULTS) -> Path:
-    """Measures every cell of a run and writes results/NAME.json. RunError where it is not trained."""
+    """Measures every cell of a run and writes results/NAME.json. Raises RunError if the run is not trained."""
+    keep_memory()
     began = time.monotonic()
-    about: dict[str, Any] = {"trained_on": None, "seed_numbers": [0], "trained": None, "minutes": None, "weights": None}
-    first, trained = f"python -m fsl_course evaluate {run.method}", {}
     if run.method == "baselines":
-        learners = {(name[0].upper() + name[1:], name): [learner] for name, learner in baselines().items()}
+        about = {"trained_on": None, "seed_numbers": [0], "trained": None, "minutes": None, "weights": None}
+        first = f"python -m fsl_course evaluate {run.method}"
+        learners = {
+            Label("baselines", name[0].upper() + name[1:], name): [learner] for name, learner in baselines().items()
+        }
     else:
         weights = [weights_of(run, seed) for seed in run.seeds]
         if None in weights:
-            raise RunError(f"{run.name} is not trained: python -m tools.results.run train {run.name}")
+            raise not_trained(run)
         cards = [card_of(path, run) for path in weights]
-        learners = {(run.label, run.variant): [load_learner(path)[0] for path in weights]}
-        trained = words_of(cards[0]["command"])
-        about = {
-            "trained_on": run.data, "seed_numbers": list(run.seeds),
-            "trained": {name: int(trained[f"--{name}"]) for name in ("way", "shot", "query", "steps", "tasks")},
-            "minutes": round(sum(card["minutes"] for card in cards) / len(cards), 1),
-            "weights": f"{run.ships}.safetensors" if run.ships else None,
-        }  # fmt: skip
-        first = (
-            f"{cards[0]['command'].removesuffix('DIR')}runs/{run.name} && python -m fsl_course evaluate runs/{run.name}"
-        )
-    if run.method != "baselines" and has_head(run.method):
-        other = [cell for cell in run.cells if cell[0] != int(trained["--way"])]
-        if other:
-            raise RunError(f"{run.name} has a head of {trained['--way']} outputs: its cells cannot be {other}.")
+        about, first = _training(run, cards), _repeats(run, cards[0])
+        learners = {Label(run.method, run.label, run.variant): [load_learner(path)[0] for path in weights]}
     split, found = test_split(run.data, run.protocol), []
-    for (label, variant), mine in learners.items():
+    for label, mine in learners.items():
         quick = [_remembered(learner, split) for learner in mine]
-        for way, shot, query, transductive in settings_of_cells(run, label):
+        for way, shot, query, transductive in settings_of_cells(run, label.label):
             numbers = measure(
                 mine if transductive else quick, split, way, shot, query, episodes=episodes, transductive=transductive
             )
@@ -146,14 +164,31 @@ def evaluate_run(run: Run, *, episodes: int = EPISODES, results: Path = RESULTS)
                 f"--episodes {episodes} --seed {TEST_SEED}" + (" --transductive" if transductive else "")
             )
             found.append({
-                "method": run.method, "label": label, "variant": variant, "data": run.data, "protocol": run.protocol, **about,
-                "seeds": len(mine), **numbers, "parameters": sum(p.numel() for p in mine[0].parameters()), "command": command,
+                **asdict(label), "data": run.data, "protocol": run.protocol, **about, "seeds": len(mine), **numbers,
+                "parameters": sum(p.numel() for p in mine[0].parameters()), "command": command,
             })  # fmt: skip
             _say(found[-1])
     path = results / f"{run.name}.json"
-    head = {"command": f"python -m tools.results.run evaluate {run.name}", "seconds": round(time.monotonic() - began)}
+    head = {"command": f"python -m tools.results evaluate {run.name}", "seconds": round(time.monotonic() - began)}
     write(path, head | {"torch": torch.__version__, "threads": torch.get_num_threads()}, found)
     return path
+
+
+def _training(run: Run, cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what a row says about the training. Raises RunError if a head does not have as many outputs as a cell has ways."""
+    how = training_of(cards[0]["command"])
+    if has_head(run.method) and (other := [cell for cell in run.cells if cell[0] != how["way"]]):
+        raise RunError(f"{run.name} has a head of {how['way']} outputs: its cells cannot be {other}.")
+    return {
+        "trained_on": run.data, "seed_numbers": list(run.seeds), "trained": how,
+        "minutes": round(sum(card["minutes"] for card in cards) / len(cards), 1),
+        "weights": f"{run.ships}.safetensors" if run.ships else None,
+    }  # fmt: skip
+
+
+def _repeats(run: Run, card: dict[str, Any]) -> str:
+    """Returns the command that trains the run into runs/NAME and starts its evaluation; the options of the test follow it."""
+    return f"{card['command'].removesuffix('DIR')}runs/{run.name} && python -m fsl_course evaluate runs/{run.name}"
 
 
 def _say(row: dict[str, Any]) -> None:
@@ -163,62 +198,74 @@ def _say(row: dict[str, Any]) -> None:
 
 
 def measure_transfer(*, episodes: int = EPISODES, results: Path = RESULTS) -> Path:
-    """Shipped weights of Glyphs on Omniglot's evaluation alphabets, those of Omniglot on Glyphs' test scripts.
+    """Tests Glyphs' shipped weights on Omniglot's evaluation alphabets, and Omniglot's on Glyphs' test scripts.
 
-    Writes results/transfer.json after every row; rows that are there, of the same weights, are kept.
+    Writes results/transfer.json after every row. Rows that are already there and belong to the same weights are kept.
     """
+    keep_memory()
     path = results / "transfer.json"
     kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
     head = {
         "about": "Nothing was trained for these: weights of one data set, tested on the other. Omniglot: the 20 evaluation "
         "alphabets, upright; Glyphs: its test scripts. Cyrillic stands among the scripts that Glyphs trains on, and an older "
         "form of it among Omniglot's evaluation alphabets.",
-        "command": "python -m tools.results.run transfer",
+        "command": "python -m tools.results transfer",
         "torch": torch.__version__,
     }
     found: list[dict[str, Any]] = []
-    for weights, label, variant, about, cells in _to_transfer():
-        data, protocol = ("omniglot", "alphabets") if about["data"] == "glyphs" else ("glyphs", "scripts")
-        digest, method, split = sha256(weights), about["method"], test_split(data, protocol)
-        words, quick = words_of(about["command"]), None
-        trained = {name: int(words[f"--{name}"]) for name in ("way", "shot", "query", "steps", "tasks")}
-        for way, shot in cells:
+    for shipped in _to_transfer():
+        digest, learner = sha256(shipped.weights), None
+        for way, shot in shipped.cells:
             same = {"weights_sha256": digest, "way": way, "shot": shot, "episodes": episodes}
             row = next((row for row in kept if all(row.get(name) == value for name, value in same.items())), None)
             if row is None:
-                quick = quick or _remembered(load_learner(weights)[0], split)
-                numbers = measure([quick], split, way, shot, TEST_QUERY, episodes=episodes, transductive=False)
-                data_words = "--data glyphs" if data == "glyphs" else "--data omniglot --protocol alphabets"
-                row = {
-                    "method": method, "label": label, "variant": variant, "data": data, "protocol": protocol,
-                    "trained_on": about["data"], "seeds": 1, "seed_numbers": [about["seed"]], "trained": trained,
-                    "minutes": float(about["minutes"]), "weights": weights.name, **same, **numbers,
-                    "parameters": about["parameters"],
-                    "command": f"python -m fsl_course evaluate data/checkpoints/{weights.name} {data_words} --way {way} "
-                    f"--shot {shot} --query {TEST_QUERY} --episodes {episodes} --seed {TEST_SEED}",
-                }  # fmt: skip
+                split = test_split(*_other_data(shipped))
+                learner = learner or _remembered(load_learner(shipped.weights)[0], split)
+                row = _transfer_row(shipped, learner, split, same)
                 _say(row)
                 write(path, head, [*found, row, *(one for one in kept if one not in found)])
             found.append(row)
-    write(path, head, found)  # without the rows of weights that are no more
+    write(path, head, found)  # leaves out rows of weights that no longer ship
     return path
 
 
-def _to_transfer() -> list[tuple[Path, str, str, dict[str, Any], Sequence[tuple[int, int]]]]:
-    """Weights, label, variant, card, tasks of what is tested on the other data set; one model a label: that of one shot."""
-    labels = {method: label for method, label, variant in LABELS.values() if not variant}
+def _other_data(shipped: Shipped) -> tuple[str, str]:
+    """Returns data set and protocol of the test."""
+    return ("omniglot", "alphabets") if shipped.card["data"] == "glyphs" else ("glyphs", "scripts")
+
+
+def _transfer_row(shipped: Shipped, learner: FewShotLearner, split: ImageSet, same: dict[str, Any]) -> dict[str, Any]:
+    """Measures one cell. same: the fields that identify the row, with way, shot and episodes."""
+    data, protocol = _other_data(shipped)
+    card, (way, shot, episodes) = shipped.card, (same[name] for name in ("way", "shot", "episodes"))
+    numbers = measure([learner], split, way, shot, TEST_QUERY, episodes=episodes, transductive=False)
+    data_words = "--data glyphs" if data == "glyphs" else "--data omniglot --protocol alphabets"
+    return {
+        **asdict(shipped.label), "data": data, "protocol": protocol, "trained_on": card["data"],
+        "seeds": 1, "seed_numbers": [card["seed"]], "trained": training_of(card["command"]),
+        "minutes": float(card["minutes"]), "weights": shipped.weights.name, **same, **numbers,
+        "parameters": card["parameters"],
+        "command": f"python -m fsl_course evaluate data/checkpoints/{shipped.weights.name} {data_words} --way {way} "
+        f"--shot {shot} --query {TEST_QUERY} --episodes {episodes} --seed {TEST_SEED}",
+    }  # fmt: skip
+
+
+def _to_transfer() -> list[Shipped]:
+    """Returns what is tested on the other data set. Of a label without a head only the first weights count: those of one shot."""
+    labels = {label.method: label for label in LABELS.values() if not label.variant}
     found = []
     for path in sorted(CHECKPOINTS.glob("*-glyphs*.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         words = words_of(card["command"])
-        cells = [(int(words["--way"]), int(words["--shot"]))] if has_head(card["method"]) else ALL
-        found.append((path.with_suffix(".safetensors"), labels[card["method"]], "", card, cells))
+        cells = [(int(words["--way"]), int(words["--shot"]))] if has_head(card["method"]) else ALL_CELLS
+        found.append(Shipped(path.with_suffix(".safetensors"), labels[card["method"]], card, cells))
+    seen = set()
     for run in RUNS:
-        if run.protocol == "random" and run.ships and (CHECKPOINTS / f"{run.ships}.json").is_file():
-            weights = CHECKPOINTS / f"{run.ships}.safetensors"
-            card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
-            if has_head(run.method) or not any(
-                one[1:3] == (run.label, run.variant) and one[3]["data"] == "omniglot" for one in found
-            ):
-                found.append((weights, run.label, run.variant, card, run.cells if has_head(run.method) else ALL))
+        path = CHECKPOINTS / f"{run.ships}.json"
+        label = Label(run.method, run.label, run.variant)
+        if run.protocol == "random" and run.ships and path.is_file() and (has_head(run.method) or label not in seen):
+            seen.add(label)
+            card = json.loads(path.read_text(encoding="utf-8"))
+            cells = run.cells if has_head(run.method) else ALL_CELLS
+            found.append(Shipped(path.with_suffix(".safetensors"), label, card, cells))
     return found

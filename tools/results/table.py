@@ -1,8 +1,8 @@
-"""The results as Markdown, for README and book: accuracy beside the papers' numbers, transfer, times against other libraries.
+"""The results as Markdown for README and book: accuracy beside the papers' numbers, transfer, times beside other libraries'.
 
-    python -m tools.results.table       prints all of it
+    python -m tools.results.table       prints all tables
 
-Every number comes from data/results/. What was not measured is not mentioned.
+Every number comes from data/results/. What was not measured does not appear.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; a line's cells must not be more than the header's."""
+    """Returns a table in Markdown. A line must not have more cells than the header."""
     escaped = [[text.replace("|", r"\|").replace("*", r"\*") for text in line] for line in [head, *lines]]
     drawn = [f"| {' | '.join(line)} |" for line in escaped]
     return "\n".join([drawn[0], "|" + "---|" * len(head), *drawn[1:]])
 
 
 def _whole(text: str) -> str:
-    """Numbers and their units stay on one line."""
+    """Keeps a number and its interval on one line."""
     return text.replace(" ± ", f"{NBSP}±{NBSP}")
 
 
@@ -33,7 +33,7 @@ def _listed(notes: Sequence[str]) -> str:
 
 
 def short_table(found: Sequence[Row]) -> str:
-    """One line a method, one column a task, and the notes."""
+    """Returns a table with a line for each method and a column for each task, and the notes below it."""
     if not found:
         return ""
     head, lines = results.grid(found)
@@ -42,7 +42,7 @@ def short_table(found: Sequence[Row]) -> str:
 
 
 def _paper(row: Row | None) -> str:
-    """The paper's number and how it was measured."""
+    """Returns the paper's number and how it was measured, or '' if there is none."""
     paper = row["paper"] if row else None
     if paper is None:
         return ""
@@ -51,7 +51,7 @@ def _paper(row: Row | None) -> str:
 
 
 def full_table(found: Sequence[Row], way: int, shot: int) -> str:
-    """Every method on one task: the paper's number, ours measured as the paper did, ours inductive, why it is not as good."""
+    """Returns the table of one task: the paper's number, ours the paper's way, ours inductive, why ours is below the paper's."""
     pairs: dict[str, dict[bool, Row]] = {}
     for row in found:
         if (row["way"], row["shot"]) == (way, shot):
@@ -67,7 +67,7 @@ def full_table(found: Sequence[Row], way: int, shot: int) -> str:
 
 
 def full_tables(protocol: str) -> str:
-    """A table for every task of a protocol."""
+    """Returns a table for every task of a protocol."""
     found = [row for row in results.rows() if row["protocol"] == protocol]
     tasks: dict[tuple[int, int], int] = {(row["way"], row["shot"]): row["episodes"] for row in found}
     return "\n\n".join(
@@ -77,7 +77,7 @@ def full_tables(protocol: str) -> str:
 
 
 def costs(protocol: str) -> str:
-    """What every training of a protocol took, beside the paper's where it says."""
+    """Returns a table of what every training of a protocol took, beside the paper's budget if it gives one."""
     mine: dict[str, list[Row]] = {}
     for row in results.rows():
         if row["protocol"] == protocol and row["trained"]:
@@ -101,7 +101,7 @@ def costs(protocol: str) -> str:
 
 
 def sources() -> str:
-    """How each paper measured the number that stands beside ours, and where it stands."""
+    """Returns a table of how each paper measured its number, and where in the paper it is."""
     measured = {row["label"] for row in results.rows()}
     lines = [
         [entry["label"], entry["protocol"], entry["source"]]
@@ -112,7 +112,7 @@ def sources() -> str:
 
 
 def commands(found: Sequence[Row]) -> str:
-    """One command a run that repeats it from nothing; the others of its rows differ in way, shot and query only."""
+    """Returns, for each run, a command that repeats it from the start. Its other rows differ only in way, shot and query."""
     first: dict[str, str] = {}
     for row in found:
         first.setdefault(row.get("run", row["label"] + key_of(row)), row["command"])
@@ -127,10 +127,10 @@ def _seconds(value: float) -> str:
 
 
 def benchmark_table(story: dict[str, Any] | None, *, goals_only: bool = False) -> str:
-    """Times against other libraries on the same work; "" where nothing was measured. goals_only: rows that have a goal."""
+    """Returns the times beside other libraries' on the same work, or "" if nothing was measured. goals_only: rows with a goal."""
     lines = []
     for row in (story or {}).get("rows", []):
-        aimed = row.get("goal") is not None and row.get("met") is not None  # a quick try meets no goal
+        aimed = row.get("goal") is not None and row.get("met") is not None  # a quick try has a goal but no verdict
         if goals_only and not aimed:
             continue
         share = row["work"] == "conv4-matmul-share"
@@ -152,13 +152,13 @@ def benchmark_table(story: dict[str, Any] | None, *, goals_only: bool = False) -
 
 
 def benchmark_notes(story: dict[str, Any]) -> str:
-    """Where the two sides differ all the same, a line a row that has something to say."""
+    """Returns a list of the rows' notes: where the two sides still differ."""
     said = dict.fromkeys(f"{row['work']}, {row['peer']}: {row['note']}." for row in story["rows"] if row.get("note"))
     return _listed(list(said))
 
 
 def benchmark_about(story: dict[str, Any]) -> str:
-    """The machine and the command of the benchmark."""
+    """Returns the machine and the command of the benchmark."""
     about = story.get("about", {})
     words = [f"{name} {about[name]}" for name in ("python", "torch") if name in about]
     where = ", ".join([*([about["processor"]] if "processor" in about else []), *words])
@@ -166,7 +166,7 @@ def benchmark_about(story: dict[str, Any]) -> str:
 
 
 def readme_results() -> str:
-    """The table of README: the papers' protocol, and how to repeat it."""
+    """Returns README's table, of the papers' protocol, and how to repeat it; "" if nothing was measured."""
     found = [row for row in results.rows() if row["protocol"] == "random"]
     if not found:
         return ""
@@ -176,7 +176,7 @@ def readme_results() -> str:
 
 
 def readme_benchmark() -> str:
-    """The times of README; "" where nothing was measured."""
+    """Returns README's table of times; "" if nothing was measured."""
     story = results.benchmark()
     drawn = benchmark_table(story, goals_only=True)
     if not drawn or not story:

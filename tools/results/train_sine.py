@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tools.results.train_sine
 
-Writes data/checkpoints/maml-sinusoids.safetensors with its card, whose "test" rows hold the mean squared error after 0, 1, 5 and
-10 inner steps on 5 and on 10 points, for MAML and for one net trained on all curves at once. A run that was stopped goes on.
+Writes data/checkpoints/maml-sinusoids.safetensors and its card. The card's "test" rows hold the mean squared error after 0, 1, 5
+and 10 inner steps on 5 and on 10 points, for MAML and for one net trained on all curves at once. A stopped run continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUERY = 100  # test points of a curve
 
 
 def rows(learner: FewShotLearner, name: str, episodes: int) -> list[dict[str, Any]]:
-    """Mean squared error of one learner on the test curves, after each number of inner steps."""
+    """Returns a learner's mean squared error on the test curves, one row for each number of points and of inner steps."""
     found = []
     for shot in SHOTS:
         sampler = SinusoidSampler(shot, QUERY, seed=1)  # training curves are those of seed 0
@@ -58,7 +58,7 @@ def main() -> None:
         "interval; inner rate 0.01",
         "test": [],
     }
-    # no inner steps: every curve's queries train one net, which is pretraining on all curves at once
+    # Without inner steps, every curve's queries train one net: this is pretraining on all curves at once.
     for name, inner_steps in (("maml", 1), ("pretraining", 0)):
         torch.manual_seed(0)
         learner = make("maml", **card["settings"] | {"inner_steps": inner_steps})

@@ -1,9 +1,10 @@
-"""tools/measure.py: cells are measured as `evaluate` measures them, and written as rows."""
+"""Cells are measured as `evaluate` measures them, and written as rows."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,14 +20,15 @@ from fsl_course.weights.checkpoints import save_learner
 from fsl_course.weights.learners import make
 from tests.conftest import toy_images
 from tools.results import measure as measuring
-from tools.results import run
-from tools.results.measure import Remembered, evaluate_run, measure, measure_transfer, settings_of_cells
-from tools.results.run import RUNS, Run, RunError
+from tools.results import trained
+from tools.results.measure import Remembered, Shipped, evaluate_run, measure, measure_transfer, settings_of_cells
+from tools.results.runs import RUNS, Label, Run
+from tools.results.trained import CHECKPOINTS, RunError, folder_of
 
 
 @pytest.fixture(autouse=True)
 def _scratch(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "RUNS_FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(trained, "RUNS_FOLDER", tmp_path / "runs")
 
 
 def learner(seed: int = 0):
@@ -86,7 +88,7 @@ def put_finished(run: Run) -> None:
     """What training would leave in runs/, from fresh weights."""
     for seed in run.seeds:
         torch.manual_seed(seed)
-        weights = run.folder_of(run, seed) / f"{run.method}-glyphs.safetensors"
+        weights = folder_of(run, seed) / f"{run.method}-glyphs.safetensors"
         settings = {"width": 4}
         save_learner(
             weights, make(run.method, **settings), {"method": run.method, "settings": settings, "data": "glyphs"}
@@ -136,15 +138,16 @@ def test_a_head_fills_cells_of_its_own_way_only(tmp_path):
     put_finished(run)
     with pytest.raises(RunError, match="head of 5 outputs"):
         evaluate_run(run, episodes=2, results=tmp_path)
-    path = evaluate_run(run._replace(cells=[(5, 1), (5, 2)], label="Reptile"), episodes=2, results=tmp_path)
+    path = evaluate_run(replace(run, cells=[(5, 1), (5, 2)], label="Reptile"), episodes=2, results=tmp_path)
     found = json.loads(path.read_text())["rows"]  # trained with one shot, tested with others, as Reptile is
     assert [(row["shot"], row["trained"]["shot"]) for row in found if row["inductive"]] == [(1, 1), (2, 1)]
 
 
 def test_transfer_keeps_rows_of_the_same_weights(tmp_path, monkeypatch):
-    learner_file, card = run.CHECKPOINTS / "prototypical-glyphs.safetensors", run.CHECKPOINTS
-    about = json.loads((card / "prototypical-glyphs.json").read_text())
-    monkeypatch.setattr(measuring, "_to_transfer", lambda: [(learner_file, "Prototypical", "", about, [(5, 1)])])
+    learner_file = CHECKPOINTS / "prototypical-glyphs.safetensors"
+    about = json.loads(learner_file.with_suffix(".json").read_text())
+    shipped = Shipped(learner_file, Label("prototypical", "Prototypical"), about, [(5, 1)])
+    monkeypatch.setattr(measuring, "_to_transfer", lambda: [shipped])
     monkeypatch.setattr(measuring, "test_split", lambda data, protocol: load_glyphs().select(range(8)))
     path = measure_transfer(episodes=3, results=tmp_path)
     (row,) = json.loads(path.read_text())["rows"]

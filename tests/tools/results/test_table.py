@@ -1,4 +1,4 @@
-"""tools/table.py: tables in Markdown that say what the files say."""
+"""Tables in Markdown that say what the files say."""
 
 from __future__ import annotations
 

@@ -1,0 +1,86 @@
+"""What can be done with a run besides measuring it: train it, ship its weights, and say how far it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from fsl_course.cli.results_files import key_of, rows
+from tools.results import trained
+from tools.results.runs import RUNS, Run
+from tools.results.trained import RunError, card_of, data_arguments, folder_of, not_trained, weights_of
+
+LARGEST = 1_000_000  # bytes of shipped weights
+
+
+def train(run: Run) -> int:
+    """Trains, through the command line, every seed that is not trained yet. Returns the exit status."""
+    from fsl_course.__main__ import main as command_line
+
+    for seed in run.seeds:
+        if (weights := weights_of(run, seed)) is not None:
+            card_of(weights, run)
+            print(f"{run.name}, seed {seed}: {weights} is there.")
+            continue
+        words = f"train {run.method} {data_arguments(run)} {run.arguments} --seed {seed} --out".split()
+        if status := command_line([*words, str(folder_of(run, seed))]):
+            return status
+    return 0
+
+
+def ship(run: Run) -> None:
+    """Copies weights and card of the first seed into data/checkpoints. Raises RunError if they are missing or too large."""
+    if not run.ships:
+        raise RunError(f"{run.name} does not ship: give its line in RUNS a name for its weights.")
+    weights = weights_of(run, run.seeds[0])
+    if weights is None:
+        raise not_trained(run)
+    card_of(weights, run)
+    target = trained.CHECKPOINTS / f"{run.ships}.safetensors"
+    if weights != target:
+        with (
+            tempfile.TemporaryDirectory() as scratch
+        ):  # so that the shipped weights stay until the new ones are complete
+            made = Path(scratch) / target.name
+            shutil.copyfile(weights, made)
+            shutil.copyfile(weights.with_suffix(".json"), made.with_suffix(".json"))
+            if run.method == "transfer":
+                _without_base_head(made)
+            if (size := made.stat().st_size) > LARGEST:
+                raise RunError(f"{weights} has {size / 1e6:.2f} MB; at most {LARGEST / 1e6:.0f} MB ship.")
+            for file in (made, made.with_suffix(".json")):
+                shutil.copyfile(file, trained.CHECKPOINTS / file.name)
+    print(f"{target}: now run python -m tools.data.checksums")
+
+
+def _without_base_head(weights: Path) -> None:
+    """Leaves out the head over thousands of base classes, a megabyte that new tasks do not use."""
+    from fsl_course.weights import checkpoints, learners
+
+    learner, about = checkpoints.load_learner(weights)
+    about["settings"] = about["settings"] | {"n_base": 0}
+    bare = learners.make("transfer", **about["settings"])
+    bare.encoder.load_state_dict(learner.encoder.state_dict())
+    checkpoints.save_learner(weights, bare, about)
+    card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    note = "shipped without the head over the base classes, which new tasks do not use"
+    checkpoints.save_json(weights.with_suffix(".json"), card | {"settings": about["settings"], "note": note})
+
+
+def status() -> str:
+    """Returns a line for each run: trained, evaluated, shipped, and its cells that stay below their paper without a reason."""
+    measured, lines = rows(trained.RESULTS), [f"{'run':26s}trained  evaluated  shipped"]
+    for run in RUNS:
+        has_weights = "-" if run.method == "baselines" else _yes(all(weights_of(run, seed) for seed in run.seeds))
+        shipped = "-" if not run.ships else _yes((trained.CHECKPOINTS / f"{run.ships}.safetensors").is_file())
+        evaluated = _yes((trained.RESULTS / f"{run.name}.json").is_file())
+        open_cells = [key_of(row) for row in measured if row["run"] == run.name and row["why"] == "not known"]
+        words = f"  give reasons.json a reason for {', '.join(open_cells)}" if open_cells else ""
+        lines.append(f"{run.name:26s}{has_weights:9s}{evaluated:11s}{shipped}{words}")
+    return "\n".join(lines)
+
+
+def _yes(true: bool) -> str:
+    return "yes" if true else "no"
