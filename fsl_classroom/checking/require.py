@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_PACKAGE = __package__  # fsl_classroom
+_PACKAGE = "fsl_classroom"
 SECONDS = 10.0  # for the answer, all calls together: a grading machine may be busy
 
 
@@ -35,7 +35,7 @@ def require(exercise_id: str, answer: Callable[..., Any]) -> None:
     """
     with _fresh() as package:
         exercise = package.find(exercise_id)
-        judge = import_module(f"{_PACKAGE}._check").judge
+        judge = import_module(f"{_PACKAGE}.checking.check").judge
         if _is_reference(answer, exercise.reference):
             raise NotRight(
                 f"{exercise.id} {exercise.title}: not your function.\n  This is the reference that check handed out."
@@ -57,7 +57,6 @@ def require(exercise_id: str, answer: Callable[..., Any]) -> None:
 def _fresh() -> Iterator[ModuleType]:
     """The package of exercises imported a second time, from its files; afterwards the first one is back in its place."""
     kept = {n: m for n, m in sys.modules.items() if n == _PACKAGE or n.startswith(f"{_PACKAGE}.")}
-    parent, _, name = _PACKAGE.rpartition(".")
     for module in kept:
         del sys.modules[module]
     try:
@@ -66,8 +65,6 @@ def _fresh() -> Iterator[ModuleType]:
         for module in [n for n in sys.modules if n == _PACKAGE or n.startswith(f"{_PACKAGE}.")]:
             del sys.modules[module]
         sys.modules.update(kept)
-        if _PACKAGE in kept and parent in sys.modules:  # an import also writes itself into the package above
-            setattr(sys.modules[parent], name, kept[_PACKAGE])
 
 
 def _is_reference(answer: Any, reference: Callable[..., Any]) -> bool:

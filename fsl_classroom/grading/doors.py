@@ -63,7 +63,7 @@ def guard_imports(refuse: Callable[[str], Exception], behind: Callable[[Any], bo
     def look(name: Any) -> None:
         frame = sys._getframe(2)
         ours = frame.f_code.co_filename.startswith(HERE)
-        if str(name).partition(".")[0] in (rules.COURSE, rules.CLASSROOM) and not ours and behind(frame):
+        if rules.lies_in(str(name), rules.COURSE, rules.CLASSROOM) and not ours and behind(frame):
             raise refuse(rules.imports_reference(str(name)))
 
     def guarded_import(name: str, *rest: Any, **more: Any) -> Any:

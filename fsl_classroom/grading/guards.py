@@ -67,6 +67,8 @@ def learner_builtins(exercise: str, incidents: Incidents) -> dict[str, Any]:
 
     def guarded_import(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         root = name.partition(".")[0]
+        if level:  # relative to a package that the answer would have to name as its own
+            raise incidents.refuse(rules.imports_reference("." * level + name))
         wanted = [f"{name}.{item}" for item in fromlist or ()] or [name]
         for dotted in wanted:
             if not rules.may_import(dotted, exercise):
@@ -129,23 +131,23 @@ def learner_builtins(exercise: str, incidents: Incidents) -> dict[str, Any]:
     return own
 
 
-def hide(prefixes: tuple[str, ...]) -> None:
-    """Take modules out of sys.modules and off their parents, so that no answer comes upon them by name."""
-    for name in [n for n in sys.modules if n.startswith(prefixes)]:
+def hide(packages: tuple[str, ...]) -> None:
+    """Removes packages from sys.modules and from their parents, so that no answer finds them by name."""
+    for name in [n for n in sys.modules if rules.lies_in(n, *packages)]:
         module = sys.modules.pop(name)
         parent, _, child = name.rpartition(".")
         if vars(sys.modules.get(parent, builtins)).get(child) is module:
             delattr(sys.modules[parent], child)
     sys.modules.pop("logging.config", None)  # it imports what a text names, and kept the unguarded import
-    sys.meta_path.insert(0, _Blocker(prefixes))
+    sys.meta_path.insert(0, _Blocker(packages))
 
 
 class _Blocker:
-    def __init__(self, prefixes: tuple[str, ...]) -> None:
-        self._prefixes = prefixes
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        self._packages = packages
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name.startswith(self._prefixes):
+        if rules.lies_in(name, *self._packages):
             raise ModuleNotFoundError(f"{name} is not at hand while an answer is tried", name=name)
 
 
@@ -155,7 +157,6 @@ def watch(scratch: Path, incidents: Incidents) -> Callable[[], None]:
     Returns what opens the doors again that doors.py shuts.
     """
     here = str(scratch)
-    package = doors.HERE
     busy = False
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -181,7 +182,7 @@ def watch(scratch: Path, incidents: Incidents) -> Callable[[], None]:
         if behind and (event == "open" or event.startswith(_FILES)):
             path = os.path.abspath(os.fsdecode(arguments[0])) if isinstance(arguments[0], (str, bytes, Path)) else here
             writes = event != "open" or _writes(arguments)
-            if path.startswith(package + os.sep):
+            if path.startswith(doors.HERE):
                 raise incidents.refuse(rules.looks_into_checker(f"reads {Path(path).name}"))
             if writes and path != os.devnull and not path.startswith(here):
                 raise incidents.refuse(f"This answer changes files outside its own folder ({event}).")
@@ -218,11 +219,12 @@ def integrity() -> dict[str, int]:
 def _identities() -> dict[str, int]:
     """What every function and class of torch, numpy and the course is at this moment: dotted name -> identity."""
     seen: dict[str, int] = {}
-    for name in [*_WATCHED, *(n for n in sys.modules if n.split(".")[0] in (rules.COURSE, rules.CLASSROOM))]:
+    ours = dict.fromkeys(name for name in sys.modules if rules.lies_in(name, rules.COURSE, rules.CLASSROOM))
+    for name in [*_WATCHED, *ours]:
         for key, value in list(vars(sys.modules[name]).items()):
             if callable(value):
                 seen[f"{name}.{key}"] = id(value)
-                if isinstance(value, types.FunctionType) and name.startswith((rules.COURSE, rules.CLASSROOM)):
+                if isinstance(value, types.FunctionType) and name in ours:
                     seen[f"{name}.{key}."] = hash(
                         (id(value.__code__), id(value.__defaults__), id(value.__kwdefaults__))
                     )

@@ -18,10 +18,7 @@ from typing import Any
 
 from fsl_classroom.grading.slices import Answer
 
-COURSE, CLASSROOM = (
-    "fsl_course",
-    "fsl_classroom",
-)  # the package of the methods; the checker: closed to answers, all of it
+COURSE, CLASSROOM = "fsl_course", "fsl_classroom"  # of CLASSROOM an answer may use nothing at all
 # Modules that show or change running code. A few of their names are harmless; None: nothing of it is.
 _CLOSED = """
     __main__ _ctypes _frozen_importlib _imp ast bdb builtins code codeop copyreg cProfile ctypes dis doctest faulthandler gc
@@ -76,7 +73,7 @@ def allowed(exercise: str) -> frozenset[str]:
     here = order.index(exercise) if exercise in order else len(order)
     names = {name for name, first in lesson["imports"].items() if order.index(first) <= here}
     things = [resolve(name) for name in names]
-    for module in [m for n, m in sorted(sys.modules.items()) if n.split(".")[0] == COURSE]:
+    for module in [m for n, m in sorted(sys.modules.items()) if lies_in(n, COURSE)]:
         for name, value in list(vars(module).items()):
             # The same class or function under another path; constants such as numbers may be alike by chance.
             if callable(value) and any(value is thing for thing in things):
@@ -95,13 +92,18 @@ def resolve(dotted: str) -> Any:
         return None
 
 
+def lies_in(dotted: str, *packages: str) -> bool:
+    """Returns True if a dotted name is one of the packages or lies in one: "a.b" lies in "a", "ab" does not."""
+    return any(dotted == package or dotted.startswith(f"{package}.") for package in packages)
+
+
 def may_use(dotted: str, exercise: str) -> bool:
     """May an answer use this name? All that is not the course's may be used here; LIMITED is asked elsewhere."""
-    parts = dotted.split(".")
-    if parts[0] == CLASSROOM:
+    if lies_in(dotted, CLASSROOM):
         return False
-    if parts[0] != COURSE:
+    if not lies_in(dotted, COURSE):
         return True
+    parts = dotted.split(".")
     return any(".".join(parts[:n]) in allowed(exercise) for n in range(2, len(parts) + 1))
 
 
@@ -172,7 +174,7 @@ def _aliases(nodes: list[ast.AST]) -> Iterator[tuple[str, str]]:
 def _import_fault(node: ast.AST, exercise: str) -> str | None:
     if isinstance(node, ast.Import):
         for a in node.names:
-            if a.name.partition(".")[0] == CLASSROOM:
+            if lies_in(a.name, CLASSROOM):
                 return imports_reference(a.name)
             if LIMITED.get(a.name.partition(".")[0], "free") is None:
                 return looks_into_checker(a.name)
@@ -192,8 +194,7 @@ def may_import(dotted: str, exercise: str) -> bool:
     """May an answer import this name? A module of the course, yes: that is not yet using it, and its attributes are looked at
     one by one.
     """
-    of_course = dotted.partition(".")[0] == COURSE
-    return (of_course and isinstance(resolve(dotted), ModuleType)) or may_use(dotted, exercise)
+    return (lies_in(dotted, COURSE) and isinstance(resolve(dotted), ModuleType)) or may_use(dotted, exercise)
 
 
 def _use_fault(node: ast.AST, exercise: str, aliases: dict[str, str], inner: set[int]) -> str | None:
@@ -208,7 +209,7 @@ def _use_fault(node: ast.AST, exercise: str, aliases: dict[str, str], inner: set
     if not isinstance(root, ast.Name) or root.id not in aliases:
         return None
     dotted = ".".join([aliases[root.id], *path])
-    if dotted.startswith((COURSE, CLASSROOM)) and path and path[-1].startswith("__"):
+    if lies_in(dotted, COURSE, CLASSROOM) and path and path[-1].startswith("__"):
         return looks_into_checker(dotted)  # package.__file__ and the like
     if not may_use(dotted, exercise):
         return imports_reference(dotted)

@@ -27,7 +27,8 @@ from fsl_classroom.grading.submissions import Cell
 
 MOST_SECONDS = 6.0  # for the answer's own calls; in the notebook it is 2, on a machine with nothing else to do
 NOT_ATTEMPTED = "not attempted"
-_HIDDEN = (rules.CLASSROOM, f"{rules.COURSE}.__main__")
+# In a checkout, tools and tests lie beside the packages and lead to the reference, too.
+_HIDDEN = (rules.CLASSROOM, f"{rules.COURSE}.__main__", "tools", "tests")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def run(job: Job, out: int, token: str) -> None:
 def _verdict(job: Job, out: int) -> tuple[bool, str]:
     answer = job.answer
     _leave_nothing_open(out, job.landlock, job.scratch)
-    modules = {name: module for name, module in sys.modules.items() if name.startswith(_HIDDEN)}
+    modules = {name: module for name, module in sys.modules.items() if rules.lies_in(name, *_HIDDEN)}
     before = guards.integrity()
     incidents = guards.Incidents()
     namespace = _namespace(answer, incidents)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fsl_classroom import all_exercises
+from fsl_classroom.__main__ import main
 from fsl_classroom.grading import confinement
-from fsl_course.__main__ import main
 from tests.fsl_classroom.grading import zoo
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -55,7 +55,7 @@ def test_an_earlier_check_stands_for_the_learners_own_function():
 
 
 def test_variants_keywords_and_other_names_of_check():
-    for call in ('fsl_course.check("05.1@7", f)', 'check(exercise="05.1", answer=f)', 'print(check("05.1", f))'):
+    for call in ('fsl_classroom.check("05.1@7", f)', 'check(exercise="05.1", answer=f)', 'print(check("05.1", f))'):
         tree = ast.parse(f"def f(): pass\n{call}")
         answer = answers_of([Cell(1, "", tree)])["05.1"]
         assert answer.exercise == "05.1"

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course import Episode, EpisodeSampler, check, compare, evaluate, fit, load_glyphs, progress
+from fsl_classroom import check, progress
+from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_glyphs
 from fsl_course.evaluation import embed_all, mean_and_ci95
 from fsl_course.methods import prototypical as package
 from fsl_course.methods.prototypical import PrototypicalNetwork"""
@@ -82,7 +83,7 @@ HONEST = {
     "helper after the check": answer(RIGHT.replace("embeddings[labels == k].mean(0)", "_mean(embeddings[labels == k])"))
     + "\ndef _mean(rows):\n    return rows.mean(0)",
     "attempts": f"{answer(WRONG)}\n{answer('    return 1 / 0')}\n{answer(RIGHT)}",
-    "check by another name": f"from fsl_course import check as c\n{DEF.replace('prototypes', 'mine')}{RIGHT}c('05.1', mine)",
+    "check by another name": f"from fsl_classroom import check as c\n{DEF.replace('prototypes', 'mine')}{RIGHT}c('05.1', mine)",
     "id in a variable": answer(RIGHT).replace('check("05.1"', "check(ID").replace("def ", 'ID = "05.1"\ndef ', 1),
     "id in a loop": f"{DEF}{RIGHT}for id, f in [('05.1', prototypes)]:\n    check(id, f)",
     "star of the course": "from fsl_course import *\n" + doing("assert EpisodeSampler"),
