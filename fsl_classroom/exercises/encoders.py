@@ -1,4 +1,4 @@
-"""What the "from memory" exercises share: a small encoder, and the law that the loss must teach it."""
+"""A small encoder, and a law about its gradient, for the "from memory" exercises of lessons 03 to 05."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from fsl_classroom.checking.model import Case
 
 
 def small_encoder(generator: Generator, weight: float = 0.25, bias: float = 1.0) -> nn.Module:
-    """Pictures [B, 1, 4, 4] -> embeddings [B, 5] in -1..1. weight, bias: standard deviations of the random weights."""
+    """Returns an encoder from pictures [B, 1, 4, 4] to embeddings [B, 5] in -1..1.
+
+    weight, bias: standard deviations of the random weights and biases
+    """
     flat = nn.Linear(16, 5)
     with torch.no_grad():
         flat.weight.copy_(weight * torch.randn(5, 16, generator=generator))
@@ -20,7 +23,7 @@ def small_encoder(generator: Generator, weight: float = 0.25, bias: float = 1.0)
 
 
 def teaches_encoder(cases: Callable[[Generator], Sequence[Case]]) -> Callable[[Callable, Callable], str | None]:
-    """A law for Property: the gradient in the encoder's weights, in the second case, equals the reference's.
+    """Returns a law for `Property`: in the second case, the loss has the reference's gradient in the encoder's weights.
 
     The first argument of every case is the encoder; answers return (scores, loss).
     """

@@ -1,4 +1,7 @@
-"""Exercises of lesson 00: accuracy, the nearest support picture, a paired comparison."""
+"""Exercises of lesson 00: accuracy, the nearest support picture, a paired comparison.
+
+Cases: every exercise builds its own.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from torch import Tensor
 
 from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
 
+# ---------------------------------------------------------------------------------------------- 00.1 accuracy
 
-# 00.1 ------------------------------------------------------------------------------------------------------------------
+
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """Fraction of right predictions. predicted int64 [M], labels int64 [M] -> float in [0, 1]."""
+    """Returns the fraction of right predictions. predicted int64 [M], labels int64 [M] -> float in [0, 1]."""
     return (predicted == labels).double().mean().item()
 
 
@@ -85,10 +89,11 @@ ACCURACY = Exercise(
     ),
 )
 
+# ---------------------------------------------------------------------------------------------- 00.2 the nearest support picture
 
-# 00.2 ------------------------------------------------------------------------------------------------------------------
+
 def nearest(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
-    """Label of the nearest support row. query [M, D], support [S, D], labels int64 [S] -> int64 [M]."""
+    """Returns the label of each query's nearest support row. query [M, D], support [S, D], labels int64 [S] -> int64 [M]."""
     return labels[(query[:, None] - support[None]).square().sum(2).argmin(1)]
 
 
@@ -96,9 +101,8 @@ def _nearest_cases(generator: torch.Generator) -> Sequence[Case]:
     def task(queries: int, features: int, labels: list[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
         query = torch.randn(queries, features, generator=generator, dtype=torch.float64)
         support = torch.randn(len(labels), features, generator=generator, dtype=torch.float64)
-        support *= torch.linspace(0.5, 2, len(labels), dtype=torch.float64)[
-            :, None
-        ]  # lengths differ: cosine is another thing
+        # Rows of different lengths, so that the nearest row by cosine is another one than by distance.
+        support *= torch.linspace(0.5, 2, len(labels), dtype=torch.float64)[:, None]
         return query.to(dtype), support.to(dtype), torch.tensor(labels)
 
     return [
@@ -217,10 +221,11 @@ NEAREST = Exercise(
     ),
 )
 
+# ---------------------------------------------------------------------------------------------- 00.3 a paired comparison
 
-# 00.3 ------------------------------------------------------------------------------------------------------------------
+
 def better(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Mean of a - b, and share of episodes with a > b. a, b float [E] -> two floats."""
+    """Returns the mean of a - b and the share of episodes with a > b. a, b float [E] -> two floats."""
     return (a - b).mean().item(), (a > b).double().mean().item()
 
 

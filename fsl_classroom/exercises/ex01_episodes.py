@@ -1,6 +1,7 @@
 """Exercises of lesson 01: label slots, drawing episodes, confidence intervals, leaked splits.
 
-Samplers are judged by laws (balance, disjointness, repeatability), because every right one may draw other numbers.
+Cases: every exercise builds its own. Samplers (01.2) are judged by laws (legal episodes, repeatability, random slots), because
+right samplers may draw different numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fsl_course.episodes import EpisodeSampler
 
 
 def to_slots(class_ids: Tensor, classes: Tensor) -> Tensor:
-    """Where each id stands in `classes`."""
+    """Returns the position of each id in `classes`."""
     return (class_ids[:, None] == classes).int().argmax(1)
 
 
@@ -119,7 +120,7 @@ SLOTS = Exercise(
 def draw_episode(
     n_classes: int, n_drawings: int, n_way: int, k_shot: int, n_query: int, generator: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Classes [N], support drawings [N, K], query drawings [N, Q]."""
+    """Draws one episode: classes [N], support drawings [N, K], query drawings [N, Q]."""
     classes = torch.randperm(n_classes, generator=generator)[:n_way]
     orders = [torch.randperm(n_drawings, generator=generator)[: k_shot + n_query] for _ in range(n_way)]
     picked = torch.stack(orders)
@@ -144,7 +145,11 @@ def _flawed(
     start: int = 0,
     own: Callable[[Generator], Generator | None] = lambda g: g,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """A sampler with one thing wrong: its classes, its orders of drawings, where the query starts, or its generator."""
+    """Returns a sampler with one flaw.
+
+    classes: draws the classes; orders: draws an order of the drawings of each class; again: draws new orders for the query;
+    start: shifts the start of the query; own: replaces the generator
+    """
 
     def draw(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
         g = own(g)
@@ -156,7 +161,7 @@ def _flawed(
 
 
 def _flaws(result: tuple[Tensor, Tensor, Tensor], n_classes: int, n_drawings: int) -> str | None:
-    """What is illegal about one drawn episode, or None."""
+    """Returns what is illegal about one drawn episode, or None."""
     classes, support, query = result
     if int(classes.min()) < 0 or int(classes.max()) >= n_classes:
         return (
@@ -177,13 +182,13 @@ def _flaws(result: tuple[Tensor, Tensor, Tensor], n_classes: int, n_drawings: in
 
 
 def _run(draw: Callable, seed: int, size: tuple[int, ...] = (8, 10, 4, 2, 3)) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """120 episodes, one after the other from one generator. size: classes, drawings, ways, shots, queries."""
+    """Draws 120 episodes in a row from one generator. size: classes, drawings, ways, shots, queries."""
     generator = torch.Generator().manual_seed(seed)
     return [draw(*size, generator) for _ in range(120)]
 
 
 def _legal(draw: Callable, reference: Callable) -> str | None:
-    """The commonest flaw: which one comes first is a matter of luck."""
+    """Returns the most frequent flaw, because which flaw comes first is a matter of luck; None if there is none."""
     flaws = [_flaws(result, 8, 10) for result in _run(draw, 1)]
     flaws += [_flaws(result, 4, 5) for result in _run(draw, 1, (4, 5, 4, 3, 2))]
     found = [flaw for flaw in flaws if flaw]
@@ -239,7 +244,7 @@ EPISODE = Exercise(
     title="Draw one episode",
     reference=draw_episode,
     cases=_draw_cases,
-    same=lambda got, expected: None,  # any legal numbers will do: shapes are seen before, the rest by the laws
+    same=lambda got, expected: None,  # any legal numbers are right: shapes are checked before, everything else by laws
     properties=(
         Property("classes and drawings are legal: in range, distinct, support and query disjoint", _legal),
         Property("the generator alone decides", _repeatable),
@@ -315,7 +320,7 @@ EPISODE = Exercise(
 
 
 def draw_batch(class_scores: Tensor, drawing_scores: Tensor, k_shot: int, n_query: int) -> tuple[Tensor, ...]:
-    """The top N classes, the top K drawings, the next Q."""
+    """Takes the N classes with the highest scores, and of each the K best drawings for support and the next Q for query."""
     classes = class_scores.topk(drawing_scores.shape[1], dim=1).indices
     picked = drawing_scores.topk(k_shot + n_query, dim=2).indices
     return classes, picked[..., :k_shot], picked[..., k_shot:]
@@ -457,7 +462,7 @@ def _t(count: int) -> float:
 
 
 def mean_and_half_width(values: Tensor) -> tuple[float, float]:
-    """Mean and t(0.975, E-1) * s / sqrt(E)."""
+    """Returns the mean and the half width t(0.975, E-1) * s / sqrt(E)."""
     count = len(values)
     return float(values.mean()), _t(count) * float(values.std()) / math.sqrt(count)
 
@@ -593,7 +598,7 @@ def _dealt(sampler: EpisodeSampler, episodes: int = 200) -> set[tuple[str, str]]
 
 
 def exposes_leak(implementation: Implementation, source: ImageSet) -> bool:
-    """True when a class is dealt in two splits."""
+    """Returns True if a class is dealt in two splits."""
     seen = [_dealt(sampler) for sampler in implementation(source).values()]
     return any(a & b for a, b in combinations(seen, 2))
 
@@ -619,7 +624,7 @@ def _exposes_by_source(implementation: Implementation, source: ImageSet) -> bool
 def _exposes(
     key: Callable[[EpisodeSampler], set], pairs: Sequence[tuple[str, str]] | None = None
 ) -> Callable[..., bool]:
-    """A detector that compares key(sampler) between splits: all pairs of them, or only some."""
+    """Returns a detector that compares key(sampler) between splits. pairs: the pairs of splits to compare; None: all."""
 
     def detector(implementation: Implementation, source: ImageSet) -> bool:
         samplers = implementation(source)
@@ -665,12 +670,12 @@ def _validation_is_the_rest(source: ImageSet) -> dict[str, EpisodeSampler]:
 
 
 def _same_three(source: ImageSet) -> dict[str, EpisodeSampler]:
-    three = source.split("val").select(range(3))  # a 3-way episode deals all of them
+    three = source.split("val").select(range(3))  # so few that a 3-way episode deals all of them
     return _samplers({"train": three, "val": three, "test": source.split("test")})
 
 
 def _one_class_shared(between: str) -> Implementation:
-    """The first class of split `between` is in train too."""
+    """Returns an implementation that puts the first class of split `between` into train as well."""
 
     def implementation(source: ImageSet) -> dict[str, EpisodeSampler]:
         rows = {name: [i for i, split in enumerate(source.splits or ()) if split == name] for name in SPLITS}
@@ -784,7 +789,7 @@ LEAK = Exercise(
 
 
 def episodes_needed(spread: float, half_width: float) -> int:
-    """The smallest E >= 2 with t(0.975, E-1) * spread / sqrt(E) <= half_width."""
+    """Returns the smallest E >= 2 with t(0.975, E-1) * spread / sqrt(E) <= half_width."""
     count = 2
     while _t(count) * spread / math.sqrt(count) > half_width:
         count += 1
@@ -792,7 +797,7 @@ def episodes_needed(spread: float, half_width: float) -> int:
 
 
 def _needed_by_halving(spread: float, half_width: float) -> int:
-    low, high = 1, 2  # low is too few, high is enough
+    low, high = 1, 2  # low is always too few; after the first loop high is enough
     while _t(high) * spread / math.sqrt(high) > half_width:
         low, high = high, 2 * high
     while high - low > 1:

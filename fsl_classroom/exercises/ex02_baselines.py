@@ -1,6 +1,7 @@
 """Exercises of lesson 02: base classes, class means by cosine, a learned scale, a step of a head, memory, imprinting, the probe.
 
-The detector of memory gets predictors as arguments. They keep their state in closures, which are made anew for every answer.
+Cases: every exercise builds its own; 02.2 and 02.6 draw their support rows with `_rows`. The detector 02.5 gets predictors as
+arguments. They keep their state in closures, which are made anew for every answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fsl_course.episodes import Episode
 
 
 def base_targets(classes: Tensor, slots: Tensor) -> Tensor:
-    """Class numbers of all pictures of T episodes. classes int64 [T, N], slots int64 [T, S] -> int64 [T*S]."""
+    """Returns the base classes of all pictures of T episodes. classes int64 [T, N], slots int64 [T, S] -> int64 [T*S]."""
     return classes.gather(1, slots).flatten()
 
 
@@ -118,14 +119,14 @@ TARGETS = Exercise(
 
 
 def centroid_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Cosines of queries with class means of unit rows. support [S, D], labels [S], query [M, D] -> [M, n_way]."""
+    """Returns cosines of queries with class means of unit rows. support [S, D], labels [S], query [M, D] -> [M, n_way]."""
     rows = F.normalize(support, dim=1)
     centres = torch.stack([rows[labels == k].mean(0) for k in range(n_way)])
     return F.normalize(query, dim=1) @ F.normalize(centres, dim=1).T
 
 
 def _centroid_sums(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Sums do as well as means: their direction is the same."""
+    """Uses sums instead of means, which point in the same direction."""
     member = F.one_hot(labels, n_way).to(support)
     centres = member.T @ F.normalize(support, dim=1)
     return F.cosine_similarity(query[:, None], centres[None], dim=2)
@@ -146,7 +147,7 @@ def _centroid_loop(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -
 def _centroid(
     *, rows: bool = True, centres: bool = True, queries: bool = True, axis: int = 1
 ) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
-    """centroid_logits with some of the three normalisations left out, or along another axis."""
+    """Returns `centroid_logits` without some of its three normalisations, or with all of them along another axis."""
 
     def unit(x: Tensor, wanted: bool) -> Tensor:
         return F.normalize(x, dim=axis) if wanted else x
@@ -162,7 +163,10 @@ def _centroid(
 def _rows(
     generator: Generator, shots: list[int], queries: int, features: int = 5
 ) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Support rows of very different lengths in random order, with shots[k] of class k; labels; queries; N."""
+    """Draws support rows of very different lengths in random order, shots[k] of them of class k.
+
+    -> support [S, features], labels [S], queries [queries, features], N
+    """
     labels = torch.cat([torch.full((shot,), k) for k, shot in enumerate(shots)])
     labels = labels[torch.randperm(len(labels), generator=generator)]
     lengths = 10 ** torch.rand(len(labels), 1, generator=generator)
@@ -289,7 +293,7 @@ CENTROID = Exercise(
 
 
 def cosine_head(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
-    """exp(log_scale) times cosines. z [B, D], weight [N, D], log_scale scalar tensor -> [B, N]."""
+    """Returns exp(log_scale) times cosines. z [B, D], weight [N, D], log_scale scalar tensor -> [B, N]."""
     return log_scale.exp() * F.normalize(z, dim=1) @ F.normalize(weight, dim=1).T
 
 
@@ -303,7 +307,7 @@ def _head_by_hand(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def _head_cases(generator: Generator) -> list[Case]:
-    # Long rows: a tiny number added against division by zero must not show, even in float64.
+    # Rows are long, so that a tiny number added against division by zero does not show, even in float64.
     z, weight = 100 * torch.randn(6, 4, generator=generator), 300 * torch.randn(5, 4, generator=generator)
     example = (torch.tensor([[6.0, 8.0], [0.8, 0.6]]), torch.tensor([[0.3, 0.9], [0.9, 0.3]]), torch.tensor(10.0).log())
     return [
@@ -395,7 +399,7 @@ HEAD = Exercise(
 
 
 def head_step(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-    """One gradient step on the mean cross-entropy. weight [N, D], bias [N], z [S, D], labels [S] -> new weight, bias."""
+    """Takes one gradient step on the mean cross-entropy. weight [N, D], bias [N], z [S, D], labels [S] -> new weight, bias."""
     error = (z @ weight.T + bias).softmax(1) - F.one_hot(labels, len(bias)).to(z)  # [S, N]
     return weight - lr * error.T @ z / len(z), bias - lr * error.mean(0)
 
@@ -424,7 +428,7 @@ def _step(
     factor: float = 1.0,
     move_bias: bool = True,
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """head_step with another error, another divisor or another sign."""
+    """Returns `head_step` with another error, divisor or factor of the rate, or with a bias that stays."""
 
     def answer(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         wrong = error(z @ weight.T + bias, F.one_hot(labels, len(bias)).to(z))
@@ -551,7 +555,7 @@ Predict = Callable[[Episode], Tensor]
 
 
 def exposes_memory(predict: Predict, first: Episode, second: Episode) -> bool:
-    """True when an episode's logits depend on an episode that was predicted before it."""
+    """Returns True if an episode's logits depend on an episode that was predicted before it."""
     before = predict(first)
     predict(second)
     return not torch.allclose(before, predict(first), rtol=1e-3, atol=1e-4)
@@ -569,7 +573,7 @@ def _memory_both_ways(predict: Predict, first: Episode, second: Episode) -> bool
 
 
 def _memory_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
-    """The right experiment with another verdict."""
+    """Returns a detector that makes the right experiment and decides by differ(logits before, logits after)."""
 
     def detector(predict: Predict, first: Episode, second: Episode) -> bool:
         before = predict(first)
@@ -589,7 +593,7 @@ def _weights_change(predict: Predict, first: Episode, second: Episode) -> bool:
 
 
 def _means(episode: Episode) -> Tensor:
-    """Class means of the support points [N, D]."""
+    """Returns the class means of the support points [N, D]."""
     return torch.stack([episode.support_x[episode.support_y == k].mean(0) for k in range(episode.n_way)])
 
 
@@ -598,7 +602,7 @@ def _near(query: Tensor, centres: Tensor) -> Tensor:
 
 
 def _train(episode: Episode, weight: Tensor, steps: int = 5, lr: float = 0.3) -> Tensor:
-    """A linear head [N, D], trained on the support from where it stands."""
+    """Trains a linear head on the support, from weight [N, D] and a bias of zero. -> its new weight [N, D]"""
     bias = torch.zeros(len(weight))
     for _ in range(steps):
         weight, bias = head_step(weight, bias, episode.support_x, episode.support_y, lr)
@@ -606,7 +610,7 @@ def _train(episode: Episode, weight: Tensor, steps: int = 5, lr: float = 0.3) ->
 
 
 def _counts() -> Predict:
-    """Right: the calls are counted, and no prediction looks at the count."""
+    """Returns a right predictor that counts its calls and never uses the count."""
     calls = [0]
 
     def predict(episode: Episode) -> Tensor:
@@ -617,7 +621,7 @@ def _counts() -> Predict:
 
 
 def _trains_its_weights(in_place: bool) -> Predict:
-    """Fine-tunes a copy of its weights (right), or the weights themselves."""
+    """Returns a predictor that fine-tunes a copy of its weights (right), or with in_place the weights themselves (broken)."""
     own = torch.linspace(-1, 1, 12).sin().view(3, 4)
 
     def predict(episode: Episode) -> Tensor:
@@ -630,7 +634,7 @@ def _trains_its_weights(in_place: bool) -> Predict:
 
 
 def _rounds_by_turns() -> Predict:
-    """Right: the last digits change from call to call, as on a processor that sums in another order."""
+    """Returns a right predictor whose last digits change from call to call, as when a processor sums in another order."""
     calls = [0]
 
     def predict(episode: Episode) -> Tensor:
@@ -641,7 +645,7 @@ def _rounds_by_turns() -> Predict:
 
 
 def _remembers_what_it_saw() -> Predict:
-    """Right: results are kept, and found again by the support and the queries they belong to."""
+    """Returns a right predictor that caches its results by the support and the queries."""
     kept: dict[tuple[float, ...], Tensor] = {}
 
     def predict(episode: Episode) -> Tensor:
@@ -664,7 +668,7 @@ def _head_goes_on() -> Predict:
 
 
 def _momentum_goes_on() -> Predict:
-    """The weights start afresh, the optimiser does not."""
+    """Returns a broken predictor: its weights start afresh with each episode, but the momentum of its optimiser does not."""
     speed = [torch.zeros(3, 4)]
 
     def predict(episode: Episode) -> Tensor:
@@ -679,7 +683,10 @@ def _momentum_goes_on() -> Predict:
 
 
 def _averages_with_the_last() -> Predict:
-    """Class means are averaged with those of the episode before: the same episode twice in a row shows nothing."""
+    """Returns a broken predictor that averages its class means with those of the episode before.
+
+    Predicting the same episode twice in a row does not show this.
+    """
     last: list[Tensor] = []
 
     def predict(episode: Episode) -> Tensor:
@@ -692,7 +699,7 @@ def _averages_with_the_last() -> Predict:
 
 
 def _grows_sharper() -> Predict:
-    """The scale of the logits doubles with every episode: no prediction changes."""
+    """Returns a broken predictor that doubles the scale of its logits with every episode, which changes no prediction."""
     scale = [0.5]
 
     def predict(episode: Episode) -> Tensor:
@@ -803,7 +810,7 @@ MEMORY = Exercise(
 
 
 def imprint(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """A cosine head grown by N classes. weight [C, D], support [S, D], labels [S] -> unit rows [C+N, D]."""
+    """Extends a cosine head by N classes. weight [C, D], support [S, D], labels [S] -> unit rows [C+N, D]."""
     rows = F.normalize(support, dim=1)
     new = torch.stack([rows[labels == k].mean(0) for k in range(n_way)])
     return F.normalize(torch.cat([weight, new]), dim=1)
@@ -909,7 +916,7 @@ IMPRINT = Exercise(
 
 
 def probe_objective(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
-    """Mean cross-entropy + l2 / 2 * (|W|^2 + |b|^2). weight [N, D], bias [N], z [S, D], labels [S] -> scalar."""
+    """Returns mean cross-entropy + l2 / 2 * (|W|^2 + |b|^2). weight [N, D], bias [N], z [S, D], labels [S] -> scalar."""
     penalty = weight.square().sum() + bias.square().sum()
     return F.cross_entropy(z @ weight.T + bias, labels) + 0.5 * l2 * penalty
 
@@ -927,7 +934,7 @@ def _probe_by_hand(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: 
 
 
 def _probe(penalty: Callable[[Tensor, Tensor], Tensor], reduction: str = "mean") -> Callable[..., Tensor]:
-    """The objective with another penalty: cross-entropy + l2 * penalty(weight, bias)."""
+    """Returns the objective with another penalty: cross-entropy + l2 * penalty(weight, bias)."""
 
     def answer(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
         return F.cross_entropy(z @ weight.T + bias, labels, reduction=reduction) + l2 * penalty(weight, bias)

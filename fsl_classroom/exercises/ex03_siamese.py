@@ -1,6 +1,7 @@
 """Exercises of lesson 03: pairs, log-odds, two losses, two detectors, a pair sampler, semi-hard negatives, the whole method.
 
-The two detectors get implementations as arguments and must ring for the broken ones only.
+Cases: every exercise builds its own. The detectors 03.5 and 03.8 get implementations as arguments and must return True for the
+broken ones only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 def all_pairs(labels: Tensor) -> Pairs:
-    """Every unordered pair of rows. labels [B] -> first [P], second [P], same bool [P]; P = B(B-1)/2."""
+    """Returns every unordered pair of rows. labels [B] -> first [P], second [P], same bool [P]; P = B(B-1)/2."""
     first, second = torch.triu_indices(len(labels), len(labels), 1)
     return first, second, labels[first] == labels[second]
 
@@ -38,13 +39,13 @@ def _pairs_by_combinations(labels: Tensor) -> Pairs:
 
 
 def _pairs_from_table(labels: Tensor) -> Pairs:
-    """The other triangle: a pair has no order."""
+    """Takes the pairs from the other triangle of the table, because a pair has no order."""
     first, second = torch.ones(len(labels), len(labels)).tril(-1).nonzero().unbind(1)
     return first, second, labels[first] == labels[second]
 
 
 def _pairs_where(keep: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Pairs]:
-    """Pairs by a table [B, B] of what to keep: keep(equal [B, B], difference of positions [B, B])."""
+    """Returns the pairs where the table keep(equal [B, B], difference of positions [B, B]) is True."""
 
     def pairs(labels: Tensor) -> Pairs:
         row = torch.arange(len(labels))
@@ -55,7 +56,7 @@ def _pairs_where(keep: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor],
 
 
 def _same_pairs(got: Pairs, expected: Pairs) -> str | None:
-    """Order of the pairs and order within a pair are free."""
+    """Compares pairs regardless of their order and of the order within a pair. Returns None if they agree, or what is wrong."""
     wanted = {(min(i, j), max(i, j)): bool(s) for i, j, s in zip(*(t.tolist() for t in expected), strict=True)}
     seen = [(min(i, j), max(i, j)) for i, j in zip(got[0].tolist(), got[1].tolist(), strict=True)]
     if len(set(seen)) < len(seen):
@@ -144,7 +145,7 @@ ALL_PAIRS = Exercise(
 
 
 def log_odds(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """sum_j weight_j |a_j - b_j| + bias, every row of a with every row of b. [M, D], [S, D], [D], scalar -> [M, S]."""
+    """Returns sum_j weight_j |a_j - b_j| + bias for all rows. a [M, D], b [S, D], weight [D], bias scalar -> [M, S]."""
     return (a[:, None] - b).abs() @ weight + bias
 
 
@@ -178,7 +179,7 @@ def _log_odds_cases(generator: Generator) -> list[Case]:
 
 
 def _odds(body: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A wrong answer that works on differences [M, S, D], weight and bias."""
+    """Returns a wrong answer: body(differences [M, S, D], weight, bias)."""
     return lambda a, b, weight, bias: body(a[:, None] - b, weight, bias)
 
 
@@ -268,7 +269,7 @@ LOG_ODDS = Exercise(
 
 
 def pair_loss(log_odds: Tensor, same: Tensor) -> Tensor:
-    """Half the mean cross-entropy of equal pairs plus half that of unequal ones. [P], bool [P] -> scalar."""
+    """Returns half the mean cross-entropy of equal pairs plus half that of unequal ones. [P], bool [P] -> scalar."""
     losses = F.binary_cross_entropy_with_logits(log_odds, same.to(log_odds.dtype), reduction="none")
     return 0.5 * losses[same].mean() + 0.5 * losses[~same].mean()
 
@@ -314,7 +315,7 @@ def _survives_certainty(answer: Callable, reference: Callable) -> str | None:
 
 
 def _from_losses(tail: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """A wrong answer with its own last step: tail(losses [P], same [P])."""
+    """Returns a wrong answer that differs in its last step, tail(losses [P], same [P])."""
 
     def loss(log_odds: Tensor, same: Tensor) -> Tensor:
         target = same.to(log_odds.dtype)
@@ -411,14 +412,14 @@ PAIR_LOSS = Exercise(
 
 
 def contrastive_losses(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
-    """Half d^2 for equal pairs, half max(0, margin - d)^2 for unequal ones. a, b [P, D], same bool [P] -> [P]."""
+    """Returns d^2 / 2 for equal pairs and max(0, margin - d)^2 / 2 for unequal ones. a, b [P, D], same bool [P] -> [P]."""
     squared = (a - b).square().sum(1)
-    distance = squared.clamp_min(1e-12).sqrt()  # the gradient of clamp_min is 0 below 1e-12: no division by 0
+    distance = squared.clamp_min(1e-12).sqrt()  # clamp_min has gradient 0 below 1e-12, so none is infinite
     return 0.5 * torch.where(same, squared, (margin - distance).clamp_min(0).square())
 
 
 def _contrastive_norm(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
-    distance = torch.linalg.vector_norm(a - b, dim=1)  # knows the case of zero
+    distance = torch.linalg.vector_norm(a - b, dim=1)  # has gradient 0 at distance 0
     return torch.where(same, distance**2, F.relu(margin - distance) ** 2) / 2
 
 
@@ -434,7 +435,7 @@ def _contrastive_pairwise(a: Tensor, b: Tensor, same: Tensor, margin: float) -> 
 
 def _contrastive_double_where(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
     squared = (a - b).square().sum(1)
-    inside = torch.where(squared > 0, squared, 1.0)  # nothing unsafe reaches the root
+    inside = torch.where(squared > 0, squared, 1.0)  # no zero reaches the root
     distance = torch.where(squared > 0, inside.sqrt(), 0.0)
     return 0.5 * torch.where(same, squared, (margin - distance).clamp_min(0).square())
 
@@ -459,7 +460,7 @@ def _contrastive_cases(generator: Generator) -> list[Case]:
 def _finite_at_zero(kind: bool) -> Callable[[Callable, Callable], str | None]:
     def holds(answer: Callable, reference: Callable) -> str | None:
         a = torch.tensor([[1.0, 2.0], [0.0, 1.0]], requires_grad=True)
-        b = torch.tensor([[1.0, 2.0], [2.0, 0.0]])  # the first pair is one picture twice
+        b = torch.tensor([[1.0, 2.0], [2.0, 0.0]])  # both pictures of the first pair are the same
         losses = answer(a, b, torch.tensor([kind, not kind]), 3.0)
         if not losses.requires_grad:
             return "no gradient flows at all."
@@ -470,7 +471,10 @@ def _finite_at_zero(kind: bool) -> Callable[[Callable, Callable], str | None]:
 
 
 def _slopes_agree(answer: Callable, reference: Callable) -> str | None:
-    """Against the reference's gradient in float64; F.pairwise_distance moves every distance by about 1e-6."""
+    """Returns None if the gradient of the sum agrees with the reference's in float64, or what is wrong.
+
+    The tolerance admits F.pairwise_distance, which moves every distance by about 1e-6.
+    """
     generator = torch.Generator().manual_seed(3)
     points = [torch.randn(8, 3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
     same = torch.arange(8) % 2 == 0
@@ -498,7 +502,7 @@ def _contrastive(
     half: float = 0.5,
     distance: Callable[[Tensor], Tensor] = lambda squared: squared.clamp_min(1e-12).sqrt(),
 ) -> Callable[..., Tensor]:
-    """The loss with one part replaced."""
+    """Returns the loss with one part replaced."""
 
     def losses(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
         d = distance((a - b).square().sum(1))
@@ -606,7 +610,7 @@ Draw = Callable[[Tensor, int, Generator], tuple[Tensor, Tensor]]
 
 
 def exposes_pairs(draw: Draw, labels: Tensor) -> bool:
-    """True when equal pairs are far from one half, or when a picture is paired with itself."""
+    """Returns True if the share of equal pairs is far from one half, or if a picture is paired with itself."""
     first, second = draw(labels, 2000, torch.Generator().manual_seed(0))
     share = float((labels[first] == labels[second]).double().mean())
     return not 0.4 <= share <= 0.6 or bool((first == second).any())
@@ -633,7 +637,7 @@ def _exposes_by_counting(draw: Draw, labels: Tensor) -> bool:
 def _detector(
     verdict: Callable[[float, Tensor, Tensor], bool], count: int = 2000, seed: int = 0
 ) -> Callable[[Draw, Tensor], bool]:
-    """A detector with its own verdict on (share of equal pairs, first, second)."""
+    """Returns a detector that decides by verdict(share of equal pairs, first, second)."""
 
     def exposes(draw: Draw, labels: Tensor) -> bool:
         first, second = draw(labels, count, torch.Generator().manual_seed(seed))
@@ -643,7 +647,7 @@ def _detector(
 
 
 def _pool(labels: Tensor, *, equal: bool, itself: bool = False) -> Tensor:
-    """All ordered pairs [P, 2] of one kind."""
+    """Returns all ordered pairs [P, 2] of equal or of unequal labels. itself: with the pairs of a row with itself."""
     table = (labels[:, None] == labels) == equal
     return (table if itself else table & ~torch.eye(len(labels), dtype=torch.bool)).nonzero()
 
@@ -653,7 +657,7 @@ def _take(pool: Tensor, count: int, generator: Generator) -> Tensor:
 
 
 def draw_pairs(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """As many equal pairs as unequal ones, no picture with itself. labels [B], count even -> first, second [count]."""
+    """Draws as many equal as unequal pairs, no picture with itself. labels [B], count even -> first, second [count]."""
     half = count // 2
     pairs = [_take(_pool(labels, equal=kind), half, generator) for kind in (True, False)]
     first, second = torch.cat(pairs).unbind(1)
@@ -661,7 +665,7 @@ def draw_pairs(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor
 
 
 def _draw_by_coin(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Equal or unequal by a coin for every pair: balanced on average only."""
+    """Flips a coin for every pair, so that equal and unequal pairs are balanced on average only."""
     one, two = (_take(_pool(labels, equal=kind), count, generator) for kind in (True, False))
     coin = torch.rand(count, generator=generator) < 0.5
     first, second = torch.where(coin[:, None], one, two).unbind(1)
@@ -679,7 +683,7 @@ def _draw_distinct(labels: Tensor, count: int, generator: Generator) -> tuple[Te
 
 
 def _draw_mixed(share: float, *, itself: bool = False) -> Draw:
-    """A given share of equal pairs; itself: equal partners are drawn with the picture itself among them."""
+    """Returns a sampler with a given share of equal pairs. itself: an equal partner may be the picture itself."""
 
     def draw(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         equal = round(share * count)
@@ -697,7 +701,7 @@ def _draw_itself(labels: Tensor, count: int, generator: Generator) -> tuple[Tens
 
 
 def _draw_not_excluded(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The unequal half is drawn at random: with two classes half of it is equal after all."""
+    """Draws the unequal half from all pairs; with two classes, half of these are equal after all."""
     first, second = draw_pairs(labels, count, generator)
     return first, torch.where(torch.arange(count) < count // 2, second, _draw_distinct(labels, count, generator)[1])
 
@@ -790,7 +794,7 @@ FAIR = Exercise(
 
 
 def _draw_by_loop(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """An anchor, a coin's side in turn, a partner; anchors without an equal partner are drawn again."""
+    """Draws an anchor and then an unequal or an equal partner in turn; draws again if an anchor has no such partner."""
     found: list[tuple[int, int]] = []
     rows = torch.arange(len(labels))
     while len(found) < count:
@@ -804,7 +808,7 @@ def _draw_by_loop(labels: Tensor, count: int, generator: Generator) -> tuple[Ten
 
 
 def _draw_by_class(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A class at random, then two different rows of it; and two different classes, then a row of each."""
+    """Draws equal pairs as two rows of a random class, and unequal ones as a row each of two different classes."""
     rows = {int(k): (labels == k).nonzero().flatten() for k in labels.unique()}
     large = [k for k, members in rows.items() if len(members) > 1]
     found = []
@@ -825,7 +829,7 @@ def _draw_with(
     unequal: Callable[[Tensor, int, Generator], Tensor] = lambda y, n, g: _take(_pool(y, equal=False), n, g),
     own: Callable[[Generator], Generator | None] = lambda g: g,
 ) -> Draw:
-    """A sampler with one part replaced: its equal pairs [n, 2], its unequal pairs [n, 2], its generator."""
+    """Returns a sampler with one part replaced: its equal pairs [n, 2], its unequal pairs [n, 2], or its generator."""
 
     def draw(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         chance = own(generator)
@@ -893,7 +897,7 @@ SAMPLER = Exercise(
     title="A balanced pair sampler",
     reference=draw_pairs,
     cases=_sampler_cases,
-    same=lambda got, expected: None,  # any fair pairs will do: shapes are seen before, the rest by the laws
+    same=lambda got, expected: None,  # any fair pairs are right: shapes are checked before, everything else by laws
     properties=(
         Property("exactly half of the pairs are equal", _balanced),
         Property("no picture is paired with itself", _never_itself),
@@ -968,7 +972,10 @@ SAMPLER = Exercise(
 
 
 def semi_hard(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
-    """The nearest stranger farther than the positive; where there is none, the farthest. [P], [P, B], [P, B] -> [P]."""
+    """Returns the nearest stranger that is farther than the positive, or the farthest stranger if there is none.
+
+    to_positive [P], to_all [P, B], stranger bool [P, B] -> positions [P]
+    """
     farther = stranger & (to_all > to_positive[:, None])
     nearest = to_all.masked_fill(~farther, torch.inf).argmin(1)
     farthest = to_all.masked_fill(~stranger, -torch.inf).argmax(1)
@@ -1016,7 +1023,7 @@ def _semi_hard_cases(generator: Generator) -> list[Case]:
 
 
 def _mined(pick: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A wrong answer: pick(distances, stranger, farther), each [P, B]."""
+    """Returns a wrong answer: pick(distances, stranger, farther), each [P, B]."""
 
     def negatives(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
         return pick(to_all, stranger, stranger & (to_all > to_positive[:, None]))
@@ -1097,7 +1104,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def exposes_nan(distance: Distance) -> bool:
-    """True when the gradient at two equal rows is not finite. distance: a [P, D], b [P, D] -> [P]."""
+    """Returns True if the gradient at two equal rows is not finite. distance: a [P, D], b [P, D] -> [P]."""
     a = torch.tensor([[1.0, 2.0], [0.0, 1.0]], requires_grad=True)
     b = torch.tensor([[1.0, 2.0], [2.0, 0.0]], requires_grad=True)
     slopes = torch.autograd.grad(distance(a, b).sum(), (a, b))
@@ -1122,7 +1129,7 @@ def _exposes_nan_each(distance: Distance) -> bool:
 
 
 def _nan_detector(judge: Callable[[Tensor, Tensor], bool], *, meet: bool = True) -> Callable[[Distance], bool]:
-    """A detector with a flaw: judge(distances, gradient in a). meet: do rows coincide?"""
+    """Returns a flawed detector that decides by judge(distances, gradient in a). meet: whether two rows coincide."""
 
     def exposes(distance: Distance) -> bool:
         a = torch.tensor([[1.0, 2.0], [0.0, 1.0]], requires_grad=True)
@@ -1139,7 +1146,7 @@ def _guarded(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _OneSided(torch.autograd.Function):
-    """The right distance whose gradient is handed on to the second picture with a division by zero."""
+    """The right distance, whose gradient in the second picture divides by zero at equal rows."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
@@ -1253,7 +1260,7 @@ def siamese(
     encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor,
     query_x: Tensor, query_y: Tensor, n_way: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Scores [M, N] of the queries, and the balanced loss over all pairs of pictures."""
+    """Returns the scores [M, N] of the queries, and the balanced loss over all pairs of pictures."""
     shots, z = len(support_x), encoder(torch.cat([support_x, query_x]))
     table = log_odds(z, z, weight, bias)
     scores = torch.stack([table[shots:, :shots][:, support_y == k].mean(1) for k in range(n_way)], dim=1)
@@ -1277,7 +1284,7 @@ def _siamese_table(
     encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor,
     query_x: Tensor, query_y: Tensor, n_way: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The whole table without its diagonal: every pair counts twice, and means do not change."""
+    """Uses the whole table without its diagonal: every pair counts twice, which does not change the means."""
     shots, z, y = len(support_x), encoder(torch.cat([support_x, query_x])), torch.cat([support_y, query_y])
     table, off = _log_odds_cdist(z, z, weight, bias), ~torch.eye(len(z), dtype=torch.bool)
     scores = table.new_zeros(len(query_x), n_way).index_add(1, support_y, table[shots:, :shots])
@@ -1293,7 +1300,7 @@ def _flawed(
     loss: Callable[[Tensor, Tensor], Tensor] = pair_loss,
     tail: Callable[[Tensor], Tensor] = lambda scores: scores,
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The method with one part replaced."""
+    """Returns the method with one part replaced."""
 
     def method(
         encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor,

@@ -1,6 +1,7 @@
 """Exercises of lesson 04: attention, class probabilities, the bound on cosine attention, the loss, three detectors, the method.
 
-The detectors get implementations as arguments and must ring for the broken ones only.
+Cases: every exercise builds its own; 04.2, 04.4 and 04.8 draw their labels with `_shuffled_labels`. The detectors 04.5, 04.6
+and 04.7 get implementations as arguments and must return True for the broken ones only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fsl_course.methods.prototypical import squared_distances
 
 
 def _shuffled_labels(generator: Generator, shots: list[int]) -> Tensor:
-    """Labels [S] in random order with shots[k] rows of class k."""
+    """Returns labels [S] in random order with shots[k] rows of class k."""
     labels = torch.cat([torch.full((shot,), k) for k, shot in enumerate(shots)])
     return labels[torch.randperm(len(labels), generator=generator)]
 
@@ -32,7 +33,7 @@ def _cosines(query: Tensor, support: Tensor) -> Tensor:
 
 
 def attention_weights(similarity: Tensor) -> Tensor:
-    """Softmax over the support. similarity [M, S] -> [M, S]."""
+    """Returns the softmax over the support. similarity [M, S] -> [M, S]."""
     return similarity.softmax(1)
 
 
@@ -140,7 +141,7 @@ ATTENTION = Exercise(
 
 
 def class_probabilities(attention: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Attention summed by class. attention [M, S], labels [S] -> [M, n_way]."""
+    """Sums attention by class. attention [M, S], labels [S] -> [M, n_way]."""
     return attention @ F.one_hot(labels, n_way).to(attention.dtype)
 
 
@@ -263,7 +264,7 @@ PROBABILITIES = Exercise(
 
 
 def surest(n_way: int, scale: float, lowest: float) -> float:
-    """Largest probability that one shot and cosines in lowest..1, times scale, can give the right class."""
+    """Returns the largest probability that one shot and cosines in lowest..1, times scale, can give the right class."""
     return 1 / (1 + (n_way - 1) * math.exp(-scale * (1 - lowest)))
 
 
@@ -375,12 +376,12 @@ BOUND = Exercise(
 
 
 def matching_loss(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
-    """Mean negative log-probability of the right class. similarity [M, S], labels [S], query_y [M] -> scalar."""
+    """Returns the mean negative log-probability of the right class. similarity [M, S], labels [S], query_y [M] -> scalar."""
     return F.nll_loss(class_log_probabilities(similarity, labels, n_way), query_y)
 
 
 def _class_evidence(similarity: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """log sum exp of the similarities of each class [M, n_way], without the common denominator."""
+    """Returns the log-sum-exp of the similarities of each class [M, n_way], without the common denominator."""
     return torch.stack([similarity[:, labels == k].logsumexp(1) for k in range(n_way)], dim=1)
 
 
@@ -395,7 +396,7 @@ def _loss_masked(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int
 
 
 def _loss_with(tail: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A loss with its own last step: tail(probabilities [M, N], labels [M])."""
+    """Returns a loss that differs in its last step, tail(probabilities [M, N], labels [M])."""
 
     def loss(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
         return tail(class_probabilities(similarity.softmax(1), labels, n_way), query_y)
@@ -436,7 +437,7 @@ def _loss_cases(generator: Generator) -> list[Case]:
     ]
 
 
-_FAR = torch.tensor([[-400.0, -300.0, 0.0]])  # the right class has the first two rows
+_FAR = torch.tensor([[-400.0, -300.0, 0.0]])  # the first two rows belong to the right class
 
 
 def _survives_underflow(answer: Callable, reference: Callable) -> str | None:
@@ -563,7 +564,7 @@ Attend = Callable[[Tensor, Tensor], Tensor]
 
 
 def exposes_axis(attend: Attend, query: Tensor, support: Tensor) -> bool:
-    """True when the weights of some query do not sum to one, or change with the other queries."""
+    """Returns True if the weights of some query do not sum to one, or change with the other queries."""
     together = attend(query, support)
     alone = torch.cat([attend(query[j : j + 1], support) for j in range(len(query))])
     one = torch.allclose(together.sum(1), torch.ones(len(query)), atol=1e-4)
@@ -571,7 +572,7 @@ def exposes_axis(attend: Attend, query: Tensor, support: Tensor) -> bool:
 
 
 def _axis_by_noise(attend: Attend, query: Tensor, support: Tensor) -> bool:
-    """Replaces all queries but one."""
+    """Detects a wrong axis by replacing all queries but one."""
     before, foreign = attend(query, support), query.flip(1) * 3 + 1
     if float((before.sum(1) - 1).abs().max()) > 1e-3:
         return True
@@ -591,7 +592,7 @@ def _axis_by_halves(attend: Attend, query: Tensor, support: Tensor) -> bool:
 
 
 def _axis_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
-    """The right experiment with another verdict: differ(weights together, weights alone)."""
+    """Returns a detector that makes the right experiment and decides by differ(weights together, weights alone)."""
 
     def detector(attend: Attend, query: Tensor, support: Tensor) -> bool:
         alone = [attend(query[j : j + 1], support) for j in range(len(query))]
@@ -609,19 +610,19 @@ def _apart(a: Tensor, b: Tensor) -> bool:
 
 
 def _attends(share: Callable[[Tensor], Tensor], likeness: Callable[[Tensor, Tensor], Tensor] = _cosines) -> Attend:
-    """share(10 times the likeness [M, S]) as attention."""
+    """Returns the attention share(10 * likeness), where likeness is [M, S]."""
     return lambda query, support: share(10 * likeness(query, support))
 
 
 def _rounds_differently(query: Tensor, support: Tensor) -> Tensor:
-    """Right: one formula for a single query, another one for many. Only the last digits differ."""
+    """Attends rightly, by one formula for a single query and by another for several, which differ in the last digits only."""
     if len(query) == 1:
         return (10 * _cosines(query, support)).softmax(1)
     return _attention_by_hand(10 * F.cosine_similarity(query[:, None], support, dim=-1))
 
 
 def _axis_then_rows(similarity: Tensor) -> Tensor:
-    """Over the queries first, then divided so that each row sums to one."""
+    """Takes the softmax over the queries, then divides so that each row sums to one."""
     weights = similarity.softmax(0)
     return weights / weights.sum(1, keepdim=True)
 
@@ -634,11 +635,11 @@ def _axis_cases(generator: Generator) -> list[Case]:
         return (10 * _cosines(query - query.mean(0), support)).softmax(1)
 
     def little(query: Tensor, support: Tensor) -> Tensor:
-        """The mean of the queries shifts a little attention; the most attended row stays what it is."""
+        """Lets the mean of the queries shift a little attention, so that the row with the most attention stays the same."""
         return (10 * _cosines(query, support) + 0.05 * _cosines(query.mean(0, keepdim=True), support)).softmax(1)
 
     def mixed(query: Tensor, support: Tensor) -> Tensor:
-        """Each query is mixed with the one before it; the first is judged by itself."""
+        """Mixes each query with the one before it, so that only the first is judged by itself."""
         before = torch.cat([torch.zeros_like(query[:1]), query[:-1]])
         return (10 * _cosines(query + 2 * before, support)).softmax(1)
 
@@ -754,13 +755,13 @@ AXIS = Exercise(
 
 
 def _friendliest(query_like: Callable[[Tensor], Tensor], ways: int = 20, length: float = 5.0) -> tuple[Tensor, Tensor]:
-    """One query [1, 2] and support rows [ways, 2]: the first is the query, the others point the other way."""
+    """Returns one query [1, 2] and support rows [ways, 2]: the query itself, then copies of query_like(query)."""
     query = torch.tensor([[length, 0.0]])
     return query, torch.cat([query, query_like(query).expand(ways - 1, 2)])
 
 
 def exposes_flat(attend: Attend) -> bool:
-    """True when not even a twin of the query among 19 opposite rows gets half of the attention."""
+    """Returns True if not even a copy of the query among 19 opposite rows gets half of the attention."""
     query, support = _friendliest(torch.neg)
     return float(attend(query, support)[0, 0]) < 0.5
 
@@ -772,7 +773,7 @@ def _flat_in_four_dimensions(attend: Attend) -> bool:
 
 
 def _flat_by_many_queries(attend: Attend) -> bool:
-    """Each of several queries with its own friendly support: the surest counts."""
+    """Detects flat attention with several queries, each with the support that favours it, by the largest weight."""
     generator = torch.Generator().manual_seed(0)
     best = 0.0
     for point in torch.randn(5, 8, generator=generator):
@@ -800,7 +801,7 @@ def _flat_cases(generator: Generator) -> list[Case]:
 
 
 def _unit_distances(query: Tensor, support: Tensor) -> Tensor:
-    """1 - cosine in disguise: as flat as the bare cosine."""
+    """Attends by half the squared distance of unit rows, 1 - cosine, which is as flat as the bare cosine."""
     return (-squared_distances(F.normalize(query, dim=1), F.normalize(support, dim=1)) / 2).softmax(1)
 
 
@@ -813,7 +814,7 @@ def _flat_random(attend: Attend) -> bool:
 def _flat_tried(
     ways: int = 20, length: float = 5.0, other: Callable[[Tensor], Tensor] = torch.neg, limit: float = 0.5
 ) -> Callable[[Attend], bool]:
-    """The right experiment with another support."""
+    """Returns a detector that makes the right experiment with another support or another limit."""
 
     def detector(attend: Attend) -> bool:
         query, support = _friendliest(other, ways, length)
@@ -909,7 +910,7 @@ Predict = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def exposes_order(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
-    """True when another order of the support gives other log-probabilities."""
+    """Returns True if another order of the support gives other log-probabilities."""
     before = predict(support, labels, query, n_way)
     for seed in range(3):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
@@ -919,7 +920,7 @@ def exposes_order(predict: Predict, support: Tensor, labels: Tensor, query: Tens
 
 
 def _order_by_pairs(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
-    """Exchanges two neighbours at a time."""
+    """Detects a dependence on the order by exchanging two neighbours at a time."""
     before = predict(support, labels, query, n_way)
     for i in range(len(labels) - 1):
         order = torch.arange(len(labels))
@@ -930,7 +931,7 @@ def _order_by_pairs(predict: Predict, support: Tensor, labels: Tensor, query: Te
 
 
 def _order_by_sorting(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
-    """Sorted by one feature, and by another."""
+    """Detects a dependence on the order by sorting the support by each of three features."""
     orders = [support[:, feature].argsort() for feature in range(3)]
     tables = [predict(support[o], labels[o], query, n_way) for o in orders]
     return any(float((t - tables[0]).abs().max()) > 1e-4 for t in tables[1:])
@@ -946,7 +947,7 @@ def _order_tried(
     summary: Callable[[Tensor], Tensor] = lambda t: t,
     exact: bool = False,
 ) -> Callable[..., bool]:
-    """A detector with a flaw: a poor order, only rows or only labels, a summary, or no rounding allowed."""
+    """Returns a flawed detector: with a poor order, only rows or only labels shuffled, a summary, or an exact comparison."""
 
     def detector(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
         order = order_of(labels)
@@ -958,18 +959,54 @@ def _order_tried(
 
 
 class _Passes(nn.Module):
-    """Embeddings go in: an encoder that changes nothing."""
+    """An encoder that returns its input, for inputs that are embeddings already."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
+def _late_rows_count_more(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Gives rows that come late a little more weight, which changes no winner."""
+    late = 0.0005 * torch.arange(len(labels)).to(query)
+    return class_log_probabilities(10 * _cosines(query, support) + late, labels, n_way)
+
+
+def _mixed_in_a_ring(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Mixes each row with the one before it, in a ring, so that rolling the support changes nothing."""
+    return class_log_probabilities(10 * _cosines(query, support + support.roll(1, 0)), labels, n_way)
+
+
+def _summed_row_by_row(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Predicts rightly, but sums in the order of the support, so that the last digits depend on it."""
+    similarity, total = 10 * _cosines(query, support), query.new_zeros(len(query), n_way)
+    for row, k in zip(similarity.exp().T, labels.tolist(), strict=True):
+        total[:, k] = total[:, k] + row
+    return total.log() - total.sum(1, keepdim=True).log()
+
+
+def _first_of_class(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    rows = torch.stack([support[labels == k][0] for k in range(n_way)])
+    return (10 * _cosines(query, rows)).log_softmax(1)
+
+
+def _nearest_row(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Predicts rightly and without rounding: the class of the nearest row gets the larger of two fixed values."""
+    winner = labels[_cosines(query, support).argmax(1)]
+    return torch.where(F.one_hot(winner, n_way).bool(), -0.5, -2.0)
+
+
+def _equal_parts(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Cuts the support into n_way equal parts and never reads the labels."""
+    evidence = (10 * _cosines(query, support)).unflatten(1, (n_way, -1)).logsumexp(2)
+    return evidence.log_softmax(1)
+
+
 def _order_cases(generator: Generator) -> list[Case]:
     size = 4
-    # Six shots: a single shuffle leaves the first row of every class in its place once in 216 times.
+    # With six shots a single shuffle leaves the first row of every class in its place only once in 216 times.
     labels = torch.tensor([2, 0, 1, 1, 0, 2, 0, 1, 2, 2, 1, 0, 1, 0, 2, 0, 2, 1])
     support = torch.randn(len(labels), size, generator=generator)
-    query = torch.randn(60, size, generator=generator)  # many: whether some winner changes is then no luck of a shuffle
+    query = torch.randn(60, size, generator=generator)  # so many that every shuffle changes some winner
 
     def net(full_context: bool, similarity: str = "cosine") -> Predict:
         made = MatchingNetwork(_Passes(), full_context, similarity, features=size)
@@ -981,55 +1018,25 @@ def _order_cases(generator: Generator) -> list[Case]:
     context = net(True)
 
     def both_ways(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Averaged over the order and its mirror image: reversing the support changes nothing."""
+        """Averages over the order and its mirror image, so that reversing the support changes nothing."""
         mirrored = context(support.flip(0), labels.flip(0), query, n_way)
         return (context(support, labels, query, n_way) + mirrored) / 2
-
-    def by_position(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Rows that come late count a little more: no winner changes."""
-        late = 0.0005 * torch.arange(len(labels)).to(query)
-        return class_log_probabilities(10 * _cosines(query, support) + late, labels, n_way)
-
-    def round_trip(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Each row is mixed with the one before it, in a ring: rolling the support changes nothing."""
-        return class_log_probabilities(10 * _cosines(query, support + support.roll(1, 0)), labels, n_way)
-
-    def one_by_one(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Right: sums in the order of the support, so that the last digits depend on it."""
-        similarity, total = 10 * _cosines(query, support), query.new_zeros(len(query), n_way)
-        for row, k in zip(similarity.exp().T, labels.tolist(), strict=True):
-            total[:, k] = total[:, k] + row
-        return total.log() - total.sum(1, keepdim=True).log()
-
-    def first_of_class(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        rows = torch.stack([support[labels == k][0] for k in range(n_way)])
-        return (10 * _cosines(query, rows)).log_softmax(1)
-
-    def nearest(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Right, and without rounding: the nearest row gives its class nearly everything."""
-        winner = labels[_cosines(query, support).argmax(1)]
-        return torch.where(F.one_hot(winner, n_way).bool(), -0.5, -2.0)
-
-    def by_place(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Cuts the support into n_way equal parts and never reads the labels."""
-        evidence = (10 * _cosines(query, support)).unflatten(1, (n_way, -1)).logsumexp(2)
-        return evidence.log_softmax(1)
 
     def case(says: str, predict: Predict, asked: Tensor = query) -> Case:
         return Case(says, (predict, support, labels, asked, 3))
 
     return [
         case("a right one: cosine attention", net(False)),
-        case("a right one, asked a single query", one_by_one, query[:1]),
+        case("a right one, asked a single query", _summed_row_by_row, query[:1]),
         case("a right one: Euclidean attention", net(False, "euclidean")),
-        case("a right one whose last digits depend on the order", one_by_one),
-        case("a right one: the nearest row decides", nearest),
+        case("a right one whose last digits depend on the order", _summed_row_by_row),
+        case("a right one: the nearest row decides", _nearest_row),
         case("full-context embeddings", context),
         case("full-context embeddings, averaged over an order and its mirror image", both_ways),
-        case("each row mixed with the one before it, in a ring", round_trip),
-        case("late rows count a little more", by_position),
-        case("the first row of a class stands for it", first_of_class),
-        case("equal parts of the support, whatever the labels say", by_place),
+        case("each row mixed with the one before it, in a ring", _mixed_in_a_ring),
+        case("late rows count a little more", _late_rows_count_more),
+        case("the first row of a class stands for it", _first_of_class),
+        case("equal parts of the support, whatever the labels say", _equal_parts),
     ]
 
 
@@ -1120,7 +1127,7 @@ def matching_network(
     n_way: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [M, N] and the loss, from pictures."""
+    """Returns log-probabilities [M, N] and the loss, from pictures."""
     similarity = scale * _cosines(encoder(query_x), encoder(support_x))
     found = class_log_probabilities(similarity, support_y, n_way)
     return found, F.nll_loss(found, query_y)
@@ -1153,7 +1160,7 @@ def _flawed(
     returned: Callable[[Tensor], Tensor] = lambda t: t,
     support_of: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, x: encoder(x),
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The method with one part replaced."""
+    """Returns the method with one part replaced."""
 
     def method(
         encoder: nn.Module, sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor, n_way: int, scale: float
@@ -1201,7 +1208,7 @@ def _memory_finite(answer: Callable, reference: Callable) -> str | None:
 
 
 def _memory_teaches(answer: Callable, reference: Callable) -> str | None:
-    """The gradient in the encoder's weights, through support and query, equals the reference's."""
+    """Returns None if the gradient in the encoder's weights equals the reference's, or what is wrong."""
     args = _memory_cases(torch.Generator().manual_seed(5))[1].args
     weights, slopes = list(args[0].parameters()), []
     for method in (answer, reference):

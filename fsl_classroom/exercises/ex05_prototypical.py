@@ -1,6 +1,7 @@
 """Exercises of lesson 05: prototypes, squared distances, the loss, the linear view, two detectors, cosine, the whole method.
 
-The two detectors get implementations as arguments and must ring for the broken ones only.
+Cases: every exercise builds its own; 05.1, 05.3 and 05.8 draw their support with `_support_rows`. The detectors 05.5 and 05.7
+get implementations as arguments and must return True for the broken ones only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fsl_course.episodes import Episode
 
 
 def prototypes(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Class means. embeddings [S, D], labels [S] in 0..n_way-1 -> [n_way, D]."""
+    """Returns the class means. embeddings [S, D], labels [S] in 0..n_way-1 -> [n_way, D]."""
     return torch.stack([embeddings[labels == k].mean(0) for k in range(n_way)])
 
 
@@ -39,7 +40,7 @@ def _first_met_means(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 
 def _support_rows(generator: Generator, shots: list[int], features: int = 6) -> tuple[Tensor, Tensor, int]:
-    """Embeddings [S, D] in random order with shots[k] rows of class k."""
+    """Draws embeddings [S, D] in random order with shots[k] rows of class k. -> embeddings, labels [S], n_way"""
     labels = torch.cat([torch.full((shot,), k) for k, shot in enumerate(shots)])
     labels = labels[torch.randperm(len(labels), generator=generator)]
     return torch.randn(len(labels), features, generator=generator), labels, len(shots)
@@ -146,7 +147,7 @@ PROTOTYPES = Exercise(
 
 
 def squared_distances(query: Tensor, centres: Tensor) -> Tensor:
-    """Squared Euclidean distances. query [M, D], centres [N, D] -> [M, N]."""
+    """Returns squared Euclidean distances. query [M, D], centres [N, D] -> [M, N]."""
     return (query[:, None] - centres).square().sum(-1)
 
 
@@ -258,7 +259,7 @@ DISTANCES = Exercise(
 
 
 def episode_loss(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, n_way: int) -> Tensor:
-    """Mean negative log-probability of the right class. Embeddings [S, D], [M, D], labels [S], [M] -> scalar."""
+    """Returns the mean negative log-probability of the right class. Embeddings [S, D], [M, D], labels [S], [M] -> scalar."""
     logits = -squared_distances(query, prototypes(support, support_y, n_way))
     return F.cross_entropy(logits, query_y)
 
@@ -274,7 +275,7 @@ def _loss_nll(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor
 
 
 def _loss_from(tail: Callable[[Tensor, Tensor], Tensor], means: Callable = prototypes) -> Callable[..., Tensor]:
-    """A loss with its own last step: tail(squared distances [M, N], labels [M])."""
+    """Returns a loss that differs in its class means or in its last step, tail(squared distances [M, N], labels [M])."""
 
     def loss(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, n_way: int) -> Tensor:
         return tail(squared_distances(query, means(support, support_y, n_way)), query_y)
@@ -385,7 +386,7 @@ LOSS = Exercise(
 
 
 def linear_classifier(centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [N, D] and biases [N] of equation 8. centres [N, D]."""
+    """Returns weights [N, D] and biases [N] of equation 8. centres [N, D]."""
     return 2 * centres, -centres.square().sum(1)
 
 
@@ -481,7 +482,7 @@ Predict = Callable[[Episode], Tensor]
 
 
 def exposes_leak(predict: Predict, episode: Episode) -> bool:
-    """True when the logits of some query change with the company it keeps."""
+    """Returns True if the logits of some query change with the other queries."""
     together = predict(episode)
     alone = [
         predict(replace(episode, query_x=episode.query_x[j : j + 1], query_y=episode.query_y[j : j + 1]))
@@ -491,7 +492,7 @@ def exposes_leak(predict: Predict, episode: Episode) -> bool:
 
 
 def _exposes_by_noise(predict: Predict, episode: Episode) -> bool:
-    """Replaces all other queries, one query at a time."""
+    """Detects a leak by replacing all other queries, for one query at a time."""
     before, foreign = predict(episode), torch.randn_like(episode.query_x) * 3
     for j in range(len(episode.query_x)):
         changed = foreign.clone()
@@ -511,7 +512,7 @@ def _exposes_by_first_and_last(predict: Predict, episode: Episode) -> bool:
 
 
 def _query_changed(change: Callable[[Tensor], Tensor], undo: Callable[[Tensor], Tensor]) -> Callable[..., bool]:
-    """A detector that changes the query set as a whole and undoes it on the logits."""
+    """Returns a detector that changes the query set as a whole and undoes the change on the logits."""
 
     def detector(predict: Predict, episode: Episode) -> bool:
         changed = replace(episode, query_x=change(episode.query_x), query_y=change(episode.query_y))
@@ -521,7 +522,7 @@ def _query_changed(change: Callable[[Tensor], Tensor], undo: Callable[[Tensor], 
 
 
 def _alone_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
-    """The right experiment with another verdict."""
+    """Returns a detector that makes the right experiment and decides by differ(logits together, logits alone)."""
 
     def detector(predict: Predict, episode: Episode) -> bool:
         rows = range(len(episode.query_x))
@@ -537,7 +538,7 @@ def _only_first(predict: Predict, episode: Episode) -> bool:
 
 
 def _only_last(predict: Predict, episode: Episode) -> bool:
-    """A loop that overwrites its verdict ends with that of the last query."""
+    """Judges the last query only, as a loop does that overwrites its verdict."""
     alone = predict(replace(episode, query_x=episode.query_x[-1:], query_y=episode.query_y[-1:]))
     return not torch.allclose(predict(episode)[-1:], alone, rtol=1e-3, atol=1e-4)
 
@@ -548,7 +549,7 @@ def _other_support(predict: Predict, episode: Episode) -> bool:
 
 
 def _scored(embed: Callable[[Tensor], Tensor], *, together: bool = False) -> Predict:
-    """Prototypical logits on embed(pictures); together: support and query pass as one batch."""
+    """Returns prototypical logits on embed(pictures). together: embeds support and query as one batch."""
 
     def predict(episode: Episode) -> Tensor:
         shots = len(episode.support_x)
@@ -563,7 +564,7 @@ def _scored(embed: Callable[[Tensor], Tensor], *, together: bool = False) -> Pre
 
 
 def _rounds_differently(episode: Episode) -> Tensor:
-    """Right: one formula for a single query, another one for many. Only the last digits differ."""
+    """Predicts rightly, by one formula for a single query and by another for several, which differ in the last digits only."""
     x, way = episode.query_x, episode.n_way
     centres = prototypes(episode.support_x, episode.support_y, way)
     return -(squared_distances if len(x) == 1 else _distances_written_out)(x, centres)
@@ -574,19 +575,19 @@ def _softmax_over_queries(episode: Episode) -> Tensor:
 
 
 def _mean_so_far(episode: Episode) -> Tensor:
-    """Every query is centred by those before it: the first one is judged alone."""
+    """Centres every query by the mean of those before it, so that only the first is judged by itself."""
     x = episode.query_x
     before = torch.cat([torch.zeros_like(x[:1]), x.cumsum(0)[:-1] / torch.arange(1, len(x))[:, None].to(x)])
     return _scored(torch.tanh)(replace(episode, query_x=x - 0.3 * before))
 
 
 def _mean_to_come(episode: Episode) -> Tensor:
-    """The mirror image: every query is centred by those behind it."""
+    """Centres every query by the mean of those after it, so that only the last is judged by itself."""
     return _mean_so_far(replace(episode, query_x=episode.query_x.flip(0))).flip(0)
 
 
 def _a_little(episode: Episode) -> Tensor:
-    """The mean of the queries moves all logits of class 0 by a little: no prediction changes."""
+    """Moves all logits of class 0 a little by the mean of the queries, which changes no prediction."""
     logits = _scored(torch.tanh)(episode)
     return logits + 0.01 * F.one_hot(torch.tensor(0), episode.n_way) * episode.query_x.mean()
 
@@ -706,7 +707,7 @@ LEAK = Exercise(
 
 
 def cosine_logits(query: Tensor, centres: Tensor, scale: float) -> Tensor:
-    """scale times the cosine. query [M, D], centres [N, D] -> [M, N] in -scale..scale."""
+    """Returns scale times the cosine. query [M, D], centres [N, D] -> [M, N] in -scale..scale."""
     return scale * F.normalize(query, dim=1) @ F.normalize(centres, dim=1).T
 
 
@@ -726,7 +727,7 @@ def _cosine_torch(query: Tensor, centres: Tensor, scale: float) -> Tensor:
 
 
 def _cosine_cases(generator: Generator) -> list[Case]:
-    # Long rows: a tiny number added to a length, against division by zero, must not show even in float64.
+    # Rows are long, so that a tiny number added to a length against division by zero does not show, even in float64.
     query, centres = 100 * torch.randn(6, 4, generator=generator), 300 * torch.randn(5, 4, generator=generator)
     example = (torch.tensor([[10.0, 0.0], [0.0, 10.0]]), torch.tensor([[30.0, 40.0], [0.0, 20.0]]), 10.0)
     return [
@@ -819,7 +820,7 @@ Means = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def exposes_order(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
-    """True when another order of the support gives other prototypes."""
+    """Returns True if another order of the support gives other prototypes."""
     before = implementation(support, labels, n_way)
     for seed in range(5):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
@@ -829,7 +830,7 @@ def exposes_order(implementation: Means, support: Tensor, labels: Tensor, n_way:
 
 
 def _order_by_sorting(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
-    """Sorted, and the same backwards."""
+    """Detects a dependence on the order by sorting the support by label, forwards and backwards."""
     orders = [labels.argsort(stable=True), labels.argsort(stable=True).flip(0)]
     first, second = (implementation(support[o], labels[o], n_way) for o in orders)
     return bool((first - second).abs().max() > 1e-4)
@@ -844,7 +845,7 @@ def _order_by_rolling(implementation: Means, support: Tensor, labels: Tensor, n_
 def _order_compared(
     summary: Callable[[Tensor], Tensor] = lambda t: t, *, rows: bool = True, names: bool = True, exact: bool = False
 ) -> Callable[..., bool]:
-    """A detector with a flaw: it compares a summary, or shuffles only rows or only labels, or allows no rounding."""
+    """Returns a flawed detector: it compares a summary, or shuffles only rows or only labels, or compares exactly."""
 
     def detector(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
@@ -873,7 +874,7 @@ def _sorted_reshape(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 
 def _running_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Right, one row at a time: the order decides about the last digits."""
+    """Computes the right means one row at a time, so that the last digits depend on the order."""
     centres, seen = support.new_zeros(n_way, support.shape[1]), [0] * n_way
     for row, k in zip(support, labels.tolist(), strict=True):
         seen[k] += 1
@@ -891,7 +892,7 @@ def _order_cases(generator: Generator) -> list[Case]:
     order = torch.randperm(12, generator=generator)
     shuffled, names = sorted_rows[order], labels[order]
     interleaved = torch.arange(12).view(4, 3).T.flatten()
-    # The mean of two whole numbers has no rounding: here even an exact comparison is right.
+    # The mean of two whole numbers has no rounding error, so even an exact comparison is right here.
     whole, pairs = torch.randint(-9, 10, (8, 5), generator=generator).float(), torch.arange(8) % 4
 
     def reshape(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
@@ -991,7 +992,7 @@ ORDER = Exercise(
 def protonet(
     encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int
 ) -> tuple[Tensor, Tensor]:
-    """Logits [M, N] and the loss, from pictures."""
+    """Returns logits [M, N] and the loss, from pictures."""
     support, query = encoder(support_x), encoder(query_x)
     logits = -squared_distances(query, prototypes(support, support_y, n_way))
     return logits, F.cross_entropy(logits, query_y)
@@ -1023,7 +1024,7 @@ def _flawed(
     support_of: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, x: encoder(x),
     query_of: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, x: encoder(x),
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The method with one part replaced."""
+    """Returns the method with one part replaced."""
 
     def method(
         encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int

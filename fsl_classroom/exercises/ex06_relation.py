@@ -1,6 +1,7 @@
 """Exercises of lesson 06: all pairs, the loss on scores, the split convolution, AUC, two verdicts, the whole method.
 
-The detector of the bug hunt gets scoring functions as arguments and must ring for those whose scores grow with the shots.
+Cases: every exercise builds its own; 06.1 and 06.3 draw their feature maps with `_maps`. The detector 06.5 gets scoring
+functions as arguments and must return True for those whose scores grow with the shots.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fsl_course.evaluation import mean_and_ci95
 
 
 def all_pairs(classes: Tensor, query: Tensor) -> Tensor:
-    """Class maps [N, width, h, w], query maps [M, width, h, w] -> pairs [M, N, 2*width, h, w], the class first."""
+    """Pairs class maps [N, width, h, w] with query maps [M, width, h, w] -> [M, N, 2*width, h, w], the class first."""
     lead = len(query), len(classes)
     left = classes.expand(*lead, *classes.shape[1:])
     right = query[:, None].expand(*lead, *query.shape[1:])
@@ -37,7 +38,7 @@ def _pairs_by_index(classes: Tensor, query: Tensor) -> Tensor:
 
 
 def _pairs_both_tiled(classes: Tensor, query: Tensor) -> Tensor:
-    """Both are repeated as a whole: the pairs run in step."""
+    """Repeats both as a whole, so that classes and queries advance together and pairs are wrong."""
     n, m = len(classes), len(query)
     flat = torch.cat([classes.repeat(m, 1, 1, 1), query.repeat(n, 1, 1, 1)], dim=1)
     return flat.unflatten(0, (m, n))
@@ -140,7 +141,7 @@ PAIRS = Exercise(
 
 
 def relation_loss(logits: Tensor, query_y: Tensor) -> Tensor:
-    """Mean squared error of the relation scores over all pairs. logits [M, N], query_y [M] -> scalar."""
+    """Returns the mean squared error of the relation scores over all pairs. logits [M, N], query_y [M] -> scalar."""
     target = F.one_hot(query_y, logits.shape[1]).to(logits.dtype)
     return F.mse_loss(logits.sigmoid(), target)
 
@@ -158,7 +159,7 @@ def _loss_by_index(logits: Tensor, query_y: Tensor) -> Tensor:
 
 
 def _error(logits: Tensor, query_y: Tensor, score: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:
-    """Scores minus targets [M, N]."""
+    """Returns scores minus targets [M, N]."""
     return score(logits) - F.one_hot(query_y, logits.shape[1]).to(logits.dtype)
 
 
@@ -270,14 +271,14 @@ def split_convolution(classes: Tensor, query: Tensor, weight: Tensor, bias: Tens
 
 
 def _split_with_zeros(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Each part with zeros in the place of the other."""
+    """Convolves each part with zeros in place of the other."""
     one = F.conv2d(torch.cat([classes, torch.zeros_like(classes)], 1), weight, padding=1)
     two = F.conv2d(torch.cat([torch.zeros_like(query), query], 1), weight, bias, padding=1)
     return one.unsqueeze(0) + two.unsqueeze(1)
 
 
 def _split_by_unfolding(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolution as a matrix product over 3 x 3 patches."""
+    """Convolves by a matrix product over 3 x 3 patches."""
     width, size = classes.shape[1], classes.shape[2:]
     one = weight[:, :width].flatten(1) @ F.unfold(classes, 3, padding=1)
     two = weight[:, width:].flatten(1) @ F.unfold(query, 3, padding=1)
@@ -422,7 +423,7 @@ SPLIT = Exercise(
 
 
 def auc(right: Tensor, wrong: Tensor) -> float:
-    """How often a right pair scores above a wrong one, ties as one half. right [P], wrong [Q] -> float in 0..1."""
+    """Returns how often a right pair scores above a wrong one, ties as one half. right [P], wrong [Q] -> float in 0..1."""
     above = (right[:, None] > wrong).double() + 0.5 * (right[:, None] == wrong).double()
     return float(above.mean())
 
@@ -529,7 +530,7 @@ Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def exposes_sum(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
-    """True when showing every support row twice changes a score."""
+    """Returns True if showing every support row twice changes a score."""
     once = score(support, labels, query, n_way)
     twice = score(torch.cat([support, support]), torch.cat([labels, labels]), query, n_way)
     return not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)
@@ -549,7 +550,7 @@ def _exposes_thrice(score: Score, support: Tensor, labels: Tensor, query: Tensor
 def _twice(
     rows: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], differ: Callable[[Tensor, Tensor], bool]
 ) -> Callable[..., bool]:
-    """A detector with its own second support, or its own verdict."""
+    """Returns a detector that scores again with the support rows(support, labels) and decides by differ(first, second)."""
 
     def detector(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
         return differ(score(support, labels, query, n_way), score(*rows(support, labels), query, n_way))
@@ -570,7 +571,10 @@ def _one_class_doubled(support: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _scoring(pool: Callable[[Tensor], Tensor], compare: Callable[[Tensor, Tensor], Tensor] | None = None) -> Score:
-    """Scores of queries against pooled classes; pool: rows of one class [K, D] -> [D]."""
+    """Returns a function that scores queries against pooled classes.
+
+    pool: rows of one class [K, D] -> [D]; compare: (classes [N, D], query [M, D]) -> scores [M, N], by default a fixed relation
+    """
 
     def relation(classes: Tensor, query: Tensor) -> Tensor:
         hidden = (classes @ mix.to(classes) - query[:, None] @ mix.to(query)).abs().tanh()
@@ -590,12 +594,12 @@ def _cosine(classes: Tensor, query: Tensor) -> Tensor:
 
 
 def _weak(classes: Tensor, query: Tensor) -> Tensor:
-    """The length of the class moves every score a little, and all by nearly the same."""
+    """Moves all scores a little, and all by the same amount, with the mean length of the class vectors."""
     return _cosine(classes, query) + 0.02 * classes.norm(dim=1).mean()
 
 
 def _mean_of_scores(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Right: every support row is compared by itself, and the scores are averaged."""
+    """Scores rightly: compares every support row by itself and averages the scores."""
     each = -torch.cdist(query, support)
     return torch.stack([each[:, labels == k].mean(1) for k in range(n_way)], dim=1)
 
@@ -606,17 +610,17 @@ def _sum_of_scores(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -
 
 
 def _by_average_shots(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """A sum divided by the average number of shots: right where the shots are equal."""
+    """Divides a sum by the average number of shots, which is right only for equal shots."""
     return _scoring(lambda rows: rows.sum(0) * n_way / len(support))(support, labels, query, n_way)
 
 
 def _fixed_shots(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """A sum divided by the number of shots that somebody wrote down in training."""
+    """Divides a sum by a number of shots that was fixed at training time."""
     return _scoring(lambda rows: rows.sum(0) / 2)(support, labels, query, n_way)
 
 
 def _running_mean(rows: Tensor) -> Tensor:
-    """A mean, row by row: twice the rows give other last digits."""
+    """Computes the mean row by row, so that the last digits depend on the number of rows."""
     centre = torch.zeros_like(rows[0])
     for seen, row in enumerate(rows, start=1):
         centre = centre + (row - centre) / seen
@@ -627,7 +631,7 @@ def _sum_cases(generator: Generator) -> list[Case]:
     labels = torch.tensor([0, 2, 1, 1, 0, 2])
     support = torch.randn(6, 5, generator=generator) + labels[:, None]
     query = torch.randn(4, 5, generator=generator) + 1
-    # the mean of two whole numbers has no rounding: here even an exact comparison is right
+    # The mean of two whole numbers has no rounding error, so even an exact comparison is right here.
     whole = torch.randint(-9, 10, (6, 5), generator=generator).float()
     rest = labels, query, 3
     return [
@@ -742,7 +746,7 @@ SUM = Exercise(
 
 
 def survives(differences: Tensor) -> bool:
-    """Whether a difference outlives episodes and seeds. differences [seeds, E], paired -> bool."""
+    """Returns True if a difference survives other episodes and other seeds. differences [seeds, E], paired -> bool."""
     mean, half = mean_and_ci95(differences.mean(0))
     signs = differences.double().mean(1).sign()
     return abs(mean) > half and abs(float(signs.sum())) == len(signs)
@@ -776,7 +780,10 @@ def _signs_agree(differences: Tensor) -> bool:
 
 
 def _differences(generator: Generator, means: list[float], noise: float, shared: float, episodes: int = 40) -> Tensor:
-    """[seeds, E]: row means exactly as given; shared: what all seeds find in an episode."""
+    """Draws paired differences [seeds, E] whose row means are exactly as given.
+
+    noise: standard deviation of what differs between seeds; shared: of what all seeds have in common in an episode
+    """
 
     def centred(*shape: int) -> Tensor:
         t = torch.randn(*shape, generator=generator)
@@ -899,7 +906,7 @@ def relation_network(
     query_y: Tensor,
     n_way: int,
 ) -> tuple[Tensor, Tensor]:
-    """Relation scores [M, N] and the loss, from pictures."""
+    """Returns relation scores [M, N] and the loss, from pictures."""
     support, query = encoder(support_x), encoder(query_x)
     classes = torch.stack([support[support_y == k].mean(0) for k in range(n_way)])
     logits = relation(all_pairs(classes, query).flatten(0, 1)).view(len(query), n_way)
@@ -952,7 +959,7 @@ def _flawed(
     loss: Callable[[Tensor, Tensor], Tensor] = relation_loss,
     support_of: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, x: encoder(x),
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The method with one part replaced."""
+    """Returns the method with one part replaced."""
 
     def method(
         encoder: nn.Module,
@@ -1000,7 +1007,7 @@ def _memory_cases(generator: Generator) -> list[Case]:
 
 
 def _teaches_both(answer: Callable, reference: Callable) -> str | None:
-    """The gradient in encoder and relation module equals the reference's."""
+    """Returns None if the gradients in encoder and relation module equal the reference's, or what is wrong."""
     args = _memory_cases(torch.Generator().manual_seed(5))[1].args
     for name, module in (("encoder", args[0]), ("relation module", args[1])):
         weights, slopes = list(module.parameters()), []

@@ -1,5 +1,7 @@
-"""Exercises of lesson 07: a call with given parameters, one inner step, `adapt`, the rate behind a loss, the mean curve,
-a detector of loops that adapt nothing, the largest stable rate, the inner loop from memory.
+"""Exercises of lesson 07: functional calls, the inner step and loop, rates, the mean curve, a detector, the loop from memory.
+
+Cases: 07.2 and 07.3 share their losses (`_by_hand`, `_curved`) and starts; all others build their own, with nets from `_seeded`
+in 07.1, 07.6 and 07.8. The detector 07.6 gets loops as arguments and must return True for those that adapt nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ Loss = Callable[[Params], Tensor]
 
 
 def run_with(model: nn.Module, params: Params, x: Tensor) -> Tensor:
-    """What the model answers on x [B, ...] with these parameters in place of its own."""
+    """Returns the model's outputs on x [B, ...] with these parameters in place of its own."""
     return functional_call(model, params, (x,))
 
 
@@ -33,7 +35,7 @@ def _run_unwrapped(model: nn.Module, params: Params, x: Tensor) -> Tensor:
 
 
 def _run_swapped(model: nn.Module, params: Params, x: Tensor) -> Tensor:
-    """Puts the tensors into the modules for the time of the call."""
+    """Puts the tensors into the modules for the duration of the call."""
     kept: dict[str, Tensor | None] = {}
     try:
         for name, value in params.items():
@@ -66,7 +68,7 @@ def _weights_only(model: nn.Module, params: Params, x: Tensor) -> Tensor:
 
 
 def _seeded(generator: Generator, model: nn.Module) -> nn.Module:
-    """The model with parameters drawn from the generator."""
+    """Fills the model's parameters from the generator and returns the model."""
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(0.7 * torch.randn(p.shape, generator=generator))
@@ -74,7 +76,7 @@ def _seeded(generator: Generator, model: nn.Module) -> nn.Module:
 
 
 def _others(generator: Generator, model: nn.Module) -> Params:
-    """Parameters that fit the model and are not its own."""
+    """Draws parameters that fit the model but are not its own."""
     return {
         name: (0.7 * torch.randn(p.shape, generator=generator)).requires_grad_() for name, p in model.named_parameters()
     }
@@ -166,7 +168,7 @@ RUN = Exercise(
 
 
 def inner_step(loss_fn: Loss, params: Params, lr: float) -> Params:
-    """theta - lr * gradient, as a new dictionary that keeps its graph."""
+    """Returns theta - lr * gradient as a new dictionary that keeps its graph."""
     gradients = torch.autograd.grad(loss_fn(params), list(params.values()), create_graph=True)
     return {name: p - lr * g for (name, p), g in zip(params.items(), gradients, strict=True)}
 
@@ -190,7 +192,7 @@ def _gradients(loss_fn: Loss, params: Params, *, graph: bool = True) -> Params:
 
 
 def _stepped(move: Callable[[Tensor, Tensor, float], Tensor], *, graph: bool = True) -> Callable[..., Params]:
-    """A step with its own rule: move(parameter, gradient, lr)."""
+    """Returns a step by the rule move(parameter, gradient, lr)."""
 
     def step(loss_fn: Loss, params: Params, lr: float) -> Params:
         gradients = _gradients(loss_fn, params, graph=graph)
@@ -231,7 +233,7 @@ def _step_backward(loss_fn: Loss, params: Params, lr: float) -> Params:
 
 
 def _by_hand(params: Params) -> Tensor:
-    """Points (1, 3) and (2, 4), prediction w * x: the example on paper."""
+    """Returns the loss of the example on paper: points (1, 3) and (2, 4), prediction w * x."""
     w = params["weight"]
     return ((w - 3) ** 2 + (2 * w - 4) ** 2) / 2
 
@@ -242,7 +244,7 @@ def _line(params: Params) -> Tensor:
 
 
 def _curved(params: Params) -> Tensor:
-    """A net with one hidden layer on 5 points: its gradient bends."""
+    """Returns the loss of a net with one hidden layer on 5 points, which is not quadratic."""
     x = torch.linspace(-1, 1, 5, dtype=torch.float64).to(params["0.weight"].dtype)[:, None]
     hidden = torch.tanh(F.linear(x, params["0.weight"], params["0.bias"]))
     return (F.linear(hidden, params["2.weight"], params["2.bias"]) - torch.sin(3 * x)).square().mean()
@@ -373,7 +375,7 @@ STEP = Exercise(
 
 
 def adapt(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
-    """`steps` inner steps, each from where the one before has led."""
+    """Takes `steps` inner steps in a row."""
     theta = dict(params)
     for _ in range(steps):
         theta = inner_step(loss_fn, theta, lr)
@@ -393,7 +395,7 @@ def _adapt_recursive(loss_fn: Loss, params: Params, lr: float, steps: int) -> Pa
 
 
 def _adapt_by(step: Callable[[Loss, Params, float], Params]) -> Callable[..., Params]:
-    """The loop with another step in it."""
+    """Returns the loop with another inner step."""
 
     def loop(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
         theta = dict(params)
@@ -532,7 +534,7 @@ ADAPT = Exercise(
 
 
 def rate_for_mean(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
-    """The rate that makes the same step with the mean over the N*K support rows."""
+    """Returns the rate that gives the same step with the mean over the N*K support rows."""
     rows = n_way * k_shot
     return lr * rows / {"mean": rows, "sum": 1, "per shot": k_shot}[reduction]
 
@@ -544,7 +546,7 @@ def _rate_cases_of_words(lr: float, n_way: int, k_shot: int, reduction: str) -> 
 
 
 def _rate_measured(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
-    """By the gradients of both losses of rows that all cost the same."""
+    """Computes the rate from the gradients of both losses on rows of equal loss."""
     row = torch.ones((), dtype=torch.float64, requires_grad=True)
     rows = row.expand(n_way * k_shot)
     loss = {"mean": rows.mean(), "sum": rows.sum(), "per shot": rows.sum() / k_shot}[reduction]
@@ -553,7 +555,7 @@ def _rate_measured(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
 
 
 def _rate_by(mean: Callable, total: Callable, per_shot: Callable) -> Callable[..., float]:
-    """lr times a factor of (N, K) for each reduction."""
+    """Returns an answer that multiplies lr by a factor of (N, K) for each reduction."""
     factors = {"mean": mean, "sum": total, "per shot": per_shot}
     return lambda lr, n_way, k_shot, reduction: lr * factors[reduction](n_way, k_shot)
 
@@ -635,7 +637,7 @@ RATE = Exercise(
 
 
 def mean_curve(x: Tensor, low: float, high: float) -> Tensor:
-    """The mean of a sin(x - p), a uniform in [low, high], p uniform in [0, pi]. x [B, 1] -> [B, 1]."""
+    """Returns the mean of a sin(x - p), a uniform in [low, high], p uniform in [0, pi]. x [B, 1] -> [B, 1]."""
     return -(low + high) / 2 * (2 / math.pi) * torch.cos(x)
 
 
@@ -644,7 +646,7 @@ def _mean_from_ends(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _mean_by_quadrature(x: Tensor, low: float, high: float) -> Tensor:
-    """Midpoints of 4000 phases, and the mean amplitude."""
+    """Averages over the midpoints of 4000 phases, at the mean amplitude."""
     phases = (torch.arange(4000, dtype=torch.float64) + 0.5) * math.pi / 4000
     curves = (low + high) / 2 * torch.sin(x.double()[..., None] - phases)
     return curves.mean(-1).to(x.dtype)
@@ -735,7 +737,7 @@ Loop = Callable[[nn.Module, Tensor, Tensor, float, int], Params]
 
 
 def exposes_idle(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
-    """True when the first step, or the second, moves no parameter at all."""
+    """Returns True if the first or the second step moves no parameter at all."""
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     one, two = (implementation(model, x, y, lr, steps) for steps in (1, 2))
 
@@ -769,7 +771,7 @@ def _loop_detached(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int
 
 
 def _loop_generator(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
-    """The bug: a generator serves one loop only."""
+    """Has the bug: computing the gradients exhausts the generator `named`, so that the update loop does nothing."""
     adapted = dict(model.named_parameters())
     for _ in range(steps):
         named = model.named_parameters()
@@ -785,7 +787,7 @@ def _loop_generator_copied(model: nn.Module, x: Tensor, y: Tensor, lr: float, st
 
 
 def _loop_generator_outside(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
-    """The generator is made before the loop: the first step works, no later one does."""
+    """Makes the generator before the loop, so that only the first step works."""
     named, adapted = model.named_parameters(), dict(model.named_parameters())
     for _ in range(steps):
         loss = F.mse_loss(functional_call(model, adapted, (x,)), y)
@@ -796,7 +798,7 @@ def _loop_generator_outside(model: nn.Module, x: Tensor, y: Tensor, lr: float, s
 
 
 def _loop_not_stored(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
-    """Another idle loop: the new tensors are bound to a name and dropped."""
+    """Adapts nothing either: binds the new tensors to a local name and drops them."""
     adapted = dict(model.named_parameters())
     for _ in range(steps):
         loss = F.mse_loss(functional_call(model, adapted, (x,)), y)
@@ -808,7 +810,7 @@ def _loop_not_stored(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: i
 def _idle_compared(
     rests: Callable[[Tensor, Tensor], bool], over: Callable = all, *, second: bool = True
 ) -> Callable[..., bool]:
-    """A detector with its own idea of "the same", over all tensors or any, with or without the second step."""
+    """Returns a detector that decides by rests(before, after), over all tensors or any, with or without the second step."""
 
     def detector(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
         stages = [dict(model.named_parameters())]
@@ -832,7 +834,7 @@ def _idle_by_loss(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, 
 
 
 def _dead_layer(generator: Generator) -> nn.Module:
-    """All hidden units are below zero everywhere: only the last bias has a gradient."""
+    """Returns a net whose hidden units are off everywhere, so that only the last bias has a gradient."""
     model = _seeded(generator, mlp((1, 3, 1)))
     with torch.no_grad():
         model[0].bias.fill_(-50.0)
@@ -916,7 +918,7 @@ IDLE = Exercise(
 
 
 def largest_rate(features: Tensor) -> float:
-    """2 over the largest eigenvalue of the Hessian 2 F'F / K of the mean squared error. features [K, P]."""
+    """Returns 2 over the largest eigenvalue of the Hessian 2 F'F / K of the mean squared error. features [K, P]."""
     hessian = 2 * features.T @ features / len(features)
     return float(2 / torch.linalg.eigvalsh(hessian)[-1])
 
@@ -943,7 +945,7 @@ def _stability_cases(generator: Generator) -> list[Case]:
 
 
 def _with_eigenvalue(rate: Callable[[Tensor, int], Tensor], scale: float = 2.0) -> Callable[[Tensor], float]:
-    """rate(eigenvalues in rising order, K) of the Hessian scale F'F / K."""
+    """Returns an answer rate(eigenvalues in rising order, K) for the Hessian scale F'F / K."""
     return lambda features: float(
         rate(torch.linalg.eigvalsh(scale * features.T @ features / len(features)), len(features))
     )
@@ -1007,7 +1009,7 @@ LARGEST = Exercise(
 def fit_and_predict(
     model: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, lr: float, steps: int
 ) -> Tensor:
-    """Query predictions after the inner loop on the support."""
+    """Returns query predictions after the inner loop on the support."""
     theta = adapt(
         lambda p: F.mse_loss(functional_call(model, p, (support_x,)), support_y),
         dict(model.named_parameters()),
@@ -1041,7 +1043,7 @@ def _memory_lists(
 def _memory_by(
     loop: Callable[..., Params] = adapt, loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss, on_support: bool = False
 ) -> Callable[..., Tensor]:
-    """The method with another loop, another loss, or predictions for the wrong rows."""
+    """Returns the method with another loop, another loss, or predictions for the wrong rows."""
 
     def method(
         model: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, lr: float, steps: int

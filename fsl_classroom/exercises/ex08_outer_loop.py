@@ -1,7 +1,7 @@
-"""Exercises of lesson 08: the meta-gradient by hand, meta_loss, central differences, the product over steps, a detector for
-wrong outer steps, Hessian-vector products, and MAML's gradient from memory.
+"""Exercises of lesson 08: meta-gradients by hand, by autograd, by differences, as a product; a detector; Hessian-vector products.
 
-Losses are functions of parameters and come as arguments; the detector gets whole outer steps and must ring for the wrong ones.
+Cases: every exercise builds its own. Losses are functions of parameters and come as arguments. The detector 08.5 gets whole
+outer steps and must return True for the wrong ones only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Loss = Callable[[Params], Tensor]
 
 
 def one_parameter(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
-    """d L_Q(theta') / d theta for L_S = a/2 (theta - s)^2, L_Q = b/2 (theta - q)^2 and one inner step."""
+    """Returns d L_Q(theta') / d theta for L_S = a/2 (theta - s)^2, L_Q = b/2 (theta - q)^2 and one inner step."""
     adapted = theta - lr * a * (theta - s)
     return (1 - lr * a) * b * (adapted - q)
 
@@ -146,7 +146,7 @@ ONE_PARAMETER = Exercise(
 
 
 def meta_loss(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
-    """Mean squared error on the query after the inner loop on the support. A scalar."""
+    """Returns the mean squared error on the query after the inner loop on the support, a scalar."""
 
     def support_loss(theta: Params) -> Tensor:
         return F.mse_loss(functional_call(model, theta, (episode.support_x,)), episode.support_y)
@@ -186,7 +186,7 @@ def _meta_variant(
     count: Callable[[int], int] = lambda steps: steps,
     **options: bool,
 ) -> Callable[..., Tensor]:
-    """meta_loss with one part replaced. options: those of adapt."""
+    """Returns `meta_loss` with one part replaced. options: those of `adapt`."""
 
     def loss(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
         begin = start(model, params)
@@ -203,7 +203,7 @@ def _curve(generator: Generator, support: int, query: int) -> Episode:
 
 
 def _small_net(generator: Generator, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """[B, 1] -> [B, 1], four hidden tanh units."""
+    """Returns a net [B, 1] -> [B, 1] with four hidden tanh units."""
     net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).to(dtype)
     with torch.no_grad():
         for weight in net.parameters():
@@ -212,7 +212,7 @@ def _small_net(generator: Generator, dtype: torch.dtype = torch.float32) -> nn.M
 
 
 def _other_params(net: nn.Module, generator: Generator) -> Params:
-    """Parameters that are not the net's own."""
+    """Draws parameters that fit the net but are not its own."""
     return {k: torch.randn(v.shape, generator=generator).to(v.dtype) for k, v in net.named_parameters()}
 
 
@@ -323,7 +323,7 @@ META_LOSS = Exercise(
 
 
 def central_differences(loss: Loss, params: Params, eps: float) -> Params:
-    """Slope of loss in every single number of params. loss: params -> scalar."""
+    """Returns the slope of loss in every single number of params. loss: params -> scalar."""
     slopes = {}
     with torch.no_grad():
         for name, value in params.items():
@@ -372,12 +372,12 @@ def _differences(
     quotient: Callable[[Callable[[float], Tensor], float], Tensor],
     pick: Callable[[Tensor, int], Tensor] = lambda value, i: (
         F.one_hot(torch.tensor(i), value.numel())
-        .to(value)  # whole numbers times eps would be float32
+        .to(value)  # an integer tensor times eps would be float32
         .view(value.shape)
     ),
     where: Callable[[Params], list[str]] = list,
 ) -> Callable[..., Params]:
-    """Finite differences with one part replaced. quotient(along, eps): along(t) is the loss after a move of t."""
+    """Returns finite differences with one part replaced. quotient(along, eps): along(t) is the loss after a move of t."""
 
     def differences(loss: Loss, params: Params, eps: float) -> Params:
         slopes = {name: torch.zeros_like(value) for name, value in params.items()}
@@ -534,7 +534,7 @@ VectorLoss = Callable[[Tensor], Tensor]
 def product_gradient(
     loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
 ) -> Tensor:
-    """Meta-gradient [P] after several steps, as a product of I - lr H."""
+    """Returns the meta-gradient [P] after several steps, as a product of I - lr H."""
     hessians = []
     for _ in range(steps):
         hessians.append(hessian(loss_support)(theta))
@@ -579,7 +579,7 @@ def _product(
     cheap: Callable[[bool], bool] = lambda first_order: first_order,
     matrix: Callable[[Tensor], Tensor] = lambda h: h,
 ) -> Callable[..., Tensor]:
-    """The product with one part replaced."""
+    """Returns the product with one part replaced."""
 
     def gradient(
         loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
@@ -602,7 +602,7 @@ def _product_cases(generator: Generator) -> list[Case]:
         matrix, middle = (torch.tensor(x, dtype=torch.float64) for x in (curvature, centre))
         return lambda theta: (theta - middle) @ matrix @ (theta - middle) / 2
 
-    def bent(theta: Tensor) -> Tensor:  # its Hessian differs from place to place
+    def bent(theta: Tensor) -> Tensor:  # its Hessian depends on theta
         return (theta**4).sum() / 4 + (theta[0] * theta[1]).sin() + theta[-1] * theta[0] ** 2
 
     support = quadratic([[2.0, 0.5], [0.5, 1.0]], [1.0, -1.0])
@@ -716,7 +716,7 @@ OuterStep = Callable[[nn.Module], object]
 
 
 def exposes_step(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
-    """True when outer_step does not move the net by -outer_lr times the gradient of true_loss."""
+    """Returns True if outer_step does not move the net by -outer_lr times the gradient of true_loss."""
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     truth = central_differences(true_loss, before, 1e-5)
     moved = copy.deepcopy(net)
@@ -746,7 +746,7 @@ def _exposes_by_where_it_lands(outer_step: OuterStep, net: nn.Module, true_loss:
 def _judged(
     verdict: Callable[[Params, Params, Params, nn.Module, float], bool],
 ) -> Callable[..., bool]:
-    """The right experiment with another verdict(before, after, truth, stepped net, outer_lr)."""
+    """Returns a detector that makes the right experiment and decides by verdict(before, after, truth, stepped net, outer_lr)."""
 
     def detector(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -799,14 +799,14 @@ def _no_copy(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: f
 
 def _aliased(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
     trial = copy.deepcopy(net)
-    before = {name: p.detach() for name, p in trial.named_parameters()}  # windows into the net that is about to move
+    before = {name: p.detach() for name, p in trial.named_parameters()}  # not copied: these change when the net moves
     truth = central_differences(true_loss, before, 1e-5)
     outer_step(trial)
     return _far(_implied(before, {name: p.detach() for name, p in trial.named_parameters()}, outer_lr), truth)
 
 
 class _Steps:
-    """Outer steps on three linear tasks with one inner step each: a right way and what people write."""
+    """Outer steps on linear tasks with one inner step each: the right one and common wrong ones."""
 
     def __init__(self, tasks: list[Episode], lr: float, outer_lr: float) -> None:
         self.tasks, self.lr, self.outer_lr = tasks, lr, outer_lr
@@ -821,7 +821,7 @@ class _Steps:
         return (x @ params["weight"].T + params["bias"] - y).square().mean()
 
     def true_loss(self, params: Params) -> Tensor:
-        """The meta-loss by formula, differentiable; no autograd inside."""
+        """Returns the meta-loss, differentiable; its inner step is a formula and uses no autograd."""
         total = 0.0
         for task in self.tasks:
             residual = task.support_x @ params["weight"].T + params["bias"] - task.support_y
@@ -831,7 +831,11 @@ class _Steps:
         return total / len(self.tasks)
 
     def outer(self, query: Callable[[nn.Module, Params, Episode], Tensor], **how: float | str) -> OuterStep:
-        """A step whose loss of a task is query(net, params, task). how: factor of the rate; by_hand, double, only (a name)."""
+        """Returns an outer step on the mean of query(net, params, task) over the tasks.
+
+        how: factor (of the rate); by_hand (updates the weights without an optimizer); double (updates them by hand and with the
+        optimizer); only (name of the one parameter that the optimizer has)
+        """
 
         def step(net: nn.Module) -> None:
             params = dict(net.named_parameters())
@@ -869,7 +873,7 @@ class _Steps:
         return self.error(self.adapted(params, task), task.support_x, task.support_y)
 
     def in_turn(self, net: nn.Module) -> None:
-        """Task 2 starts from task 1's weights."""
+        """Starts each task from the weights adapted to the task before it."""
         fast, losses = dict(net.named_parameters()), []
         for task in self.tasks:
             fast = self.adapted(fast, task)
@@ -879,7 +883,7 @@ class _Steps:
         torch.optim.SGD(net.parameters(), lr=self.outer_lr).step()
 
     def in_place(self, net: nn.Module) -> None:
-        """The inner loop steps the net itself."""
+        """Takes the inner steps on the net itself."""
         for task in self.tasks:
             net.zero_grad()
             self.error(dict(net.named_parameters()), task.support_x, task.support_y).backward()
@@ -903,7 +907,7 @@ def _linear_tasks(generator: Generator, lr: float, outer_lr: float) -> tuple[_St
 
 
 def _at_rest(steps: _Steps, net: nn.Module) -> _Steps:
-    """The same tasks with targets that the net meets already: the true gradient is zero."""
+    """Returns the same tasks with targets that the net meets already, so that the true gradient is zero."""
     with torch.no_grad():
         tasks = [replace(t, support_y=net(t.support_x), query_y=net(t.query_x)) for t in steps.tasks]
     return _Steps(tasks, steps.lr, steps.outer_lr)
@@ -1058,7 +1062,7 @@ DETECTOR = Exercise(
 
 
 def hessian_vector(loss: Loss, params: Params, vector: Params) -> Params:
-    """H times vector, without H. Dicts of equal shapes."""
+    """Returns H times vector without forming H. params, vector: dicts of equal shapes."""
     return jvp(grad(loss), (params,), (vector,))[1]
 
 
@@ -1202,7 +1206,7 @@ HVP = Exercise(
 def truncated_gradient(
     loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int, last: int
 ) -> Params:
-    """Gradient through the last inner steps only; with last=0 first-order MAML, with last=steps MAML."""
+    """Returns the gradient through the last inner steps only. last=0 is first-order MAML, last=steps is MAML."""
     middle = adapt(loss_support, params, lr=lr, steps=steps - last)
     return grad(lambda theta: loss_query(adapt(loss_support, theta, lr=lr, steps=last)))(middle)
 
@@ -1222,7 +1226,7 @@ def _truncated_by_products(
 
 
 def _dict_losses(generator: Generator) -> tuple[Loss, Loss, Params]:
-    """Support and query loss of a small curved model, and a start."""
+    """Returns support and query loss of a small nonlinear model, and a start."""
     x, y = (torch.randn(2, 5, 2, generator=generator, dtype=torch.float64) for _ in range(2))
 
     def loss(task: int) -> Loss:
@@ -1234,7 +1238,7 @@ def _dict_losses(generator: Generator) -> tuple[Loss, Loss, Params]:
 
 
 def maml_gradient(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
-    """The second-order meta-gradient, a dict like params."""
+    """Returns the second-order meta-gradient, a dict like params."""
 
     def outer(theta: Params) -> Tensor:
         for _ in range(steps):
@@ -1276,7 +1280,7 @@ def _memory(
     outer: Callable[[Loss, Loss], Loss] = lambda support, query: query,
     count: Callable[[int], int] = lambda steps: steps,
 ) -> Callable[..., Params]:
-    """The closed-book answer with one part replaced. step(support, query, theta, start, lr) -> theta after one step."""
+    """Returns the answer from memory with one part replaced. step(support, query, theta, start, lr) -> theta after one step."""
 
     def gradient(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
         def loss(start: Params) -> Tensor:

@@ -1,6 +1,7 @@
-"""Exercises of lesson 09: batch norm by the support, the triple check, tasks one by one, steps, and slots that give classes away.
+"""Exercises of lesson 09: batch norm by the support, the triple check, tasks one by one, steps, leaking slots, groups, the head.
 
-Functions among the arguments (learners, losses, dealers) are pure: answers may call them as often as they like.
+Cases: every exercise builds its own; 09.2 and 09.6 draw their episodes with `_points`. Functions among the arguments (learners,
+losses, dealers) are pure, so answers may call them as often as they like.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from fsl_course.episodes import Episode
 
 
 def normalise_queries(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
-    """Queries by mean and biased variance of the support, channel by channel. [S, c, h, w], [M, c, h, w] -> [M, c, h, w]."""
+    """Normalises queries by mean and biased variance of the support, channel by channel.
+
+    support [S, c, h, w], query [M, c, h, w] -> [M, c, h, w]
+    """
     mean = support.mean((0, 2, 3), keepdim=True)
     variance = support.var((0, 2, 3), correction=0, keepdim=True)
     return (query - mean) / (variance + eps).sqrt()
@@ -46,7 +50,7 @@ def _by_statistics(
     correction: int = 0,
     spread: Callable[[Tensor, float], Tensor] = lambda variance, eps: (variance + eps).sqrt(),
 ) -> Callable[..., Tensor]:
-    """An answer with a flaw: other rows are looked at, over other axes, or divided by something else."""
+    """Returns a flawed answer: statistics of other rows, over other axes, with another correction, or another divisor."""
 
     def answer(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
         rows = seen(support, query)
@@ -62,7 +66,7 @@ def _normalise_cases(generator: Generator) -> list[Case]:
     support = 2 + 3 * torch.randn(5, 4, 3, 3, generator=generator)
     query = 1 + torch.randn(6, 4, 3, 3, generator=generator)
     dead, nearly = support.clone(), query.clone()
-    dead[:, 1], nearly[:, 1] = 0.0, 0.001  # a ReLU that never fires on the support
+    dead[:, 1], nearly[:, 1] = 0.0, 0.001  # channel 1 is a ReLU that is off all over the support
     return [
         Case("the example on paper, as maps of one pixel", (paper, asked)),
         Case("5 support maps, 6 queries, 4 channels of 3 x 3", (support, query)),
@@ -176,7 +180,7 @@ def _right(logits: Tensor, labels: Tensor) -> float:
 
 
 def triple_check(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
-    """Support accuracy before adaptation, support accuracy after, query accuracy after; each a mean over the episodes."""
+    """Returns support accuracy before and after adaptation, and query accuracy after it, each a mean over the episodes."""
     before, fitted, solved = [], [], []
     for episode in episodes:
         adapted = adapt(start, episode)
@@ -187,7 +191,7 @@ def triple_check(start: Any, adapt: Adapt, predict: Predict, episodes: list[Epis
 
 
 def _triple_of(found: Callable[[Any, Adapt, Predict, Episode], Triple], scale: float = 1.0) -> Callable[..., Triple]:
-    """An answer that averages found(start, adapt, predict, episode) over the episodes."""
+    """Returns an answer that averages found(start, adapt, predict, episode) over the episodes."""
 
     def answer(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
         rows = torch.tensor([found(start, adapt, predict, e) for e in episodes], dtype=torch.float64)
@@ -240,7 +244,7 @@ def _on_queries(start: Any, adapt: Adapt, predict: Predict, e: Episode) -> Tripl
 
 
 def _linear_adapt(weights: Tensor, episode: Episode) -> Tensor:
-    """Two gradient steps of a linear classifier [D, N] on the support."""
+    """Takes two gradient steps with a linear classifier [D, N] on the support."""
     target = F.one_hot(episode.support_y, weights.shape[1]).to(weights.dtype)
     for _ in range(2):
         slope = episode.support_x.T @ ((episode.support_x @ weights).softmax(1) - target) / len(target)
@@ -253,7 +257,7 @@ def _linear_predict(weights: Tensor, episode: Episode, x: Tensor) -> Tensor:
 
 
 def _points(generator: Generator, n_way: int, shots: int, queries: int, noise: float = 0.9) -> Episode:
-    """An episode of points in the plane with random class centres."""
+    """Draws an episode of points in four dimensions around random class centres."""
     centres = 1.5 * torch.randn(n_way, 4, generator=generator)
     parts = []
     for each in (shots, queries):
@@ -367,7 +371,7 @@ Loss = Callable[[dict[str, Tensor], Any], Tensor]
 
 
 def accumulate(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
-    """Gradient of the mean loss, one task after the other. loss_fn(params, task) -> scalar. Returns name -> gradient."""
+    """Returns the gradient of the mean loss (name -> gradient), one task after the other. loss_fn(params, task) -> scalar."""
     sums = {name: torch.zeros_like(p) for name, p in params.items()}
     for task in tasks:
         gradients = torch.autograd.grad(loss_fn(params, task), list(params.values()))
@@ -394,7 +398,7 @@ def _by_backward_in_place(loss_fn: Loss, params: dict[str, Tensor], tasks: list)
 
 
 def _of_one_loss(total: Callable[[list[Tensor]], Tensor]) -> Callable[..., dict[str, Tensor]]:
-    """An answer that builds one loss out of those of all tasks."""
+    """Returns an answer that builds one loss from those of all tasks."""
 
     def answer(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
         loss = total([loss_fn(params, task) for task in tasks])
@@ -404,7 +408,7 @@ def _of_one_loss(total: Callable[[list[Tensor]], Tensor]) -> Callable[..., dict[
 
 
 def _combined(combine: Callable[[Tensor, int], Tensor]) -> Callable[..., dict[str, Tensor]]:
-    """An answer that combines the gradients [T, ...] of the tasks in its own way. combine(gradients, T)."""
+    """Returns an answer that combines the gradients [T, ...] of the tasks by combine(gradients, T)."""
 
     def answer(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
         found = [torch.autograd.grad(loss_fn(params, task), list(params.values())) for task in tasks]
@@ -434,7 +438,7 @@ def _running(gradients: Tensor, count: int) -> Tensor:
 
 
 def _fit(params: dict[str, Tensor], task: tuple[Tensor, Tensor]) -> Tensor:
-    """Squared error of a small network."""
+    """Returns the squared error of a small network."""
     x, y = task
     return ((x @ params["in"] + params["bias"]).tanh() @ params["out"] - y).square().mean()
 
@@ -459,7 +463,7 @@ def _accumulate_cases(generator: Generator) -> list[Case]:
 
 
 class _Watched(torch.autograd.Function):
-    """Passes a loss on and notes when its graph is built and when it is used up."""
+    """An identity on a loss that logs when its graph is built and when a backward pass uses it."""
 
     @staticmethod
     def forward(loss: Tensor, log: list[str]) -> Tensor:
@@ -584,7 +588,10 @@ ACCUMULATE = Exercise(
 
 
 def choose_steps(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
-    """Steps with the best mean validation accuracy (a tie: fewest), and the mean test accuracy there. [n, E_val], [n, E_test]."""
+    """Returns the number of steps with the best mean validation accuracy (the fewest at a tie), and its mean test accuracy.
+
+    validation [n, E_val], test [n, E_test]: a row for each of the n numbers of steps
+    """
     means = validation.mean(1)
     best = min((i for i in range(len(steps)) if means[i] == means.max()), key=lambda i: steps[i])
     return steps[best], float(test[best].mean())
@@ -609,7 +616,7 @@ def _chosen(
     tie: int = 1,
     name: Callable[[list[int], int], int] = lambda steps, i: steps[i],
 ) -> Callable[..., tuple[int, float]]:
-    """An answer with a flaw: another score, another number reported, another side of a tie, or another name for the choice."""
+    """Returns a flawed answer: it scores, reports, breaks ties or names the chosen number of steps in another way."""
 
     def answer(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
         scores = score(validation, test)
@@ -728,14 +735,14 @@ def _table(deal: Deal, numbers: range) -> Tensor:
 
 
 def _counts(classes: Tensor, size: int) -> Tensor:
-    """How often each class sat in each slot. classes [E, N] -> [size, N]."""
+    """Counts how often each class was in each slot. classes [E, N] -> [size, N]."""
     n_way = classes.shape[1]
     flat = classes * n_way + torch.arange(n_way)
     return flat.flatten().bincount(minlength=size * n_way).view(size, n_way)
 
 
 def exposes_slots(deal: Deal, episodes: int) -> bool:
-    """True when a class's id helps to guess its slot: the usual slots of one half, judged on the other."""
+    """Returns True if class ids help to guess slots: takes each class's usual slot from one half and tests it on the other."""
     seen, new = _table(deal, range(episodes // 2)), _table(deal, range(episodes // 2, episodes))
     usual = _counts(seen, int(max(seen.max(), new.max())) + 1).argmax(1)
     n_way = new.shape[1]
@@ -906,7 +913,7 @@ Predictor = Callable[[Episode], Tensor]
 
 
 def grouped_accuracy(predict: Predictor, episode: Episode, rows: int) -> float:
-    """Accuracy when the queries are asked in groups of `rows` consecutive rows; the last group may be smaller."""
+    """Returns the accuracy on queries in groups of `rows` consecutive rows; the last group may be smaller."""
     right = 0
     for x, y in zip(episode.query_x.split(rows), episode.query_y.split(rows), strict=True):
         right += int((predict(replace(episode, query_x=x, query_y=y)).argmax(1) == y).sum())
@@ -935,7 +942,7 @@ def _in_groups(
     cut: Callable[[Tensor, int], Any] = lambda t, rows: t.split(rows),
     summary: Callable[[list[float], list[int]], float] = lambda hits, sizes: sum(hits) / sum(sizes),
 ) -> Callable[..., float]:
-    """An answer with a flaw: groups cut otherwise, or hits summed up otherwise."""
+    """Returns a flawed answer that cuts groups or sums up hits in another way."""
 
     def answer(predict: Predictor, episode: Episode, rows: int) -> float:
         hits, sizes = [], []
@@ -948,7 +955,7 @@ def _in_groups(
 
 
 def _centred_by_company(episode: Episode) -> Tensor:
-    """A transductive learner on points: queries are centred by their own mean, the support by its own."""
+    """Predicts transductively on points: centres the queries by their own mean and the support by its own."""
     return _nearest_mean(replace(episode, support_x=_centred(episode.support_x), query_x=_centred(episode.query_x)))
 
 
@@ -1043,7 +1050,7 @@ GROUPS = Exercise(
 
 
 def take_slots(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
-    """The same parameters with rows `slots` of the head. slots int64 [n] -> "head.weight" [n, D], "head.bias" [n]."""
+    """Returns the parameters with rows `slots` of the head only. slots int64 [n] -> "head.weight" [n, D], "head.bias" [n]."""
     chosen = {name: params[name][slots] for name in ("head.weight", "head.bias")}
     return {**params, **chosen}
 
@@ -1065,7 +1072,7 @@ def _slots_in_place(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tenso
 
 
 def _head_with(change: Callable[[Tensor, Tensor], Tensor], names: tuple[str, ...] = ("head.weight", "head.bias")):
-    """An answer that changes these tensors by change(tensor, slots)."""
+    """Returns an answer that replaces the tensors `names` by change(tensor, slots)."""
 
     def answer(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
         return {name: change(p, slots) if name in names else p for name, p in params.items()}

@@ -1,6 +1,8 @@
 """Exercises of lesson 10: first-order gradient, Reptile's displacement, Meta-SGD's step, ANIL's split, a detector, MAML++.
 
-Losses come as functions of a vector of parameters, most of them as their gradients: nothing here needs a network.
+Cases: every exercise builds its own; 10.1 and 10.2 use the gradients `_valley` and `_waves`, 10.3 and 10.4 the tensors of
+`_named`. Losses come as functions of a vector of parameters, most of them as their gradients, so nothing needs a network.
+The detector 10.5 gets implementations as arguments and must return True for the wrong ones only.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ Params = dict[str, Tensor]
 
 
 def _valley(steepness: list[float], bottom: list[float]) -> Gradient:
-    """The gradient of a quadratic: steepness * (theta - bottom), number by number."""
+    """Returns the gradient of a quadratic: steepness * (theta - bottom), number by number."""
     return lambda theta: torch.tensor(steepness).to(theta) * (theta - torch.tensor(bottom).to(theta))
 
 
 def _waves(frequency: float) -> Gradient:
-    """The gradient of a loss that is no quadratic: its curvature changes from place to place."""
+    """Returns the gradient of a loss whose curvature depends on theta, unlike that of a quadratic."""
     return lambda theta: torch.sin(frequency * theta) + 0.3 * theta
 
 
 def _walk(gradient: Gradient, theta: Tensor, lr: float, steps: int) -> Tensor:
-    """Where gradient descent ends."""
+    """Returns the end point of gradient descent."""
     for _ in range(steps):
         theta = theta - lr * gradient(theta)
     return theta
@@ -42,7 +44,7 @@ def _walk(gradient: Gradient, theta: Tensor, lr: float, steps: int) -> Tensor:
 def first_order_gradient(
     support_gradient: Gradient, query_gradient: Gradient, theta: Tensor, lr: float, steps: int
 ) -> Tensor:
-    """FOMAML's meta-gradient of one task: the query gradient where the inner loop ends. theta [D] -> [D]."""
+    """Returns FOMAML's meta-gradient of one task: the query gradient at the end of the inner loop. theta [D] -> [D]."""
     return query_gradient(_walk(support_gradient, theta, lr, steps))
 
 
@@ -156,7 +158,7 @@ FIRST_ORDER = Exercise(
 
 
 def reptile_direction(gradients: Sequence[Gradient], theta: Tensor, lr: float, steps: int) -> Tensor:
-    """Mean over tasks of theta - theta_task, which takes the place of a gradient. theta [D] -> [D]."""
+    """Returns the mean over tasks of theta - theta_task, which takes the place of a gradient. theta [D] -> [D]."""
     return torch.stack([theta - _walk(gradient, theta, lr, steps) for gradient in gradients]).mean(0)
 
 
@@ -296,7 +298,7 @@ REPTILE = Exercise(
 
 
 def meta_sgd_step(params: Params, gradients: Params, rates: Params) -> Params:
-    """One step with a rate for every number. Three dicts with the same names and shapes -> new parameters."""
+    """Takes one step with a rate for every number. Three dicts with the same names and shapes -> new parameters."""
     return {name: value - rates[name] * gradients[name] for name, value in params.items()}
 
 
@@ -312,7 +314,7 @@ def _meta_sgd_addcmul(params: Params, gradients: Params, rates: Params) -> Param
 
 
 def _step_with(change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Params, Params, Params], Params]:
-    """The step with its own rule: change(parameter, gradient, rate)."""
+    """Returns the step with the rule change(parameter, gradient, rate)."""
     return lambda params, gradients, rates: {n: change(params[n], gradients[n], rates[n]) for n in params}
 
 
@@ -420,7 +422,7 @@ META_SGD = Exercise(
 
 
 def anil_step(params: Params, gradients: Params, lr: float, head: str) -> Params:
-    """A step that moves the submodule `head` alone; "" is the whole model. Dicts -> new parameters, all names."""
+    """Takes a step that moves the submodule `head` alone; "" is the whole model. Dicts -> new parameters, all names."""
     prefix = f"{head}." if head else ""
     return {n: p - lr * gradients[n] if n.startswith(prefix) else p for n, p in params.items()}
 
@@ -440,7 +442,7 @@ def _anil_by_rates(params: Params, gradients: Params, lr: float, head: str) -> P
 
 
 def _anil_where(inside: Callable[[str, str], bool], body: Callable[[Tensor], Tensor] = lambda p: p) -> Callable:
-    """The step with its own idea of what is in the head: inside(name, head)."""
+    """Returns the step with the rule inside(name, head) for what belongs to the head. body: what happens to everything else."""
 
     def step(params: Params, gradients: Params, lr: float, head: str) -> Params:
         return {n: p - lr * gradients[n] if inside(n, head) else body(p) for n, p in params.items()}
@@ -580,7 +582,7 @@ def _rings(
     elsewhere: float = _ELSEWHERE,
     by: Callable[[Tensor, Tensor], bool] = lambda a, b: torch.allclose(a, b, rtol=1e-3, atol=1e-4),
 ) -> bool:
-    """True when the displacement of a 1-D quadratic differs from its closed form for any number of steps."""
+    """Returns True if the displacement on a 1-D quadratic differs from its closed form for any of these numbers of steps."""
     theta = torch.tensor([start])
     support, query = _valley([_STEEPNESS], [_BOTTOM]), _valley([_STEEPNESS], [elsewhere])
     for k in steps:
@@ -591,7 +593,7 @@ def _rings(
 
 
 def exposes_displacement(direction: Direction) -> bool:
-    """True when an implementation of Reptile's direction is wrong.
+    """Returns True if an implementation of Reptile's direction is wrong.
 
     direction: (support gradient, query gradient, theta [D], lr, steps) -> [D], of one task.
     """
@@ -615,7 +617,7 @@ def _in_double(support: Gradient, query: Gradient, theta: Tensor, lr: float, ste
     return (theta.double() - _walk(support, theta.double(), lr, steps)).to(theta)
 
 
-# Implementations that the detector is shown: (says, implementation).
+# Implementations that the detector gets, as (says, implementation).
 _RIGHT: tuple[tuple[str, Direction], ...] = (
     ("a right one: start minus end", lambda s, q, theta, lr, steps: theta - _walk(s, theta, lr, steps)),
     ("a right one that adds up its steps", lambda s, q, theta, lr, steps: _reptile_by_steps([s], theta, lr, steps)),
@@ -711,7 +713,7 @@ DISPLACEMENT = Exercise(
 
 
 def multi_step_loss(support_loss: Loss, query_loss: Loss, theta: Tensor, rates: Tensor, weights: Tensor) -> Tensor:
-    """Weighted query losses after each inner step. theta [D], rates [L], weights [L] -> scalar."""
+    """Returns the weighted sum of the query losses after each inner step. theta [D], rates [L], weights [L] -> scalar."""
     total = torch.zeros_like(weights[0])
     for rate, weight in zip(rates, weights, strict=True):
         theta = theta - rate * grad(support_loss)(theta)
@@ -745,7 +747,7 @@ def _multi_step_with(
     restart: bool = False,
     on_support: bool = False,
 ) -> Callable[..., Tensor]:
-    """The loss with one part changed."""
+    """Returns the loss with one part replaced."""
 
     def loss(support_loss: Loss, query_loss: Loss, theta: Tensor, rates: Tensor, weights: Tensor) -> Tensor:
         place, total, judged = theta, torch.zeros_like(weights[0]), support_loss if on_support else query_loss

@@ -1,6 +1,7 @@
 """Exercises of lesson 11: preprocessing, the cell update and its gates, one coordinate-wise step, truncation, two detectors.
 
-The two detectors get implementations as arguments and must ring for the broken ones only.
+Cases: every exercise builds its own. The detectors 11.6 and 11.7 get implementations as arguments and must return True for the
+broken ones only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
 
 
 def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
-    """(ln|x| / p, sign x) where |x| >= exp(-p), else (-1, exp(p) x). x [...] -> [..., 2]."""
+    """Returns (ln|x| / p, sign x) where |x| >= exp(-p), else (-1, exp(p) x). x [...] -> [..., 2]."""
     large = x.abs() >= math.exp(-p)
     size = torch.where(large, x.abs().clamp_min(math.exp(-p)).log() / p, -torch.ones_like(x))
     return torch.stack([size, torch.where(large, x.sign(), math.exp(p) * x)], dim=-1)
@@ -44,7 +45,7 @@ def _scaled(
     sign: Callable[[Tensor, float], Tensor] | None = None,
     dim: int = -1,
 ) -> Callable[..., Tensor]:
-    """Preprocessing with one of its numbers replaced, or stacked along another axis."""
+    """Returns the preprocessing with one of its two numbers replaced, or stacked along another axis."""
 
     def answer(x: Tensor, p: float = 10.0) -> Tensor:
         right = preprocess(x, p)
@@ -157,7 +158,7 @@ PREPROCESS = Exercise(
 
 
 def cell_update(theta: Tensor, gradient: Tensor, forget_logits: Tensor, input_logits: Tensor) -> Tensor:
-    """f * theta - i * gradient, the gates from their logits. All [P] -> [P]."""
+    """Returns f * theta - i * gradient, with the gates from their logits. All [P] -> [P]."""
     return forget_logits.sigmoid() * theta - input_logits.sigmoid() * gradient
 
 
@@ -258,12 +259,12 @@ CELL = Exercise(
 
 
 def sgd_gates(lr: float, weight_decay: float) -> tuple[float, float]:
-    """Forget and input gate of SGD with this rate and weight decay."""
+    """Returns the forget and the input gate that make SGD with this rate and weight decay."""
     return 1 - lr * weight_decay, lr
 
 
 def _gates_by_probing(lr: float, weight_decay: float) -> tuple[float, float]:
-    """The update is linear: put in (theta, g) = (1, 0) and (0, 1)."""
+    """Probes the update, which is linear, with (theta, g) = (1, 0) and (0, 1)."""
 
     def update(theta: float, g: float) -> float:
         return theta - lr * (g + weight_decay * theta)
@@ -358,7 +359,7 @@ def lstm_step(
     i: Tensor,
     f: Tensor,
 ) -> Step:
-    """One step of the Meta-LSTM -> new theta, i and f, [P] each."""
+    """Takes one step of the Meta-LSTM -> new theta, i and f, [P] each."""
     gradient, loss = gradient.detach(), loss.detach()
     h = reader(torch.cat([preprocess(gradient), preprocess(loss).expand(len(theta), 2)], dim=1))
     i = input_gate(torch.cat([h, theta[:, None], i[:, None]], dim=1)).squeeze(1).sigmoid()
@@ -392,7 +393,7 @@ def _step_with(
     constant: bool = True,
     order: Callable[[Tensor, Tensor, Tensor], tuple] = lambda t, i, f: (t, i, f),
 ) -> Callable[..., Any]:
-    """The step with one part replaced. inputs: (gradient, loss) -> [P, 4]; gates: (h, theta, i, f) -> what each gate reads."""
+    """Returns the step with one part replaced. inputs: (gradient, loss) -> [P, 4]; gates: (h, theta, i, f) -> inputs."""
 
     def step(reader, input_gate, forget_gate, theta, gradient, loss, i, f):
         if constant:
@@ -456,7 +457,7 @@ def _alike(found: Step, expected: Step) -> bool:
 
 
 def _teaches_the_rule(answer: Callable, reference: Callable) -> str | None:
-    """None, or which part of the rule gets no gradient, or another one than the reference's."""
+    """Returns None, or which part of the rule gets no gradient or one that differs from the reference's."""
     args = _step_args(torch.Generator().manual_seed(3), 4)
     found, expected = answer(*args), reference(*args)
     if not _alike(found, expected):
@@ -482,7 +483,7 @@ def _teaches_through(position: int, what: str) -> Callable[[Callable, Callable],
         args[position] = args[position].clone().requires_grad_()
         slopes = []
         found, expected = answer(*args), reference(*args)
-        if not _alike(found, expected):  # the cases name wrong values better than a gradient can
+        if not _alike(found, expected):  # the cases explain wrong values better than a gradient can
             return None
         for total in (found[0].sum(), expected[0].sum()):
             slopes.append(torch.autograd.grad(total, args[position], allow_unused=True)[0])
@@ -504,7 +505,7 @@ def _reader_without_graph(reader, input_gate, forget_gate, theta, gradient, loss
 
 
 def _logits(reader, input_gate, forget_gate, theta, gradient, loss, i, f) -> tuple[Tensor, Tensor]:
-    """What the gates say before the sigmoid, as columns [P, 1]."""
+    """Returns the logits of input and forget gate, as columns [P, 1]."""
     inputs = torch.cat([preprocess(gradient.detach()), preprocess(loss.detach()).expand(len(theta), 2)], dim=1)
     h, column = reader(inputs), theta[:, None]
     return input_gate(torch.cat([h, column, i[:, None]], 1)), forget_gate(torch.cat([h, column, f[:, None]], 1))
@@ -668,7 +669,7 @@ State = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 def truncated_gradient(
     step: State, loss: Callable, weight: Tensor, theta: Tensor, state: Tensor, steps: int, truncate: int
 ) -> Tensor:
-    """Gradient of loss(theta_steps) in weight through the last `truncate` steps. -> like weight."""
+    """Returns the gradient of loss(theta_steps) in weight through the last `truncate` steps. -> like weight."""
     for t in range(steps):
         if t == steps - truncate:
             theta, state = theta.detach(), state.detach()
@@ -686,7 +687,7 @@ def _truncated_without_graph(step, loss, weight, theta, state, steps, truncate) 
 
 
 def _truncated_by_weights(step, loss, weight, theta, state, steps, truncate) -> Tensor:
-    """Every step gets a copy of the weight; only the last copies count."""
+    """Gives every step its own copy of the weight and sums the gradients of the last copies."""
     copies = [weight.detach().clone().requires_grad_() for _ in range(steps)]
     for copy in copies:
         theta, state = step(copy, theta, state)
@@ -696,7 +697,7 @@ def _truncated_by_weights(step, loss, weight, theta, state, steps, truncate) -> 
 def _cut(
     where: Callable[[int, int, int], bool], theta_too: bool = True, state_too: bool = True
 ) -> Callable[..., Tensor]:
-    """Detaches before each step t for which where(t, steps, truncate)."""
+    """Returns an answer that detaches before each step t with where(t, steps, truncate)."""
 
     def answer(step, loss, weight, theta, state, steps, truncate) -> Tensor:
         for t in range(steps):
@@ -846,7 +847,7 @@ Make = Callable[[], Learner]
 
 
 def exposes_memory(make: Make, first: Tensor, second: Tensor) -> bool:
-    """True when a learner's answer to `second` depends on having met `first`. make: () -> (task -> params [P])."""
+    """Returns True if a learner's answer to `second` depends on having met `first`. make: () -> (task -> params [P])."""
     used = make()
     used(first)
     return not torch.allclose(used(second), make()(second), atol=1e-4)
@@ -904,7 +905,7 @@ def _to_the_last_digit(make: Make, first: Tensor, second: Tensor) -> bool:
 
 
 class _Adapts:
-    """Three steps of a rule with a velocity towards a task [P]. keeps: what survives from task to task."""
+    """A learner that takes three steps with momentum towards a task [P]. keeps: what survives from task to task."""
 
     def __init__(self, keeps: str = "") -> None:
         self.keeps, self.met = keeps, 0
@@ -1010,7 +1011,7 @@ GradientOf = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def exposes_scale(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
-    """True when repeating every row changes the gradient. gradient_of: (theta [P], x [B, P], y [B]) -> [P]."""
+    """Returns True if repeating every row changes the gradient. gradient_of: (theta [P], x [B, P], y [B]) -> [P]."""
     twice = gradient_of(theta, torch.cat([x, x]), torch.cat([y, y]))
     return not torch.allclose(gradient_of(theta, x, y), twice, rtol=1e-3, atol=1e-5)
 
@@ -1035,7 +1036,7 @@ def _summed_gradient(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _running_mean_gradient(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Right, one row at a time: the number of rows decides about the last digits."""
+    """Computes the right gradient one row at a time, so that the last digits depend on the number of rows."""
     total = torch.zeros_like(theta)
     for seen, (row, goal) in enumerate(zip(x, y, strict=True), start=1):
         total = total + (2 * (row @ theta - goal) * row - total) / seen
@@ -1051,7 +1052,7 @@ def _half_summed(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _clipped_gradient(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Divided twice and then stretched to length 1: right length, no scale left to be wrong."""
+    """Divides twice and then scales to length 1, which leaves no wrong scale."""
     found = _mean_gradient(theta, x, y) / len(x)
     return found / found.norm()
 
@@ -1091,7 +1092,7 @@ def _scale_cases(generator: Generator) -> list[Case]:
     whole = [torch.randint(-9, 10, size, generator=generator).float() for size in ((3,), (8, 3), (8,))]
     return [
         Case("the gradient of a mean", (_mean_gradient, theta, x, y)),
-        # Sums of whole numbers, divided by a power of two, have no rounding: here even an exact comparison is right.
+        # Sums of whole numbers, divided by a power of two, have no rounding error, so even an exact comparison is right here.
         Case("the gradient of a mean, whole numbers", (_mean_gradient, *whole)),
         Case("the gradient of a mean, every row there twice", (_mean_gradient, theta, x.repeat(2, 1), y.repeat(2))),
         Case("a right one in a loop, other last digits", (_running_mean_gradient, theta, x, y)),
