@@ -1,4 +1,4 @@
-"""Where tensors are computed: a CUDA GPU, Apple's GPU (mps) or the processor (cpu)."""
+"""Chooses where tensors are computed: a CUDA GPU, Apple's GPU (mps) or the processor (cpu)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 
 
 def there_is() -> list[str]:
-    """The devices of this machine by name, the one that `choose("auto")` prefers first, e.g. ["cuda:0", "cuda:1", "cpu"]."""
+    """Returns the devices of this machine by name, in the order in which "auto" prefers them, e.g. ["cuda:0", "cuda:1", "cpu"]."""
     found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return found + (["mps"] if torch.backends.mps.is_available() else []) + ["cpu"]
 
 
 def choose(name: str = "auto") -> torch.device:
-    """The device of that name: "auto", "cpu", "cuda", "cuda:1", ... or "mps".
+    """Returns the device with this name: "auto", "cpu", "cuda", "cuda:1", ... or "mps".
 
-    "auto" takes CUDA, else mps, else the processor. Where torchrun started several processes, "cuda" and "auto" give each
+    "auto" takes CUDA, else mps, else the processor. If torchrun started several processes, "cuda" and "auto" give each
     process the GPU of its number on its machine (LOCAL_RANK); "auto" then never takes mps, over which processes cannot talk.
-    Raises ValueError for a device that is not there, with those that are.
+    Raises ValueError for a device that is not there; the message lists those that are.
     """
     here = there_is()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

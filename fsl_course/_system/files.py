@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: weights, runs, caches, progress and cards all go through here."""
+"""Writes a file whole or not at all. Weights, runs, caches, progress and cards are all written this way."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes beside the file, then moves it in place: whatever happens, the old file or the whole new one is there.
+    """Writes a scratch file and moves it in place, so that either the old file or the whole new one is there.
 
-    The folder is made where it is missing. Each writer has a scratch file of its own, so that several may write at once.
-    Raises OSError (full disk, folder that may not be written to); the file is then as it was, and no scratch file is left.
+    Makes the folder if it is missing. Each writer has a scratch file of its own, so that several can write at once.
+    Raises OSError (full disk, read-only folder); the file is then unchanged, and no scratch file is left.
     """
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -23,5 +23,5 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())  # or a power cut could leave an empty file under the right name
         os.replace(scratch, path)
     finally:
-        with suppress(OSError):  # gone after os.replace, and never there where it could not be opened
+        with suppress(OSError):  # it is gone after os.replace, and never existed if it could not be opened
             scratch.unlink()

@@ -1,4 +1,4 @@
-"""Ctrl-C and the polite request to end (SIGTERM: job schedulers, torchrun, shutdown) let the work under way be finished."""
+"""Turns Ctrl-C and SIGTERM (sent by job schedulers, torchrun and a shutdown) into a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 @contextmanager
 def gentle_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C or SIGTERM sets the event that the block gets; a second Ctrl-C interrupts at once.
+    """Yields an event that Ctrl-C or SIGTERM sets. A second Ctrl-C interrupts at once.
 
-    A second SIGTERM does not: whoever is out of patience sends SIGKILL. Outside the main thread, which signals do not reach,
-    nothing is changed.
+    A second SIGTERM does not, because senders repeat it and then use SIGKILL. Outside the main thread nothing changes, because
+    signals do not reach other threads.
     """
     asked, pressed = threading.Event(), threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -35,5 +35,5 @@ def gentle_interrupt() -> Iterator[threading.Event]:
         yield asked
     finally:
         for number, handler in before.items():
-            # None: a handler that Python did not set and cannot set again
+            # None stands for a handler that Python did not set and cannot set again
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

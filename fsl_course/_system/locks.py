@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that the system lets go of when its process ends, however it ends."""
+"""One run at a time in a folder: a lock that the system releases when its process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    import msvcrt
+from filelock import FileLock, Timeout
 
-_BEYOND = 2**30  # on Windows locked bytes cannot be read by others: lock one far behind the words that they should read
-_CANNOT = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # disks that know no locks
+_CANNOT = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # disks without locks
+_SECONDS = 0.1  # long enough to try again where the holder removes the file between our opening and locking it
 
 
 class BusyError(OSError):
@@ -26,83 +22,46 @@ class BusyError(OSError):
 
 @contextmanager
 def only_run(path: str | Path) -> Iterator[None]:
-    """Holds the lock file at path while the block runs, and removes it afterwards.
+    """Holds the lock file at path while the block runs, and removes it afterwards. Makes the folder if it is missing.
 
-    A run that was killed leaves the file but not the lock: the next one simply takes it. The folder is made where it is missing.
-    Raises BusyError, with process number and computer, where another run holds it; OSError where the folder cannot be written to.
+    A killed run leaves the file behind, but not the lock, so that the next run can take it.
+    Raises BusyError, with process number and computer, if another run holds the lock; OSError if the folder cannot be written to.
     """
     path = Path(path)
+    lock = FileLock(path, timeout=_SECONDS, on_acquired=_write_holder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _taken(path)
-    except BusyError:
-        raise
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            f"a run is already under way in {path.parent}: {_holder(path)} holds {path.name}. "
+            "Wait for it, stop it, or name another folder."
+        ) from None
     except OSError as error:
-        raise OSError(
-            f"could not make {path}: {error.strerror or error}. Name a folder that you may write to."
-        ) from error
+        if error.errno not in _CANNOT:
+            raise OSError(
+                f"could not make {path}: {error.strerror or error}. Name a folder that you may write to."
+            ) from error
+        warnings.warn(f"{path.parent} knows no locks: see to it that no other run uses it.", stacklevel=3)
     try:
-        os.ftruncate(file, 0)
-        with suppress(OSError):  # a full disk: the lock holds all the same, and what is written next says so
-            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
-        if fcntl is None:
-            _unlock(file)
-            os.close(file)
-        with suppress(
-            OSError
-        ):  # Windows keeps a file that somebody is just looking at; without its lock it does no harm
-            path.unlink()
-        if fcntl is not None:
-            os.close(file)  # after unlink: whoever opened the old file meanwhile sees that it is gone
+        with suppress(OSError):  # Windows cannot remove an open file; filelock then removes it after the release
+            path.unlink()  # before the release: a run that waits for the old file sees that it is gone
+        lock.release()
 
 
-def _taken(path: Path) -> int:
-    """The locked file, open."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(file)
-            if fcntl is None or _same(file, path):
-                return file
-        except OSError as error:
-            if error.errno in _CANNOT:
-                warnings.warn(f"{path.parent} knows no locks: see to it that no other run uses it.", stacklevel=4)
-                return file
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                os.close(file)
-                raise
-            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
-            os.close(file)
-            raise BusyError(
-                f"a run is already under way in {path.parent}: {holder} holds {path.name}. "
-                "Wait for it, stop it, or name another folder."
-            ) from None
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # its holder removed it between our opening and locking it
+def _write_holder(file: int) -> None:
+    """Writes this process and computer into an open lock file."""
+    os.ftruncate(file, 0)
+    with suppress(OSError):  # a full disk: the lock holds nevertheless, and the next write reports the full disk
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
 
-def _same(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _lock(file: int) -> None:
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    os.lseek(file, _BEYOND, os.SEEK_SET)
-    try:
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-    finally:
-        os.lseek(file, 0, os.SEEK_SET)
-
-
-def _unlock(file: int) -> None:
-    os.lseek(file, _BEYOND, os.SEEK_SET)
-    msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+def _holder(path: Path) -> str:
+    """Returns what the holder wrote into its lock file, e.g. "process 12 on lab-3"."""
+    with suppress(OSError), open(path, "rb", buffering=0) as file:
+        file.seek(len("process"))  # the first byte is locked, which on Windows makes it unreadable
+        if rest := file.read(200).decode(errors="replace").strip():
+            return f"process {rest}"
+    return "another process"

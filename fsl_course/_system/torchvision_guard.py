@@ -1,4 +1,4 @@
-"""torchvision, imported only where it is wanted, and in spite of one known quarrel between two builds."""
+"""Imports torchvision only when it is needed, and works around one known conflict between its builds and those of PyTorch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from types import ModuleType
 import torch
 
 _MISMATCH = "operator torchvision::nms does not exist"
-_kept_alive: list[torch.library.Library] = []  # the schemas are withdrawn as soon as their Library is collected
+_kept_alive: list[torch.library.Library] = []  # PyTorch withdraws the schemas when their Library is collected
 
 
 def import_torchvision() -> ModuleType:
-    """The module torchvision, which the course never needs to start. Raises ImportError with the cure where there is none.
+    """Returns the module torchvision, which only some parts of the course need. Raises ImportError, with the cure, if it fails.
 
-    A torchvision built for CUDA, beside a PyTorch built for the CPU, cannot load its compiled operators and stops with
-    "operator torchvision::nms does not exist". Nothing in this course calls these operators. On exactly that error their
-    schemas are declared without code and the import is tried once more: datasets, models and transforms then work,
-    and the operators themselves still say clearly that they are missing.
+    A torchvision built for CUDA cannot load its compiled operators next to a PyTorch built for the CPU, and stops with
+    "operator torchvision::nms does not exist". Nothing in this course calls these operators. On exactly that error, this
+    function declares their schemas without code and imports once more: datasets, models and transforms then work, and a
+    call of the operators themselves still fails with a clear message.
     """
     try:
         return importlib.import_module("torchvision")
@@ -37,7 +37,7 @@ def import_torchvision() -> ModuleType:
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _kept_alive.append(library)
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported
+        del sys.modules[name]  # remove what is half imported
     try:
         return importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as error:

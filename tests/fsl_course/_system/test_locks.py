@@ -3,9 +3,9 @@ import os
 import socket
 import subprocess
 import sys
-import types
 
 import pytest
+from filelock import Timeout
 
 from fsl_course._system import locks
 from fsl_course._system.locks import BusyError, only_run
@@ -61,23 +61,25 @@ def test_a_killed_process_leaves_no_stale_lock(tmp_path):
 
 
 def test_a_file_that_its_holder_removes_meanwhile_is_not_taken_for_the_lock(tmp_path, monkeypatch):
-    path, lock, removed = tmp_path / "run.lock", locks._lock, []
+    fcntl = pytest.importorskip("fcntl")
+    path, flock, removed = tmp_path / "run.lock", fcntl.flock, []
 
-    def removes_first(file: int) -> None:
+    def removes_first(file: int, operation: int) -> None:
         if not removed:
             removed.append(path.unlink())
-        lock(file)
+        flock(file, operation)
 
-    monkeypatch.setattr(locks, "_lock", removes_first)
+    monkeypatch.setattr(fcntl, "flock", removes_first)
     with only_run(path):
         assert path.read_text().startswith("process")  # a new file, which others see
 
 
-def test_a_disk_without_locks_is_a_warning(tmp_path, monkeypatch):
-    def refuse(file: int) -> None:
-        raise OSError(errno.ENOTSUP, "not supported")
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
+def test_a_disk_without_locks_is_a_warning(tmp_path, monkeypatch, number):
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, "not supported")
 
-    monkeypatch.setattr(locks, "_lock", refuse)
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
     with pytest.warns(UserWarning, match="knows no locks"), only_run(tmp_path / "run.lock"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -104,26 +106,11 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_windows_locks_one_byte_behind_the_words(tmp_path, monkeypatch):
-    """There byte ranges are locked, by file descriptor, and what is locked cannot be read by others."""
-    held, path = {}, tmp_path / "run.lock"
-
-    def locking(file: int, mode: int, count: int) -> None:
-        place = os.lseek(file, 0, os.SEEK_CUR)
-        assert place > 1000
-        if mode == "unlock":
-            del held[place]
-        elif place in held:
-            raise OSError(errno.EACCES, "Permission denied")
-        else:
-            held[place] = file
-
-    monkeypatch.setattr(locks, "fcntl", None)
-    fake = types.SimpleNamespace(locking=locking, LK_NBLCK="lock", LK_UNLCK="unlock")
-    monkeypatch.setattr(locks, "msvcrt", fake, raising=False)
-    with only_run(path):
-        assert path.read_text().startswith("process")
-        with pytest.raises(BusyError, match=f"process {os.getpid()} on"), only_run(path):
-            raise AssertionError("two runs at once")
-    assert held == {}
-    assert list(tmp_path.iterdir()) == []
+def test_the_holder_is_named_without_reading_the_byte_that_windows_locks(tmp_path, monkeypatch):
+    """There the first byte is locked, and nobody else can read what is locked."""
+    path = tmp_path / "run.lock"
+    path.write_bytes(b"\xffrocess 7 on lab-3\n")  # the first byte is not what the message shows
+    monkeypatch.setattr(locks.FileLock, "acquire", lambda self: (_ for _ in ()).throw(Timeout(str(path))))
+    with pytest.raises(BusyError, match="process 7 on lab-3 holds run.lock"), only_run(path):
+        raise AssertionError("two runs at once")
+    assert path.read_bytes().startswith(b"\xff")  # the refused one leaves it alone
