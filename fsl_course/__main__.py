@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import fsl_course
+from fsl_course._system import threads
 from fsl_course.cli import doctor, options, results
 from fsl_course.cli.terminal import run_command
 
@@ -53,17 +54,20 @@ def _undisturbed() -> Iterator[None]:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Runs one command. PyTorch is imported only by the commands that need it, so that the others work without it."""
-    if arguments.command in ("train", "evaluate"):
-        with _undisturbed():
-            from fsl_course.cli import commands
+    if arguments.command == "doctor":
+        return doctor.run()
+    if arguments.command == "results":
+        return results.run(arguments)
+    threads.prepare()
+    with _undisturbed():
+        from fsl_course.cli import evaluate, train
 
-        if arguments.command == "evaluate":
-            return commands.evaluate(arguments)
-        try:
-            return commands.train(arguments)
-        except KeyboardInterrupt:  # before or after the training loop, which handles Ctrl-C itself
-            raise KeyboardInterrupt("The same command goes on from what was saved last.") from None
-    return doctor.run() if arguments.command == "doctor" else results.run(arguments)
+    if arguments.command == "evaluate":
+        return evaluate.run(arguments)
+    try:
+        return train.run(arguments)
+    except KeyboardInterrupt:  # before or after the training loop, which handles Ctrl-C itself
+        raise KeyboardInterrupt("The same command goes on from what was saved last.") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

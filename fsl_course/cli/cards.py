@@ -1,55 +1,31 @@
-"""What is written beside weights: every setting of a run at its start, and what came out of it at its end."""
+"""What is written beside weights: every setting of a run, and the command that repeats it."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import fsl_course
+from fsl_course.cli.data import data_name
 from fsl_course.cli.options import OWN_DATA
 
-# (way, shot) of the test rows in the card of every trained model, 15 queries a class; 600 episodes of seed 0
+# (way, shot) of the test rows in the card of every trained model, with 15 queries a class and 600 episodes of seed 0.
 CARD_ROWS = ((5, 1), (5, 5), (20, 1), (20, 5))
 CARD_EPISODES = 600
 
 _VALUES = (
-    "protocol",
-    "way",
-    "shot",
-    "query",
-    "steps",
-    "tasks",
-    "lr",
-    "halve_every",
-    "clip",
-    "width",
-    "norm",
-    "halving",
-    "seed",
-)
+    "protocol", "way", "shot", "query", "steps", "tasks", "lr", "halve_every", "clip", "width", "norm", "halving", "seed",
+)  # fmt: skip
 _FLAGS = ("rotations", "within_group", "join_validation", "cosine", "bfloat16")
-_NOT_SETTINGS = (
-    "command",
-    "out",
-    "root",
-    "quiet",
-    "list_presets",
-    "preset",
-    "preset_changed",
-)  # places and views: they change no weight
-
-
-def data_name(options: argparse.Namespace) -> str:
-    """What the data is called in the names of files: a folder by its last name."""
-    return options.data if options.data in OWN_DATA else Path(options.data).resolve().name
+# Places and views, which change no weight.
+_NOT_SETTINGS = ("command", "out", "root", "quiet", "list_presets", "preset", "preset_changed")
 
 
 def command(options: argparse.Namespace) -> str:
-    """The command that repeats this run, with every setting written out, preset or not."""
+    """Returns the command that repeats this run, with every setting written out, whether it came from a preset or not."""
     words = ["python", "-m", "fsl_course", "train", options.method, "--data", options.data]
     for name in _VALUES:
         value = getattr(options, name)
@@ -66,13 +42,13 @@ def command(options: argparse.Namespace) -> str:
 
 
 def about(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the file of the weights itself says, so that it can be loaded and is not tested on what it was trained on."""
+    """Returns what the weights file itself says: how to load it, and what it was trained on, to test it on other classes."""
     found = {"method": options.method, "settings": settings, "data": data_name(options)}
     return found | ({"omniglot_protocol": options.protocol} if options.data == "omniglot" else {})
 
 
 def settings_card(options: argparse.Namespace, settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Everything that a run depends on: written at its start, and the first part of its card."""
+    """Returns everything that a run depends on. It is written at the start, and becomes the first part of the card."""
     every = {name: value for name, value in sorted(vars(options).items()) if name not in _NOT_SETTINGS}
     return about(options, settings) | {
         "command": command(options), "preset": options.preset, "preset_changed": options.preset_changed, "options": every,

@@ -1,4 +1,4 @@
-"""`python -m fsl_course doctor`: what is right and wrong with an installation, in words, and how to mend it."""
+"""The command `doctor`: says what is right and wrong with an installation, and how to mend it. Works without PyTorch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fsl_course._system import threads
+
 PYTHON = (3, 11)
 MEMORY_GB = 1.5  # what a lesson needs at most
 NOTEBOOK_PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget")
 
-# (good?, what was found); good is None for a remark that is neither
+# Whether all is well (None for a remark), and what was found.
 Finding = tuple[bool | None, str]
 
 
@@ -34,7 +36,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Every package that this one needs, against the ranges of pyproject.toml as installed."""
+    """Compares the installed packages with the ranges that the metadata of this one gives."""
     try:
         needs = importlib.metadata.requires("fsl-course") or []
     except importlib.metadata.PackageNotFoundError:
@@ -51,11 +53,8 @@ def _packages() -> Iterator[Finding]:
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            grade = None if extra else False
-            yield (
-                grade,
-                f"{name} is missing{' (needed for notebooks)' if extra else ''}: run `make env`, or `pip install {name}`.",
-            )
+            purpose = " (needed for notebooks)" if extra else ""
+            yield None if extra else False, f"{name} is missing{purpose}: run `make env`, or `pip install {name}`."
             continue
         if least and _numbers(found) < _numbers(least.group(1)):
             yield False, f"{name} {found} is too old, {least.group(1)} is needed: `pip install --upgrade {name}`."
@@ -82,17 +81,13 @@ def _data() -> Iterator[Finding]:
         else:
             yield True, f"{name}: SHA-256 as it should be"
     folder = os.environ.get("FSL_DATA")
-    if folder:
-        there = Path(folder).is_dir()
-        yield (
-            there,
-            f"FSL_DATA names {'a folder that is there' if there else f'{folder}, which is no folder: mend or unset it'}",
-        )
+    if not folder:
+        unset = "FSL_DATA is not set: the real Omniglot will not be found"
+        yield None, f"{unset} (only needed for comparison; lessons do not need it)"
+    elif Path(folder).is_dir():
+        yield True, "FSL_DATA names a folder that is there"
     else:
-        yield (
-            None,
-            "FSL_DATA is not set: the real Omniglot will not be found (only needed for comparison; lessons do not need it)",
-        )
+        yield False, f"FSL_DATA names {folder}, which is no folder: mend or unset it"
 
 
 def _memory() -> Iterator[Finding]:
@@ -108,16 +103,28 @@ def _memory() -> Iterator[Finding]:
         yield True, f"{free:.1f} GB of memory free"
 
 
+def _processor() -> Iterator[Finding]:
+    """Says what `threads` found. Nothing here is wrong: at worst, training is slow beside other programs."""
+    cores, quota = threads.cores(), threads.quota()
+    yield None, f"{cores} core{'s' * (cores > 1)}, " + ("no quota" if quota is None else f"a quota of {quota:g} cores")
+    if sys.platform != "linux":
+        return
+    cure = "not set in this process, which is slow beside other programs: the course's commands and notebooks set it"
+    for name, value in (threads.SPINNING | threads.settings()).items():
+        if name in os.environ:
+            yield None, f"{name} is {os.environ[name]}"
+        else:
+            yield None, f"{name} is {cure}; for a program of your own, `export {name}={value}` before it starts."
+
+
 def _folders() -> Iterator[Finding]:
     for purpose, folder in (("this folder", Path.cwd()), ("your home folder (progress, cache)", Path.home())):
         try:
             with tempfile.TemporaryFile(dir=folder):
                 yield True, f"{purpose} can be written to, {shutil.disk_usage(folder).free / 1e9:.0f} GB free"
         except OSError as error:
-            yield (
-                False,
-                f"{purpose}, {folder}, cannot be written to ({error.strerror}): start from a folder of your own.",
-            )
+            cure = "start from a folder of your own."
+            yield False, f"{purpose}, {folder}, cannot be written to ({error.strerror}): {cure}"
 
 
 def _torch() -> Iterator[Finding]:
@@ -126,13 +133,10 @@ def _torch() -> Iterator[Finding]:
     except (ImportError, OSError) as error:
         yield False, f"PyTorch cannot be imported ({error}): run `make env`; on Linux see the README for the CPU build."
         return
-    good = abs(float(torch.ones(3, 3).matmul(torch.ones(3, 1)).sum()) - 9) < 1e-6
-    yield (
-        good,
-        f"PyTorch computes with {torch.get_num_threads()} threads"
-        if good
-        else "PyTorch computes wrongly: reinstall it.",
-    )
+    if abs(float(torch.ones(3, 3).matmul(torch.ones(3, 1)).sum()) - 9) < 1e-6:
+        yield True, f"PyTorch computes with {torch.get_num_threads()} threads"
+    else:
+        yield False, "PyTorch computes wrongly: reinstall it."
     if torch.cuda.is_available():
         yield None, f"GPU: {torch.cuda.get_device_name()} (no lesson needs one)"
     elif torch.backends.mps.is_available():
@@ -145,6 +149,7 @@ CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Python": _python,
     "Packages": _packages,
     "PyTorch": _torch,
+    "Processor": _processor,
     "Data and weights": _data,
     "Memory": _memory,
     "Folders": _folders,
@@ -152,7 +157,7 @@ CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
 
 
 def run(*, brief: bool = False) -> int:
-    """Prints all findings, or with brief=True only what is wrong. Exit status 0 when nothing is wrong, else 1."""
+    """Prints all findings, or with brief=True only what is wrong. Returns the exit status: 1 where something is wrong, else 0."""
     wrong = 0
     for title, findings in CHECKS.items():
         if not brief:
@@ -161,9 +166,8 @@ def run(*, brief: bool = False) -> int:
             wrong += good is False
             if good is False or not brief:
                 print(f"  {'ok   ' if good else 'note ' if good is None else 'WRONG'} {text}")
-    print(
-        "Everything is in order."
-        if not wrong
-        else f"{wrong} thing{'s' * (wrong > 1)} to mend; the lines marked WRONG say how."
-    )
+    if wrong:
+        print(f"{wrong} thing{'s' * (wrong > 1)} to mend; the lines marked WRONG say how.")
+    else:
+        print("Everything is in order.")
     return 1 if wrong else 0

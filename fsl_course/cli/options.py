@@ -1,4 +1,4 @@
-"""What can be given to `train` and `evaluate` on the command line, and within which bounds. Needs no PyTorch."""
+"""The options of `train` and `evaluate`, and how the command line is read. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN_DATA = ("glyphs", "icons", "omniglot")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are one line, exit status 2."""
+    """An argument parser that reports a mistake in one line and ends with status 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message.rstrip('.')} (`{self.prog} --help` says more).\n")
@@ -28,7 +28,7 @@ def _must(what: str, text: str) -> argparse.ArgumentTypeError:
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Reads a whole number from low to high."""
+    """Returns a reader of whole numbers from low to high."""
 
     def read(text: str) -> int:
         try:
@@ -43,7 +43,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def above_zero(text: str) -> float:
-    """Reads a number above 0, and so small that float32 knows it."""
+    """Reads a number above 0 that float32 can hold."""
     try:
         value = float(text)
     except ValueError:
@@ -54,7 +54,7 @@ def above_zero(text: str) -> float:
 
 
 def or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same, or "none": how a setting of a preset is taken away."""
+    """Returns the same reader, which also takes "none": that switches off a setting of a preset."""
 
     def read_or_none(text: str) -> Any:
         return None if text.lower() == "none" else read(text)
@@ -63,7 +63,7 @@ def or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
-    """Reads one of some names; a misspelt one gets the nearest."""
+    """Returns a reader of these names. For another one, the error suggests the nearest."""
 
     def read(text: str) -> str:
         if text not in names:
@@ -82,30 +82,23 @@ class _ListPresets(argparse.Action):
 
 
 def presets_text() -> str:
-    """Every preset with its method, source, settings and what it leaves out, for a terminal."""
+    """Returns every preset with its method, source, settings and what it leaves out, for a terminal."""
+
+    def wrapped(text: str, first: str) -> list[str]:
+        return textwrap.wrap(
+            text, 79, initial_indent=first, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+        )
+
     lines = []
     for name, preset in PRESETS.items():
-        lines += textwrap.wrap(
-            f"{name}: {preset.method}. {preset.source[0].upper()}{preset.source[1:]}.",
-            79,
-            subsequent_indent="    ",
-            break_on_hyphens=False,
-        )
+        lines += wrapped(f"{name}: {preset.method}. {preset.source[0].upper()}{preset.source[1:]}.", "")
         words = [f"{k}={v}" for k, v in preset.options.items() if k != "set" and v is not None]
-        for text in (" ".join([*words, *preset.options.get("set", ())]), preset.note):
-            lines += textwrap.wrap(
-                text,
-                79,
-                initial_indent="    ",
-                subsequent_indent="    ",
-                break_on_hyphens=False,
-                break_long_words=False,
-            )
+        lines += wrapped(" ".join([*words, *preset.options.get("set", ())]), "    ") + wrapped(preset.note, "    ")
     return "\n".join(lines) + "\n"
 
 
 def add_train(commands: Any) -> None:
-    """`train` and its options."""
+    """Adds the command `train`."""
     train = commands.add_parser(
         "train",
         help="trains a method and writes its weights and card",
@@ -118,59 +111,46 @@ def add_train(commands: Any) -> None:
         "      --out runs/snell\n"
         "  python -m fsl_course train matching --data FOLDER --set full_context=true \\\n"
         "      --out runs/mine\n"
-        "A run that was stopped goes on when the same command is given again.\n"
+        "To continue a stopped run, give the same command again.\n"
         "docs/commands.md says more.",
     )
-    flag = argparse.BooleanOptionalAction
+    presets = one_of(tuple(PRESETS))
     train.add_argument("method", nargs="?", help="the name of the method's file, e.g. prototypical")
-    train.add_argument(
-        "--preset",
-        type=one_of(tuple(PRESETS)),
-        metavar="NAME",
-        help="the settings of a paper; what you give goes first",
-    )
+    train.add_argument("--preset", type=presets, metavar="NAME", help="a paper's settings; options given besides win")
     train.add_argument("--list-presets", action=_ListPresets, nargs=0, help="the presets with their sources")
-    _add_data(train, protocol="alphabets")
-    train.add_argument("--way", type=whole(2, 10_000), default=20, help="classes in a training episode (20)")
-    train.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
-    train.add_argument("--query", type=whole(1, 10_000), default=5, help="queries for each class (5)")
-    train.add_argument("--steps", type=whole(1), default=1000, help="updates (1000)")
-    train.add_argument("--tasks", type=whole(1, 10_000), default=1, help="episodes in an update (1)")
-    train.add_argument("--lr", type=above_zero, default=1e-3, help="Adam's learning rate (0.001)")
-    train.add_argument(
-        "--halve-every", type=or_none(whole(1)), metavar="STEPS", help="halve the rate every so many steps, or none"
-    )
-    train.add_argument("--cosine", action=flag, default=False, help="take the rate to 0 along a cosine")
-    train.add_argument("--clip", type=or_none(above_zero), metavar="NORM", help="largest gradient norm, or none")
+    _add_episodes(train, protocol="alphabets", way=20, query=5)
+    _add_optimisation(train)
+    norms, halvings = one_of(("batch", "group", "none")), one_of(("pool", "stride"))
     train.add_argument("--width", type=whole(1, 1024), default=64, help="filters of Conv4 (64)")
+    train.add_argument("--norm", type=norms, default="batch", help="batch, group or none (batch)")
     train.add_argument(
-        "--norm", type=one_of(("batch", "group", "none")), default="batch", help="batch, group or none (batch)"
+        "--halving", type=halvings, default="pool", help="how Conv4 halves its maps: pool, stride (pool)"
     )
-    train.add_argument(
-        "--halving", type=one_of(("pool", "stride")), default="pool", help="how Conv4's blocks shrink the maps (pool)"
-    )
-    train.add_argument("--bfloat16", action=flag, default=False, help="embed with convolutions in bfloat16 (faster)")
-    train.add_argument(
-        "--join-validation",
-        action=flag,
-        default=False,
-        help="train on the validation classes too, without validation, as papers do for their last model",
-    )
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting of the method itself, e.g. full_context=true for matching; repeat it for more",
-    )
-    train.add_argument("--validate-every", type=whole(1), default=100, metavar="STEPS", help="(100)")
+    own = "a setting of the method itself, e.g. full_context=true for matching; repeat it for more"
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=own)
     train.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes weights and episodes (0)")
     train.add_argument("--out", required=True, metavar="DIR", help="folder for weights, card and the state of the run")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def _add_optimisation(train: argparse.ArgumentParser) -> None:
+    """Adds the options that say how, how long and on what the weights are updated."""
+    flag = argparse.BooleanOptionalAction
+    halving = "halve the rate every so many steps, or none"
+    joined = "train on the validation classes too, without validation, as papers do for their last model"
+    train.add_argument("--steps", type=whole(1), default=1000, help="updates (1000)")
+    train.add_argument("--tasks", type=whole(1, 10_000), default=1, help="episodes in an update (1)")
+    train.add_argument("--lr", type=above_zero, default=1e-3, help="Adam's learning rate (0.001)")
+    train.add_argument("--halve-every", type=or_none(whole(1)), metavar="STEPS", help=halving)
+    train.add_argument("--cosine", action=flag, default=False, help="take the rate to 0 along a cosine")
+    train.add_argument("--clip", type=or_none(above_zero), metavar="NORM", help="largest gradient norm, or none")
+    train.add_argument("--bfloat16", action=flag, default=False, help="embed with convolutions in bfloat16 (faster)")
+    train.add_argument("--join-validation", action=flag, default=False, help=joined)
+    train.add_argument("--validate-every", type=whole(1), default=100, metavar="STEPS", help="(100)")
+
+
 def add_evaluate(commands: Any) -> None:
-    """`evaluate` and its options."""
+    """Adds the command `evaluate`."""
     evaluate = commands.add_parser(
         "evaluate",
         help="accuracy with its 95 %% interval on test episodes",
@@ -180,38 +160,28 @@ def add_evaluate(commands: Any) -> None:
         "  python -m fsl_course evaluate baselines --data omniglot --root DIR --json\n"
         "docs/commands.md says more.",
     )
-    evaluate.add_argument(
-        "method", help='a method with shipped weights, "baselines", or the folder or .safetensors file that train made'
-    )
-    _add_data(evaluate, protocol=None)
+    which = 'a method with shipped weights, "baselines", or the folder or .safetensors file that train made'
+    splits, flatters = one_of(("train", "val", "test", "all")), "batch norm may see all queries at once (flatters)"
+    evaluate.add_argument("method", help=which)
+    _add_episodes(evaluate, protocol=None, way=5, query=15)
     evaluate.add_argument("--trained-on", default="glyphs", help="which shipped weights of the method (glyphs)")
     evaluate.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
-    evaluate.add_argument(
-        "--split", type=one_of(("train", "val", "test", "all")), default="test", help="train, val, test or all (test)"
-    )
-    evaluate.add_argument("--way", type=whole(2, 10_000), default=5, help="classes in an episode (5)")
-    evaluate.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
-    evaluate.add_argument("--query", type=whole(1, 10_000), default=15, help="queries for each class (15)")
+    evaluate.add_argument("--split", type=splits, default="test", help="train, val, test or all (test)")
     evaluate.add_argument("--episodes", type=whole(2, 10_000_000), default=600, help="(600)")
     evaluate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes the episodes (0)")
-    evaluate.add_argument(
-        "--transductive", action="store_true", help="batch norm may see all queries at once (flatters)"
-    )
+    evaluate.add_argument("--transductive", action="store_true", help=flatters)
     evaluate.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
 
 
-def _add_data(parser: argparse.ArgumentParser, *, protocol: str | None) -> None:
+def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way: int, query: int) -> None:
+    """Adds the options of the data and of the episodes drawn from it, with the command's own defaults."""
     flag = argparse.BooleanOptionalAction
-    parser.add_argument(
-        "--data", default="glyphs", help="glyphs, icons, omniglot, or a folder with one folder per class (glyphs)"
-    )
+    datas = "glyphs, icons, omniglot, or a folder with one folder per class (glyphs)"
+    split = f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})"
+    protocols = one_of(("alphabets", "random"))
+    parser.add_argument("--data", default="glyphs", help=datas)
     parser.add_argument("--root", metavar="DIR", help="where the real Omniglot lies (else the variable FSL_DATA)")
-    parser.add_argument(
-        "--protocol",
-        type=one_of(("alphabets", "random")),
-        default=protocol,
-        help=f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})",
-    )
+    parser.add_argument("--protocol", type=protocols, default=protocol, help=split)
     parser.add_argument("--rotations", action=flag, default=False, help="turns by 90 degrees as classes of their own")
     parser.add_argument("--size", type=whole(16, 1024), default=28, help="pixels of your own pictures (28)")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1, help="of your own pictures (1)")
@@ -219,13 +189,16 @@ def _add_data(parser: argparse.ArgumentParser, *, protocol: str | None) -> None:
         "--within-group", action=flag, default=False, help="all classes of an episode from one alphabet"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... or mps (auto)")
+    parser.add_argument("--way", type=whole(2, 10_000), default=way, help=f"classes in an episode ({way})")
+    parser.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
+    parser.add_argument("--query", type=whole(1, 10_000), default=query, help=f"queries for each class ({query})")
 
 
 def read(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namespace:
-    """The command line, read and checked. commands: what `add_subparsers` returned.
+    """Reads and checks the command line. commands: what `add_subparsers` returned.
 
-    A preset's settings take the place of the command line's own; what is given goes before both. Ends the process with one line
-    and status 2 where something is wrong.
+    Options that are given win over the settings of a preset, and these over the defaults. Ends the process with one line and
+    status 2 where something is wrong.
     """
     if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
         there_is = ", ".join(commands.choices)

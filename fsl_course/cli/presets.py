@@ -1,4 +1,4 @@
-"""The recipes of the papers as settings of `python -m fsl_course train`. A new one is one more entry of PRESETS."""
+"""The recipes of the papers, as values of the options of `python -m fsl_course train`. A new one is one entry of PRESETS."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Preset:
     """One recipe.
 
     method:  the name of the method's file
-    options: what differs from the command line's own values, by the names of its options, e.g. {"halve_every": 2000}; "set" is
-             a list of KEY=VALUE words; data=None: the reader must give --data
+    options: what differs from the defaults of the command line, by option name, e.g. {"halve_every": 2000}; "set" holds a
+             list of KEY=VALUE words; data=None means that the user must give --data
     source:  paper and section, or the authors' code
-    note:    what the paper does and this does not
+    note:    what the paper does and this recipe does not
     """
 
     method: str
     options: Mapping[str, Any]
     source: str
-    note: str
+    note: str = ""
 
 
 _OMNIGLOT = {"data": "omniglot", "protocol": "random", "rotations": True}
@@ -54,14 +54,12 @@ PRESETS: dict[str, Preset] = {
         "prototypical",
         {"data": "glyphs", "way": 20, "shot": 1, "query": 5, "steps": 300},
         "the course's own, for a first run",
-        "",
     ),
     "glyphs-quick-maml": Preset(
         "maml",
         {"data": "glyphs", "way": 5, "shot": 1, "query": 5, "tasks": 4, "lr": 0.003, "steps": 300, "cosine": True}
         | {"set": ["inner_lr=0.4", "inner_steps=3"]},
         "the course's own, for a first run",
-        "",
     ),
     "snell-omniglot": Preset(
         "prototypical",

@@ -1,6 +1,6 @@
-"""Measured results: rows that anybody can repeat, beside the papers' numbers, as a table or one JSON object a line.
+"""The command `results`: measured accuracies beside the papers' numbers, as a table or one JSON object a line.
 
-The rows themselves are read by `results_files`. `python -m tools.results.run` measures them.
+`results_files` reads the rows, which `python -m tools.results` measured. Each row holds the command that repeats it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fsl_course.cli.results_files import PROTOCOLS, Row, benchmark, papers, rows
 
 __all__ = ["add_parser", "benchmark", "chosen", "papers", "rows", "run", "table", "transfer_rows"]
 
-Grid = tuple[list[str], list[list[str]]]  # cells of the header line, cells of every row
+Grid = tuple[list[str], list[list[str]]]  # the cells of the header, and those of every line
 PROTOCOL_WORDS = {
     "random": "Omniglot, characters split at random, rotations as classes in training and test, as in the papers",
     "alphabets": "Omniglot, tested upright on the 20 evaluation alphabets, trained on others with rotations as classes",
@@ -32,12 +32,12 @@ def _nothing(what: str, given: Any, known: Iterable[Any]) -> ValueError:
 
 
 def chosen(found: Sequence[Row], **wanted: Any) -> list[Row]:
-    """The rows whose method (or label), protocol, way, shot are as wanted; None takes all.
+    """Returns the rows with the wanted method (or label), protocol, way and shot; None takes all.
 
-    Raises ValueError where nothing is left, with the nearest that there is, or where nothing was measured.
+    Raises ValueError where nothing is left, and names the nearest value that exists, or where nothing was measured.
     """
     if not found:
-        raise ValueError("nothing was measured yet: python -m tools.results.run --help says how to measure.")
+        raise ValueError("nothing was measured yet: python -m tools.results --help says how to measure.")
     left = list(found)
     for name, value in wanted.items():
         if value is None:
@@ -50,30 +50,31 @@ def chosen(found: Sequence[Row], **wanted: Any) -> list[Row]:
 
 
 def percent(mean: float, half: float | None) -> str:
-    """97.5 ± 0.3 from fractions."""
+    """Formats fractions in percent, e.g. "97.5 ± 0.3"."""
     return f"{100 * mean:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
 
 
 def name_of(row: Row) -> str:
-    """What a row is called in tables: its label, the data of its training where they differ, what it may see, its seeds."""
-    return (
-        row["label"]
-        + (f", trained on {row['trained_on']}" if row["trained_on"] not in (None, row["data"]) else "")
-        + ("" if row["inductive"] else ", transductive")
-        + (f" ({row['seeds']} seeds)" if row["seeds"] > 1 else "")
-    )
+    """Returns a row's name in tables: its label, other data that it was trained on, whether it is transductive, its seeds."""
+    name = row["label"]
+    name += f", trained on {row['trained_on']}" if row["trained_on"] not in (None, row["data"]) else ""
+    name += "" if row["inductive"] else ", transductive"
+    return name + (f" ({row['seeds']} seeds)" if row["seeds"] > 1 else "")
 
 
 def cell(row: Row) -> str:
-    """Accuracy in % with its interval; in brackets what the paper prints for the same protocol; * where that is higher."""
-    text, paper = percent(row["mean"], row["ci95"]) + ("*" if row["short"] else ""), row["paper"]
-    if paper and paper["inductive"] == row["inductive"]:
-        text += f" ({percent(paper['number'], None)})"
-    return text
+    """Formats accuracy and interval in %, then in brackets the paper's number for the same protocol; * where that is higher."""
+    text = percent(row["mean"], row["ci95"]) + ("*" if row["short"] else "")
+    return text + (f" ({percent(row['paper']['number'], None)})" if _comparable(row) else "")
+
+
+def _comparable(row: Row) -> bool:
+    """Returns True where the paper has a number for this row, measured with the same kind of batch norm."""
+    return bool(row["paper"]) and row["paper"]["inductive"] == row["inductive"]
 
 
 def grid(found: Sequence[Row]) -> Grid:
-    """One line a method, one column a task: the cells of the header and of the lines."""
+    """Arranges rows in one line for each method and one column for each task."""
     tasks = list(dict.fromkeys(task_of(row) for row in sorted(found, key=lambda row: (row["way"], row["shot"]))))
     lines: dict[str, dict[str, str]] = {}
     for row in found:
@@ -82,9 +83,9 @@ def grid(found: Sequence[Row]) -> Grid:
 
 
 def notes(found: Sequence[Row]) -> list[str]:
-    """What must stand under a table: how to read it, and why a number stays below its paper's."""
+    """Returns the sentences to print under a table: how to read it, and why a number lies below its paper's."""
     said = ["Accuracy in % ± half width of its 95 % interval over episodes."]
-    if any(row["paper"] and row["paper"]["inductive"] == row["inductive"] for row in found):
+    if any(_comparable(row) for row in found):
         said.append("In brackets what the paper prints; * where that lies above our interval.")
     if any(not row["inductive"] for row in found):
         said.append("Transductive: batch norm saw all queries of an episode at once, as in the paper.")
@@ -98,10 +99,8 @@ def notes(found: Sequence[Row]) -> list[str]:
 
 def _as_text(title: str, head: list[str], lines: list[list[str]], below: list[str]) -> str:
     widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
-    drawn = [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in [head, *lines]
-    ]
+    padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in [head, *lines]]
+    drawn = ["  ".join(line).rstrip() for line in padded]
     return "\n".join([title, "", drawn[0], "-" * len(drawn[0]), *drawn[1:], "", *below])
 
 
@@ -125,26 +124,25 @@ def table(
     as_html: bool = False,
     folder: Path | None = None,
 ) -> str:
-    """Measured rows as a table, one line a method and one column a task, with notes below: plain text, or HTML for a notebook.
+    """Draws measured rows as a table with notes below: plain text, or HTML for a notebook.
 
-    protocol, method (or label), way, shot: only such rows, where None takes all: one table a protocol;
-    transfer: the rows of `transfer_rows` instead, of any protocol.
-    Raises ValueError where no row is left, with the nearest that there is.
+    protocol, method (or label), way, shot: draw only such rows; None takes all, with one table for each protocol.
+    transfer: draw the rows of `transfer_rows` instead, of any protocol.
+    Raises ValueError where no row is left, and names the nearest value that exists.
     """
     found = transfer_rows(folder) if transfer else rows(folder)
     found = chosen(found, protocol=None if transfer else protocol, method=method, way=way, shot=shot)
-    if protocol is None and not transfer:  # one line would show either protocol's number
+    if protocol is None and not transfer:  # in one table, a line could not hold the numbers of both protocols
         wanted = {"method": method, "way": way, "shot": shot, "as_html": as_html, "folder": folder}
-        return ("" if as_html else "\n\n").join(
-            table(one, **wanted) for one in dict.fromkeys(row["protocol"] for row in found)
-        )
+        protocols = dict.fromkeys(row["protocol"] for row in found)
+        return ("" if as_html else "\n\n").join(table(one, **wanted) for one in protocols)
     title = PROTOCOL_WORDS.get("transfer" if transfer else protocol or "", "Omniglot")
     title += f"; {' or '.join(sorted({str(row['episodes']) for row in found}))} test episodes"
     return (_as_html if as_html else _as_text)(title, *grid(found), notes(found))
 
 
 def add_parser(commands: Any) -> None:
-    """`results` and its options."""
+    """Adds the command `results`."""
     parser = commands.add_parser(
         "results",
         help="prints what was measured on Omniglot, beside the papers' numbers",
@@ -161,7 +159,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the rows. Exit status 0; raises ValueError or FileNotFoundError as `rows` does."""
+    """Prints the rows and returns the exit status 0. Raises ValueError or FileNotFoundError as `rows` does."""
     wanted = {name: getattr(options, name) for name in ("method", "protocol", "way", "shot")}
     found = chosen(transfer_rows() if options.transfer else rows(), **wanted)
     if options.json:

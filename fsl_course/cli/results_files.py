@@ -1,8 +1,8 @@
-"""Files of measured rows in data/results/: read, checked, and set beside what the papers print.
+"""Reads and checks the files of measured rows in data/results, and puts the papers' numbers beside them.
 
-`python -m tools.results.run evaluate` writes one file a run into data/results/. Beside them lie papers.json (what the papers
-print), reasons.json (why a number stays below its paper's), transfer.json (weights tested on the other data set), benchmark.json
-(times against other libraries) and half_point.json (what prototypical networks lose when one thing is taken away).
+`python -m tools.results evaluate` writes one file for each run. Beside them lie papers.json (what the papers print), reasons.json
+(why a number lies below its paper's), transfer.json (weights tested on the other data set), benchmark.json (times against other
+libraries) and half_point.json (what prototypical networks lose when one thing is taken away).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 Row = dict[str, Any]
 
 PROTOCOLS = ("random", "alphabets")
-# in the order of the lessons
+# In the order of the lessons.
 METHODS = (
     "baselines", "transfer", "siamese", "matching", "prototypical", "relation",
     "maml", "reptile", "anil", "meta_sgd", "meta_lstm",
@@ -30,13 +30,13 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 def _asset(name: str) -> Path:
-    from fsl_course.data.assets import asset  # its package loads PyTorch, which `--help` need not wait for
+    from fsl_course.data.assets import asset  # imported here because it loads PyTorch, which `--help` does not need
 
     return asset(name)
 
 
 def folder_of_results() -> Path:
-    """The folder data/results of this checkout or installed package. FileNotFoundError with the cure where it is missing."""
+    """Returns the folder data/results of this checkout or installed package. Raises FileNotFoundError where it is missing."""
     return _asset("results/papers.json").parent
 
 
@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _fault(row: Any) -> str | None:
-    """What is wrong with a row, in words; None for a good one."""
+    """Returns what is wrong with a row, or None if nothing is."""
     if not isinstance(row, dict):
         return "is no JSON object"
     for name, kind in _FIELDS.items():
@@ -85,22 +85,22 @@ def _rows_in(path: Path) -> list[Row]:
 
 
 def key_of(row: Row) -> str:
-    """A task as the papers' table names it: 5w1s for 5-way 1-shot."""
+    """Returns a task's key in papers.json: 5w1s for 5-way 1-shot."""
     return f"{row['way']}w{row['shot']}s"
 
 
 def task_of(row: Row) -> str:
-    """A task in words: 5-way 1-shot."""
+    """Returns a task's name in tables: 5-way 1-shot."""
     return f"{row['way']}-way {row['shot']}-shot"
 
 
 def papers(folder: Path | None = None) -> dict[str, Any]:
-    """What papers.json holds: {"papers": entries by label and protocol, "sinusoids": ...}."""
+    """Returns the content of papers.json: {"papers": entries by label and protocol, "sinusoids": ...}."""
     return _read((folder or folder_of_results()) / "papers.json")
 
 
 def _paper_of(row: Row, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The paper's number for a row of the papers' protocol: of the same kind of batch norm, else the only one there is."""
+    """Returns the paper's number for a row of the papers' protocol, or None. Prefers one with the same kind of batch norm."""
     key = key_of(row)
     mine = [e for e in entries if e["label"] == row["label"] and key in e["percent"] and row["protocol"] == "random"]
     if not mine:
@@ -115,13 +115,13 @@ def _paper_of(row: Row, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _is_short(row: Row) -> bool:
-    """The paper's number, measured as this row was, lies above this row's interval."""
+    """Returns True if the paper's number, with the same kind of batch norm, lies above this row's interval."""
     paper = row["paper"]
     return bool(paper) and paper["inductive"] == row["inductive"] and paper["number"] > row["mean"] + row["ci95"]
 
 
 def _reason(row: Row, reasons: dict[str, dict[str, str]]) -> str:
-    """Why a row stays below its paper: as reasons.json says for its run and task, else a smaller budget of training."""
+    """Returns why a row lies below its paper: what reasons.json says of its run and task, or else a shorter training."""
     if not row["short"]:
         return ""
     said = reasons.get(row["run"], {})
@@ -134,10 +134,11 @@ def _reason(row: Row, reasons: dict[str, dict[str, str]]) -> str:
 
 
 def _order(row: Row) -> tuple:
-    place = METHODS.index(row["method"]) if row["method"] in METHODS else len(METHODS)
-    known = row["protocol"] in PROTOCOLS
-    protocol = PROTOCOLS.index(row["protocol"]) if known else len(PROTOCOLS)
-    return protocol, place, row["label"], row["way"], row["shot"], not row["inductive"]
+    def place(name: str, names: tuple[str, ...]) -> int:
+        return names.index(name) if name in names else len(names)
+
+    first = place(row["protocol"], PROTOCOLS), place(row["method"], METHODS)
+    return *first, row["label"], row["way"], row["shot"], not row["inductive"]
 
 
 def _shipped(weights: str | None) -> str | None:
@@ -148,14 +149,14 @@ def _shipped(weights: str | None) -> str | None:
 
 
 def rows(folder: Path | None = None) -> list[Row]:
-    """Every measured row on Omniglot, sorted by protocol, method, task. folder: data/results unless given.
+    """Returns every measured row on Omniglot, sorted by protocol, method and task. folder: data/results unless given.
 
     A row holds method (its file's name), label, variant, data, protocol, way, shot, query, mean, ci95 (fractions; half width of
     the 95 % interval over episodes), seeds (how many trainings), seed_numbers, seed_means, episodes, inductive, trained (way,
     shot, query, steps, tasks of the training, or None), minutes (of a training), parameters, command, weights (None: not
     shipped), paper (number, ci95, inductive, protocol, source, budget, or None), short (below the paper) and why.
 
-    Raises FileNotFoundError or ValueError, with file, row and cure, where a file is missing or damaged.
+    Raises FileNotFoundError or ValueError, which name file, row and cure, where a file is missing or damaged.
     """
     folder = folder or folder_of_results()
     entries, reasons, found = papers(folder)["papers"], _read(folder / "reasons.json"), []
@@ -181,9 +182,9 @@ def rows(folder: Path | None = None) -> list[Row]:
 
 
 def transfer_rows(folder: Path | None = None) -> list[Row]:
-    """Weights tested on the other data set, Glyphs -> Omniglot and back: rows as of `rows`, `trained_on` says the first.
+    """Returns rows of weights tested on the other data set, Glyphs -> Omniglot and back, or none if none were measured.
 
-    Empty where none were measured.
+    They are like those of `rows`; `trained_on` names the data of the training.
     """
     path = (folder or folder_of_results()) / "transfer.json"
     found = _rows_in(path) if path.is_file() else []
@@ -192,6 +193,6 @@ def transfer_rows(folder: Path | None = None) -> list[Row]:
 
 
 def benchmark(folder: Path | None = None) -> dict[str, Any] | None:
-    """What `python -m tools.benchmark --out` measured: {about, rows, scaling}; None where nothing was."""
+    """Returns what `python -m tools.benchmark --out` measured, {about, rows, scaling}, or None if nothing was."""
     path = (folder or folder_of_results()) / "benchmark.json"
     return _read(path) if path.is_file() else None

@@ -7,6 +7,7 @@ import torch
 import fsl_course
 from fsl_course.__main__ import _parser
 from fsl_course.cli import cards
+from fsl_course.cli.data import data_name
 from fsl_course.cli.options import read
 
 
@@ -20,14 +21,7 @@ def given(*words: str):
         ["maml", "--set", "inner_lr=0.4", "--set", 'net="conv4"', "--clip", "1.5", "--tasks", "2", "--cosine"],
         [
             "prototypical",
-            "--data",
-            "omniglot",
-            "--protocol",
-            "random",
-            "--rotations",
-            "--halve-every",
-            "7",
-            "--bfloat16",
+            *["--data", "omniglot", "--protocol", "random", "--rotations", "--halve-every", "7", "--bfloat16"],
         ],
         ["siamese", "--data", "my pictures", "--size", "32", "--channels", "3", "--within-group", "--device", "cpu"],
         ["transfer", "--join-validation", "--norm", "group", "--halving", "stride", "--seed", "5", "--shot", "3"],
@@ -57,5 +51,5 @@ def test_the_card_holds_what_a_run_depends_on_and_can_be_written():
 
 def test_a_folder_is_called_by_its_last_name_and_has_no_omniglot_protocol(tmp_path):
     options = given("prototypical", "--data", str(tmp_path / "birds"))
-    assert cards.data_name(options) == "birds"
+    assert data_name(options) == "birds"
     assert cards.about(options, {}) == {"method": "prototypical", "settings": {}, "data": "birds"}

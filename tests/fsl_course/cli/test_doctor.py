@@ -99,3 +99,27 @@ def test_it_still_speaks_when_pytorch_is_missing(tmp_path):
     assert "PyTorch cannot be imported" in run.stdout
     assert "cannot be checked before the packages are mended" in run.stdout
     assert "Traceback" not in run.stderr
+
+
+def test_it_says_what_the_processor_offers_and_what_is_set(capsys, monkeypatch):
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    monkeypatch.setattr(doctor.threads, "cores", lambda: 4)
+    monkeypatch.setattr(doctor.threads, "quota", lambda *root: 1.5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "2000")
+    assert doctor.run() == 0
+    out = capsys.readouterr().out
+    assert "4 cores, a quota of 1.5 cores" in out
+    assert re.search(r"PyTorch computes with \d+ threads", out)
+    assert "GOMP_SPINCOUNT is 2000" in out
+    assert "OMP_NUM_THREADS is not set in this process" in out
+    assert "`export OMP_NUM_THREADS=2` before it starts" in out
+    monkeypatch.setattr(doctor.threads, "quota", lambda *root: None)
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert doctor.run(brief=True) == 0
+    assert capsys.readouterr().out == "Everything is in order.\n"  # slow is not wrong
+    doctor.run()
+    out = capsys.readouterr().out
+    assert "4 cores, no quota" in out
+    assert "GOMP_SPINCOUNT is not set in this process" in out
+    assert "OMP_NUM_THREADS" not in out

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 import fsl_course
+from fsl_classroom import __main__ as classroom
 from fsl_course.__main__ import _parser, main
 from fsl_course.cli.options import read
 
@@ -103,16 +104,24 @@ def test_a_preset_takes_a_folder_whose_name_begins_with_a_dash():
     assert given("train", "--preset", "glyphs-quick", "--out=-odd").out == "-odd"
 
 
-COMMANDS = tuple(_parser()[1].choices)
+PROGRAMS = {"fsl_course": main, "fsl_classroom": classroom.main}
+COMMANDS = [("fsl_course", command) for command in _parser()[1].choices]
+COMMANDS += [("fsl_classroom", command) for command in classroom._parser()[1].choices]
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], *([command, "--help"] for command in COMMANDS), ["train", "--list-presets"]], ids=" ".join
+    ("program", "words"),
+    [
+        *[(program, ["--help"]) for program in PROGRAMS],
+        *[(program, [command, "--help"]) for program, command in COMMANDS],
+        ("fsl_course", ["train", "--list-presets"]),
+    ],
+    ids=str,
 )
-def test_help_and_presets_fit_a_terminal_of_80_columns(words, capsys, monkeypatch):
+def test_help_and_presets_fit_a_terminal_of_80_columns(program, words, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        main(words)
+        PROGRAMS[program](words)
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
 
 
@@ -163,9 +172,15 @@ def test_the_version(capsys):
     assert capsys.readouterr().out == f"fsl_course {fsl_course.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["doctor", "train", "evaluate", "results", "benchmark", "assignment"])
-def test_help_has_examples(command, capsys):
+@pytest.mark.parametrize(("program", "command"), COMMANDS)
+def test_help_has_examples(program, command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        PROGRAMS[program]([command, "--help"])
     assert stop.value.code == 0
-    assert f"python -m fsl_course {command}" in capsys.readouterr().out.split("example", 1)[1]
+    assert f"python -m {program} {command}" in capsys.readouterr().out.split("example", 1)[1]
+
+
+def test_the_help_of_the_benchmark_has_examples():
+    from tools.benchmark import options
+
+    assert "python -m tools.benchmark" in options.parser().format_help().split("example", 1)[1]

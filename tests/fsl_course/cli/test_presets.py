@@ -4,9 +4,9 @@ import shlex
 import pytest
 
 from fsl_course.__main__ import _parser, main
-from fsl_course.cli.commands import _own_settings
 from fsl_course.cli.options import presets_text, read
 from fsl_course.cli.presets import PRESETS
+from fsl_course.cli.train import own_settings
 from fsl_course.methods.maml import MAML
 from fsl_course.weights import checkpoints, learners
 from tests.conftest import toy_images
@@ -34,7 +34,7 @@ def test_a_preset_says_what_the_command_line_and_the_method_understand(name):
     typed = vars(read(*_parser(), ["train", preset.method, *words, *data, "--out", "x"]))
     found = vars(options_of(name))
     assert found | {"preset": None, "preset_changed": {}} == typed
-    learners.make(preset.method, width=4, **_own_settings(preset.options.get("set", ())))
+    learners.make(preset.method, width=4, **own_settings(preset.options.get("set", ())))
     assert preset.source
 
 
@@ -44,19 +44,19 @@ def test_the_numbers_of_some_papers():
     assert (snell.protocol, snell.rotations, snell.join_validation) == ("random", True, True)
     sung = options_of("sung-omniglot")
     assert (sung.way, sung.query, sung.steps, sung.halve_every, sung.clip) == (5, 19, 1_000_000, 100_000, 0.5)
-    assert _own_settings(sung.set) == {"objective": "mse", "shots": "sum"}
+    assert own_settings(sung.set) == {"objective": "mse", "shots": "sum"}
     for name, way, tasks, rate, steps in (
         ("finn-omniglot-5way", 5, 32, 0.4, 1),
         ("finn-omniglot-20way", 20, 16, 0.1, 5),
     ):
-        finn, own = options_of(name), _own_settings(options_of(name).set)
+        finn, own = options_of(name), own_settings(options_of(name).set)
         assert (finn.way, finn.tasks, finn.query, finn.steps, finn.halving) == (way, tasks, 1, 60_000, "stride")
         assert own["inner_lr"] == pytest.approx(way * rate)  # the code sums the loss over classes, ours is a mean
         assert own["inner_steps"] == steps
         assert f"inner_lr={rate} takes the paper's number" in PRESETS[name].note
     nichol = options_of("nichol-omniglot-20way")
     assert (nichol.tasks, nichol.shot, nichol.steps) == (5, 10, 200_000)
-    assert _own_settings(nichol.set)["batch"] == 20
+    assert own_settings(nichol.set)["batch"] == 20
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_numbers_of_some_papers():
 def test_the_other_numbers_of_the_papers(name, numbers, own):
     found = options_of(name)
     assert {key: getattr(found, key) for key in numbers} == numbers
-    assert own.items() <= _own_settings(found.set).items()
+    assert own.items() <= own_settings(found.set).items()
 
 
 def test_the_list_names_every_preset_with_source_and_note():
@@ -95,8 +95,8 @@ def characters():
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.options.get("data") == "omniglot"])
 def test_every_recipe_for_omniglot_trains(name, tmp_path, monkeypatch, characters):
     """One step with a narrow net; its own ways, shots and queries wherever they cost little."""
-    monkeypatch.setattr("fsl_course.cli.commands.load_omniglot", lambda *args, **kwargs: characters)
-    monkeypatch.setattr("fsl_course.cli.commands.CARD_EPISODES", 2)
+    monkeypatch.setattr("fsl_course.data.load_omniglot", lambda *args, **kwargs: characters)
+    monkeypatch.setattr("fsl_course.cli.train.CARD_EPISODES", 2)
     words = ["--steps", "1", "--width", "2", "--tasks", "1", "--root", "anywhere", "--quiet", "--out", str(tmp_path)]
     changed = {"steps": 1, "width": 2} | ({"tasks": 1} if "tasks" in PRESETS[name].options else {})
     if PRESETS[name].method == "reptile":  # 50 steps on each validation episode would take a minute
@@ -114,8 +114,8 @@ def test_every_recipe_for_omniglot_trains(name, tmp_path, monkeypatch, character
 
 
 def test_a_preset_and_its_written_out_command_make_the_same_learner(tmp_path, monkeypatch, characters):
-    monkeypatch.setattr("fsl_course.cli.commands.load_omniglot", lambda *args, **kwargs: characters)
-    monkeypatch.setattr("fsl_course.cli.commands.CARD_EPISODES", 2)
+    monkeypatch.setattr("fsl_course.data.load_omniglot", lambda *args, **kwargs: characters)
+    monkeypatch.setattr("fsl_course.cli.train.CARD_EPISODES", 2)
     quick = ["--root", "anywhere", "--quiet"]
     words = [
         "--steps",

@@ -15,19 +15,8 @@ from fsl_course.cli import results
 from tests.fsl_course.cli.test_results_files import folder, made_row, put  # noqa: F401 - a fixture
 
 NEEDED = {
-    "method",
-    "data",
-    "way",
-    "shot",
-    "mean",
-    "ci95",
-    "seeds",
-    "episodes",
-    "protocol",
-    "inductive",
-    "paper",
-    "command",
-}
+    "method", "data", "way", "shot", "mean", "ci95", "seeds", "episodes", "protocol", "inductive", "paper", "command",
+}  # fmt: skip
 
 
 def run(*words: str) -> int:
@@ -144,7 +133,7 @@ def test_no_benchmark_is_no_error(folder):  # noqa: F811
 def test_the_options_need_no_torch():
     code = (
         "import sys, argparse; sys.modules['torch'] = None\n"
-        "from fsl_course import results\n"
+        "from fsl_course.cli import results\n"
         "p = argparse.ArgumentParser(); results.add_parser(p.add_subparsers()); p.parse_args(['results', '--help'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

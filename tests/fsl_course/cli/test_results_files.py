@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from fsl_course.cli import results_files
+import fsl_course
 from fsl_course.cli.results_files import folder_of_results, papers, rows, transfer_rows
 from fsl_course.evaluation import mean_and_ci95
 
-METHODS = Path(results_files.__file__).parent / "methods"
+METHODS = Path(fsl_course.__file__).parent / "methods"
 
 
 def made_row(**changes: Any) -> dict[str, Any]:

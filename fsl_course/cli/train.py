@@ -1,0 +1,206 @@
+"""The command `train`: trains a method, and writes its weights and their card."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fsl_course import evaluation
+from fsl_course._system.devices import choose
+from fsl_course._system.files import replace_file
+from fsl_course._system.locks import only_run
+from fsl_course.cli import cards
+from fsl_course.cli.cards import CARD_EPISODES, CARD_ROWS
+from fsl_course.cli.data import data_name, load_data
+from fsl_course.data import ImageSet
+from fsl_course.episodes import EpisodeSampler
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.training import distributed
+from fsl_course.training.loop import History, fit
+from fsl_course.weights import checkpoints, learners
+from fsl_course.weights.checkpoints import CheckpointError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains, validates on the validation classes, tests once, writes DIR/METHOD-DATA.safetensors and its card (.json).
+
+    Until it is finished, DIR holds its state and its settings, and while it runs a lock; see docs/commands.md. Returns an exit
+    status: 0, or 130 for a run that Ctrl-C stopped.
+    """
+    if options.method == "baselines":
+        raise ValueError("the baselines have nothing to train: use `python -m fsl_course evaluate baselines`.")
+    learners.check_method(options.method)
+    headed = learners.has_head(options.method)
+    if options.bfloat16 and headed:
+        raise ValueError(f"--bfloat16 is for methods that embed; {options.method} adapts its weights: leave it out.")
+    own, device = own_settings(options.set), choose(options.device)
+    source = load_data(options).to(device)
+    classes = _training_classes(source, options)
+    within = {"within_group": options.within_group}
+    sampler = EpisodeSampler(classes, options.way, options.shot, options.query, seed=options.seed, **within)
+    settings = {"width": options.width, "norm": options.norm, "halving": options.halving}
+    settings |= learners.settings_of(options.method, source, options.way)
+    settings |= ({"n_base": len(classes)} if "n_base" in settings else {}) | own
+    torch.manual_seed(options.seed)
+    learner = learners.make(options.method, **settings).to(device)
+    _check_own(own, source, options)
+    name = f"{options.method}-{data_name(options)}"
+    name += f"-{options.way}w{options.shot}s" if headed else ""
+    weights = Path(options.out) / f"{name}.safetensors"
+    card = cards.settings_card(options, settings, device)
+    with ExitStack() as lock:
+        with distributed.processes() as group:
+            if group.first:  # the first of several processes writes, tests and prints for all
+                lock.enter_context(only_run(weights.with_suffix(".lock")))
+            history = _fitted(learner, sampler, source, options, weights, card)
+        if history.interrupted or not group.first:
+            return 130 if history.interrupted else 0
+        checkpoints.save_learner(weights, learner, cards.about(options, settings))
+        _write_card(weights, card, learner, history, _test_rows(learner, source, options))
+        # Removed last, because until here the same command can continue from them.
+        weights.with_suffix(".settings.json").unlink(missing_ok=True)
+        weights.with_suffix(".state.safetensors").unlink(missing_ok=True)
+    return 0
+
+
+def _write_card(
+    weights: Path, card: dict[str, Any], learner: FewShotLearner, history: History, rows: list[dict[str, Any]]
+) -> None:
+    """Writes the card beside the weights, and prints its test accuracies."""
+    card |= {
+        "parameters": sum(p.numel() for p in learner.parameters()), "minutes": round(history.seconds / 60, 1),
+        "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
+        "protocol": f"inductive; test classes; 15 queries a class, {CARD_EPISODES} episodes of seed 0; mean, half width of "
+        "the 95 % interval as fractions",
+        "test": rows,
+    }  # fmt: skip
+    checkpoints.save_json(weights.with_suffix(".json"), card)
+    print(f"{weights} and its card {weights.with_suffix('.json').name}:")
+    for row in rows:
+        print(f"  {row['way']}-way {row['shot']}-shot  {row['mean']:.2%} ± {row['ci95']:.2%}")
+
+
+def own_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Reads the values of --set KEY=VALUE: JSON (true, 10, null), Python's True, False and None, or else a word.
+
+    Raises ValueError where = or the key is missing.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set takes KEY=VALUE, e.g. --set full_context=true; got {pair!r}.")
+        try:
+            found[key] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def _check_own(own: dict[str, Any], source: ImageSet, options: argparse.Namespace) -> None:
+    """Raises ValueError where --set contradicts the pictures or the episodes, before a file is written."""
+    channels, size = source.images.shape[2], source.images.shape[-1]
+    there_is = {"in_channels": channels, "size": size, "n_way": options.way, "net": "conv4"}
+    for name, value in own.items():
+        if value != there_is.get(name, value):
+            raise ValueError(
+                f"{name}={value} does not go with these episodes, which are {options.way}-way, of pictures of {size} x {size} "
+                f"pixels and {channels} channel(s): leave --set {name} out."
+            )
+
+
+def _training_classes(source: ImageSet, options: argparse.Namespace) -> ImageSet:
+    if not options.join_validation:
+        return source.split("train")
+    if "val" not in (source.splits or ()):
+        raise ValueError(f"--join-validation needs validation classes, and {source.name} has none: leave it out.")
+    return source.select([i for i, split in enumerate(source.splits) if split in ("train", "val")])
+
+
+def _fitted(
+    learner: FewShotLearner,
+    sampler: EpisodeSampler,
+    source: ImageSet,
+    options: argparse.Namespace,
+    weights: Path,
+    card: dict[str, Any],
+) -> History:
+    """Trains the learner. The settings of the run lie beside its state from the start."""
+    settings, state = weights.with_suffix(".settings.json"), weights.with_suffix(".state.safetensors")
+    first = distributed.current().first
+    before = settings.read_bytes() if first and settings.exists() else None
+    if first:
+        _check_same_learner(card, before, state)
+        checkpoints.save_json(settings, card)
+    try:
+        return fit(
+            learner, sampler, steps=options.steps, tasks=options.tasks, lr=options.lr, clip=options.clip,
+            halve_every=options.halve_every, cosine=options.cosine, bfloat16=options.bfloat16,
+            validation=None if options.join_validation else _validation(source, options),
+            validate_every=options.validate_every, checkpoint=state, progress=not options.quiet,
+        )  # fmt: skip
+    except (CheckpointError, ValueError):
+        # The state may belong to a run with other settings. Those settings still describe it, so they are restored.
+        with suppress(OSError):
+            if before is not None:
+                replace_file(settings, before)
+            elif first and not state.exists():
+                settings.unlink()
+        raise
+
+
+def _check_same_learner(card: dict[str, Any], before: bytes | None, state: Path) -> None:
+    """Checks the learner's settings against those saved with a state: some, such as halving, do not show in its weights.
+
+    Deletes a state without a finished step, with which nothing is lost. Raises CheckpointError where settings differ.
+    """
+    try:
+        there = json.loads(before or b"{}")["settings"]
+        usual = learners.SETTINGS | learners.OWN_SETTINGS.get(card["method"], {})
+        there, now = usual | there, usual | card["settings"]
+    except (ValueError, KeyError, TypeError):
+        return  # no settings, or none that can be read: `fit` compares what the state itself knows
+    if there == now or not state.exists():
+        return
+    if checkpoints.load_file(state)[1].get("done") == 0:
+        state.unlink()
+        return
+    changed = sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name))
+    lines = "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in changed)
+    raise CheckpointError(
+        f"{state} belongs to a run with other settings ({lines}). Take the same settings to go on; "
+        "to start anew, delete it or name another place."
+    )
+
+
+def _episodes(
+    source: ImageSet, split: str, way: int, shot: int, most_queries: int, seed: int = 0
+) -> EpisodeSampler | None:
+    """Returns episodes of a split, or None where there is no such split or its classes do not suffice."""
+    if split not in (source.splits or ()):
+        return None
+    classes = source.split(split)
+    query = min(most_queries, int(classes.counts.min()) - shot)
+    return EpisodeSampler(classes, way, shot, query, seed=seed) if 2 <= way <= len(classes) and query >= 1 else None
+
+
+def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler | None:
+    """Returns episodes of the training shot, 5-way where there are enough classes; a trained head keeps its ways."""
+    way = options.way if learners.has_head(options.method) else min(5, (source.splits or []).count("val"))
+    return _episodes(source, "val", way, options.shot, 5, options.seed)
+
+
+def _test_rows(learner: FewShotLearner, source: ImageSet, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measures the CARD_ROWS that the test split is large enough for; a trained head is tested with its way and shot."""
+    rows = []
+    for way, shot in [(options.way, options.shot)] if learners.has_head(options.method) else CARD_ROWS:
+        if (sampler := _episodes(source, "test", way, shot, 15)) is not None:
+            result = evaluation.evaluate(learner, sampler, CARD_EPISODES)
+            rows.append({"way": way, "shot": shot, "query": sampler.n_query, "mean": result.mean, "ci95": result.ci95})
+    return rows
