@@ -1,14 +1,14 @@
-"""What a reader touches: widgets for notebooks, each with a static twin for readers without a kernel.
+"""Interactive widgets for the notebooks, each with a static twin for readers without a kernel.
 
     EpisodeExplorer()         deal episodes and look for leaks
-    TeachAlphabet()           draw letters of your own; every method names the next one
-    PrototypeBoard()          drag support points, decision regions follow
-    InnerLoopStepper()        one inner step at a time, from two starts
-    OuterLoopMicroscope()     one parameter, two tasks: true and first-order slope
-    SketchPad()               draw; .image() is a picture as the networks know them
-    WorkKeeper()              save your answers to a file, bring them back elsewhere
+    TeachAlphabet()           draw your own letters and see which one each method guesses
+    PrototypeBoard()          drag support points and see the decision regions change
+    InnerLoopStepper()        take one inner step at a time, from two starts
+    OuterLoopMicroscope()     compare true and first-order slope for one parameter and two tasks
+    SketchPad()               draw; .image() returns the drawing in the form the networks were trained on
+    WorkKeeper()              save your answers to a file and restore them elsewhere
 
-The names are imported on first use: everything else in the package works without ipywidgets and anywidget.
+The names are imported on first use, so that the rest of the package works without ipywidgets and anywidget.
 """
 
 from importlib import import_module

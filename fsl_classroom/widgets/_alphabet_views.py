@@ -1,4 +1,4 @@
-"""How an alphabet and what the methods say about a query are shown: as HTML beside the pads, and as one figure."""
+"""Views of an alphabet and of the methods' verdicts on a query: HTML for the page, and one figure for the twin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsl_classroom.widgets.verdicts import TITLES, Verdict
 from fsl_course import figures
 from fsl_course.figures import SLOTS
 
-_SIGNS = ["●", "■", "▲", "◆", "▼", "✚", "✖", "⬢"]  # SLOT_MARKERS as letters
+_SIGNS = ["●", "■", "▲", "◆", "▼", "✚", "✖", "⬢"]  # figures.SLOT_MARKERS as characters
 _CUT = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 
 
@@ -37,7 +37,7 @@ def _png(pixels: bytes, side: int) -> str:
 
 
 def thumbnail(picture: Tensor, alt: str, pixels: int = 42, edge: str = "#767676") -> str:
-    """A drawing as an <img>, dark on white. picture: uint8 [1, s, s]; edge: colour of its frame."""
+    """Returns a drawing as an <img>, dark on white. picture: uint8 [1, s, s]; edge: colour of its frame."""
     return (
         f'<img alt="{html.escape(alt, quote=True)}" width="{pixels}" height="{pixels}" '
         f'style="border:2px solid {edge};image-rendering:pixelated;margin:1px;background:white" '
@@ -46,7 +46,7 @@ def thumbnail(picture: Tensor, alt: str, pixels: int = 42, edge: str = "#767676"
 
 
 def alphabet_html(alphabet: Alphabet, chosen: str) -> str:
-    """Every character with its drawings; the chosen one is underlined and says so."""
+    """Returns every character with its drawings as HTML; the chosen one is underlined and marked in words."""
     boxes = []
     for slot, (name, drawings) in enumerate(alphabet.items()):
         pictures = "".join(
@@ -65,7 +65,7 @@ def alphabet_html(alphabet: Alphabet, chosen: str) -> str:
 
 
 def verdicts_html(alphabet: Alphabet, query: Tensor, verdicts: dict[str, Verdict], waits: dict[str, str]) -> str:
-    """The query as the networks see it, and for each method its guess, its values as bars with numbers, and why."""
+    """Returns as HTML the query as the networks see it, and for each method its guess, its values as bars, and its reason."""
     cards = "".join(_card(alphabet, verdict) for verdict in verdicts.values()) + "".join(
         f'<section class="fsl-verdict" data-method="{method}" style="{_BOX}"><b>{TITLES[method]}</b> '
         f"{html.escape(why)}</section>"
@@ -112,7 +112,7 @@ def _card(alphabet: Alphabet, verdict: Verdict) -> str:
 
 
 def verdicts_figure(alphabet: Alphabet, query: Tensor, verdicts: dict[str, Verdict]) -> Figure:
-    """One picture: a column for each character with its drawings, a row for each method with its values; guesses framed."""
+    """Draws a column for each character with its drawings and a row for each method with its values; guesses are framed."""
     left, row, names = 1.9, 0.36, list(alphabet)  # in units of a column, which is as wide as a drawing
     tallest = max(len(drawings) for drawings in alphabet.values())
     top, width = len(verdicts) * row + 0.45, left + len(names)
@@ -121,7 +121,7 @@ def verdicts_figure(alphabet: Alphabet, query: Tensor, verdicts: dict[str, Verdi
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.99)
 
     def place(picture: Tensor, x: float, y: float, edge: str) -> None:
-        """A drawing whose lower left corner is at x, y."""
+        """Draws a picture with its lower left corner at x, y."""
         axes.imshow(1 - picture[0].numpy() / 255, cmap="gray", vmin=0, vmax=1, extent=(x, x + 0.86, y, y + 0.86))
         axes.add_patch(Rectangle((x, y), 0.86, 0.86, fill=False, edgecolor=edge, linewidth=1.8))
 
@@ -156,7 +156,7 @@ def verdicts_figure(alphabet: Alphabet, query: Tensor, verdicts: dict[str, Verdi
 
 
 def spoken(names: list[str], verdicts: dict[str, Verdict]) -> str:
-    """The guesses in full sentences."""
+    """Returns the guesses in full sentences."""
     said = {name: [v.method for v in verdicts.values() if names[v.guess] == name] for name in names}
     named = {name: methods for name, methods in said.items() if methods}
     if len(named) == 1:
@@ -167,7 +167,7 @@ def spoken(names: list[str], verdicts: dict[str, Verdict]) -> str:
 
 
 def verdicts_alt(alphabet: Alphabet, verdicts: dict[str, Verdict]) -> str:
-    """The alt text of `verdicts_figure`."""
+    """Returns the alt text of `verdicts_figure`."""
     names = list(alphabet)
     counts = ", ".join(f"{name} ({len(drawings)})" for name, drawings in alphabet.items())
     says = [f"{TITLES[v.method]} says {names[v.guess]} ({max(v.values):.2f})." for v in verdicts.values()]
@@ -175,7 +175,7 @@ def verdicts_alt(alphabet: Alphabet, verdicts: dict[str, Verdict]) -> str:
 
 
 def too_few(taught: Alphabet) -> str:
-    """What to do while there are fewer than two characters with drawings."""
+    """Returns what the learner should do while fewer than two characters have drawings."""
     have = "no character has" if not taught else f"only {next(iter(taught))} has"
     return (
         f"The methods need two characters with drawings; so far {have}. Draw an example, then press Add this drawing."

@@ -1,4 +1,4 @@
-"""An episode as one picture, put together from arrays: hundreds of matplotlib axes or frames would take seconds."""
+"""An episode as one picture, assembled from arrays because hundreds of matplotlib axes or frames would take seconds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 from fsl_course.episodes import Layout
 from fsl_course.figures import SLOTS
 
-CELL, WIDEST = 60, 760  # pixels of a drawing with its margin at most, and of all columns together
-LEFT, TOP, BETWEEN = 58, 24, 6  # pixels for the slots' names, for the headings, and between support and queries
+CELL, WIDEST = 60, 760  # maximal pixels: of a drawing with its margin, and of all columns together
+LEFT, TOP, BETWEEN = 58, 24, 6  # pixels: for the slots' names, for the headings, and between support and queries
 FRAME, PLAIN, THICK = "#CCCCCC", 1, 3
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of the other figures, which matplotlib brings along."""
+    """Returns the font of the other figures, which comes with matplotlib."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _tiles(pictures: Tensor, cell: int) -> Image.Image:
-    """Drawings uint8 [N, C, c, H, W] as a grid of cells, each with white margins below and on its right; ink is dark."""
+    """Arranges drawings uint8 [N, C, c, H, W] in a grid of cells with white margins below and on the right; ink is dark."""
     rows, columns, channels, height, width = pictures.shape
     pad = [max(1, round(side / 7)) for side in (height, width)]
     canvas = np.full((rows, height + pad[0], columns, width + pad[1], channels), 255, dtype=np.uint8)
@@ -38,7 +38,7 @@ def _tiles(pictures: Tensor, cell: int) -> Image.Image:
 
 
 def _dashes(size: int) -> Image.Image:
-    """A dashed frame as a mask."""
+    """Returns a dashed frame as a mask."""
     on = np.arange(size) % 9 < 6
     ring = np.zeros((size, size), dtype=bool)
     ring[:THICK] = ring[-THICK:] = on
@@ -48,7 +48,7 @@ def _dashes(size: int) -> Image.Image:
 
 
 def _badge(size: int) -> Image.Image:
-    """The sign 2× in a box, at most half as large as a drawing of this size."""
+    """Returns the sign 2× in a box, about half as large as a drawing of this size and at most 17 pixels."""
     side = max(9, min(17, size // 2))
     badge = Image.new("RGB", (side, side), "white")
     pen = ImageDraw.Draw(badge)
@@ -58,9 +58,9 @@ def _badge(size: int) -> Image.Image:
 
 
 def episode_picture(images: Tensor, layout: Layout, again: Tensor) -> Image.Image:
-    """Episode 0 of the layout, a row for each slot: support on the left in frames of the slot's colour, then the queries.
+    """Draws episode 0 of the layout, a row for each slot: support on the left in the slot's colour, then the queries.
 
-    images: uint8 [P, c, H, W], what the layout's positions count; again: bool [N*Q], queries that get a dashed frame and 2×
+    images: uint8 [P, c, H, W], indexed by the layout's positions; again: bool [N*Q], queries that get a dashed frame and 2×
     """
     n_way = layout.classes.shape[1]
     by_slot = [y[0].argsort(stable=True).view(n_way, -1) for y in (layout.support_y, layout.query_y)]

@@ -1,4 +1,4 @@
-"""One start's way through the inner loop, step by step, as the stepper shows it (lesson 07)."""
+"""The path of one start through the inner loop, step by step, for the stepper of lesson 07."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from fsl_course.episodes import Episode
 from fsl_course.inner_loop.functional import Params
 from fsl_course.methods.maml import adapt, predict, support_loss
 
-RUNAWAY = 1e6  # a loss above this is called diverged: it is drawn no further
+RUNAWAY = 1e6  # a loss above this counts as diverged and is not drawn
 
 
 @dataclass
 class Path:
-    """One start's way through the inner loop. params: after the last step; the lists hold a number for each step from 0 on."""
+    """The path of one start. params: after the last step; the lists hold one number for each step, from step 0 on."""
 
     model: nn.Module
     params: Params
     support: list[float] = field(default_factory=list)  # support loss
     query: list[float] = field(default_factory=list)  # sine: squared error; glyphs: accuracy
-    slice: Tensor | None = None  # what `InnerLoopStepper.slice` found for these params
+    slice: Tensor | None = None  # cache of `InnerLoopStepper.slice` for these params
 
     @property
     def diverged(self) -> bool:
-        """True when the last support loss is no number to go on from."""
-        return not self.support[-1] <= RUNAWAY  # also true for nan
+        """True if the last support loss is NaN or above RUNAWAY, so that no further step makes sense."""
+        return not self.support[-1] <= RUNAWAY  # also True for NaN
 
     def step(self, task: Episode, rate: float) -> None:
-        """One inner step, and what it leads to."""
+        """Takes one inner step and measures the losses after it."""
         params = adapt(support_loss(self.model, task), self.params, lr=rate, steps=1, track=False)
         self.params, self.slice = self.laid_out(params), None
         self.measure(task)
 
     def laid_out(self, params: Params) -> Params:
-        """The same numbers in the memory order of the model's own parameters.
+        """Returns the same numbers in the memory layout of the model's own parameters.
 
-        The order of filters with a single input channel is lost in a sum; then the whole Conv4 takes half as long again.
+        A sum loses the layout of filters with a single input channel, and then the whole Conv4 takes half as long again.
         """
         own = dict(self.model.named_parameters())
         return {
@@ -48,7 +48,7 @@ class Path:
         }
 
     def measure(self, task: Episode) -> None:
-        """Adds the support loss and the query error or accuracy at `params`."""
+        """Appends the support loss and the query error or accuracy at `params`."""
         with torch.no_grad():
             self.support.append(float(support_loss(self.model, task)(self.params)))
             outputs = predict(self.model, self.params, task)

@@ -1,4 +1,4 @@
-"""Episodes dealt with a leak on purpose, and two players that need no picture to find it (lesson 01)."""
+"""Episodes with a deliberate leak, and two players that exploit it without seeing a picture (lesson 01)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DEALS = {
 
 
 def deal(layout: Layout, how: str) -> Layout:
-    """The same episodes dealt with a leak. how: "fair", "repeat", "sorted" or "in order", see DEALS; layout: T episodes.
+    """Returns the same episodes with a leak. how: "fair", "repeat", "sorted" or "in order", see DEALS; layout: T episodes.
 
     "repeat" takes support and queries from the top of one shuffle, so the first min(K, Q) queries of every class are its
-    support drawings. "sorted" gives low class ids low slots. "in order" does so, too, and deals the rows slot by slot.
+    support drawings. "sorted" gives low class ids low slots. "in order" does the same and also deals the rows slot by slot.
     """
     if how == "fair":
         return layout
@@ -46,10 +46,10 @@ def deal(layout: Layout, how: str) -> Layout:
 
 
 def blind_players(sampler: EpisodeSampler, layout: Layout) -> tuple[float, float]:
-    """Accuracy of two players that see no picture: one is told the class id of a query, one the number of its row.
+    """Returns the accuracy of two players that see no picture: one knows a query's class id, the other its row number.
 
-    Both spread what they are told evenly over the slots: id c of C classes goes to slot c N // C (within an alphabet: of
-    its classes), row i of M to slot i N // M. Without a leak both are right 1/N of the time.
+    Both spread what they are told evenly over the slots: they guess slot c N // C for id c of C classes (of its alphabet, if
+    episodes are drawn within alphabets), and slot i N // M for row i of M. Without a leak both are right 1/N of the time.
     """
     n_way, rows = layout.classes.shape[1], layout.query_y.shape[1]
     rank, pool = torch.arange(len(sampler.source)), torch.full((len(sampler.source),), len(sampler.source))

@@ -1,4 +1,4 @@
-"""Names for sliders: ipywidgets writes a slider's description beside it, and leaves its handle without a name."""
+"""Accessible names for sliders: ipywidgets writes a slider's description beside it but gives its handle no name."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import anywidget
 
 
 class SliderNames(anywidget.AnyWidget):
-    """Put into a box of controls, it gives the handle and the value of every slider there the slider's description as name.
+    """An invisible widget that names the handle and the value of every slider in its box after the slider's description.
 
-    It shows nothing. Screen readers say "slider" and no more without it.
+    Without it screen readers say only "slider".
     """
 
     _esm = """
-const PATIENCE = 20; // looks, one every quarter of a second: sliders are drawn when their time comes
+const PATIENCE = 20; // attempts, a quarter of a second apart, because the sliders are drawn later
 
 function name(el, left) {
   for (const slider of el.closest(".widget-vbox")?.querySelectorAll(".widget-slider") ?? []) {

@@ -1,4 +1,4 @@
-"""The static twin of a widget: a picture with alt text that takes its place where no kernel runs."""
+"""The static twin of a widget: a picture with alt text that replaces it where no kernel runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fsl_course import figures
 class WithTwin(ipywidgets.VBox):
     """A box of controls and views that also shows itself as a picture.
 
-    A front end with a kernel shows the widget. One without (GitHub, the website, a notebook opened before it is run)
-    cannot, and takes the next richest form of the same output: the twin. The built notebooks keep only that one.
+    A front end with a kernel shows the widget. A front end without one (GitHub, the website, a notebook before it is run)
+    cannot, so it shows the next richest form of the same output, the twin. The built notebooks keep only the twin.
     """
 
     def twin(self) -> tuple[Figure, str]:
-        """The state of the widget as a figure, and its alt text."""
+        """Returns the state of the widget as a figure, and the figure's alt text."""
         raise NotImplementedError(f"{type(self).__name__} has no static twin")
 
     def twin_html(self) -> str:
-        """The twin as one <img> with alt text."""
+        """Returns the twin as one <img> with alt text."""
         figure, alt = self.twin()
         try:
             return figures.to_html(figure, alt)
@@ -39,5 +39,5 @@ class WithTwin(ipywidgets.VBox):
 
 
 def status(text: str) -> str:
-    """A line that screen readers announce when it changes. text: plain; it is escaped."""
+    """Returns a line that screen readers announce when it changes. text: plain text, which is escaped."""
     return f'<div role="status" aria-live="polite">{html.escape(text)}</div>'

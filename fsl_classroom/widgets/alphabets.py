@@ -1,4 +1,4 @@
-"""An alphabet of one's own: what a drawing is, an example, and folders of PNGs as `load_folder` reads them."""
+"""Alphabets that learners draw: checks of drawings and names, an example, and folders of PNGs that `load_folder` reads."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ Alphabet = dict[str, list[Tensor]]  # name of a character -> its drawings, uint8
 SIDE = 28
 MAX_CHARACTERS, MAX_DRAWINGS, MAX_NAME = 10, 5, 20
 LETTERS = "ABCDEFGHIJ"
-_NAMES = "alphabet.json"  # names as they were typed: a folder cannot carry all of them
+_NAMES = "alphabet.json"  # the names as typed, because not every name can be a folder's name
 _FOLDER, _DRAWING = re.compile(r"\d\d-.*"), re.compile(r"\d+\.png")
 
 
 def _folder_name(position: int, name: str) -> str:
-    """The number first: it keeps the order, and keeps apart what some disks do not ("a" and "A") or forbid ("CON", "..")."""
+    """Returns a folder name that begins with the number.
+
+    The number keeps the order, and it separates names that some disks confuse ("a" and "A") or forbid ("CON", "..").
+    """
     plain = re.sub(r"[^\w-]", "_", name)[:30]
     return f"{position + 1:02d}-{plain}"
 
@@ -36,11 +39,12 @@ def _folder_name(position: int, name: str) -> str:
 def save_alphabet(alphabet: Alphabet, folder: str | Path) -> Path:
     """Writes the characters that have drawings to a folder, whole or not at all; returns the folder.
 
-    folder/01-A/0.png, folder/01-A/1.png, folder/02-B/0.png, ... ink white on black. `load_folder(folder)` reads it where
-    there are two characters or more with two drawings or more each, as it needs support and query of every class.
+    folder/01-A/0.png, folder/01-A/1.png, folder/02-B/0.png, ... ink white on black. `load_folder(folder)` can read it if it
+    has at least two characters with at least two drawings each, because every class needs support and query.
 
-    An alphabet saved there before is replaced. ValueError: nothing to save, or the folder holds anything else.
-    OSError: disk full, folder that may not be written to; what was there before is untouched.
+    Replaces an alphabet that was saved there before. Raises ValueError if there is nothing to save, or if the folder holds
+    anything but a saved alphabet. Raises OSError, and leaves everything there untouched, if the disk is full or the folder
+    is not writable.
     """
     alphabet = {name: drawings for name, drawings in alphabet.items() if drawings}
     folder = Path(folder).expanduser().resolve()
@@ -68,7 +72,7 @@ def save_alphabet(alphabet: Alphabet, folder: str | Path) -> Path:
             "are still here. Free some disk space, or name a folder that you may write to."
         ) from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # there only when something went wrong
+        shutil.rmtree(fresh, ignore_errors=True)  # exists only if something went wrong
     shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -84,7 +88,7 @@ def _write(alphabet: Alphabet, folder: Path) -> None:
 
 
 def _foreign(folder: Path) -> str:
-    """The first thing in the folder that no saved alphabet has; empty where there is none."""
+    """Returns the first entry of the folder that does not belong to a saved alphabet, or "" if there is none."""
     if not folder.exists():
         return ""
     if not folder.is_dir():
@@ -102,9 +106,9 @@ def _foreign(folder: Path) -> str:
 
 
 def load_alphabet(folder: str | Path) -> Alphabet:
-    """What `save_alphabet` wrote; also any folder with one folder of 28x28 PNGs for each character.
+    """Reads what `save_alphabet` wrote, or any folder with one folder of 28x28 PNGs for each character.
 
-    FileNotFoundError or ValueError, which name the folder or file and say what to do.
+    Raises FileNotFoundError or ValueError with a message that names the folder or file and says what to do.
     """
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
@@ -119,7 +123,7 @@ def load_alphabet(folder: str | Path) -> Alphabet:
 
 
 def _names(folder: Path, places: list[Path]) -> list[str]:
-    """The names as they were typed; those of the folders where the list of them is missing or belongs to something else."""
+    """Returns the names as typed, or the names of the folders if the list of names is missing or does not fit."""
     try:
         names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))["names"]
         fits = len(set(names)) == len(places) and all(isinstance(name, str) for name in names)
@@ -143,7 +147,10 @@ def _read(file: Path) -> Tensor:
 
 
 def drawing_of(source: Any) -> Tensor:
-    """A picture uint8 [1, 28, 28] (tensor or array), or strokes, as a drawing with ink; ValueError for anything else."""
+    """Returns a drawing from a picture uint8 [1, 28, 28] (tensor or array) or from strokes.
+
+    Raises ValueError if it is neither, or if it has no ink.
+    """
     if isinstance(source, (Tensor, np.ndarray)):
         picture = torch.as_tensor(source).detach().cpu()
         if picture.dtype != torch.uint8 or picture.shape != (1, SIDE, SIDE):
@@ -159,7 +166,7 @@ def drawing_of(source: Any) -> Tensor:
 
 
 def checked_name(name: str) -> str:
-    """A character's name without blanks around it; ValueError where it is empty or too long."""
+    """Returns a character's name without superfluous blanks. Raises ValueError if it is empty or too long."""
     name = " ".join(str(name).split())
     if not 1 <= len(name) <= MAX_NAME:
         raise ValueError(f"a name has 1 to {MAX_NAME} letters; got {name!r}.")
@@ -167,7 +174,7 @@ def checked_name(name: str) -> str:
 
 
 def checked_alphabet(alphabet: Alphabet) -> Alphabet:
-    """The alphabet with its names checked; ValueError where it is too large, or holds a blank drawing."""
+    """Returns the alphabet with checked names. Raises ValueError if it is too large, has a blank drawing, or two equal names."""
     longest = max(len(drawings) for drawings in alphabet.values())
     if len(alphabet) > MAX_CHARACTERS or longest > MAX_DRAWINGS:
         raise ValueError(
@@ -183,7 +190,7 @@ def checked_alphabet(alphabet: Alphabet) -> Alphabet:
 
 
 def example(seed: int = 0) -> tuple[Alphabet, Tensor, str, str]:
-    """A 5-way 2-shot task of the test split: the alphabet A to E, a query, the name that is right, and the script."""
+    """Returns a 5-way 2-shot task of the test split: the alphabet A to E, a query, the query's name, and the script."""
     source = load_glyphs().split("test")
     layout = EpisodeSampler(source, 5, 2, 1, seed=0, within_group=True).layout(seed, 1)
     pictures = source.images.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Deal episodes, fairly or with a leak, and see what gives the leak away (lesson 01)."""
+"""A widget that deals episodes, fairly or with a leak, and shows what reveals the leak (lesson 01)."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class EpisodeExplorer(WithTwin):
     """Episodes of an image set as pictures, their slot map, and three players that find leaks.
 
     source: an ImageSet; by default the test classes of the glyphs
-    Controls: way, shot, query, within (one alphabet), seed, index (of the episode), deal (DEALS). Choices that the source is
-    too small for are answered by a sentence in the status line; the last episode stays.
+    Controls: way, shot, query, within (one alphabet), seed, index (of the episode), deal (DEALS). If the source is too small
+    for a choice, the status line says so and the last episode stays.
     """
 
     def __init__(self, source: ImageSet | None = None) -> None:
         super().__init__()
         self.add_class("fsl-episode-explorer")
         self.source = load_glyphs().split("test") if source is None else source
-        self._players: dict[tuple, tuple[float, ...]] = {}  # what was measured already: settings -> accuracies
+        self._players: dict[tuple, tuple[float, ...]] = {}  # cache: settings -> accuracies
 
-        most = max(1, min(3, int(self.source.counts.min()) - 1))  # queries of the first episode
+        most = max(1, min(3, int(self.source.counts.min()) - 1))  # queries that the source allows, at most 3
 
         def slider(name: str, value: int, low: int, high: int) -> ipywidgets.IntSlider:
             return control(ipywidgets.IntSlider, name, value=value, min=low, max=high, continuous_update=False)
@@ -66,17 +66,17 @@ class EpisodeExplorer(WithTwin):
         ]
         for each in (self.way, self.shot, self.query, self.within, self.seed, self.index, self.deal):
             each.observe(self._update, "value")
-        self.sampler = self._sampler()  # here, where a source without a single episode is an error
+        self.sampler = self._sampler()  # raises ValueError if the source is too small for any episode
         self._update()
 
     # --- what is dealt
 
     def layout(self, start: int, tasks: int, how: str | None = None) -> Layout:
-        """Which drawings make up episodes start .. start+tasks-1 as they are dealt; how: another deal than the chosen one."""
+        """Returns which drawings make up episodes start .. start+tasks-1. how: the deal; None: the chosen one."""
         return deal(self.sampler.layout(start, tasks), self.deal.value if how is None else how)
 
     def accuracies(self, how: str | None = None) -> tuple[float, ...]:
-        """Accuracy of each of PLAYERS under this deal: pixels on `episodes` episodes, the blind ones on 256."""
+        """Returns the accuracy of each of PLAYERS under this deal: the pixels' on `episodes` episodes, the blind ones' on 256."""
         how = self.deal.value if how is None else how
         key = (repr(self.sampler), how)
         if key not in self._players:
@@ -89,12 +89,12 @@ class EpisodeExplorer(WithTwin):
 
     @property
     def episodes(self) -> int:
-        """Episodes on which the pixels are judged: fewer when they are large, so that no answer takes long."""
+        """The number of episodes on which the pixels are judged, smaller for large episodes to keep the wait short."""
         sampler = self.sampler
         return max(5, min(48, 3000 // (sampler.n_way * (sampler.k_shot + sampler.n_query))))
 
     def repeated(self, layout: Layout) -> Tensor:
-        """Which queries are support drawings, too. -> bool [T, N*Q]"""
+        """Returns which queries are also support drawings, bool [T, N*Q]."""
         return (layout.query[:, :, None] == layout.support[:, None, :]).any(2)
 
     # --- pictures
@@ -115,7 +115,7 @@ class EpisodeExplorer(WithTwin):
         )
 
     def _draws(self, layout: Layout) -> list[tuple[Callable[[Axes], None], str, object]]:
-        """The three small panels with their alt texts and what they depend on."""
+        """Returns for each of the three small panels a drawing function, an alt text and all that the picture depends on."""
         n_way, start, classes = self.sampler.n_way, self.index.value, len(self.source)
         maps = self.layout(start, 4).classes  # the slot maps of this episode and the next three
         rising = bool((maps.diff(dim=1) > 0).all())
@@ -132,7 +132,7 @@ class EpisodeExplorer(WithTwin):
             axes.legend(fontsize=7, ncols=2, loc="upper center")
 
         def query_order(axes: Axes) -> None:
-            for kind, marker in enumerate(SLOT_MARKERS):  # of many slots, those that look alike together
+            for kind, marker in enumerate(SLOT_MARKERS):  # slots with the same marker and colour together
                 rows = (order % len(SLOT_MARKERS) == kind).nonzero().flatten()
                 axes.plot(rows, order[rows], marker=marker, color=SLOTS[kind], linestyle="", markersize=4.7)
             axes.set(title="queries in the order in which they come", xlabel="row", ylim=(-0.5, n_way - 0.5))
@@ -191,7 +191,7 @@ class EpisodeExplorer(WithTwin):
         )
 
     def _sampler(self) -> EpisodeSampler:
-        """The episodes that the controls ask for. ValueError where the source is too small for them."""
+        """Returns a sampler of the episodes that the controls ask for. Raises ValueError if the source is too small for them."""
         asked = (self.way.value, self.shot.value, self.query.value)
         return EpisodeSampler(self.source, *asked, seed=self.seed.value, within_group=self.within.value)
 
@@ -213,7 +213,7 @@ class EpisodeExplorer(WithTwin):
         self._status.value = status(self._verdict(layout))
 
     def twin(self) -> tuple[Figure, str]:
-        """The episode as pictures; the alt text adds what the players find."""
+        """Returns the episode as pictures; the alt text also says what the players find."""
         layout = self.layout(self.index.value, 1)
         picture = np.asarray(self._picture(layout))
         figure, axes = figures.new(picture.shape[1] / 100, picture.shape[0] / 100, layout="none")

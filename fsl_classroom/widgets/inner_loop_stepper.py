@@ -1,4 +1,4 @@
-"""The inner loop one step at a time, on a new task and from two starts (lesson 07)."""
+"""A widget that runs the inner loop one step at a time, on a new task and from two starts (lesson 07)."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from fsl_course.methods.maml import support_loss
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.weights.checkpoints import pretrained
 
-RATES = torch.logspace(-4, 1, 25)  # steps of the slice: the range of the rate slider
+RATES = torch.logspace(-4, 1, 25)  # step sizes of the slice, over the range of the rate slider
 STARTS = {"sine": ("meta-learned", "pretrained on all curves", "random"), "glyphs": ("meta-learned", "random")}
 
 
 @cache
 def pretrained_on_all(seed: int = 1, steps: int = 300) -> nn.Sequential:
-    """A stand-in for the net of lesson 07 that is trained on all sine curves at once, made in a fraction of a second.
+    """Returns a stand-in for lesson 07's net trained on all sine curves at once, made in a fraction of a second.
 
-    At every x the mean over all tasks of the squared error is that to their mean curve plus a constant, so its gradient is
-    the one of a fit to the mean curve (exercise 07.5). Here that curve, -(2/pi) 2.55 cos x for amplitudes 0.1..5 and phases
-    0..pi, is fitted itself, by Adam on a grid: the same goal without the noise of drawn curves.
+    At every x, the squared error averaged over all tasks equals the squared error to their mean curve plus a constant, so both
+    have the same gradient (exercise 07.5). This function fits the mean curve itself, -(2/pi) 2.55 cos x for amplitudes 0.1..5
+    and phases 0..pi, by Adam on a grid: the same goal without the noise of sampled curves.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
@@ -67,7 +67,7 @@ def _start(data: str, name: str) -> nn.Module:
 
 @cache
 def _tasks(data: str) -> SinusoidSampler | EpisodeSampler:
-    """New tasks: curves of a seed that no training used; letters of the test split."""
+    """Returns new tasks: curves from a seed that no training used, or letters of the test split."""
     if data == "sine":
         return SinusoidSampler(10, 100, seed=1)
     return EpisodeSampler(load_glyphs().split("test"), 5, 1, 5, seed=1)
@@ -78,10 +78,10 @@ def _steps(count: int) -> str:
 
 
 class InnerLoopStepper(WithTwin):
-    """A new task, a meta-learned start and another one: every click is one inner step from both.
+    """A new task, a meta-learned start and a second one; every click takes one inner step from both.
 
-    Controls: data ("sine" or "glyphs"), other (the second start), rate, step, ten, reset, new_task. `paths` holds what
-    happened: `stepper.paths["meta-learned"].params` are the parameters after `stepper.taken` steps.
+    Controls: data ("sine" or "glyphs"), other (the second start), rate, step, ten, reset, new_task. `paths` holds the history:
+    `stepper.paths["meta-learned"].params` are the parameters after `stepper.taken` steps.
     """
 
     def __init__(self) -> None:
@@ -100,9 +100,9 @@ class InnerLoopStepper(WithTwin):
         self.reset = control(ipywidgets.Button, "Reset")
         self.new_task = control(ipywidgets.Button, "New task")
         self._views, self._table, self._status = [view() for _ in range(3)], view(), ipywidgets.HTML()
-        # of each data their own: log or linear axes, curves or losses in the first
+        # Sine and glyphs have panels of their own, because their axes differ: log or linear, curves or losses.
         self._panels = {data: [LivePanel(place) for place in self._views] for data in STARTS}
-        self._changes = 0  # of what the panels show: the same number is the same picture
+        self._changes = 0  # version of the panels' contents; the same number means the same picture
         self.children = [
             wrapping(self.data, self.other, self.rate),
             wrapping(self.step, self.ten, self.reset, self.new_task),
@@ -123,12 +123,12 @@ class InnerLoopStepper(WithTwin):
 
     @property
     def task(self) -> Episode:
-        """The task at hand."""
+        """The current task."""
         return _tasks(self.data.value)[self.index]
 
     @property
     def taken(self) -> int:
-        """Steps since the last reset, of the start that got furthest."""
+        """Steps since the last reset, of the start that took more."""
         return max(len(path.support) for path in self.paths.values()) - 1
 
     def _switch(self, _: object) -> None:
@@ -158,7 +158,7 @@ class InnerLoopStepper(WithTwin):
         self._update()
 
     def take(self, steps: int) -> None:
-        """Steps of the rate that is set, from both starts. A start that has diverged stays where it is."""
+        """Takes steps with the current rate from both starts. A start that has diverged stays where it is."""
         if steps > 1:
             self._status.value = status(f"Taking {_steps(steps)}.")
         for path in self.paths.values():
@@ -171,11 +171,11 @@ class InnerLoopStepper(WithTwin):
 
     @property
     def rates(self) -> Tensor:
-        """Where `slice` looks: 25 rates, with letters 9, because there every one is a pass through a Conv4."""
+        """The rates that `slice` tries: 25, but only 9 with letters, where each one costs a pass through a Conv4."""
         return RATES if self.data.value == "sine" else RATES[::3]
 
     def slice(self, name: str) -> Tensor:
-        """Support loss after a step of each of `rates` down the gradient, from where this start stands now."""
+        """Returns the support loss after one gradient step with each of `rates`, from this start's current parameters."""
         path = self.paths[name]
         if path.slice is None:
             loss_fn = support_loss(path.model, self.task)
@@ -274,11 +274,8 @@ class InnerLoopStepper(WithTwin):
         numbers = self._numbers()
         first = "The task's curve, its support points and both fits" if self.data.value == "sine" else "Support loss"
         words = (first, "Query error or accuracy at each step", "Support loss after one more step, against its rate")
-        states = (
-            self._changes,
-            self._changes,
-            (self._changes, self.rate.value),
-        )  # another rate moves a line in the last
+        # Another rate moves a line in the last panel only.
+        states = (self._changes, self._changes, (self._changes, self.rate.value))
         for panel, draw, what, state in zip(self._panels[self.data.value], self._draws(), words, states, strict=True):
             panel.show(draw, f"{what}. {numbers}.", state)
         head = ["start", "steps", "support loss", "query error" if self.data.value == "sine" else "query accuracy"]
@@ -290,7 +287,7 @@ class InnerLoopStepper(WithTwin):
         self._status.value = status(self._verdict())
 
     def twin(self) -> tuple[Figure, str]:
-        """The three panels as they are now."""
+        """Returns the three panels as they are now."""
         return together(self._draws(), 3.6, 2.8), (
             f"The inner loop after {_steps(self.taken)} at rate {self.rate.value:.2g}: the fit, the error at each step, and the "
             f"support loss after one more step against its rate. {self._numbers()}."

@@ -1,4 +1,4 @@
-"""One parameter, two tasks: what the outer loop sees, and which slope first-order MAML takes for it (lesson 08)."""
+"""A widget on one parameter and two tasks: the slope that the outer loop needs, and the first-order one (lesson 08)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLACES = 97  # starts at which the curve is drawn
 
 
 class _Factor(nn.Module):
-    """y = theta x. With squared error on one row its loss is a parabola in theta."""
+    """The model y = theta x. With squared error on one row its loss is a parabola in theta."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,24 +39,25 @@ class _Factor(nn.Module):
 
 
 def parabola_task(curvature: float, support: float, query: float) -> Episode:
-    """A regression task for y = theta x with losses curvature/2 (theta - support)^2 and curvature/2 (theta - query)^2.
+    """Returns a task for y = theta x with losses curvature/2 (theta - support)^2 and curvature/2 (theta - query)^2.
 
-    One row each: x = sqrt(curvature/2), and y = x times the optimum.
+    Support and query have one row each: x = sqrt(curvature/2), and y = x times the optimum.
     """
     x = torch.full((1, 1), math.sqrt(curvature / 2), dtype=torch.float64)
     return Episode(x, x * support, x, x * query, torch.zeros(0, dtype=torch.int64))
 
 
 def _chopped(number: float) -> float:
-    """0 for what is only rounding: at an optimum the slopes would otherwise have signs by chance."""
+    """Returns 0 for a rounding error, because the slopes at an optimum would otherwise have random signs."""
     return 0.0 if abs(number) < 1e-9 else number
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the microscope shows of one task (or of the mean of both) at the start.
+    """The numbers that the microscope shows at the start for one task, or for the mean of both.
 
-    lands: theta after the inner loop, nan for the mean; loss: query loss there; true, first_order: its slopes in the start
+    lands: theta after the inner loop, nan for the mean; loss: query loss there; true, first_order: its slopes with respect to
+    the start
     """
 
     lands: float
@@ -66,7 +67,7 @@ class Reading:
 
     @property
     def opposed(self) -> bool:
-        """True when the two slopes send the start in opposite directions."""
+        """True if the two slopes send the start in opposite directions."""
         return self.true * self.first_order < 0
 
 
@@ -85,7 +86,7 @@ class OuterLoopMicroscope(WithTwin):
         self.start = slider("start θ", value=1.0, min=LOW, max=HIGH, step=0.1)
         self.lr = slider("inner rate α", value=0.25, min=0.0, max=1.0, step=0.01)
         self.steps = control(ipywidgets.IntSlider, "inner steps", value=1, min=0, max=10)
-        # task 1 is case A of lesson 08; in task 2 the step jumps over the optimum, and the slopes disagree
+        # Task 1 is case A of lesson 08. In task 2 the step jumps over the optimum, and the slopes disagree.
         self.curvature, self.support, self.query = (
             [slider(f"{words} {t + 1}", value=values[t], min=low, max=high, step=0.1) for t in range(2)]
             for words, values, low, high in (
@@ -111,17 +112,17 @@ class OuterLoopMicroscope(WithTwin):
         self._update()
 
     def tasks(self) -> list[Episode]:
-        """The two tasks as they are set."""
+        """Returns the two tasks that the controls describe."""
         settings = zip(self.curvature, self.support, self.query, strict=True)
         return [parabola_task(*(each.value for each in task)) for task in settings]
 
     def meta_loss_at(self, theta: Tensor, task: int, first_order: bool = False) -> Tensor:
-        """Query loss of task 0 or 1 after the inner loop from theta, a scalar that is differentiable in theta (float64)."""
+        """Returns the query loss of task 0 or 1 after the inner loop from theta, a float64 scalar differentiable in theta."""
         how = {"lr": self.lr.value, "steps": self.steps.value, "first_order": first_order}
         return meta_loss(self._model, {"theta": theta}, self.tasks()[task], loss_fn=F.mse_loss, **how)
 
     def readings(self) -> list[Reading]:
-        """Task 1, task 2 and the mean of both, at the start."""
+        """Returns the readings of task 1, of task 2 and of their mean, at the start."""
         theta, found = torch.tensor(self.start.value, dtype=torch.float64), []
         for t, task in enumerate(self.tasks()):
             loss_fn, how = support_loss(self._model, task), {"lr": self.lr.value, "steps": self.steps.value}
@@ -135,7 +136,7 @@ class OuterLoopMicroscope(WithTwin):
         return [one, two, Reading(math.nan, *mean)]
 
     def curves(self) -> tuple[Tensor, list[Tensor]]:
-        """Starts [P], and the query loss after the inner loop from each [P]: of task 1, of task 2 and of the mean."""
+        """Returns starts [P], and the query loss after the inner loop from each [P]: of task 1, of task 2 and of the mean."""
         places = torch.linspace(LOW, HIGH, PLACES, dtype=torch.float64)
         with torch.no_grad():
             one, two = (vmap(partial(self.meta_loss_at, task=t))(places) for t in range(2))
@@ -208,7 +209,7 @@ class OuterLoopMicroscope(WithTwin):
         self._status.value = status(self._verdict(readings))
 
     def twin(self) -> tuple[Figure, str]:
-        """The three panels, and their numbers as alt text."""
+        """Returns the three panels, and their numbers as alt text."""
         readings = self.readings()
         names = ("Task 1", "Task 2", "Mean of both")
         words = [self._words(name, reading) for name, reading in zip(names, readings, strict=True)]

@@ -1,5 +1,5 @@
 // A board of support points over decision regions. Python computes the regions; this file paints them and moves points.
-// While a point is dragged at most one message is under way: the next leaves when the answer to the last is there.
+// While a point is dragged, at most one message is in transit: the next one waits for the answer to the last.
 
 const SIDE = 420; // width and height of the picture in its own units; the page scales it
 const SHAPES = [
@@ -56,14 +56,14 @@ function render({ model, el }) {
   board.append(canvas, picture);
   el.append(style, board);
 
-  const own = new Map(); // id -> {slot, x, y, element}: where the points are on the screen
+  const own = new Map(); // id -> {slot, x, y, element}: the points on the screen
   let held = null; // id of the point under the pointer
-  let waiting = 0; // when the message under way left, 0 where there is none
+  let waiting = 0; // time when the message in transit was sent, 0 if there is none
   let next = null; // the latest move that has not been sent
-  let serial = Date.now() % 1e9; // numbers of messages; two views of one board should not share them
+  let serial = Date.now() % 1e9; // message number; two views of one board should not share numbers
 
   function send() {
-    if (!next || (waiting && Date.now() - waiting < 3000)) return; // after 3 s without an answer: try again
+    if (!next || (waiting && Date.now() - waiting < 3000)) return; // sends again after 3 s without an answer
     waiting = Date.now();
     serial += 1;
     model.set("moved", [...next, serial]);
@@ -90,7 +90,7 @@ function render({ model, el }) {
     const element = svg("g", { class: "point", tabindex: 0, role: "button" });
     element.setAttribute("aria-roledescription", "movable point");
     element.dataset.point = id;
-    svg("circle", { r: 17, fill: "transparent" }, element); // larger than the marker: fingers are
+    svg("circle", { r: 17, fill: "transparent" }, element); // larger than the marker, because fingers are
     svg("circle", { r: 16, class: "ring" }, element);
     svg("path", { d: SHAPES[slot](9), fill: colours[slot], stroke: "black", "stroke-width": 1.5 }, element);
     svg("text", { class: "letter" }, element).textContent = letters[slot];
@@ -168,7 +168,7 @@ function render({ model, el }) {
         own.set(id, { slot, x, y, element: make(id, slot) });
         points.append(own.get(id).element);
       } else if (id !== held && !(next && next[0] === id)) {
-        Object.assign(own.get(id), { x, y }); // what the reader moves is newer here than in Python
+        Object.assign(own.get(id), { x, y }); // not a point that the reader is moving: it is newer here than in Python
       }
       place(id);
     }

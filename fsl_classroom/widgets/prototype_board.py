@@ -1,4 +1,4 @@
-"""Support points in the plane to drag: the decision regions of prototypes and of attention follow (lessons 04, 05)."""
+"""A widget with support points to drag in the plane and the decision regions of a metric learner (lessons 04, 05)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from fsl_course.methods.prototypical import PrototypicalNetwork, prototypes
 
 LETTERS = "ABCDE"
 REACH = 3.0  # the board shows -REACH..REACH in both directions
-CELLS = 120  # cells of the regions in each direction
-LETTER_STEP = 20  # cells between two letters that name the region
+CELLS = 120  # resolution of the regions in each direction
+LETTER_STEP = 20  # cells between two of the letters that label a region
 MAX_SHOT = 5
 RULES = {
     "prototypes, Euclidean distance": "euclidean",
@@ -39,7 +39,7 @@ RULES = {
 
 
 class _Board(anywidget.AnyWidget):
-    """The picture in the browser. Python sends points, prototypes and regions; the browser sends where a point went."""
+    """The picture in the browser. Python sends points, prototypes and regions; the browser sends the moves of a point."""
 
     _esm = Path(__file__).with_suffix(".js")
     reach = traitlets.Float(REACH).tag(sync=True)
@@ -48,20 +48,20 @@ class _Board(anywidget.AnyWidget):
     colours = traitlets.List(SLOTS[: len(LETTERS)]).tag(sync=True)
     board = traitlets.Dict({"points": [], "centres": [], "answered": 0}).tag(sync=True)
     regions = traitlets.Bytes(b"").tag(sync=True)  # uint8 [CELLS, CELLS], lowest y first
-    moved = traitlets.List([]).tag(sync=True)  # point, x, y, whether it was let go, number of the message
+    moved = traitlets.List([]).tag(sync=True)  # point, x, y, True if it was released, message number
 
 
 class PrototypeBoard(WithTwin):
-    """Drag the support points of 2 to 5 classes; the regions in which each class wins follow.
+    """A board to drag the support points of 2 to 5 classes on; it shows the region in which each class wins.
 
     Controls: rule, way, shot (the same for all classes), scale (of the attention), which, add, remove (one point of one
-    class: shots may differ), fresh (new points). `move` is what dragging does.
+    class, so that shots may differ), fresh (new points). `move` does the same as dragging.
     """
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.add_class("fsl-prototype-board")
-        self.layout.padding = "0 0 0 6px"  # in a narrow Lab the bar of a chosen cell would stand on the first letters
+        self.layout.padding = "0 0 0 6px"  # in a narrow Lab the bar of a selected cell would cover the first letters
         self.seed, self._next, self._points = seed, 0, {}  # points: id -> (slot, x, y)
         self.rule = control(ipywidgets.Dropdown, "rule", options=list(RULES.items()), value="euclidean")
         self.way = control(ipywidgets.IntSlider, "classes N", value=3, min=2, max=len(LETTERS))
@@ -103,11 +103,11 @@ class PrototypeBoard(WithTwin):
     # --- points
 
     def _position(self, slot: int, number: int) -> tuple[float, float]:
-        """Where point `number` of a class first lies: near the class's place on a circle. A function of the seed."""
+        """Returns the first position of point `number` of a class, near the class's place on a circle; it depends on the seed."""
         key = (self.seed * len(LETTERS) + slot) * 1000 + number
-        # torch's generators start alike for seeds that lie close together
+        # The factor spreads the seeds, because torch's generators start alike for seeds that are close together.
         noise = torch.randn(4, generator=torch.Generator().manual_seed(key * 7919 + 17), dtype=torch.float64)[2:]
-        angle = 2 * math.pi * 2 * slot / len(LETTERS) + 0.6  # every second place: two or three classes spread, too
+        angle = 2 * math.pi * 2 * slot / len(LETTERS) + 0.6  # every second place, which spreads a few classes too
         ends = (1.5 * math.cos(angle), 1.5 * math.sin(angle))
         x, y = (max(-REACH, min(REACH, e + 0.55 * n)) for e, n in zip(ends, noise.tolist(), strict=True))
         return x, y
@@ -120,7 +120,7 @@ class PrototypeBoard(WithTwin):
         self._next += 1
 
     def _deal(self, _: object = None) -> None:
-        """Brings every class to K points and drops classes that are too many; points that stay keep their place."""
+        """Brings every class to K points and drops surplus classes. Points that stay keep their place."""
         way, shot = self.way.value, self.shot.value
         self._points = {i: point for i, point in self._points.items() if point[0] < way}
         for slot in range(way):
@@ -155,7 +155,7 @@ class PrototypeBoard(WithTwin):
         self._deal()
 
     def move(self, point: int, x: float, y: float) -> None:
-        """Puts a point at (x, y), cut off at the edge of the board. point: its id, a key of `points`."""
+        """Puts a point at (x, y), clamped to the board. point: its id, a key of `points`. Raises KeyError if there is none."""
         if point not in self._points:
             raise KeyError(f"there is no point {point}; there are {sorted(self._points)}.")
         self._put(point, x, y)
@@ -167,7 +167,7 @@ class PrototypeBoard(WithTwin):
 
     def _moved(self, change: dict[str, Any]) -> None:
         point, x, y, done, serial = change["new"]
-        if point in self._points:  # it may have been removed while the message was under way
+        if point in self._points:  # it may have been removed while the message was in transit
             self._put(point, x, y)
         self._update(answered=serial, speak=done)
 
@@ -175,27 +175,27 @@ class PrototypeBoard(WithTwin):
 
     @property
     def points(self) -> dict[int, tuple[int, float, float]]:
-        """id -> (slot, x, y)."""
+        """The points, id -> (slot, x, y)."""
         return dict(self._points)
 
     def support(self) -> tuple[Tensor, Tensor]:
-        """Support points float64 [S, 2] and their slots int64 [S]."""
+        """Returns support points float64 [S, 2] and their slots int64 [S]."""
         rows = list(self._points.values())
         return torch.tensor([row[1:] for row in rows], dtype=torch.float64), torch.tensor([row[0] for row in rows])
 
     def learner(self) -> FewShotLearner:
-        """The rule that is chosen, on points instead of embeddings."""
+        """Returns the chosen rule as a learner on points instead of embeddings."""
         rule = self.rule.value
         if rule.startswith("attention"):
             return MatchingNetwork(nn.Identity(), similarity=rule.split()[1], scale=self.scale.value)
         return PrototypicalNetwork(nn.Identity(), distance=rule)
 
     def scores(self, query: Tensor) -> Tensor:
-        """Points float64 [M, 2] -> logits [M, N] of the rule that is chosen."""
+        """Scores points float64 [M, 2] by the chosen rule -> logits [M, N]."""
         return self.learner().score(*self.support(), query, self.way.value)
 
     def regions(self) -> Tensor:
-        """The class that wins in each cell, uint8 [CELLS, CELLS]: rows from the lowest y to the highest, columns along x."""
+        """Returns the class that wins in each cell, uint8 [CELLS, CELLS]: rows from the lowest y upwards, columns along x."""
         middles = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS * 2 * REACH - REACH
         y, x = torch.meshgrid(middles, middles, indexing="ij")
         winner = self.scores(torch.stack([x.flatten(), y.flatten()], 1)).argmax(1)
@@ -203,7 +203,7 @@ class PrototypeBoard(WithTwin):
 
     def _centres(self) -> list[list[float]]:
         if self.rule.value.startswith("attention"):
-            return []  # attention asks the points themselves
+            return []  # attention compares with the points themselves
         return prototypes(*self.support(), self.way.value).tolist()
 
     def _words(self, regions: Tensor) -> str:
@@ -225,10 +225,10 @@ class PrototypeBoard(WithTwin):
         regions = self.regions()
         self.scale.disabled = not self.rule.value.startswith("attention")
         points = [[i, *point] for i, point in self._points.items()]
-        with self.board.hold_sync():  # one message: the picture never shows old regions under new points
+        with self.board.hold_sync():  # one message, so that the picture never shows old regions under new points
             self.board.regions = regions.numpy().tobytes()
             self.board.board = {"points": points, "centres": self._centres(), "answered": answered}
-        if speak:  # while a point is dragged a screen reader would never come to an end
+        if speak:  # not during a drag, when a screen reader would never stop talking
             self._say(self._words(regions))
 
     # --- without a kernel
@@ -256,7 +256,7 @@ class PrototypeBoard(WithTwin):
         axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal", title=self.rule.label)
 
     def twin(self) -> tuple[Figure, str]:
-        """The board as it is; the alt text names the rule, the shares and the prototypes."""
+        """Returns the board as it is now; the alt text names the rule, the shares and the prototypes."""
         regions = self.regions()
         stars = "; ".join(f"{LETTERS[k]} at ({x:.1f}, {y:.1f})" for k, (x, y) in enumerate(self._centres()))
         alt = f"Decision regions of {self.way.value} classes in the plane, {self.rule.label}. {self._words(regions)}"

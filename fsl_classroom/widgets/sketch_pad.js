@@ -1,6 +1,6 @@
-// A square to draw on. While a stroke is drawn it lives here; it is sent to Python once, when the pen is lifted.
+// A square to draw on. A stroke stays here while it is drawn and goes to Python once, when the pen is lifted.
 
-const SIDE = 200; // pixels of the canvas on a page that has room for them
+const SIDE = 200; // pixels of the canvas if the page is wide enough
 const STYLE = `
 .fsl-pad { max-width: ${SIDE}px; }
 .fsl-pad canvas { display: block; box-sizing: border-box; width: 100%; max-width: ${SIDE}px; aspect-ratio: 1;
@@ -43,10 +43,10 @@ function render({ model, el }) {
   const sharp = Math.min(3, Math.max(1, window.devicePixelRatio || 1));
   canvas.width = canvas.height = SIDE * sharp;
   const pen = canvas.getContext("2d");
-  let stroke = null; // the one being drawn
-  let cursor = null; // [x, y] of the keyboard's pen, shown from the first arrow key on
-  let down = false; // whether the keyboard's pen is on the paper
-  let pointer = null; // id of the pointer that draws: a second finger does not join in
+  let stroke = null; // the stroke being drawn
+  let cursor = null; // [x, y] of the keyboard's pen, shown after the first arrow key
+  let down = false; // true if the keyboard's pen touches the paper
+  let pointer = null; // id of the drawing pointer, so that a second finger is ignored
 
   const inside = (v) => Math.round(Math.max(0, Math.min(1, v)) * 1e4) / 1e4;
 
@@ -59,7 +59,7 @@ function render({ model, el }) {
     for (const points of stroke ? [...model.get("strokes"), stroke] : model.get("strokes")) {
       pen.beginPath();
       pen.moveTo(points[0][0] * side, points[0][1] * side);
-      for (const [x, y] of points) pen.lineTo(x * side, y * side); // the first one again: a dot shows
+      for (const [x, y] of points) pen.lineTo(x * side, y * side); // starts with the first point again, so that a dot shows
       pen.stroke();
     }
     if (!cursor) return;
@@ -114,7 +114,7 @@ function render({ model, el }) {
   };
   canvas.addEventListener("pointerdown", (event) => {
     if (pointer !== null || event.button !== 0) return;
-    finish(); // a stroke begun with the keyboard
+    finish(); // ends a stroke begun with the keyboard
     pointer = event.pointerId;
     canvas.setPointerCapture(pointer);
     canvas.focus();

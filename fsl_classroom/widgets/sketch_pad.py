@@ -1,4 +1,4 @@
-"""A pad to draw on in the browser, and strokes made into pictures that look like Glyphs' drawings."""
+"""A drawing pad in the browser, and strokes rendered as pictures that look like the drawings of Glyphs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch import Tensor
 
 Strokes = list[list[list[float]]]
 
-# How Glyphs' drawings are made (tools/data/draw_glyphs.py). INK_SIDE and DOT are fractions of a side, PEN and the edge are pixels
-INK_SIDE = 0.566  # the longer side of a drawing, from middle of the pen to middle of the pen; the median
-DOT = 0.06  # what is smaller than this on the pad is a dot: it is not enlarged to a letter
+# These follow the drawings of Glyphs (tools/data/draw_glyphs.py). INK_SIDE and DOT are fractions of a side, PEN is pixels.
+INK_SIDE = 0.566  # median of the longer side of a drawing, between centres of the pen
+DOT = 0.06  # anything smaller on the pad is a dot and is not enlarged to a letter
 PEN = 1.5  # width of the pen in a picture of 28 pixels
-FINER = 9  # drawn this much larger, blurred to a soft edge, then one point is taken in the middle of every pixel
-GREYS = 5  # steps of grey: 0, 51, ... 255
+FINER = 9  # factor by which it is drawn larger, before it is blurred to a soft edge and sampled at the pixels' centres
+GREYS = 5  # steps between grey levels: 0, 51, ... 255
 
 
 def check_strokes(strokes: Any) -> Strokes:
-    """The strokes as lists of [x, y]; ValueError that names the stroke where they are none.
+    """Returns the strokes as lists of [x, y]. Raises ValueError with the number of the first malformed stroke.
 
     strokes: a list of strokes, each a list of at least one point [x, y], both in 0..1, y downwards. [] is an empty pad.
     """
@@ -56,10 +56,10 @@ def _short(value: Any) -> str:
 
 
 def rasterise(strokes: Any, size: int = 28) -> Tensor:
-    """Strokes as a picture: uint8 [1, size, size], ink 255 on 0; all 0 for an empty pad.
+    """Renders strokes as a picture uint8 [1, size, size], ink 255 on 0; an empty pad gives all 0.
 
-    strokes: see `check_strokes`; size: pixels of a side, at least 8. Wherever and however large something was drawn, it comes
-    out in the middle and as large as Glyphs' drawings, with their pen: the networks were trained on those and on nothing else.
+    strokes: see `check_strokes`; size: pixels of a side, at least 8. The drawing is centred and scaled to the size of Glyphs'
+    drawings, with their pen, because the networks were trained on nothing else.
     """
     strokes = check_strokes(strokes)
     if isinstance(size, bool) or not isinstance(size, int) or size < 8:
@@ -75,10 +75,12 @@ def rasterise(strokes: Any, size: int = 28) -> Tensor:
     draw, radius = ImageDraw.Draw(canvas), width * FINER / 2
     for stroke in strokes:
         placed = ((torch.tensor(stroke, dtype=torch.float64) - (low + high) / 2) * scale + 0.5) * (size * FINER)
-        line = [(x, y) for x, y in (placed - 0.5).tolist()]  # Pillow counts from the middle of the first pixel
+        line = [
+            (x, y) for x, y in (placed - 0.5).tolist()
+        ]  # Pillow's coordinates start at the centre of the first pixel
         for start, end in pairwise(line):
             draw.line([start, end], fill=255, width=round(2 * radius))
-        for x, y in line:  # the pen is round, at ends and corners; a box of Pillow's includes its last pixel
+        for x, y in line:  # makes ends and corners round; Pillow's boxes include their last pixel
             draw.ellipse([x - radius + 0.5, y - radius + 0.5, x + radius - 0.5, y + radius - 0.5], fill=255)
     soft = canvas.filter(ImageFilter.BoxBlur((edge * FINER - 1) / 2))
     small = soft.resize((size, size), Image.Resampling.NEAREST)
@@ -87,10 +89,10 @@ def rasterise(strokes: Any, size: int = 28) -> Tensor:
 
 
 class SketchPad(anywidget.AnyWidget):
-    """Draw with mouse, pen, finger or keyboard. `strokes` changes once for every stroke, when the pen is lifted.
+    """A pad to draw on with mouse, pen, finger or keyboard. `strokes` changes once per stroke, when the pen is lifted.
 
-    strokes: list of strokes, each a list of [x, y] in 0..1, y downwards; may be set from Python, too
-    label:   what the pad is for, for readers of the screen
+    strokes: list of strokes, each a list of [x, y] in 0..1, y downwards; may also be set from Python
+    label:   the purpose of the pad, for screen readers
     """
 
     _esm = Path(__file__).with_suffix(".js")
@@ -107,13 +109,13 @@ class SketchPad(anywidget.AnyWidget):
 
     @property
     def empty(self) -> bool:
-        """True when nothing is drawn."""
+        """True if nothing is drawn."""
         return not self.strokes
 
     def image(self, size: int = 28) -> Tensor:
-        """What is drawn, centred and scaled like Glyphs' drawings: uint8 [1, size, size], ink 255 on 0."""
+        """Returns the drawing, centred and scaled like Glyphs' drawings: uint8 [1, size, size], ink 255 on 0."""
         return rasterise(self.strokes, size)
 
     def clear(self) -> None:
-        """Takes all strokes off the pad."""
+        """Removes all strokes from the pad."""
         self.strokes = []

@@ -1,4 +1,4 @@
-"""Draw letters of your own; every trained method of the course names the next one at once."""
+"""A widget to draw letters of your own; every trained method of the course guesses which one a query is."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from fsl_classroom.widgets.alphabets import (
 from fsl_classroom.widgets.sketch_pad import SketchPad
 from fsl_classroom.widgets.verdicts import Judges, Verdict
 
-_UNDOABLE = 30  # changes of the alphabet that can be taken back
+_UNDOABLE = 30  # changes of the alphabet that undo can revert
 
 
 class TeachAlphabet(WithTwin):
-    """Up to ten characters, one to five drawings each, and a query; every method's guess follows every change.
+    """Up to ten characters with one to five drawings each, and a query; every change updates every method's guess.
 
-    The buttons call what can be called from Python, too: `add_example`, `remove_last`, `new_character`, `rename`,
-    `set_query`, `fill`, `undo`, `save`, `load`; `guesses` and `verdicts` say what came out.
+    The buttons call methods that also work from Python: `add_example`, `remove_last`, `new_character`, `rename`, `set_query`,
+    `fill`, `undo`, `save`, `load`. `guesses` and `verdicts` hold the outcome.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.add_class("fsl-teach-alphabet")
-        self.layout.padding = "0 0 0 6px"  # in a narrow Lab the bar of a chosen cell would stand on the first letters
+        self.layout.padding = "0 0 0 6px"  # in a narrow Lab the bar of a selected cell would cover the first letters
         self._alphabet: Alphabet = {"A": [], "B": []}
         self._query: Tensor | None = None
         self._history: list[Alphabet] = []
@@ -56,7 +56,7 @@ class TeachAlphabet(WithTwin):
         self._judges = Judges()
         self.verdicts: dict[str, Verdict] = {}
         self.waiting: dict[str, str] = {}
-        self._setting = False  # while Python itself moves the controls
+        self._setting = False  # True while Python itself moves the controls
 
         self.which = control(ipywidgets.Dropdown, "character", options=[("A", "A")])
         self.name = control(ipywidgets.Text, "its name", value="A", continuous_update=False)
@@ -68,7 +68,7 @@ class TeachAlphabet(WithTwin):
         self.example_pad.add_class("fsl-example-pad")
         self.query_pad.add_class("fsl-query-pad")
         self._status, self._shown, self._answers = view(), view(), view()
-        self._shown.layout.margin = self._answers.layout.margin = "2px 0"  # margins would make them wider than the page
+        self._shown.layout.margin = self._answers.layout.margin = "2px 0"  # with side margins they exceed the page
         self.children = self._layout()
         self.which.observe(self._chosen, "value")
         self.name.observe(lambda change: self._try(lambda: self._named(change["new"])), "value")
@@ -107,11 +107,11 @@ class TeachAlphabet(WithTwin):
 
     @property
     def alphabet(self) -> Alphabet:
-        """Name of each character -> its drawings, uint8 [1, 28, 28]; a copy."""
+        """A copy: the name of each character -> its drawings, uint8 [1, 28, 28]."""
         return {name: list(drawings) for name, drawings in self._alphabet.items()}
 
     def add_example(self, name: str, drawing: Any) -> None:
-        """Adds a drawing (picture or strokes, see `drawing_of`) to a character, which is made where there is none yet."""
+        """Adds a drawing (picture or strokes, see `drawing_of`) to a character, and makes the character if there is none."""
         picture, name = drawing_of(drawing), checked_name(name)
         if len(self._alphabet.get(name, [])) >= MAX_DRAWINGS:
             raise ValueError(f"{name} has {MAX_DRAWINGS} drawings already: remove one, or choose another character.")
@@ -122,7 +122,7 @@ class TeachAlphabet(WithTwin):
         self._change(alphabet, name, "")
 
     def remove_last(self, name: str | None = None) -> None:
-        """Takes the last drawing of a character away; of the chosen one where none is named. Without drawings: the character."""
+        """Removes the last drawing of a character, or a character without drawings. name: by default the chosen character."""
         name = self.which.value if name is None else name
         alphabet = self.alphabet
         if name not in alphabet:
@@ -137,7 +137,7 @@ class TeachAlphabet(WithTwin):
             raise ValueError(f"{name} has no drawing, and it is the only character.")
 
     def new_character(self, name: str | None = None) -> str:
-        """One more character without drawings; it is chosen. Returns its name, by default the next free letter."""
+        """Adds a character without drawings and chooses it. Returns its name, by default the next free letter."""
         self._room()
         free = [*(letter for letter in LETTERS if letter not in self._alphabet), "new"]
         name = free[0] if name is None else checked_name(name)
@@ -156,7 +156,7 @@ class TeachAlphabet(WithTwin):
         self._change({new if n == old else n: d for n, d in self.alphabet.items()}, new, f"{old} is now {new}.")
 
     def set_query(self, drawing: Any | None) -> None:
-        """The query: a picture or strokes; None or [] takes it away."""
+        """Sets the query to a picture or strokes; None or [] removes it."""
         self._query = None if drawing is None or (isinstance(drawing, list) and not drawing) else drawing_of(drawing)
         self._setting = True
         try:
@@ -166,7 +166,7 @@ class TeachAlphabet(WithTwin):
         self._refresh()
 
     def fill(self, seed: int | None = None) -> None:
-        """Five letters of one script that no network was trained on, two drawings each, and a query; others every time."""
+        """Fills in five letters of a script no network was trained on, two drawings each, and a query; others at each call."""
         seed = self._filled if seed is None else seed
         self._filled = seed + 1
         alphabet, query, answer, script = example(seed)
@@ -175,7 +175,7 @@ class TeachAlphabet(WithTwin):
         self._refresh(f"Five letters of the script {script}. The query is another drawing of {answer}.")
 
     def undo(self) -> None:
-        """Takes back the last change of the alphabet."""
+        """Reverts the last change of the alphabet. Raises ValueError if there is none."""
         if not self._history:
             raise ValueError("there is no change to take back.")
         self._alphabet = self._history.pop()
@@ -184,7 +184,7 @@ class TeachAlphabet(WithTwin):
         self._refresh("The last change is taken back.")
 
     def save(self, folder: str | Path | None = None) -> None:
-        """Writes the alphabet to a folder (by default the one in the box): see `save_alphabet`."""
+        """Writes the alphabet to a folder, by default the one in the box; see `save_alphabet`."""
         place = save_alphabet(self._alphabet, self._folder(folder))
         shots = [len(drawings) for drawings in self._alphabet.values() if drawings]
         few = min(shots) < 2 or len(shots) < 2
@@ -192,15 +192,15 @@ class TeachAlphabet(WithTwin):
         self._refresh(f"Saved {len(shots)} characters, {sum(shots)} drawings, in {place}. {more}")
 
     def load(self, folder: str | Path | None = None) -> None:
-        """Reads an alphabet from a folder; the present one comes back with `undo`."""
+        """Reads an alphabet from a folder; `undo` brings the current one back."""
         place = self._folder(folder)
         alphabet = checked_alphabet(load_alphabet(place))
         self._change(alphabet, next(iter(alphabet)), f"Loaded {len(alphabet)} characters from {place}.")
 
     def guesses(self) -> dict[str, tuple[float, ...]]:
-        """Method -> its values, one for each character with drawings, in order; the largest is the guess.
+        """Returns method -> its values, one for each character with drawings, in order; the largest is the guess.
 
-        Empty without a query or with fewer than two such characters. `verdicts` holds what the values are, and why.
+        Empty without a query or with fewer than two such characters. `verdicts` also says what the values measure, and why.
         """
         return {method: verdict.values for method, verdict in self.verdicts.items()}
 
@@ -225,7 +225,7 @@ class TeachAlphabet(WithTwin):
             try:
                 self.rename(self.which.value, new)
             finally:
-                self._choose(self.which.value)  # the box shows the name that holds
+                self._choose(self.which.value)  # makes the box show the valid name
 
     def _drawn(self, change: dict[str, Any]) -> None:
         if not self._setting:
@@ -237,7 +237,7 @@ class TeachAlphabet(WithTwin):
             self._show()
 
     def _choose(self, name: str) -> None:
-        """Puts a character into the controls."""
+        """Shows a character in the controls."""
         self._setting = True
         try:
             counts = {n: len(drawings) for n, drawings in self._alphabet.items()}
@@ -254,7 +254,7 @@ class TeachAlphabet(WithTwin):
             self._refresh(said)
 
     def _try(self, action: Callable[[], object]) -> None:
-        """What went wrong goes to the status line: the output of a button is easily overlooked."""
+        """Runs an action and writes its error to the status line, because the output of a button is easily overlooked."""
         try:
             action()
         except (ValueError, OSError, RuntimeError) as error:
@@ -267,7 +267,7 @@ class TeachAlphabet(WithTwin):
         self._shown.value = alphabet_html(self._alphabet, self.which.value)
 
     def _refresh(self, said: str = "") -> None:
-        """Judges the query again and shows everything. said: about what was done; the guesses follow it."""
+        """Judges the query again and shows everything. said: a sentence about the last action, shown before the guesses."""
         if self.which.value not in self._alphabet or len(self.which.options) != len(self._alphabet):
             self._choose(next(iter(self._alphabet)))
         self._show()
@@ -286,7 +286,7 @@ class TeachAlphabet(WithTwin):
         self._say(" ".join(part for part in (said, todo) if part))
 
     def twin(self) -> tuple[Figure, str]:
-        """The alphabet, the query and all guesses as one figure; an example where there is nothing to guess yet."""
+        """Returns the alphabet, the query and all guesses as one figure, or an example if there is nothing to guess yet."""
         taught = {name: drawings for name, drawings in self._alphabet.items() if drawings}
         query, verdicts, about = self._query, self.verdicts, "An alphabet and a query."
         if not verdicts or query is None:

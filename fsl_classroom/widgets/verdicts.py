@@ -1,4 +1,4 @@
-"""What every trained method makes of a handful of drawings and a query, and why."""
+"""The verdicts of all trained methods on a query, given a handful of drawings, with reasons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import predict
 from fsl_course.weights.checkpoints import pretrained
 
-COMPARING = ("prototypical", "siamese", "matching", "relation", "transfer")  # any number of ways
+COMPARING = ("prototypical", "siamese", "matching", "relation", "transfer")  # these work with any number of ways
 TITLES = {
     "prototypical": "Prototypical network",
     "siamese": "Siamese network",
@@ -23,17 +23,17 @@ TITLES = {
     "transfer": "Transfer (frozen features)",
     "maml": "MAML",
 }
-WAY = 5  # of the shipped MAML weights
+WAY = 5  # number of ways of the shipped MAML weights
 _SHARE, _SCORE, _COSINE = "share (all sum to 1)", "score of each pair (0 to 1)", "cosine (-1 to 1)"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one method says about one query.
+    """The verdict of one method on one query.
 
-    values:    one for each character; the largest names the guess. measure: what the values are
-    reason:    why, in a sentence
-    attention: of a Matching network: (slot, number of the drawing, weight), the largest weights first
+    values:    one for each character; the largest is the guess. measure: what the values measure
+    reason:    the reason in one sentence
+    attention: for a Matching network, (slot, number of the drawing, weight), the largest weights first
     """
 
     method: str
@@ -44,34 +44,34 @@ class Verdict:
 
     @property
     def guess(self) -> int:
-        """The slot that is named."""
+        """The slot with the largest value."""
         return max(range(len(self.values)), key=self.values.__getitem__)
 
 
 class Judges:
-    """The trained methods, loaded once, when they are first asked. Each drawing is embedded once by each of them."""
+    """The trained methods, loaded at first use. Each of them embeds each drawing once."""
 
     def __init__(self) -> None:
         self._learners: dict[str, FewShotLearner] = {}
         self._embedded: dict[str, dict[bytes, Tensor]] = {method: {} for method in COMPARING}
-        self._adapted: tuple[tuple, dict[str, Tensor]] | None = None  # of MAML, for the drawings seen last
+        self._adapted: tuple[tuple, dict[str, Tensor]] | None = None  # MAML's parameters for the last drawings
 
     @property
     def ready(self) -> bool:
-        """True when the networks are loaded."""
+        """True if the networks are loaded."""
         return bool(self._learners)
 
     def load(self) -> None:
-        """Reads the shipped weights; later calls cost nothing."""
+        """Loads the shipped weights; later calls do nothing."""
         if not self.ready:
             learners = {method: pretrained(method, "glyphs") for method in COMPARING}
             self._learners = learners | {f"maml {k}": pretrained("maml", "glyphs", WAY, k) for k in (1, 5)}
 
     @torch.no_grad()
     def judge(self, alphabet: Alphabet, query: Tensor) -> tuple[dict[str, Verdict], dict[str, str]]:
-        """alphabet: two characters or more, each with drawings; query: uint8 [1, 28, 28].
+        """Judges a query. alphabet: two characters or more, each with drawings; query: uint8 [1, 28, 28].
 
-        -> the verdicts by method, and for methods that wait, why. Shots may differ from character to character.
+        -> verdicts by method, and reasons by method for methods that cannot judge yet. Shots may differ between characters.
         """
         self.load()
         names = list(alphabet)
@@ -85,7 +85,7 @@ class Judges:
         return verdicts, {"maml": waits}
 
     def _embeddings(self, method: str, pictures: Sequence[Tensor]) -> Tensor:
-        """Pictures -> embeddings [B, D]; only those of this call are kept for the next one."""
+        """Embeds pictures -> [B, D]. Keeps only the embeddings of this call for the next one."""
         known, keys = self._embedded[method], [picture.numpy().tobytes() for picture in pictures]
         fresh = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
         if fresh:
@@ -140,7 +140,7 @@ class Judges:
 
 
 def _batch(pictures: list[Tensor]) -> Tensor:
-    """uint8 [1, 28, 28] each -> float [B, 1, 28, 28] in [0, 1]."""
+    """Stacks pictures uint8 [1, 28, 28] -> float [B, 1, 28, 28] in [0, 1]."""
     return torch.stack(pictures).float().div(255)
 
 

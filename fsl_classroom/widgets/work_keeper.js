@@ -1,5 +1,5 @@
-// Two buttons: one saves the learner's work to a file of this computer, one brings such a file back.
-const LARGEST = 4_000_000; // bytes; the kernel refuses more, too
+// Two buttons: one saves the learner's work to a file on this computer, the other restores such a file.
+const LARGEST = 4_000_000; // bytes; the kernel refuses larger files too
 
 function render({ model, el }) {
   el.classList.add("fsl-work-keeper");
@@ -22,7 +22,7 @@ function render({ model, el }) {
     model.set("asked", model.get("asked") + 1);
     model.save_changes();
   });
-  // The kernel has put the work together: hand it to the browser as a download.
+  // Hands the work that the kernel has put together to the browser as a download.
   const download = () => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([model.get("content")], { type: "application/json" }));
@@ -40,7 +40,7 @@ function render({ model, el }) {
       model.set("brought_count", model.get("brought_count") + 1);
       model.save_changes();
     }
-    input.value = ""; // so that the same file can be chosen again
+    input.value = ""; // allows choosing the same file again
   });
   const tell = () => { status.textContent = model.get("message"); };
   model.on("change:ready", download);

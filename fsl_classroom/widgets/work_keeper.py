@@ -1,4 +1,4 @@
-"""Buttons that save a learner's answers and progress to a file, and bring them back: sessions on Binder forget everything."""
+"""Buttons that save a learner's answers and progress to a file and restore them, because Binder sessions forget everything."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _WITHOUT_KERNEL = (
 
 
 class WorkKeeper(anywidget.AnyWidget):
-    """Save and restore the work done in the course.
+    """Two buttons that save and restore the work done in the course.
 
-    What is kept is the progress of every exercise and the cell of the last answer given to `check` (the last right one,
-    where there is one). Cells that a learner added, and drawings, are not: File > Download keeps a whole notebook.
-    Restoring executes nothing and overwrites nothing: see `fsl_classroom.restore_work`.
+    The file holds the progress of every exercise and the cell of the last answer given to `check`, or of the last right
+    answer if there is one. It does not hold cells that a learner added, or drawings; File > Download keeps a whole notebook.
+    Restoring executes nothing and overwrites nothing; see `fsl_classroom.restore_work`.
     """
 
     _esm = Path(__file__).with_name("work_keeper.js")
 
     asked = traitlets.Int(0).tag(sync=True)  # counts clicks on "save"
-    ready = traitlets.Int(0).tag(sync=True)  # counts answers to them, after `content` is filled
+    ready = traitlets.Int(0).tag(sync=True)  # counts answered clicks, raised after `content` is filled
     content = traitlets.Unicode("").tag(sync=True)
     file_name = traitlets.Unicode("").tag(sync=True)
-    brought = traitlets.Unicode("").tag(sync=True)  # the content of the file that was chosen
+    brought = traitlets.Unicode("").tag(sync=True)  # content of the chosen file
     brought_count = traitlets.Int(0).tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
 

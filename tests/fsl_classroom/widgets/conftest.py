@@ -1,4 +1,4 @@
-"""No widget warns, whatever its controls say; and none writes into the progress of whoever runs the tests."""
+"""Turns every warning of a widget into an error, and keeps the tests away from the progress file of the user."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ def test_an_alphabet_is_saved_for_load_folder_and_comes_back(tmp_path):
     for slot, (name, drawings) in enumerate(alphabet.items()):
         assert torch.equal(source.images[slot], torch.stack(drawings))
         assert torch.equal(torch.stack(back[name]), torch.stack(drawings))
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["mine"]  # no scratch folders, nothing outside
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        "mine"
+    ]  # no temporary folders left, nothing written outside
 
 
 def test_saving_again_replaces_the_old_drawings(tmp_path):

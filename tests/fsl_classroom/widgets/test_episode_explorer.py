@@ -1,4 +1,4 @@
-"""The episode explorer deals what the package deals, and its leaks are what they are called."""
+"""The episode explorer deals the package's episodes, and its leaks do what their names say."""
 
 from __future__ import annotations
 

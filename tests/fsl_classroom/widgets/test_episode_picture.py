@@ -14,7 +14,7 @@ from tests.conftest import toy_images
 
 
 def _cells(way: int, shot: int, query: int, channels: int = 1, again: bool = False) -> np.ndarray:
-    """The picture of an episode in which the drawings of class c have the grey c / 12 everywhere, uint8 [rows, width, 3]."""
+    """Returns the picture of an episode whose drawings of class c have the grey value 20 c everywhere, uint8 [rows, width, 3]."""
     source = toy_images(channels=channels)
     sampler = EpisodeSampler(source, way, shot, query)
     images = source.images.flatten(0, 1)

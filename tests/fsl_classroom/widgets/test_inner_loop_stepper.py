@@ -1,4 +1,4 @@
-"""The inner-loop stepper takes the package's inner steps, and says in words when they run away."""
+"""The inner-loop stepper takes the package's inner steps, and says in words when they diverge."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_stand_in_fits_the_mean_curve_and_is_made_once() -> None:
     state = torch.random.get_rng_state()
     net = pretrained_on_all()
     x = torch.linspace(-5, 5, 50)[:, None]
-    mean = SinusoidSampler(1, 1, seed=0)  # its mean curve, measured: many curves at the same x
+    mean = SinusoidSampler(1, 1, seed=0)  # measures the mean curve from many curves at the same x
     amplitude, phase = mean.curves(0, 4000)
     measured = (amplitude * torch.sin(x - phase)).mean(1, keepdim=True)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_another_rate_moves_the_line_in_the_last_picture_only(stepper: InnerLoop
     stepper.rate.value = 0.1
     assert [new == old for new, old in zip(pictures(stepper), before, strict=True)] == [True, True, False]
     stepper.data.value = "glyphs"
-    stepper.data.value = "sine"  # back to the task, the starts and the rate from the beginning
+    stepper.data.value = "sine"  # restores the first task, starts and rate
     assert pictures(stepper) == before
 
 

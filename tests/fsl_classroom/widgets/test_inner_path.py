@@ -1,4 +1,4 @@
-"""A way through the inner loop: its parameters keep their numbers and their order in memory."""
+"""The parameters on a path through the inner loop keep their numbers and their memory layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_step_is_the_packages_step_laid_out_like_the_model() -> None:
     path.slice = torch.zeros(1)
     expected = adapt(support_loss(model, task), path.params, lr=0.1, steps=1, track=False)
     path.step(task, 0.1)
-    assert path.slice is None  # it belonged to the parameters before
+    assert path.slice is None  # the cache belonged to the previous parameters
     assert len(path.support) == len(path.query) == 2
     for name, own in trainable(model).items():
         assert torch.equal(path.params[name], expected[name])

@@ -64,13 +64,13 @@ def test_words_when_the_signs_disagree_when_they_agree_and_when_the_start_does_n
     assert "Both slopes agree." in microscope._status.value
     microscope.lr.value = 0.5
     microscope.curvature[1].value = 2.0
-    assert microscope.readings()[0].true == 0.0  # one step leads onto the support's optimum from everywhere
+    assert microscope.readings()[0].true == 0.0  # one step leads from any start to the support's optimum
     assert "the start does not matter" in microscope._status.value
 
 
 def test_at_an_optimum_rounding_has_no_sign() -> None:
     microscope = OuterLoopMicroscope()
-    microscope.query[1].value = -2.0  # where task 2 lands from 1
+    microscope.query[1].value = -2.0  # where the inner loop of task 2 ends from start 1
     assert microscope.readings()[1].true == 0.0
     assert not microscope.readings()[1].opposed
 

@@ -86,7 +86,8 @@ def test_a_control_keeps_its_description_in_sight() -> None:
 
 def test_a_table_has_headers_and_escapes_its_text() -> None:
     html = table("Slots", ["", "class"], [["slot 0", "<b>"], ["slot 1", "x"]], height=100)
-    assert (html.count("scope=row"), html.count("scope=col")) == (2, 1)  # an empty header would be read out as one
+    # One column header, because a screen reader would announce an empty one.
+    assert (html.count("scope=row"), html.count("scope=col")) == (2, 1)
     assert "&lt;b&gt;" in html
     assert 'tabindex="0"' in html
     assert "tabindex" not in table("Slots", [""], [["a"]])

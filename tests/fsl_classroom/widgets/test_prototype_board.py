@@ -20,7 +20,7 @@ LEARNERS = {
 
 
 def sent(board: PrototypeBoard) -> torch.Tensor:
-    """The regions as the browser gets them, uint8 [CELLS, CELLS]."""
+    """Returns the regions as the browser gets them, uint8 [CELLS, CELLS]."""
     return torch.frombuffer(bytearray(board.board.regions), dtype=torch.uint8).view(CELLS, CELLS)
 
 
@@ -40,7 +40,7 @@ def test_regions_are_the_argmax_of_the_package_at_random_cells(rule: str) -> Non
 def test_moving_a_point_moves_its_prototype_and_the_regions() -> None:
     board = PrototypeBoard()
     before = sent(board)
-    board.move(0, -2.5, 9.0)  # beyond the edge: cut off
+    board.move(0, -2.5, 9.0)  # beyond the edge, so it is clamped
     assert board.points[0] == (0, -2.5, REACH)
     assert not torch.equal(sent(board), before)
     centres = torch.tensor(board.board.board["centres"], dtype=torch.float64)
@@ -55,10 +55,10 @@ def test_a_message_of_the_browser_is_answered_by_its_number() -> None:
     board.board.moved = [1, 2.0, -2.0, False, 41]
     assert board.points[1] == (0, 2.0, -2.0)
     assert board.board.board["answered"] == 41
-    assert board._status.value == words  # nothing is read out while the point is dragged
+    assert board._status.value == words  # nothing is announced while the point is dragged
     board.board.moved = [1, 2.0, -2.0, True, 42]
     assert board._status.value != words
-    board.board.moved = [77, 0.0, 0.0, True, 43]  # a point that was removed meanwhile
+    board.board.moved = [77, 0.0, 0.0, True, 43]  # a point that has been removed in the meantime
     assert board.board.board["answered"] == 43
 
 
@@ -99,7 +99,7 @@ def test_the_scale_changes_attention_only() -> None:
     board = PrototypeBoard()
     board.which.value = 0
     board.add.click()
-    board.add.click()  # five points against three: small scales let the many win
+    board.add.click()  # five points against three: at small scales the larger class wins
     assert board.scale.disabled
     board.rule.value = "attention cosine"
     assert not board.scale.disabled

@@ -16,7 +16,7 @@ RING = [[[0.1 + 0.05 * math.cos(0.2 * k), 0.8 + 0.05 * math.sin(0.2 * k)] for k 
 
 
 def extent(pictures: torch.Tensor) -> torch.Tensor:
-    """Longer side of the ink, in pixels. [B, H, W] -> [B]"""
+    """Returns the longer side of the ink in pixels. [B, H, W] -> [B]"""
     ink = pictures > 64
     sides = []
     for over in (1, 2):
@@ -26,7 +26,7 @@ def extent(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def statistics(pictures: torch.Tensor) -> torch.Tensor:
-    """Extent, mean ink, share of grey among inked pixels, thickness by area over outline. [B, H, W] -> [4, B]"""
+    """Returns extent, mean ink, share of grey among inked pixels, and area over outline. [B, H, W] -> [4, B]"""
     ink = pictures.float() / 255
     grey = ((ink > 0.1) & (ink < 0.9)).float().sum((1, 2)) / (ink > 0.1).float().sum((1, 2))
     outline = ink.diff(dim=1).abs().sum((1, 2)) + ink.diff(dim=2).abs().sum((1, 2))

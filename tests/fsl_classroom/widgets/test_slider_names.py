@@ -1,4 +1,4 @@
-"""Sliders of the widgets have names: what can be seen without a browser."""
+"""The widgets' sliders have accessible names, as far as can be tested without a browser."""
 
 import ipywidgets
 
@@ -14,6 +14,7 @@ def test_it_stands_in_the_box_of_the_sliders_and_shows_nothing():
 
 
 def test_it_looks_for_what_ipywidgets_writes():
-    assert isinstance(PrototypeBoard(), ipywidgets.VBox)  # .widget-vbox, where it looks for sliders
+    # A VBox has the class .widget-vbox, where SliderNames looks for sliders.
+    assert isinstance(PrototypeBoard(), ipywidgets.VBox)
     for mark in (".widget-vbox", ".widget-slider", ".noUi-handle", "aria-label"):
         assert mark in SliderNames._esm

@@ -1,4 +1,4 @@
-"""The alphabet of one's own, without a browser: teaching, guessing, saving."""
+"""The widget for an alphabet of one's own, without a browser: teaching, guessing, saving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CROSS = [[[0.1, 0.1], [0.9, 0.9]], [[0.9, 0.1], [0.1, 0.9]]]
 
 @pytest.fixture(scope="module")
 def letters() -> torch.Tensor:
-    """Ten letters of one script that nobody trained on, five drawings each: uint8 [10, 5, 1, 28, 28]."""
+    """Ten letters of a script that no network was trained on, five drawings each: uint8 [10, 5, 1, 28, 28]."""
     source = load_glyphs().split("test")
     script = source.groups[0]
     return source.images[[i for i, group in enumerate(source.groups) if group == script][:10], :6]
@@ -40,7 +40,7 @@ def says(teach: TeachAlphabet) -> str:
 
 
 def button(teach: TeachAlphabet, description: str):
-    """The button of that name, wherever it lies."""
+    """Returns the button with that description, at any depth of the widget."""
     boxes = [teach]
     while boxes:
         box = boxes.pop()
@@ -92,7 +92,7 @@ def test_matching_shows_where_its_attention_goes(letters):
     teach = taught(letters, [2, 3])
     teach.set_query(letters[1, 2])
     slot, number, weight = teach.verdicts["matching"].attention[0]
-    assert (slot, number) == (1, 2)  # the very drawing
+    assert (slot, number) == (1, 2)  # the query is this drawing
     assert f"drawing 3 of B {weight:.2f}" in teach.verdicts["matching"].reason
 
 
