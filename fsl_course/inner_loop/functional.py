@@ -1,4 +1,8 @@
-"""A module as a function of its parameters: those of one task, or T tasks at once, each with parameters of its own."""
+"""A model as a function of its parameters: its outputs, its loss on a task's support, its predictions of the queries.
+
+All for one task, or for T stacked tasks at once, each with parameters of its own. Besides: gradients as functions, and scalars
+with a given gradient.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,21 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.dropout import _DropoutNd
 
-from fsl_course.inner_loop.support_statistics import norms_for_vmap
+from fsl_course.episodes import Episode
+from fsl_course.inner_loop.second_derivatives import cheap_second_derivatives
+from fsl_course.inner_loop.support_statistics import batch_statistics, norms_for_vmap, query_statistics
 
 Params = dict[str, Tensor]
+LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
 def trainable(model: nn.Module) -> Params:
-    """The parameters that are adapted and learned: all of them but the frozen (requires_grad=False). Tied ones appear once."""
+    """Returns the parameters that are adapted and learned, all but the frozen (requires_grad=False). Tied ones appear once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def call(model: nn.Module, params: Params, x: Tensor) -> Tensor:
-    """model(x) with these parameters in place of its own. Parameters and buffers of the model stay as they are."""
+    """Returns model(x) with these parameters in place of its own. The parameters and buffers of the model stay as they are."""
     for module in model.modules():
         if isinstance(module, _DropoutNd) and module.training and module.p > 0:
             raise ValueError(
@@ -33,11 +40,11 @@ def call(model: nn.Module, params: Params, x: Tensor) -> Tensor:
 
 
 def grad(f: Callable[[Params], Tensor]) -> Callable[[Params], Params]:
-    """The gradient of a scalar function of parameters, as a function: torch.func.grad, in half its time for small nets.
+    """Returns the gradient of a scalar function of parameters as a function: torch.func.grad, in half the time for small nets.
 
-    torch.func wraps every tensor anew at every operation, so that transforms may be nested. Outside of any, plain autograd does
-    the same: the graph of the gradient is kept where gradients are enabled. Not so in torch.inference_mode(), where plain
-    autograd records nothing and every gradient would be 0.
+    torch.func.grad wraps every tensor at every operation, so that transforms may be nested. Outside of any transform, plain
+    autograd gives the same, and keeps the graph of the gradient where gradients are enabled. In torch.inference_mode() plain
+    autograd records nothing and every gradient would be 0, so torch.func.grad is used there.
     """
 
     def gradient(params: Params) -> Params:
@@ -46,7 +53,7 @@ def grad(f: Callable[[Params], Tensor]) -> Callable[[Params], Params]:
         if by_transform or (keep and not all(p.requires_grad for p in params.values())):
             return torch.func.grad(f)(params)
         with torch.enable_grad():
-            # views: f may hold the same tensors in another role, which the gradient with respect to params leaves out
+            # views, because f may use the same tensors in another role, which is no part of the gradient of params
             own = {name: p.view_as(p) if keep else p.detach().requires_grad_() for name, p in params.items()}
             value = f(own)
             if not value.requires_grad:
@@ -58,14 +65,14 @@ def grad(f: Callable[[Params], Tensor]) -> Callable[[Params], Params]:
 
 
 def supervised_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """A scalar: mean cross-entropy for class labels (logits [B, N], int64 [B]), mean squared error for float targets [B, d]."""
+    """Returns the mean cross-entropy of logits [B, N] and labels int64 [B], or the mean squared error of float targets [B, d]."""
     return F.mse_loss(outputs, targets) if targets.is_floating_point() else F.cross_entropy(outputs, targets)
 
 
 def with_gradient(value: Tensor, tensors: Iterable[Tensor], gradients: Iterable[Tensor | None]) -> Tensor:
-    """A scalar with this value whose gradient with respect to the tensors is `gradients`: for gradients that are not autograd's.
+    """Returns a scalar that has this value, and `gradients` as its gradient with respect to the tensors.
 
-    The value itself is not differentiated. A gradient of None leaves its tensor out.
+    For gradients that do not come from autograd. The value itself is not differentiated. None leaves a tensor out.
     """
     pull = sum(
         ((t * g.detach()).sum() for t, g in zip(tensors, gradients, strict=True) if g is not None), value.new_zeros(())
@@ -74,12 +81,12 @@ def with_gradient(value: Tensor, tensors: Iterable[Tensor], gradients: Iterable[
 
 
 def own_copies(params: Params, tasks: int) -> Params:
-    """Every parameter once for each task, [tasks, ...]: views, whose gradients add up in the parameter."""
+    """Returns every parameter once for each task, [tasks, ...], as views: their gradients add up in the parameter."""
     return {name: p.expand(tasks, *p.shape) for name, p in params.items()}
 
 
 def _is_plain_mlp(model: nn.Module, params: Params) -> bool:
-    """True for an nn.Sequential of linear layers and ReLUs, without hooks or tied weights, whose parameters are all in params."""
+    """Returns True for linear layers and ReLUs in sequence, without hooks and tied weights, with all parameters in params."""
     layers = list(model) if type(model) is nn.Sequential else [model]
     kinds = all(type(layer) in (nn.Linear, nn.ReLU) for layer in layers)
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -88,17 +95,55 @@ def _is_plain_mlp(model: nn.Module, params: Params) -> bool:
 
 
 def call_stacked(model: nn.Module, params: Params, x: Tensor) -> Tensor:
-    """`call` for T tasks at once. params: name -> [T, ...]; x: [T, B, ...] -> outputs [T, B, ...].
+    """Does what `call` does for T tasks at once. params: name -> [T, ...]; x: [T, B, ...] -> outputs [T, B, ...].
 
-    A plain MLP is written out as batched matrix products, which takes half the time of what vmap makes of it.
+    A plain MLP is computed by batched matrix products, in half the time that it takes under vmap.
     """
     if not _is_plain_mlp(model, params):
         with norms_for_vmap(model):
             return vmap(lambda own, rows: call(model, own, rows))(params, x)
-    for name, layer in model._modules.items():  # named_children leaves out a layer that it has seen
+    for name, layer in model._modules.items():  # named_children would leave out a layer that occurs twice
         if isinstance(layer, nn.ReLU):
             x = x.relu()
         else:
             weight = params[f"{name}.weight"].mT
             x = x @ weight if layer.bias is None else torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), x, weight)
     return x
+
+
+def _check_ways(outputs: Tensor, episode: Episode) -> Tensor:
+    """Returns the outputs unchanged. Raises ValueError if the model has not as many of them as the episode has classes."""
+    if not episode.support_y.is_floating_point() and outputs.shape[-1] != episode.n_way:
+        raise ValueError(
+            f"the model has {outputs.shape[-1]} outputs and the episode {episode.n_way} classes: a method with a fixed "
+            "head takes the number of ways that it was made for."
+        )
+    return outputs
+
+
+def support_loss(model: nn.Module, episode: Episode, loss_fn: LossFn = supervised_loss) -> Callable[[Params], Tensor]:
+    """Returns a function: params -> loss of one task on its support, a scalar. Batch norm uses the statistics of the support.
+
+    For T stacked tasks, with params [T, ...], the sum of their losses: the gradient of each task's params is its own.
+    """
+
+    def loss(params: Params) -> Tensor:
+        with batch_statistics(model), cheap_second_derivatives(model):
+            run = call_stacked if episode.stacked else call
+            outputs = _check_ways(run(model, params, episode.support_x), episode)
+        if not episode.stacked:
+            return loss_fn(outputs, episode.support_y)
+        return len(episode) * loss_fn(outputs.flatten(0, 1), episode.support_y.flatten(0, 1))
+
+    return loss
+
+
+def predict(model: nn.Module, params: Params, episode: Episode) -> Tensor:
+    """Query outputs [N*Q, N] of one task under these (adapted) parameters; [T, N*Q, N] of T stacked tasks and params [T, ...].
+
+    In evaluation mode batch norm normalises the queries by the statistics of the support, so each is judged on its own; in
+    training mode by their own, as in the paper's code.
+    """
+    run = call_stacked if episode.stacked else call
+    with query_statistics(model, lambda: run(model, params, episode.support_x)):
+        return _check_ways(run(model, params, episode.query_x), episode)

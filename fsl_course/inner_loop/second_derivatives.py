@@ -1,15 +1,14 @@
-"""Layers of a picture net whose second derivative costs less than PyTorch's and is the same number.
+"""Batch norm, convolution and pooling with cheaper second derivatives than PyTorch's, and the same numbers.
 
-MAML differentiates through the gradient of every inner step. PyTorch makes that second derivative of batch norm of some 40 passes
-over the maps, leaves pooling in another memory order, which slows down what follows, and convolves for the gradient of the
-pictures, which nobody asks for. Here each takes what its formula needs and keeps channels last.
-Third derivatives are right as well (PyTorch's own of batch norm are not), and slow.
+MAML differentiates through the gradient of every inner step. In that second derivative PyTorch makes some 40 passes over the
+feature maps for batch norm, leaves the output of pooling in another memory order, which slows down what follows, and computes
+the gradient of the pictures, which is never used. The functions here compute only what the formulas need, and keep channels
+last. Third derivatives are correct too (PyTorch's own of batch norm are not), but slow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,15 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch.autograd import Function
+from torch.nn.modules.batchnorm import _BatchNorm as _NormLayer
 
-from fsl_course.inner_loop.support_statistics import replaced
+from fsl_course.inner_loop.instead import Instead
 
 Grads = tuple[Tensor | None, ...]
-# All keep what they need in `forward`: torch's newer way, a method setup_context, inspects the signature at every call.
+# All save their tensors in `forward`, because setup_context, torch's newer way, inspects the signature at every call.
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """z * weight + bias, z = (x - mean) r, r = 1 / sqrt(variance + eps), with mean and biased variance of every channel of x.
+    """Returns z * weight + bias, z = (x - mean) r, r = 1 / sqrt(variance + eps), by mean and biased variance of each channel.
 
     x: float [B, c, ...]; weight, bias: [c], all of one dtype -> like x.
     """
@@ -35,7 +35,10 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 def _norm_gradients(
     gy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor, wanted: tuple[bool, bool, bool] = (True, True, True)
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """By PyTorch's kernel. Of x: weight r P(gy), P(a) = a - mean a - z mean(a z). Of weight: sum gy z. Of bias: sum gy."""
+    """Returns the gradients of x, weight and bias for the gradient gy of the output, by PyTorch's kernel.
+
+    Of x: weight r P(gy), with P(a) = a - mean a - z mean(a z). Of weight: sum gy z. Of bias: sum gy.
+    """
     return torch.ops.aten.native_batch_norm_backward(gy, x, weight, None, None, mean, r, True, 0.0, wanted)
 
 
@@ -53,7 +56,7 @@ class _BatchNorm(Function):
 
 
 class _BatchNormBackward(Function):
-    """_norm_gradients as a function of gy, x and weight; that mean and r depend on x is in its own gradient."""
+    """_norm_gradients as a function of gy, x and weight. Its own gradient includes that mean and r depend on x."""
 
     @staticmethod
     def forward(ctx: Any, gy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor, eps: float) -> Grads:
@@ -64,16 +67,16 @@ class _BatchNormBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor, u: Tensor, t: Tensor) -> Grads:
-        """Gradients of <v, gx> + <u, gw> + <t, gb>, where <v, gx> = weight r <v, P(gy)> and P is symmetric."""
+        """Returns the gradients of <v, gx> + <u, gw> + <t, gb>, where <v, gx> = weight r <v, P(gy)> and P is symmetric."""
         gy, x, weight, mean, r, gw, gb = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated once more: mean and r are constants below
+        if torch.is_grad_enabled():  # for a third derivative: the formulas below take mean and r as constants
             return *_plain_second_derivative(gy, x, weight, ctx.eps, (v, u, t)), None, None, None
         count, ones = x.numel() // x.shape[1], torch.ones_like(r)
         r_pv, v_z, v_sum = _norm_gradients(v, x, ones, mean, r)  # r P(v), sum v z, sum v
         _, v_gy, _ = _norm_gradients(gy, v, ones, torch.zeros_like(r), ones, (False, True, False))  # sum v gy
-        v_pgy = v_gy - (v_sum * gb + v_z * gw) / count  # sum v P(gy): what weight and r are multiplied by
+        v_pgy = v_gy - (v_sum * gb + v_z * gw) / count  # sum v P(gy), the factor of weight and r
         w_r, mean_gyz, u_r = weight * r, gw / count, u * r
-        # x takes part in both P(v) and P(gy) through z, with dz/dx = r P, and in r, with dr/dx = -r^2 z / count
+        # <v, P(gy)> depends on x through z, with dz/dx = r P, and r does too, with dr/dx = -r^2 z / count
         of_gy = u_r - w_r * r * v_z / count
         of_x = r * (of_gy * mean_gyz + w_r * r * v_pgy / count)
 
@@ -87,8 +90,8 @@ class _BatchNormBackward(Function):
 
 
 def _plain_second_derivative(gy: Tensor, x: Tensor, weight: Tensor, eps: float, along: tuple[Tensor, ...]) -> Grads:
-    """What _BatchNormBackward.backward gives, by autograd through plain operations: differentiable as often as you like."""
-    # views: the history that the three share is not part of this derivative
+    """Computes what _BatchNormBackward.backward returns by autograd through plain operations, differentiable without limit."""
+    # views, because the history that the three share is not part of this derivative
     gy, x, weight = (a.view_as(a) if a.requires_grad else a.detach().requires_grad_() for a in (gy, x, weight))
     bias = torch.zeros_like(weight).requires_grad_()
     variance, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0, keepdim=True)
@@ -99,7 +102,7 @@ def _plain_second_derivative(gy: Tensor, x: Tensor, weight: Tensor, eps: float, 
 
 
 def convolution(x: Tensor, weight: Tensor, *how: Any) -> Tensor:
-    """F.conv2d(x, weight, None, *how) with how = stride, padding, dilation, groups: pairs of numbers, and a number."""
+    """Returns F.conv2d(x, weight, None, *how). how: stride, padding, dilation (pairs of numbers) and groups (a number)."""
     return _Convolution.apply(x, weight, how)
 
 
@@ -123,7 +126,7 @@ class _Convolution(Function):
 
 
 class _ConvolutionBackward(Function):
-    """_conv_gradients as a function of gy, x and weight: linear in each, so its own gradients are convolutions again."""
+    """_conv_gradients as a function of gy, x and weight. It is linear in each, so its own gradients are convolutions again."""
 
     @staticmethod
     def forward(ctx: Any, gy: Tensor, x: Tensor, weight: Tensor, how: tuple, of_x: bool, of_weight: bool) -> Grads:
@@ -134,7 +137,7 @@ class _ConvolutionBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor | None, u: Tensor | None) -> Grads:
-        """Gradients of <v, gx> + <u, gw> = <gy, conv(v, weight) + conv(x, u)>."""
+        """Returns the gradients of <v, gx> + <u, gw> = <gy, conv(v, weight) + conv(x, u)>."""
         gy, x, weight = ctx.saved_tensors
         parts = [F.conv2d(a, b, None, *ctx.how) for a, b in ((v, weight), (x, u)) if a is not None and b is not None]
         to_x = to_weight = None
@@ -146,7 +149,7 @@ class _ConvolutionBackward(Function):
 
 
 def max_pool(x: Tensor, *how: Any) -> Tensor:
-    """F.max_pool2d(x, *how) with how = kernel, stride, padding, dilation, ceil_mode."""
+    """Returns F.max_pool2d(x, *how). how: kernel, stride, padding, dilation (pairs of numbers) and ceil_mode."""
     return _MaxPool.apply(x, how)
 
 
@@ -164,7 +167,7 @@ class _MaxPool(Function):
 
 
 class _MaxPoolBackward(Function):
-    """Puts every gradient to the place of its maximum; its own gradient fetches them from there."""
+    """Moves every gradient to the position of its maximum; its own gradient gathers from these positions."""
 
     @staticmethod
     def forward(ctx: Any, gy: Tensor, x: Tensor, places: Tensor, how: tuple) -> Tensor:
@@ -182,52 +185,63 @@ class _MaxPoolBackward(Function):
         return found, None, None, None
 
 
-def _norm_forward(norm: Any, x: Tensor) -> Tensor:
-    own_statistics = norm.training and not norm.track_running_stats and x.numel() > norm.num_features
-    if not own_statistics or norm.weight is None or norm.bias is None or x.dtype != norm.weight.dtype:
-        return type(norm).forward(norm, x)
-    norm._check_input_dim(x)
-    return batch_norm(x, norm.weight, norm.bias, norm.eps)
+def _not_ours(x: Tensor) -> bool:
+    """Returns True where PyTorch's own function must run, or is not known to be slower.
+
+    Measured on a CPU only. torch.func's transforms need functions with rules of their own. Autocast would change the dtype of
+    what a layer computes, but not of what its backward pass has kept.
+    """
+    return x.device.type != "cpu" or transforms_active() or torch.is_autocast_enabled("cpu")
 
 
-def _convolution_forward(layer: Any, x: Tensor) -> Tensor:
-    if layer.bias is not None or layer.padding_mode != "zeros" or isinstance(layer.padding, str) or x.dim() != 4:
-        return type(layer).forward(layer, x)
-    return convolution(x, layer.weight, layer.stride, layer.padding, layer.dilation, layer.groups)
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    own_statistics = training and running_mean is None and x.numel() > x.shape[1]
+    if _not_ours(x) or not own_statistics or weight is None or bias is None or x.dtype != weight.dtype:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    return batch_norm(x, weight, bias, eps)
+
+
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    if _not_ours(x) or bias is not None or isinstance(padding, str) or x.dim() != 4:
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return convolution(x, weight, _pair(stride), _pair(padding), _pair(dilation), groups)
+
+
+def _max_pool2d(
+    x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool
+) -> Tensor:
+    if _not_ours(x) or x.dim() != 4:
+        return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    sizes = (_pair(size) for size in (kernel_size, kernel_size if stride is None else stride, padding, dilation))
+    return max_pool(x, *sizes, ceil_mode)
 
 
 def _pair(value: Any) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _max_pool_forward(layer: Any, x: Tensor) -> Tensor:
-    if layer.return_indices or x.dim() != 4:
-        return type(layer).forward(layer, x)
-    sizes = (_pair(size) for size in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
-    return max_pool(x, *sizes, layer.ceil_mode)
+def cheap_second_derivatives(model: nn.Module) -> AbstractContextManager:
+    """Calls the functions of this file in place of PyTorch's, for the time of the block; PyTorch's where ours cannot do it.
 
-
-_FORWARDS = {
-    nn.BatchNorm1d: _norm_forward,
-    nn.BatchNorm2d: _norm_forward,
-    nn.BatchNorm3d: _norm_forward,
-    nn.Conv2d: _convolution_forward,
-    nn.MaxPool2d: _max_pool_forward,
-}
-
-
-def _forward(layer: Any, x: Tensor) -> Tensor:
-    """The layer by its function here: on a CPU, where that is measured to be faster, outside of torch.func's transforms and of
-    autocast, which would change the type of what the layer computes but not of what its backward pass has kept.
+    A model without such layers, e.g. a plain MLP, is left alone, because every small operation would take longer.
     """
-    if x.device.type != "cpu" or transforms_active() or torch.is_autocast_enabled("cpu"):
-        return type(layer).forward(layer, x)
-    return _FORWARDS[type(layer)](layer, x)
-
-
-@contextmanager
-def cheap_second_derivatives(model: nn.Module) -> Iterator[None]:
-    """The layers of the model by the functions of this file, for the block. One that does more than they can stays as it is."""
-    # and so does one that a surrounding block has replaced already
-    with replaced([m for m in model.modules() if type(m) in _FORWARDS and "forward" not in vars(m)], _forward):
-        yield
+    if not any(isinstance(module, (_NormLayer, nn.Conv2d, nn.MaxPool2d)) for module in model.modules()):
+        return nullcontext()
+    return Instead({F.batch_norm: _batch_norm, F.conv2d: _conv2d, F.max_pool2d: _max_pool2d})

@@ -1,4 +1,4 @@
-"""The mean loss of T stacked tasks: one task after the other, or all at once by torch.func.vmap. Both give the same gradient."""
+"""The mean loss of T stacked tasks, one task after the other or all at once by torch.func.vmap, with the same gradient."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ TaskGradient = tuple[Tensor, tuple[Tensor | None, ...]]
 
 
 def prefers_vmap(model: nn.Module, device: torch.device) -> bool:
-    """True where vmap is both possible and faster: no convolution on a CPU, no buffers but those of batch norm.
+    """Returns True if vmap is both possible and faster: no convolution on a CPU, and no buffers except those of batch norm.
 
-    A small net spends its time in Python, which is paid once for all tasks. A convolution with different weights for each task
-    becomes a grouped convolution, which PyTorch runs slowly on a CPU. Time of the loop over time of vmap, as lesson 09 measures
-    it (two cores, one inner step): sine MLP 1.2, 2.5, 10, 23 at 1, 4, 16, 64 tasks; Conv4, width 32, 0.7, 0.6, 0.5 at 1, 4, 16.
+    A small net spends most of its time in Python, which vmap runs once for all tasks. A convolution with different weights for
+    each task becomes a grouped convolution, which is slow on a CPU. Time of the loop divided by time of vmap, as lesson 09
+    measures it (two cores, one inner step): sine MLP 1.2, 2.5, 10, 23 at 1, 4, 16, 64 tasks; Conv4 of width 32 0.7, 0.6, 0.5
+    at 1, 4, 16 tasks.
     """
     own = [b for m in model.modules() if not isinstance(m, _BatchNorm) for b in m.buffers(recurse=False)]
     convolves = any(isinstance(m, _ConvNd) for m in model.modules())
@@ -31,17 +32,17 @@ def prefers_vmap(model: nn.Module, device: torch.device) -> bool:
 
 
 def tensors_of(episodes: Episode) -> list[Tensor]:
-    """The tensors of an episode in the order of its fields: what vmap maps over."""
+    """Returns the tensors of an episode in the order of its fields, for vmap to map over."""
     return [getattr(episodes, f.name) for f in fields(episodes)]
 
 
 def mean_over_tasks(learner: nn.Module, episodes: Episode, at_once: bool | None = None) -> Tensor:
-    """Mean of learner.loss over T stacked tasks, a scalar to call backward on.
+    """Returns the mean of learner.loss over T stacked tasks, a scalar to call backward on.
 
-    at_once: True hands all tasks to learner.forward, which calls the model by vmap; the memory of the graph grows with T. False
-             takes one task after the other and keeps its gradient, not its graph: flat memory. None decides by `prefers_vmap`.
+    at_once: True passes all tasks to learner.forward, which calls the model by vmap; the memory of the graph grows with T. False
+             takes one task after the other and keeps its gradient, not its graph, so memory stays flat. None: `prefers_vmap`
 
-    Where batch norm is in evaluation mode, and so needs a support pass of every task, they go one after the other in any case.
+    With batch norm in evaluation mode every task needs a support pass, so the tasks go one after the other in any case.
     """
     if at_once is None:
         at_once = prefers_vmap(learner, episodes.query_x.device)
@@ -50,7 +51,7 @@ def mean_over_tasks(learner: nn.Module, episodes: Episode, at_once: bool | None 
 
 
 def _at_once(learner: nn.Module, episodes: Episode) -> Tensor:
-    outputs = learner.forward(episodes)  # no hooks: they know single tasks
+    outputs = learner.forward(episodes)  # not learner(episodes), because its hooks expect single tasks
     return supervised_loss(outputs.flatten(0, 1), episodes.query_y.flatten(0, 1))
 
 
@@ -73,10 +74,10 @@ def _task_gradient(learner: nn.Module, episode: Episode) -> TaskGradient:
 
 
 def _gradients(learner: nn.Module, episodes: Episode) -> Iterator[TaskGradient]:
-    """Loss and gradient of each task, in order. On a CPU with several threads, as many tasks at a time as there are threads.
+    """Yields loss and gradient of each task, in order. On a CPU, as many tasks run at a time as PyTorch has threads.
 
-    One task is too small for its operations to be worth dividing; a task a thread divides better. Every thread works on a copy
-    of the learner, because functional_call changes the module that it calls for the time of the call.
+    The operations of one task are too small to be divided among threads, so every thread takes whole tasks. It works on its own
+    copy of the learner, because functional_call and batch_statistics change the module for the time of a call.
     """
     threads = min(torch.get_num_threads(), len(episodes))
     if threads == 1 or episodes.query_x.device.type != "cpu":
@@ -92,5 +93,5 @@ def _gradients(learner: nn.Module, episodes: Episode) -> Iterator[TaskGradient]:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             shares = list(pool.map(share, range(threads)))
     finally:
-        torch.set_num_threads(before)  # what a worker sets is also what later threads start with
+        torch.set_num_threads(before)  # later threads would start with what a worker has set
     yield from (shares[task % threads][task // threads] for task in range(len(episodes)))

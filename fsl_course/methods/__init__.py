@@ -1,1 +1,15 @@
-"""The algorithms, one file each: ``from fsl_course.methods.prototypical import PrototypicalNetwork``."""
+"""The methods, one paper a file: ``from fsl_course.methods.prototypical import PrototypicalNetwork``.
+
+base           what every learner defines, and how support labels and embeddings are used
+baselines      chance, nearest picture, random features: what every method must beat
+transfer       plain classification of base classes, then a small classifier for each task (Chen et al. 2019)
+siamese        pairs of pictures (Koch et al. 2015)
+matching       attention over the support (Vinyals et al. 2016)
+prototypical   nearest class mean (Snell et al. 2017)
+relation       a learned comparison (Sung et al. 2018)
+maml           a learned initialisation (Finn et al. 2017)
+anil           MAML whose inner loop adapts only the head (Raghu et al. 2020)
+meta_sgd       MAML with learned rates (Li et al. 2017)
+reptile        an initialisation without second derivatives (Nichol et al. 2018)
+meta_lstm      a learned optimiser (Ravi, Larochelle 2017)
+"""

@@ -1,4 +1,4 @@
-"""ANIL (Raghu, Raghu, Bengio, Vinyals 2020): almost no inner loop. Only the head adapts; the body learns in the outer loop."""
+"""ANIL, almost no inner loop (Raghu, Raghu, Bengio, Vinyals 2020): only the head adapts, the body learns in the outer loop."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fsl_course.episodes import Episode
-from fsl_course.inner_loop.functional import call
+from fsl_course.inner_loop.functional import call, predict
 from fsl_course.inner_loop.support_statistics import batch_statistics, norms_for_vmap, query_statistics
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import adapt_model, predict
+from fsl_course.methods.maml import adapt_model
 
 
 class ANIL(FewShotLearner):
-    """MAML whose inner loop is confined to the head (section 4), so in training every picture passes the body once.
+    """MAML whose inner loop adapts only the head (section 4), so in training every picture passes the body once.
 
     model:     as for MAML
-    head:      name of the submodule that adapts and gives the model's output; None: its last linear layer; "": the whole
+    head:      name of the submodule that adapts and computes the model's output; None: its last linear layer; "": the whole
                model, which is MAML
     lr, steps, first_order, test_steps, vmap: as for MAML
     """
@@ -42,12 +42,12 @@ class ANIL(FewShotLearner):
                 "the model has no linear layer to adapt: name the head, e.g. ANIL(model, lr, steps, head='out')."
             )
         self.head = linear[-1] if head is None else head
-        model.get_submodule(self.head)  # an unknown name is an error here, not in the first episode
+        model.get_submodule(self.head)  # raises now, not in the first episode, if the name is unknown
         self.model, self.lr, self.steps, self.first_order = model, lr, steps, first_order
         self.test_steps, self.vmap = test_steps, vmap
 
     def features(self, x: Tensor) -> Tensor:
-        """What the head is given for inputs x [B, ...]: features [B, D] (the inputs themselves where the head is the model)."""
+        """Returns the head's input for x [B, ...]: features [B, D], or x itself if the head is the whole model."""
         head, seen = self.model.get_submodule(self.head), []
         hook = head.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
         try:
@@ -61,7 +61,7 @@ class ANIL(FewShotLearner):
         return seen[0][0]
 
     def _features_stacked(self, x: Tensor) -> Tensor:
-        """features for T tasks: [T, B, ...] -> [T, B, D]. Batch norm sees each task by itself."""
+        """Computes features for T tasks: [T, B, ...] -> [T, B, D]. Batch norm sees each task by itself."""
         with norms_for_vmap(self.model):
             return vmap(self.features)(x)
 

@@ -1,6 +1,6 @@
 """MAML (Finn, Abbeel, Levine 2017): an initialisation from which a few gradient steps on the support solve a new task.
 
-The inner loop is a function of parameters, so the outer gradient passes through it: nothing is copied or stepped in place.
+The inner loop is a function of parameters, so the outer gradient passes through it. No model is copied or changed in place.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.inner_loop.functional import Params, call, call_stacked, grad, own_copies, supervised_loss, trainable
-from fsl_course.inner_loop.second_derivatives import cheap_second_derivatives
-from fsl_course.inner_loop.support_statistics import batch_statistics, query_statistics
+from fsl_course.inner_loop.functional import LossFn, Params, grad, own_copies, predict, support_loss, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
 
 Rates = float | Tensor | Mapping[str, float | Tensor]
-LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
 def _step(value: Tensor, rate: float | Tensor, gradient: Tensor) -> Tensor:
-    """value - rate * gradient; with a plain number for a rate in a single operation, which counts for many small tensors."""
+    """Returns value - rate * gradient. For a plain number in a single operation, which is faster for many small tensors."""
     return value - rate * gradient if isinstance(rate, Tensor) else torch.add(value, gradient, alpha=-rate)
 
 
@@ -74,36 +71,8 @@ def adapt(
     return theta if track else {name: value.detach() for name, value in theta.items()}
 
 
-def _check_ways(outputs: Tensor, episode: Episode) -> Tensor:
-    """The outputs as they are; ValueError where the model has another number of them than the episode has classes."""
-    if not episode.support_y.is_floating_point() and outputs.shape[-1] != episode.n_way:
-        raise ValueError(
-            f"the model has {outputs.shape[-1]} outputs and the episode {episode.n_way} classes: a method with a fixed "
-            "head takes the number of ways that it was made for."
-        )
-    return outputs
-
-
-def support_loss(model: nn.Module, episode: Episode, loss_fn: LossFn = supervised_loss) -> Callable[[Params], Tensor]:
-    """params -> loss of one task on its support, a scalar. Batch norm uses the statistics of the support.
-
-    T stacked tasks, with params [T, ...]: the sum of their losses, so that the gradient is each task's own.
-    """
-
-    def loss(params: Params) -> Tensor:
-        with batch_statistics(model), cheap_second_derivatives(model):
-            outputs = _check_ways(
-                (call_stacked if episode.stacked else call)(model, params, episode.support_x), episode
-            )
-        if not episode.stacked:
-            return loss_fn(outputs, episode.support_y)
-        return len(episode) * loss_fn(outputs.flatten(0, 1), episode.support_y.flatten(0, 1))
-
-    return loss
-
-
 def adapt_model(model: nn.Module, episode: Episode, *, lr: Rates, steps: int, first_order: bool = False) -> Params:
-    """The model's trainable parameters after the inner loop on the support of one task, or of each of T stacked tasks [T, ...].
+    """Returns the model's trainable parameters after the inner loop on one task's support; [T, ...] for T stacked tasks.
 
     Keeps a graph where gradients are enabled.
     """
@@ -111,17 +80,6 @@ def adapt_model(model: nn.Module, episode: Episode, *, lr: Rates, steps: int, fi
     params = own_copies(params, len(episode)) if episode.stacked else params
     loss, track = support_loss(model, episode), torch.is_grad_enabled()
     return adapt(loss, params, lr=lr, steps=steps, first_order=first_order, track=track)
-
-
-def predict(model: nn.Module, params: Params, episode: Episode) -> Tensor:
-    """Query outputs [N*Q, N] of one task under these (adapted) parameters; [T, N*Q, N] of T stacked tasks and params [T, ...].
-
-    In evaluation mode batch norm normalises the queries by the statistics of the support, so each is judged on its own; in
-    training mode by their own, as in the paper's code.
-    """
-    run = call_stacked if episode.stacked else call
-    with query_statistics(model, lambda: run(model, params, episode.support_x)):
-        return _check_ways(run(model, params, episode.query_x), episode)
 
 
 def meta_loss(
@@ -151,9 +109,9 @@ class MAML(FewShotLearner):
     model:      [B, ...] -> [B, N]; for pictures classifier(conv4(), n_way). Any nn.Module without active dropout
     lr, steps:  inner rate (of a mean loss) and number of inner steps
     test_steps: inner steps in evaluation mode, where they differ
-    vmap:       tasks of a batch all at once (True), one after the other (False), or what is faster (None): see task_batches
+    vmap:       tasks of a batch all at once (True), one after the other (False), or the faster way (None): see task_batches
 
-    Regression tasks use the mean squared error in both loops. A trained head is bound to its slots: relabelling a task
+    Regression tasks use the mean squared error in both loops. A trained head is bound to its slots, so relabelling a task
     changes more than the order of the logits.
     """
 
@@ -172,7 +130,7 @@ class MAML(FewShotLearner):
         self.test_steps, self.vmap = test_steps, vmap
 
     def adapted(self, episode: Episode) -> Params:
-        """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
+        """Returns the model's parameters after the inner loop on this task's support, with a graph if gradients are enabled."""
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
         return adapt_model(self.model, episode, lr=self.lr, steps=steps, first_order=self.first_order)
 

@@ -9,16 +9,15 @@ from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from fsl_course.episodes import Episode
-from fsl_course.inner_loop.functional import Params, trainable
+from fsl_course.inner_loop.functional import Params, predict, support_loss, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import predict, support_loss
 
 
 def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
-    """Numbers of very different size as two of moderate size (Andrychowicz et al. 2016, appendix A): [...] -> [..., 2].
+    """Turns numbers of any size into two of moderate size each (Andrychowicz et al. 2016, appendix A): [...] -> [..., 2].
 
-    (log|x| / p, sign x) where |x| >= exp(-p), (-1, exp(p) x) below.
+    (log|x| / p, sign x) for |x| >= exp(-p), and (-1, exp(p) x) for smaller ones.
     """
     large = x.abs() >= math.exp(-p)
     logs = torch.where(large, x.abs().clamp_min(math.exp(-p)).log() / p, -torch.ones_like(x))
@@ -26,16 +25,16 @@ def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
 
 
 class MetaLSTM(FewShotLearner):
-    """theta_t = f_t * theta_{t-1} - i_t * grad_t (equation 2), gates f and i computed for every parameter by one shared rule.
+    """theta_t = f_t * theta_{t-1} - i_t * grad_t (equation 2), with gates f and i that one shared rule computes per parameter.
 
     model:    as for MAML; its parameters are the initial cell state theta_0, which is learned
     steps:    T, inner steps, each on the whole support
     hidden:   width of the first LSTM, which reads the preprocessed gradient and loss (equations 3 to 5 and section 3.3)
-    lr:       where the input gate starts; the forget gate starts near 1, so an untrained learner does about SGD of this rate,
-              with a little weight decay
-    truncate: back through the last so many steps only; theta_0 then learns nothing unless truncate >= steps. None: all steps
+    lr:       initial input gate; the forget gate starts near 1, so an untrained learner does roughly SGD with this rate and a
+              little weight decay
+    truncate: number of last steps that gradients pass back through; theta_0 learns only if truncate >= steps. None: all steps
 
-    Gradients and losses that the gates read count as constants (section 3.3, gradient independence).
+    The gradients and losses that the gates read are taken as constants (section 3.3, gradient independence).
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class MetaLSTM(FewShotLearner):
                 gate.bias.fill_(start)
 
     def _split(self, flat: Tensor) -> Params:
-        """One vector [P] -> name -> parameter in its shape."""
+        """Cuts one vector [P] into parameters by name, each in its shape."""
         like = trainable(self.model)
         pieces = flat.split([p.numel() for p in like.values()])
         return {name: piece.view(p.shape) for (name, p), piece in zip(like.items(), pieces, strict=True)}

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.inner_loop.functional import Params, trainable
+from fsl_course.inner_loop.functional import Params, predict, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import adapt_model, predict
+from fsl_course.methods.maml import adapt_model
 
 
 class MetaSGD(FewShotLearner):
     """theta' = theta - alpha * grad L_support(theta), element by element; theta and alpha are learned (section 3).
 
     model: as for MAML
-    lr:    where all rates start. They are free to become negative
+    lr:    initial value of all rates, which may become negative
     steps: inner steps (one in the paper), all with the same rates
     """
 
@@ -25,10 +25,12 @@ class MetaSGD(FewShotLearner):
     ) -> None:
         super().__init__()
         self.model, self.steps, self.test_steps, self.vmap = model, steps, test_steps, vmap
-        self.rates = nn.ParameterList(torch.full_like(p, lr) for p in trainable(model).values())  # in the model's order
+        self.rates = nn.ParameterList(
+            torch.full_like(p, lr) for p in trainable(model).values()
+        )  # in the order of the model
 
     def named_rates(self) -> Params:
-        """Name of a parameter -> its learned rates, in its shape."""
+        """Returns the learned rates by the name of their parameter, each in its shape."""
         return dict(zip(trainable(self.model), self.rates, strict=True))
 
     def adapted(self, episode: Episode) -> Params:

@@ -1,4 +1,4 @@
-"""Reptile (Nichol, Achiam, Schulman 2018): move the initialisation towards the weights that training on a task ends at."""
+"""Reptile (Nichol, Achiam, Schulman 2018): moves the initialisation towards the weights after training on a task."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fsl_course.episodes import Episode
-from fsl_course.inner_loop.functional import Params, supervised_loss, trainable, with_gradient
+from fsl_course.inner_loop.functional import Params, predict, supervised_loss, support_loss, trainable, with_gradient
 from fsl_course.inner_loop.support_statistics import norms_for_vmap
 from fsl_course.inner_loop.task_batches import prefers_vmap, tensors_of
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import adapt, predict, support_loss
+from fsl_course.methods.maml import adapt
 
 
 class Reptile(FewShotLearner):
     """theta <- theta + epsilon * mean over tasks of (theta_task - theta) (algorithms 1 and 2): no queries, no second derivative.
 
-    theta - theta_task takes the place of a gradient (section 2). `fit` hands it to Adam, as the authors suggest; an SGD step of
-    rate epsilon is the algorithm to the letter. tasks=1 in `fit` is the serial version, more are the batched one.
+    theta - theta_task takes the place of a gradient (section 2). `fit` passes it to Adam, as the authors suggest; an SGD step of
+    rate epsilon is the algorithm exactly. tasks=1 in `fit` is the serial version, more tasks are the batched one.
 
     model:      as for MAML
-    lr, steps:  inner rate (plain SGD; the authors' experiments take Adam without momentum) and inner steps
-    batch:      support rows in an inner step of training, taken in turn; None: all of them. With different rows in each step the
-                displacement also rewards gradients that agree (section 5)
+    lr, steps:  rate and number of inner steps (plain SGD; the authors' experiments use Adam without momentum)
+    batch:      support rows in an inner step of training, taken in turn; None: all of them. With different rows in each step
+                the displacement also rewards gradients that agree (section 5)
     test_steps: inner steps in evaluation mode, on all support rows
     vmap:       as for MAML
     """
@@ -45,7 +45,7 @@ class Reptile(FewShotLearner):
         self.batch, self.test_steps, self.vmap = batch, test_steps, vmap
 
     def _rows(self, step: int, episode: Episode) -> Episode:
-        """The support rows of one inner step, taken in turn: an episode's rows come in random order already."""
+        """Returns the support rows of one inner step, taken in turn, as the rows of an episode are in random order."""
         count = len(episode.support_x)
         rows = (torch.arange(min(self.batch or count, count)) + step * (self.batch or 0)) % count
         rows = rows.to(episode.support_y.device)
@@ -54,7 +54,7 @@ class Reptile(FewShotLearner):
         )
 
     def adapted(self, episode: Episode) -> Params:
-        """The model's parameters after training on this task's support, without a graph."""
+        """Returns the model's parameters after training on this task's support, without a graph."""
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
         if not self.training or self.batch is None:
             return adapt(support_loss(self.model, episode), trainable(self.model), lr=self.lr, steps=steps, track=False)
@@ -71,7 +71,7 @@ class Reptile(FewShotLearner):
     def training_step(self, episodes: Episode) -> Tensor:
         """T stacked tasks -> a scalar whose gradient is the mean of theta - theta_task.
 
-        Its value, for the curve, is the mean query loss of the adapted weights; it has no part in the gradient.
+        Its value, for the training curve, is the mean query loss of the adapted weights, which has no part in the gradient.
         """
         at_once = prefers_vmap(self.model, episodes.query_x.device) if self.vmap is None else self.vmap
         params = trainable(self.model)

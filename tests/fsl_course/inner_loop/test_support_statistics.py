@@ -4,10 +4,11 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.evaluation import evaluate
+from fsl_course.inner_loop.functional import call, predict, trainable
 from fsl_course.inner_loop.support_statistics import batch_statistics, query_statistics
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import MAML, call, predict, trainable
+from fsl_course.methods.maml import MAML
 from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.methods.reptile import Reptile
 from tests.conftest import toy_images

@@ -6,8 +6,9 @@ from torch.func import functional_call, grad, hessian, jacrev, vmap
 
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
+from fsl_course.inner_loop.functional import call, predict, support_loss, trainable
 from fsl_course.methods.base import ComparesEmbeddings
-from fsl_course.methods.maml import MAML, adapt, call, meta_loss, predict, support_loss, trainable
+from fsl_course.methods.maml import MAML, adapt, meta_loss
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.loop import fit

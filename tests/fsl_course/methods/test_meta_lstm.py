@@ -6,7 +6,8 @@ from torch import nn
 
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
-from fsl_course.methods.maml import MAML, adapt, support_loss, trainable
+from fsl_course.inner_loop.functional import support_loss, trainable
+from fsl_course.methods.maml import MAML, adapt
 from fsl_course.methods.meta_lstm import MetaLSTM, preprocess
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.loop import fit

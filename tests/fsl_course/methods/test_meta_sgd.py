@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
-from fsl_course.methods.maml import MAML, adapt, call, meta_loss, support_loss, trainable
+from fsl_course.inner_loop.functional import call, support_loss, trainable
+from fsl_course.methods.maml import MAML, adapt, meta_loss
 from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.loop import fit

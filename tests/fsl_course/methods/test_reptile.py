@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
-from fsl_course.methods.maml import adapt, call, support_loss, trainable
+from fsl_course.inner_loop.functional import call, support_loss, trainable
+from fsl_course.methods.maml import adapt
 from fsl_course.methods.reptile import Reptile
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.loop import fit
