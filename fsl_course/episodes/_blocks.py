@@ -1,0 +1,43 @@
+"""What the samplers share: random numbers for blocks of episodes, and checks of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import index
+
+import numpy as np
+import torch
+
+BLOCK = 256  # episodes drawn together
+
+
+def generator_of(*key: int) -> torch.Generator:
+    """Returns a generator seeded by non-negative integers of any size. Different keys give unrelated streams."""
+    key = tuple(int(n) for n in key)
+    # SeedSequence joins the 32-bit words of all numbers without a mark between them: (2**32, 0) would give the stream of (0, 1)
+    words = key if max(key) < 2**32 else list(str(key).encode())
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))  # 63 bits: within int64 on every platform
+
+
+def spans(start: int, tasks: int) -> Iterator[tuple[int, slice]]:
+    """Yields the blocks that hold the episodes start .. start+tasks-1, each with its slice of them.
+
+    Raises TypeError or ValueError for numbers that do not number episodes.
+    """
+    try:
+        index(start), index(tasks)
+    except TypeError:
+        raise TypeError(f"episodes are numbered by whole numbers; got start={start!r}, tasks={tasks!r}.") from None
+    if start < 0 or tasks < 1:
+        raise ValueError(f"batch(start, tasks) needs start >= 0 and tasks >= 1; got start={start}, tasks={tasks}.")
+    for block in range(start // BLOCK, (start + tasks - 1) // BLOCK + 1):
+        first = block * BLOCK
+        yield block, slice(max(start - first, 0), min(start + tasks - first, BLOCK))
+
+
+def check_whole(least: int, **numbers: int) -> None:
+    """Raises ValueError unless all are whole numbers of at least `least`."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}.")

@@ -1,0 +1,166 @@
+"""N-way K-shot tasks drawn from an image set (Vinyals et al. 2016, section 4.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from fsl_course.data.imageset import ImageSet
+from fsl_course.episodes._blocks import BLOCK, check_whole, generator_of, spans
+from fsl_course.episodes.episode import Episode
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which drawings make up T episodes, as positions in images.flatten(0, 1).
+
+    support: int64 [T, N*K]; support_y: int64 [T, N*K]; query: int64 [T, N*Q]; query_y: int64 [T, N*Q]; classes: int64 [T, N]
+    """
+
+    support: Tensor
+    support_y: Tensor
+    query: Tensor
+    query_y: Tensor
+    classes: Tensor
+
+
+class EpisodeSampler:
+    """Draws N-way K-shot episodes with Q queries for each class from an image set.
+
+    source:       an ImageSet, usually one split of it
+    n_way:        N, classes in an episode
+    k_shot:       K, support drawings for each class
+    n_query:      Q, query drawings for each class
+    seed:         fixes an episode completely, together with its index
+    within_group: draws all N classes from one group (alphabet). Groups with fewer than N classes are left out, the others
+                  are equally likely
+    dtype:        of the pictures, torch.float32 or torch.float64
+
+    The class-to-slot map is a fresh random permutation in every episode; support and query never share a drawing.
+    Raises ValueError if the source is too small, and says what was asked for, what there is and what would fit.
+    """
+
+    def __init__(
+        self,
+        source: ImageSet,
+        n_way: int,
+        k_shot: int,
+        n_query: int,
+        *,
+        seed: int = 0,
+        within_group: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_whole(1, n_way=n_way, k_shot=k_shot, n_query=n_query)
+        check_whole(0, seed=seed)
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating-point type such as torch.float32; got {dtype}.")
+        self.source, self.n_way, self.k_shot, self.n_query = source, int(n_way), int(k_shot), int(n_query)
+        self.seed, self.within_group, self.dtype = int(seed), within_group, dtype
+        self._check_source()
+        names = sorted(set(source.groups))
+        member = torch.tensor([names.index(g) for g in source.groups])[None] == torch.arange(len(names))[:, None]
+        self._groups = member[member.sum(1) >= n_way]  # bool [G, C], the groups that are large enough
+        if within_group and not len(self._groups):
+            raise ValueError(
+                f"within_group=True with n_way={n_way} needs a group of at least {n_way} classes; the largest of the "
+                f"{len(names)} groups of {source.name} has {int(member.sum(1).max())}. Take a smaller n_way."
+            )
+        self._block: tuple[int, Layout] | None = None  # the block drawn last; a cache, it never changes a result
+
+    def _check_source(self) -> None:
+        source, need = self.source, self.k_shot + self.n_query
+        if len(source) < self.n_way:
+            raise ValueError(
+                f"a {self.n_way}-way episode needs {self.n_way} classes; {source.name} has {len(source)}. "
+                f"Take n_way <= {len(source)} or add classes."
+            )
+        short = [i for i, count in enumerate(source.counts.tolist()) if count < need]
+        if short:
+            least = int(source.counts.min())
+            fit = (
+                f"with k_shot={self.k_shot} at most n_query={least - self.k_shot} fits"
+                if least > self.k_shot
+                else f"k_shot + n_query <= {least} fits"
+            )
+            raise ValueError(
+                f"k_shot={self.k_shot} and n_query={self.n_query} need {need} drawings of every class; {len(short)} of "
+                f"{len(source)} classes of {source.name} have fewer, e.g. {source.class_names[short[0]]!r} has "
+                f"{int(source.counts[short[0]])}. For all classes {fit}; or leave the short "
+                f"classes out: source.select((source.counts >= {need}).nonzero())."
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"EpisodeSampler({self.source.name}: {self.n_way}-way {self.k_shot}-shot, {self.n_query} queries per class, "
+            f"seed {self.seed}{', within groups' if self.within_group else ''})"
+        )
+
+    @property
+    def key(self) -> str:
+        """Identifies the episodes: the repr and, because two sets may share a name, a digest of the classes.
+
+        The digest covers names, groups and counts of the classes and the shape of the pictures, not the pictures themselves.
+        """
+        source = self.source
+        about = [source.class_names, source.groups, source.counts.tolist(), list(source.images.shape)]
+        return f"{self!r} of classes {hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
+
+    def _draw_block(self, block: int) -> Layout:
+        """Draws the 256 episodes of one block. Every choice without replacement is the top of a random ranking."""
+        cached = self._block  # read once, because another thread may store another block meanwhile
+        if cached is not None and cached[0] == block:
+            return cached[1]
+        generator = generator_of(self.seed, block)
+        source, n_way, k_shot, n_query = self.source, self.n_way, self.k_shot, self.n_query
+        drawings = source.images.shape[1]
+        rank = torch.rand(BLOCK, len(source), generator=generator)
+        if self.within_group:
+            group = torch.randint(len(self._groups), (BLOCK,), generator=generator)
+            rank = rank.masked_fill(~self._groups[group], -1.0)
+        classes = rank.topk(n_way, dim=1).indices  # [256, N], in random order: the class-to-slot map
+        rank = torch.rand(BLOCK, n_way, drawings, generator=generator)
+        real = torch.arange(drawings) < source.counts.cpu()[classes][..., None]
+        picked = rank.masked_fill(~real, -1.0).topk(k_shot + n_query, dim=2).indices  # [256, N, K+Q]
+        position = classes[..., None] * drawings + picked
+        label = torch.arange(n_way)[:, None].expand(BLOCK, n_way, k_shot + n_query)
+        parts = []
+        for part in (slice(0, k_shot), slice(k_shot, None)):
+            flat, labels = position[..., part].flatten(1), label[..., part].flatten(1)
+            order = torch.rand(flat.shape, generator=generator).argsort(dim=1)
+            parts += [flat.gather(1, order), labels.gather(1, order)]
+        layout = Layout(*parts, classes)
+        self._block = (block, layout)
+        return layout
+
+    def layout(self, start: int, tasks: int) -> Layout:
+        """Says which drawings make up the episodes start .. start+tasks-1, without touching the pictures."""
+        drawn = [(self._draw_block(block), part) for block, part in spans(start, tasks)]
+        return Layout(*(torch.cat([getattr(block, f.name)[part] for block, part in drawn]) for f in fields(Layout)))
+
+    def batch(self, start: int, tasks: int) -> Episode:
+        """Returns the episodes start .. start+tasks-1, stacked: every tensor of the Episode has a leading axis [tasks]."""
+        layout, images = self.layout(start, tasks), self.source.images
+        device = images.device
+
+        def gather(position: Tensor) -> Tensor:
+            picked = images.flatten(0, 1).index_select(0, position.to(device).flatten())  # twice as fast as [...]
+            return picked.to(self.dtype).div_(255).unflatten(0, position.shape)
+
+        return Episode(
+            support_x=gather(layout.support),
+            support_y=layout.support_y.to(device),
+            query_x=gather(layout.query),
+            query_y=layout.query_y.to(device),
+            classes=layout.classes.to(device),
+        )
+
+    def __getitem__(self, index: int) -> Episode:
+        """Returns episode number `index`, a pure function of (seed, index). index: any whole number from 0 on."""
+        return self.batch(index, 1)[0]
+
+    __iter__ = None  # makes `for episode in sampler` an error, because the loop would never end
