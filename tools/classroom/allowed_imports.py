@@ -1,10 +1,10 @@
-"""Write fsl_classroom/grading/allowed_imports.json: what the lessons themselves import from the package, for `grade`.
+"""Writes fsl_classroom/grading/allowed_imports.json: what the lessons themselves import from fsl_course, for `grade`.
 
     python -m tools.classroom.allowed_imports
 
-An answer may use what its lesson imports by name before the check of its exercise, and nothing else of the package. The
-table also keeps the name of each exercise's function, so that an answer is found where its check was deleted. An installed
-package has no lessons, so the table travels with it. Run this whenever the imports or the exercises of a lesson change.
+An answer may use what its lesson imports by name before the check of its exercise, and nothing else of the package. The table
+also keeps the name of each exercise's function, so that grading finds an answer whose check was deleted. It ships with the
+package, because an installed package has no lessons. Run this whenever the imports or the exercises of a lesson change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ TABLE = ROOT / "fsl_classroom" / "grading" / "allowed_imports.json"
 
 
 def allowed_imports(root: Path = ROOT) -> dict[str, dict[str, dict[str, str]]]:
-    """Lesson -> {"functions": exercise -> its function's name, "imports": dotted name -> first exercise that may use it}."""
+    """Returns the table.
+
+    lesson -> {"functions": exercise -> its function's name, "imports": dotted name -> first exercise that may use it}
+    """
     table: dict[str, dict[str, dict[str, str]]] = {}
     for lesson in lesson_files(root):
         waiting: set[str] = set()
@@ -41,7 +44,7 @@ def allowed_imports(root: Path = ROOT) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def _check(node: ast.stmt) -> tuple[str, str] | None:
-    """(id, name) of `name = check("05.1", name)`."""
+    """Returns (id, name) for `name = check("05.1", name)`, or None for any other statement."""
     call = getattr(node, "value", None)
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "check":
         return None
@@ -50,14 +53,14 @@ def _check(node: ast.stmt) -> tuple[str, str] | None:
 
 
 def _is_module(dotted: str) -> bool:
-    """Modules are left out: through them a lesson shows the package's own version of an exercise."""
+    """Returns True for a module. The table has no modules, because through them a lesson shows the package's own solutions."""
     parent = importlib.util.find_spec(dotted.rpartition(".")[0])
     is_package = parent is not None and parent.submodule_search_locations is not None
     return is_package and importlib.util.find_spec(dotted) is not None
 
 
 def content(root: Path = ROOT) -> bytes:
-    """The table as it lies in the file."""
+    """Returns the content of the file."""
     return (json.dumps(allowed_imports(root), indent=1) + "\n").encode()
 
 

@@ -1,12 +1,12 @@
-"""Makes an nbgrader course out of the lessons.
+"""An nbgrader course out of the lessons.
 
     python -m tools.classroom.nbgrader_course --out build/nbgrader                    all lessons
     python -m tools.classroom.nbgrader_course --out build/nbgrader 01 05 --seed 7     two lessons, an assignment of variants
     python -m tools.classroom.nbgrader_course --out build/nbgrader --release          the students' versions too
 
-Every exercise becomes a solution cell, and behind it a locked test cell worth its difficulty in points. The test calls
-`require`, which never falls back on the reference. After that comes the lesson's own `check`, so that the rest of the lesson
-works for everyone.
+Every exercise becomes a solution cell, followed by a locked test cell worth its difficulty in points. The test calls `require`,
+which never falls back on the reference. The lesson's own `check` comes after the test, so that the rest of the lesson works for
+everyone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEST = """\
 # {points}. A fresh copy of the test judges your function, never a stand-in for it.
 import importlib
 
-from fsl_classroom import _require
+from fsl_classroom.checking import require as _require
 
 importlib.reload(_require).require("{exercise}", {name})"""
 HEADER = """\
@@ -63,7 +63,7 @@ _POINTS = re.compile(r"^#+ Exercise (\d\d\.\d+)\b.*\(difficulty (\d)/5", re.MULT
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """The command line. Returns the exit status: 0, or 1 after saying what is wrong."""
+    """Runs the command line. Returns the exit status: 0, or 1 after a message that says what is wrong."""
     parser = argparse.ArgumentParser(description="Make an nbgrader course out of the lessons.")
     parser.add_argument("lessons", nargs="*", metavar="NN", help="numbers of lessons, e.g. 05 (default: all)")
     parser.add_argument("--seed", type=int, action="append", default=[], help="add an assignment of seeded variants")
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         return 1
     names = [Path(name).stem for name in made if name.count("/") == 2]
     print(f"{out}: {', '.join(names)}")
-    # nbgrader calls alembic by name: it must be found although the environment may not be activated.
+    # nbgrader calls alembic by its name, which must be on the path even if the environment is not activated.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     for name in names if options.release else []:
         command = [sys.executable, "-m", "nbgrader", "generate_assignment", name, "--force"]
@@ -91,7 +91,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 
 def course(root: Path, lessons: Sequence[str] = (), seeds: Sequence[int] = ()) -> dict[str, bytes]:
-    """Path inside the course's folder -> content. BuildError for an unknown lesson, and for one that does not fit."""
+    """Returns the files of the course: path inside its folder -> content.
+
+    Raises BuildError for an unknown lesson and for a lesson whose cells nbgrader cannot grade.
+    """
     files = {file.name[:2]: file for file in lesson_files(root)}
     if unknown := [number for number in lessons if number not in files]:
         raise BuildError(f"no lesson {', '.join(unknown)}; there are {', '.join(files) or 'none'}")
@@ -106,7 +109,7 @@ def course(root: Path, lessons: Sequence[str] = (), seeds: Sequence[int] = ()) -
 
 
 def lesson_notebook(root: Path, lesson: Path) -> dict[str, Any]:
-    """The teacher's version of a lesson, as notebook JSON."""
+    """Returns the teacher's version of a lesson as notebook JSON."""
     cells: list[dict[str, Any]] = []
     points: dict[str, int] = {}
     for position, cell in enumerate(read_cells(lesson), start=1):
@@ -129,7 +132,7 @@ def lesson_notebook(root: Path, lesson: Path) -> dict[str, Any]:
 
 
 def assignment_notebook(seed: int) -> dict[str, Any]:
-    """The teacher's version of an assignment of all variants that belong to a seed, as notebook JSON."""
+    """Returns the teacher's version of an assignment, with all variants of a seed, as notebook JSON."""
     from fsl_classroom import find
     from fsl_classroom.variants import IMPORTS
 
@@ -147,7 +150,9 @@ def assignment_notebook(seed: int) -> dict[str, Any]:
 
 
 def split(source: str, where: str) -> tuple[str, str, str, str]:
-    """A lesson's exercise cell: (the function, marked as nbgrader wants it; exercise id; function's name; from `check` on)."""
+    """Cuts an exercise cell at its check. Returns the function with nbgrader's marks, the exercise's id, the function's name, and
+    the cell from `check` on. Raises BuildError unless the cell has exactly one check.
+    """
     lines = source.split("\n")
     for block in solution_blocks(source, where):
         lines[block.begin], lines[block.end] = block.indent + BEGIN, block.indent + END
@@ -160,7 +165,7 @@ def split(source: str, where: str) -> tuple[str, str, str, str]:
 
 
 def _check_call(node: ast.stmt) -> ast.Call | None:
-    """The call in `name = check("05.1", name)` or `check("05.1", name)`."""
+    """Returns the call in `name = check("05.1", name)` or `check("05.1", name)`, or None for any other statement."""
     call = node.value if isinstance(node, ast.Assign | ast.Expr) else None
     if (
         isinstance(call, ast.Call)
@@ -173,9 +178,9 @@ def _check_call(node: ast.stmt) -> ast.Call | None:
 
 
 def graded(key: str, exercise: str, name: str, answer: str, points: int) -> list[dict[str, Any]]:
-    """The two cells of an exercise: where the answer goes, and the locked test behind it.
+    """Returns the two cells of an exercise: the one for the answer and the locked test after it.
 
-    The test comes before the lesson's `check`: the name still means the learner's own function there.
+    The test comes before the lesson's `check`, after which the name may stand for the reference instead of the answer.
     """
     test = TEST.format(points=f"{points} point{'s' * (points > 1)}", exercise=exercise, name=name)
     return [
@@ -185,14 +190,14 @@ def graded(key: str, exercise: str, name: str, answer: str, points: int) -> list
 
 
 def lesson_text(source: str, root: Path, lesson: Path, where: str) -> str:
-    """A text cell without the links to Binder, Colab and the solution; links into the repository lead to its public address."""
+    """Returns a text cell without links to Binder, Colab and the solution; links into the repository become public addresses."""
     kept = "\n".join(line for line in source.split("\n") if not re.match(r"- \[.*\{\{", line))
     repository, branch = (placeholder(name, root, lesson, where) for name in ("repository", "branch"))
     return fill(kept, root, lesson, where).replace("](../", f"]({repository}/blob/{branch}/")
 
 
 def _locked(cell: dict[str, Any], grade_id: str) -> dict[str, Any]:
-    """A cell that nbgrader puts back as it was before it grades."""
+    """Marks a cell as locked: nbgrader restores its source before it grades."""
     return _marked(cell, grade_id, locked=True)
 
 

@@ -1,8 +1,8 @@
-"""Turns Markdown pages into HTML pages that stand alone and print well: worksheets, tests, plans.
+"""Markdown pages as HTML pages that stand alone and print well: worksheets, tests, plans.
 
     python -m tools.classroom.printable docs/teaching/worksheets/*.md --out build/print
 
-Nothing is fetched: no script, no font, no style sheet from elsewhere.
+The pages load nothing from elsewhere: no script, no font, no style sheet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ code { font-size: .95em }
 
 
 def page(markdown: str) -> str:
-    """One HTML document of this Markdown; its title is the first heading."""
+    """Returns an HTML document of this Markdown, titled by its first heading."""
     found = re.search(r"^# (.+)$", markdown, re.M)
     body = MarkdownIt("commonmark").enable("table").render(markdown)
     title = html.escape(found[1] if found else "Page")
@@ -46,12 +46,12 @@ def page(markdown: str) -> str:
 
 
 def matching(path: Path) -> list[Path]:
-    """The files that a name with a * in it stands for: shells of Windows hand it on as it is."""
+    """Expands a * in a file's name, because the shells of Windows do not."""
     return sorted(path.parent.glob(path.name)) if "*" in path.name and not path.exists() else [path]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit status."""
+    """Runs the command line. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Markdown to HTML that prints well.")
     parser.add_argument("pages", nargs="+", type=Path, metavar="FILE.md")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")

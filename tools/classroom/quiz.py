@@ -1,9 +1,9 @@
-"""The quiz bank: Markdown pages for the book, Moodle's GIFT, and printable tests with an answer key.
+"""The quiz bank as Markdown pages for the book, as Moodle's GIFT, and as printable tests with an answer key.
 
     python -m tools.classroom.quiz --lessons 05 07 --questions 10 --seed 3 --out build/quiz    a test, its key, and questions.gift
     python -m tools.classroom.quiz --pages build/quiz-pages                                      one page for each lesson
 
-The same seed gives the same test. The questions lie in docs/teaching/quiz/questions.toml.
+The same seed gives the same test. The questions are in docs/teaching/quiz/questions.toml.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LETTERS = "abcdefgh"
 
 @dataclass(frozen=True)
 class Question:
-    """One question. Multiple choice where `options` is not empty, else numeric.
+    """One question: multiple choice if `options` is not empty, else numeric.
 
     options: (text, right?, why) each, the right one first
-    answer, tolerance: a numeric answer, and how far from it still counts
+    answer, tolerance: a numeric answer, and the largest difference from it that still counts as right
     """
 
     id: str
@@ -45,7 +45,7 @@ class Question:
 
 
 def load(path: Path = BANK) -> list[Question]:
-    """All questions, in the order of the file. ValueError names the question and what is wrong with it."""
+    """Returns all questions in the order of the file. Raises ValueError, which names the question and its fault."""
     with open(path, "rb") as file:
         rows = tomllib.load(file)["question"]
     found = [_question(row) for row in rows]
@@ -77,18 +77,18 @@ def _question(row: dict) -> Question:
 
 
 def number(value: float) -> str:
-    """35, 0.75, -8.96: without needless digits."""
+    """Writes a number without needless digits: 35, 0.75, -8.96."""
     return f"{value:.10g}"
 
 
 def shuffled(question: Question, dice: random.Random) -> Question:
-    """The same question, its options in another order."""
+    """Returns the question with its options in another order."""
     options = tuple(dice.sample(question.options, len(question.options)))
     return Question(**{**question.__dict__, "options": options})
 
 
 def draw(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
-    """`count` questions, spread evenly over the lessons, options shuffled. ValueError where there are too few."""
+    """Draws `count` questions evenly from the lessons and shuffles their options. Raises ValueError if there are too few."""
     if not 1 <= count <= len(questions):
         raise ValueError(f"{count} questions were asked for; the chosen lessons have {len(questions)}.")
     dice = random.Random(seed)
@@ -109,7 +109,7 @@ def draw(questions: Sequence[Question], count: int, seed: int) -> list[Question]
 
 
 def test_page(questions: Sequence[Question], seed: int) -> str:
-    """A test for students, without answers."""
+    """Returns a test for students, without answers, as Markdown."""
     lines = [f"# Test {seed}", "", "Name: ______________________  Date: ______________", ""]
     lines += ["One option is right. Numbers: a calculator is allowed, three digits are enough.", ""]
     for place, question in enumerate(questions, 1):
@@ -120,7 +120,7 @@ def test_page(questions: Sequence[Question], seed: int) -> str:
 
 
 def key_page(questions: Sequence[Question], seed: int) -> str:
-    """The answer key of a test, with the reasons for and against."""
+    """Returns the answer key of a test, with a reason for each option, as Markdown."""
     lines = [f"# Key of test {seed}", ""]
     for place, question in enumerate(questions, 1):
         lines += [f"**{place}.** {answer_of(question)} ({question.id})", "", *reasons(question), ""]
@@ -128,14 +128,14 @@ def key_page(questions: Sequence[Question], seed: int) -> str:
 
 
 def answer_of(question: Question) -> str:
-    """The right letter, or the number and its tolerance."""
+    """Returns the right letter, or the number and its tolerance."""
     if question.options:
         return LETTERS[next(i for i, (_, right, _) in enumerate(question.options) if right)] + ")"
     return number(question.answer) + (f" ± {number(question.tolerance)}" if question.tolerance else "")
 
 
 def reasons(question: Question) -> list[str]:
-    """A line for each option, or the way to the number."""
+    """Returns a line for each option, or how the number comes about."""
     if not question.options:
         return [f"- {question.because}"]
     marks = ((LETTERS[i], "right" if right else "wrong", why) for i, (_, right, why) in enumerate(question.options))
@@ -143,7 +143,7 @@ def reasons(question: Question) -> list[str]:
 
 
 def lesson_page(questions: Sequence[Question], lesson: str) -> str:
-    """All questions of a lesson with folded answers, for the book. The order of the options is fixed by the id."""
+    """Returns the book's page of a lesson's questions, with folded answers. A question's id fixes the order of its options."""
     lines = [f"# Questions on lesson {lesson}", ""]
     for question in (shuffled(q, random.Random(q.id)) for q in questions if q.lesson == lesson):
         lines += [f"**{question.id}** ({question.objective}; difficulty {question.difficulty}/3)  ", question.text, ""]
@@ -157,7 +157,7 @@ def lesson_page(questions: Sequence[Question], lesson: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text in which GIFT's own characters stand for themselves."""
+    """Escapes the characters that have a meaning in GIFT."""
     text = text.replace("\\", "\\\\")
     for sign in "~=#{}:":
         text = text.replace(sign, "\\" + sign)
@@ -165,7 +165,7 @@ def escape(text: str) -> str:
 
 
 def gift(questions: Sequence[Question]) -> str:
-    """Moodle's import format: a category for each lesson, feedback for every option."""
+    """Returns the questions in Moodle's import format GIFT: a category for each lesson, feedback for every option."""
     parts, lesson = [], None
     for question in questions:
         if question.lesson != lesson:
@@ -184,7 +184,7 @@ def gift(questions: Sequence[Question]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit status."""
+    """Runs the command line. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Tests, keys and Moodle questions out of the quiz bank.")
     parser.add_argument("--lessons", nargs="+", metavar="NN", help="default: all")
     parser.add_argument("--questions", type=int, default=10, help="questions of the printed test (10)")

@@ -1,9 +1,9 @@
-"""Write data/checksums.json: the SHA-256 of every embedded data file and trained weight.
+"""Writes data/checksums.json: the SHA-256 of every embedded data file and of all trained weights.
 
     python -m tools.data.checksums
 
-Run it whenever data/*.npz or data/checkpoints/*.safetensors changed. It always looks at all files, so it may be run at
-any time and by anybody; the file is replaced in one step and is never half written.
+Run it whenever data/*.npz or data/checkpoints/*.safetensors changed. It reads all files each time, so it may be run at any time.
+It replaces the list in one step, so the list is never half written.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ PATTERNS = ("*.npz", "checkpoints/*.safetensors")
 
 
 def checksums(data: Path = DATA) -> dict[str, str]:
-    """The SHA-256 of every embedded file by its name relative to the data folder, sorted by name."""
+    """Returns the SHA-256 of every embedded file by its name relative to the data folder, sorted by name."""
     files = {file.relative_to(data).as_posix(): file for pattern in PATTERNS for file in data.glob(pattern)}
     return {name: sha256(files[name]) for name in sorted(files)}
 
 
 def write_checksums(data: Path = DATA) -> dict[str, str]:
-    """Write checksums.json into the data folder; returns what it wrote."""
+    """Writes checksums.json into the data folder. Returns its content."""
     sums = checksums(data)
     replace_file(data / "checksums.json", (json.dumps(sums, indent=2) + "\n").encode())
     return sums

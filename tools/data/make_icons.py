@@ -4,9 +4,9 @@
     pip install resvg_py==0.5.0
     python -m tools.data.make_icons --src package [--out FILE]
 
-Which names mean which idea stands in tools/data/icon_ideas.toml. Deterministic: the choice among the icon sets is drawn from a
-stream named by the idea alone, so dropping one idea changes no other. About half a minute. resvg_py is needed here only;
-the package and its tests do without it.
+tools/data/icon_ideas.toml says which names mean which idea. The result is deterministic: a random stream seeded by the idea alone
+chooses among the icon sets, so dropping one idea changes no other. Takes about half a minute. Only this tool needs resvg_py; the
+package and its tests do not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ CATEGORIES = (  # no logos, flags or programming marks
     *("UI 24px", "UI 16px / 32px", "UI Other / Mixed Grid"),
     *("Material", "General", "Thematic", "Emoji", "Archive / Unmaintained", ""),
 )
-SAME_DESIGNER = {"Material Design Authors": "Google", "Family": "Ben Sperry"}  # one drawing hand under two author names
+SAME_DESIGNER = {
+    "Material Design Authors": "Google",
+    "Family": "Ben Sperry",
+}  # the same designer under two author names
 DRAWINGS, PIXELS, INK_BOX, RENDER = 20, 28, 24, 112  # drawings of a class; sides of picture, ink and first rendering
 FAINTEST = CLOSEST = 6.0  # mean grey level below which a drawing is blank, mean difference below which two are the same
 SETS_PER_DESIGNER, NAMES_TRIED = 2, 4
@@ -45,8 +48,8 @@ _STYLE_AFTER = re.compile(
     r"|twotone|two-tone|alt|o|f|one|two|three|ltr|24px|\d+)|(?<=[a-z]{3})\d)$"
 )
 
-# Ideas that enough sets draw and that were left out after all their drawings had been looked at, and why: mixed (not one
-# idea, or several pictures for it), twin (hard to tell from a class that stays), jargon, letter, plain (hardly a drawing).
+# Ideas that enough sets draw, but that were left out after looking at all their drawings, by reason: mixed (not one idea, or
+# several pictures for it), twin (hard to tell from a class that stays), jargon, letter, plain (hardly a drawing).
 _DROPPED_FOR = {
     "mixed": "accessibility, address book, badge, brightness, cast, certificate, checklist, coin, columns, command, ellipsis, "
     "expand, export, female, flashlight, forward, golf, import, login, logout, male, mask, minus, phone off, record, route, "
@@ -73,7 +76,7 @@ class Candidate(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """A drawing uint8 [28, 28] that was taken into the dataset, and whose it is."""
+    """A drawing uint8 [28, 28] of the dataset, with its designer and icon set."""
 
     designer: str
     icon_set: str
@@ -81,7 +84,7 @@ class Chosen(NamedTuple):
 
 
 def base_name(icon: str) -> str:
-    """The idea in an icon's name, without the words for its style: "baseline-house-fill" and "house-24" give "house"."""
+    """Removes the words for the style from an icon's name: "baseline-house-fill" and "house-24" give "house"."""
     name = _STYLE_BEFORE.sub("", icon)
     while _STYLE_AFTER.search(name):
         name = _STYLE_AFTER.sub("", name)
@@ -89,7 +92,7 @@ def base_name(icon: str) -> str:
 
 
 def read_ideas(path: Path = IDEAS) -> tuple[dict[str, str], dict[str, list[str]], dict[str, set[str]]]:
-    """The table of ideas: theme by class, names by class (the class's own first), and sets not to be used by class."""
+    """Reads the table of ideas. Returns theme by class, names by class (its own first), and sets not to be used by class."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     themes = {idea: theme for theme, ideas in table["themes"].items() for idea in ideas}
     names = {
@@ -101,7 +104,7 @@ def read_ideas(path: Path = IDEAS) -> tuple[dict[str, str], dict[str, list[str]]
 
 
 def usable_sets(collections: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Designer by icon set, of the one-colour sets under an allowed licence, out of the package's collections.json."""
+    """Returns the designer of every one-colour icon set under an allowed licence in the package's collections.json."""
     usable = {}
     for prefix, about in collections.items():
         licensed = about["license"].get("spdx") in LICENCES
@@ -112,9 +115,9 @@ def usable_sets(collections: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def svg_text(icon_set: dict[str, Any], icon: str) -> str | None:
-    """One icon of a set in the Iconify JSON format as a square, black SVG of RENDER pixels.
+    """Returns an icon of a set in the Iconify JSON format as a square, black SVG of RENDER pixels.
 
-    None for what would not show the idea as it is meant: turned or mirrored aliases, and animations (they begin blank).
+    Returns None if the icon would not show the idea: for turned or mirrored aliases, and for animations, which begin blank.
     """
     changes: dict[str, Any] = {}
     while icon in icon_set.get("aliases", {}):
@@ -137,7 +140,7 @@ def svg_text(icon_set: dict[str, Any], icon: str) -> str | None:
 
 
 def fit(ink: Image.Image) -> Array | None:
-    """A grey picture (ink 255 on 0) of any size -> uint8 [28, 28] with the ink's longer side at 24; None without ink."""
+    """Scales a grey picture (ink 255 on 0) to uint8 [28, 28], the ink's longer side to 24. Returns None if there is no ink."""
     box = ink.getbbox()
     if box is None:
         return None
@@ -149,19 +152,19 @@ def fit(ink: Image.Image) -> Array | None:
 
 
 def sixteen_levels(pictures: Array) -> Array:
-    """uint8 pictures rounded to the 16 grey levels 0, 17, ..., 255: the file shrinks, and no eye sees it."""
+    """Rounds uint8 pictures to the 16 grey levels 0, 17, ..., 255, which makes the file smaller without a visible difference."""
     return (np.round(pictures / 17) * 17).astype(np.uint8)
 
 
 def is_new(picture: Array, others: list[Array]) -> bool:
-    """Whether a picture is not blank and none of the others shows the same drawing (sets borrow from one another)."""
+    """Returns True if a picture is not blank and no other shows the same drawing: icon sets borrow from one another."""
     if picture.mean() < FAINTEST:
         return False
     return all(np.abs(picture.astype(float) - other).mean() >= CLOSEST for other in others)
 
 
 def candidates(names: list[str], icons: dict[str, dict[str, list[str]]], designers: dict[str, str]) -> list[Candidate]:
-    """The sets that draw an idea. names: what the idea is called; icons: icons by set by base name; designers: by set."""
+    """Returns the sets that draw an idea. names: of the idea; icons: by base name and set; designers: by set."""
     found: dict[str, list[tuple[int, bool, int, str]]] = defaultdict(list)
     for rank, name in enumerate(names):
         for prefix, same in icons.get(name, {}).items():
@@ -172,9 +175,9 @@ def candidates(names: list[str], icons: dict[str, dict[str, list[str]]], designe
 
 
 def choose(idea: str, rows: list[Candidate], other_idea: set[str], draw: Any) -> list[Chosen]:
-    """Up to DRAWINGS drawings of an idea, every one from another set. draw(icon_set, icon) gives a picture or None.
+    """Chooses up to DRAWINGS drawings of an idea, each from another set. draw(icon_set, icon) returns a picture or None.
 
-    The sets come in a random order. A second set of the same designer is taken only after all designers had their turn.
+    The sets come in a random order. A designer's second set gets its turn after the first sets of all designers.
     """
     order = np.random.default_rng(zlib.crc32(idea.encode())).permutation(len(rows))
     chosen: list[Chosen] = []
@@ -194,7 +197,7 @@ def choose(idea: str, rows: list[Candidate], other_idea: set[str], draw: Any) ->
 
 
 def split_names(names: list[str], seed: int = SEED) -> list[str]:
-    """The split of each of 300 classes: 180 train, 60 val, 60 test, drawn over the sorted names."""
+    """Draws the splits of 300 classes by their sorted names: 180 train, 60 val, 60 test. Raises ValueError for fewer or more."""
     if len(names) != sum(SPLIT_SIZES.values()):
         raise ValueError(
             f"{sum(SPLIT_SIZES.values())} classes are needed, as many as the splits hold; got {len(names)}."
@@ -207,7 +210,7 @@ def split_names(names: list[str], seed: int = SEED) -> list[str]:
 
 
 def credit_list(prefixes: list[str], collections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Name, author, licence and number of drawings of every set used. prefixes: one entry for each drawing."""
+    """Returns name, author, licence and number of drawings of every set used. prefixes: the set of each drawing."""
     return {
         prefix: {
             "name": collections[prefix]["name"],
@@ -220,7 +223,7 @@ def credit_list(prefixes: list[str], collections: dict[str, dict[str, Any]]) -> 
 
 
 class Package:
-    """The unpacked npm package @iconify/json, and the drawing of its icons."""
+    """The unpacked npm package @iconify/json, which draws its icons. Raises FileNotFoundError if the folder does not hold it."""
 
     def __init__(self, source: Path) -> None:
         if not (source / "collections.json").is_file():
@@ -236,8 +239,8 @@ class Package:
                 self.icons[base_name(icon)][prefix].append(icon)
 
     def draw(self, prefix: str, icon: str) -> Array | None:
-        """uint8 [28, 28], ink 255 on 0, or None where the icon cannot be used."""
-        import resvg_py  # a tool's need, not the package's
+        """Draws an icon as uint8 [28, 28], ink 255 on 0. Returns None if the icon cannot be used."""
+        import resvg_py  # here, because tests import this module without it
 
         text = svg_text(self.sets[prefix], icon)
         if text is None:
@@ -247,7 +250,7 @@ class Package:
 
 
 def main() -> None:
-    """Read the package, draw, write the two files, and say what was made."""
+    """Runs the command line: reads the package, draws, writes the two files, and prints what was made."""
     parser = argparse.ArgumentParser(description="Draw the dataset Icons out of the npm package @iconify/json.")
     parser.add_argument("--src", type=Path, required=True, help="folder of the unpacked npm package @iconify/json")
     parser.add_argument("--out", type=Path, default=DATA / "icons.npz", help="file to write (default: data/icons.npz)")

@@ -1,9 +1,9 @@
-"""How hard Glyphs is beside the real Omniglot: measures the table of data/glyphs.md and writes it there.
+"""How hard Glyphs is compared with the real Omniglot: measures the table of data/glyphs.md and writes it there.
 
     python -m tools.data.measure_difficulty --root FOLDER_OF_OMNIGLOT
 
-Both sets are treated alike: training on all background classes (Omniglot's 30 background alphabets; Glyphs' train scripts),
-test episodes from alphabets that no training has seen. About 15 minutes on two cores.
+Treats both sets alike: trains on all background classes (Omniglot's 30 background alphabets; Glyphs' train scripts) and tests on
+episodes from alphabets that no training has seen. Takes about 15 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from fsl_course import EpisodeSampler, ImageSet, evaluate, fit, load_glyphs, load_omniglot
+from fsl_course._system.allocator import keep_memory
 from fsl_course.evaluation import Result
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import PixelNearestNeighbour, random_conv4
@@ -31,13 +32,13 @@ STAGES = (300, 1000)  # training episodes after which ProtoNet is tested
 
 
 def background(omniglot: ImageSet) -> ImageSet:
-    """All 30 background alphabets: training and validation classes of the "alphabets" protocol together."""
+    """Returns all 30 background alphabets: training and validation classes of the "alphabets" protocol together."""
     rows = [i for i, split in enumerate(omniglot.splits) if split != "test"]
     return replace(omniglot.select(rows), name="omniglot/background")
 
 
 def columns(learner: FewShotLearner, test: ImageSet) -> list[Result]:
-    """1-shot, 15 queries a class, one result for each of COLUMNS."""
+    """Tests a learner: 1-shot, 15 queries a class. Returns one result for each of COLUMNS."""
     return [
         evaluate(learner, EpisodeSampler(test, way, 1, 15, seed=SEED, within_group=within), EPISODES)
         for way, within in COLUMNS
@@ -45,14 +46,14 @@ def columns(learner: FewShotLearner, test: ImageSet) -> list[Result]:
 
 
 def measure(train: ImageSet, test: ImageSet) -> Iterator[tuple[str, list[Result]]]:
-    """The rows of one data set, in order."""
+    """Yields the rows of one data set: name and results."""
     yield "pixels, cosine", columns(PixelNearestNeighbour("cosine"), test)
     yield "random Conv4-64", columns(random_conv4(SEED), test)
     torch.manual_seed(SEED)
     learner = PrototypicalNetwork(conv4())
     sampler = EpisodeSampler(train, 20, 1, 5, seed=SEED)
     with tempfile.TemporaryDirectory() as folder:
-        for steps in STAGES:  # the second stage goes on from the first one's checkpoint
+        for steps in STAGES:  # the second stage continues from the first one's checkpoint
             fit(learner, sampler, steps=steps, checkpoint=Path(folder) / "run.safetensors")
             yield f"ProtoNet, {steps} episodes", columns(learner, test)
 
@@ -61,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="where the real Omniglot lies (else the variable FSL_DATA)")
     options = parser.parse_args()
+    keep_memory()
     omniglot, glyphs = load_omniglot(options.root), load_glyphs()
     both = zip(
         measure(background(omniglot), omniglot.split("test")),

@@ -1,9 +1,9 @@
-"""Fonts -> pen strokes: trace the letters of 50 scripts, drop look-alikes, write data/glyphs_strokes.npz.
+"""Fonts -> pen strokes: traces the letters of 50 scripts, drops look-alikes, writes data/glyphs_strokes.npz.
 
     python -m tools.data.trace_glyphs [--fonts FOLDER] [--out FILE]
 
-Needs the fonts of Debian's package fonts-noto-core. The strokes are a derivative of the fonts and stay under the SIL
-Open Font License 1.1. About a minute.
+Needs the fonts of Debian's package fonts-noto-core. The strokes are a derivative of the fonts and stay under the SIL Open Font
+License 1.1. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIZES = (0.45, 2.2)  # letters much smaller or larger than their script's median
 
 
 def trace_script(fonts: Path, script: Script) -> Letters:
-    """All letters of one script as pen strokes, look-alikes included. FileNotFoundError where the font is missing."""
+    """Returns all letters of a script as pen strokes, look-alikes included. Raises FileNotFoundError if the font is missing."""
     strokes, codepoints, sizes = [], [], []
     for code, (mask, size) in render_script(fonts, script).items():
         traced = trace(mask) if SIZES[0] < size < SIZES[1] else None
@@ -44,7 +44,7 @@ def trace_script(fonts: Path, script: Script) -> Letters:
 
 
 def trace_all(fonts: Path, scripts: list[Script] = SCRIPTS) -> Letters:
-    """The letters of all scripts without look-alikes, in the order of the list."""
+    """Returns the letters of all scripts without look-alikes, in the order of the list."""
     parts = [trace_script(fonts, script) for script in scripts]
     letters = Letters(
         strokes=[strokes for part in parts for strokes in part.strokes],
@@ -53,13 +53,13 @@ def trace_all(fonts: Path, scripts: list[Script] = SCRIPTS) -> Letters:
         split=np.concatenate([part.split for part in parts]),
         size=np.concatenate([part.size for part in parts]),
     )
-    # Compared in the precision of the file: what is tested is what is kept.
+    # Letters are compared in the precision of the file, because that is what is kept of them.
     shapes = [[to_unit_box(stroke, np.float64) for stroke in strokes] for strokes in letters.strokes]
     return letters.select(select(shapes, letters.script, letters.split))
 
 
 def main() -> None:
-    """Read the options, trace, write, and say what was kept."""
+    """Runs the command line: traces, writes, and prints what was kept."""
     parser = argparse.ArgumentParser(description="Trace pen strokes from fonts.")
     parser.add_argument("--fonts", type=Path, default=FONTS, help="folder of the Noto fonts (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=STROKES, help="file to write (default: data/glyphs_strokes.npz)")

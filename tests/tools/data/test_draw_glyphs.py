@@ -101,5 +101,5 @@ def test_impossible_sizes_are_refused(letters):
 
 
 def test_missing_strokes_are_reported_with_the_cure(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"python -m tools\.trace_glyphs"):
+    with pytest.raises(FileNotFoundError, match=r"python -m tools\.data\.trace_glyphs"):
         load_letters(tmp_path / "none.npz")

@@ -1,4 +1,4 @@
-"""Training through the command line, and shipping."""
+"""Training, shipping and the status of runs, and the command line that calls them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from fsl_course.cli import commands
+from fsl_course.cli import train as train_command
 from tests.tools.results.tiny import TINY, put_weights
 from tools.results import actions
+from tools.results.__main__ import main
 from tools.results.actions import ship, train
+from tools.results.runs import RUNS
 from tools.results.trained import RunError, card_of, weights_of
 
 
 def test_train_writes_into_the_runs_folder_and_is_done_once(places, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "CARD_EPISODES", 2)
+    monkeypatch.setattr(train_command, "CARD_EPISODES", 2)
     assert train(TINY) == 0
     weights = weights_of(TINY, 0)
     assert weights == places / "runs" / "tiny" / "prototypical-glyphs.safetensors"
@@ -48,3 +50,16 @@ def test_large_weights_and_unnamed_ones_do_not_ship(places, monkeypatch):
     with pytest.raises(RunError, match="at most 1 MB ship"):
         ship(TINY)
     assert shipped.read_bytes() == b"good"
+
+
+def test_the_command_line_names_the_nearest_run(capsys):
+    assert main(["evaluate", "proto-random-2"]) == 1
+    assert 'Did you mean "proto-random-' in capsys.readouterr().err
+    assert main(["train"]) == 1
+    assert "takes names of runs" in capsys.readouterr().err
+
+
+def test_status_tells_every_run(capsys):
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert all(run.name in out for run in RUNS)

@@ -14,12 +14,12 @@ Array = np.ndarray
 
 LONGER_SIDE = 144  # pixels of the rendered letter
 MARGIN = 4
-_TRIAL_SIZE = 200  # points at which the natural size of a letter is read off
-_NO_CHARACTER = chr(0x10FFFD)  # private use: the font shows its "missing" box
+_TRIAL_SIZE = 200  # points; size of the font at which the natural size of a letter is measured
+_NO_CHARACTER = chr(0x10FFFD)  # a private code point, for which fonts show their "missing" box
 
 
 def font_file(folder: Path, script: Script) -> Path:
-    """The font of a script in a folder; FileNotFoundError with the cure where it is missing."""
+    """Returns the font of a script in a folder. Raises FileNotFoundError, which says what to do, if it is missing."""
     path = Path(folder) / script.font
     if not path.is_file():
         raise FileNotFoundError(
@@ -30,7 +30,10 @@ def font_file(folder: Path, script: Script) -> Path:
 
 
 def render(font_path: Path, letter: str) -> tuple[Array, int] | None:
-    """One letter, LONGER_SIDE pixels long: (bool [h, w], its longer side at _TRIAL_SIZE points); None for next to nothing."""
+    """Renders a letter with its longer side at LONGER_SIDE pixels.
+
+    Returns (bool [h, w], its longer side in pixels at _TRIAL_SIZE points), or None if there is hardly anything to see.
+    """
     left, top, right, bottom = _font(font_path, _TRIAL_SIZE).getbbox(letter)
     if min(right - left, bottom - top) < 4:
         return None
@@ -43,7 +46,7 @@ def render(font_path: Path, letter: str) -> tuple[Array, int] | None:
 
 
 def render_script(folder: Path, script: Script) -> dict[int, tuple[Array, float]]:
-    """The letters of a script that its font has: code point -> (bool [h, w], size relative to the median)."""
+    """Returns the letters of a script that its font has: code point -> (bool [h, w], size relative to the median)."""
     path = font_file(folder, script)
     missing = render(path, _NO_CHARACTER)
     shapes = {}
@@ -57,5 +60,5 @@ def render_script(folder: Path, script: Script) -> dict[int, tuple[Array, float]
 
 
 def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
-    # The basic layout draws a letter by itself, without the joining forms of its script.
+    # The basic layout draws the isolated form of a letter, without the joining forms of its script.
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)

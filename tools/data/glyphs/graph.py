@@ -12,7 +12,7 @@ Array = np.ndarray
 Pixel = tuple[int, int]
 
 SPUR = 1.5  # a side branch shorter than this many half widths of the pen is an artefact of thinning
-BRIDGE = 1.6  # two junctions nearer than this many half widths are one crossing that thinning pulled apart
+BRIDGE = 1.6  # two junctions nearer than this many half widths are one crossing that thinning has split
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Edge:
     line: Array
 
     def leaving(self, side: int) -> Array:
-        """The line read away from the node at this side, 0 or 1."""
+        """Returns the line in the direction away from the node at this side, 0 or 1."""
         return self.line if side == 0 else self.line[::-1]
 
 
@@ -43,15 +43,15 @@ class SkeletonGraph:
         self.half_width = float(np.median(on_lines)) if on_lines else 1.0
 
     def ends_at(self, node: Pixel) -> list[tuple[int, int]]:
-        """The edge ends that meet in a node, as (edge number, side 0 or 1). A loop counts with both its ends."""
+        """Returns the edge ends that meet in a node as (edge number, side 0 or 1). A loop counts with both its ends."""
         return [(number, side) for number, edge in self.edges.items() for side in (0, 1) if edge.ends[side] == node]
 
     def degree(self, node: Pixel) -> int:
-        """How many edge ends meet in a node; 0 for a dot."""
+        """Returns how many edge ends meet in a node; 0 for a dot."""
         return len(self.ends_at(node))
 
     def clean(self) -> None:
-        """Remove what thinning added: spurs, and short bridges inside crossings. Changes the graph in place."""
+        """Removes what thinning added: spurs, and short bridges inside crossings. Changes the graph in place."""
         while (spur := self._shortest_spur()) is not None:
             number, leaf = spur
             del self.edges[number], self.nodes[leaf]
@@ -74,7 +74,7 @@ class SkeletonGraph:
                 walked.update([(path[0], path[1]), (path[-1], path[-2])])
                 used.update(path)
                 self._add(path)
-        for pixel in sorted(adjacent):  # what is left are rings: they get a node anywhere
+        for pixel in sorted(adjacent):  # rings are left; each gets a node at its first pixel
             if pixel not in used:
                 path = _walk(pixel, adjacent[pixel][0], adjacent, {pixel})
                 used.update(path)
@@ -89,7 +89,7 @@ class SkeletonGraph:
         self._next += 1
 
     def _dissolve_passages(self) -> None:
-        """Join the two edges at every node that is neither an end nor a junction."""
+        """Joins the two edges at every node that is neither an end nor a junction."""
         for node in list(self.nodes):
             ends = self.ends_at(node)
             if len(ends) != 2 or ends[0][0] == ends[1][0]:
@@ -101,7 +101,7 @@ class SkeletonGraph:
             del self.nodes[node]
 
     def _shortest_spur(self) -> tuple[int, Pixel] | None:
-        """The shortest side branch that is too short to be meant: (edge number, its free end)."""
+        """Returns the shortest spur as (edge number, its free end), or None if there is none."""
         spurs = []
         for number, edge in self.edges.items():
             degrees = [self.degree(node) for node in edge.ends]
@@ -114,7 +114,7 @@ class SkeletonGraph:
         return min(spurs)[1:] if spurs else None
 
     def _shortest_bridge(self) -> int | None:
-        """The number of the shortest edge between two junctions that belong to one crossing."""
+        """Returns the number of the shortest edge between two junctions of one crossing, or None if there is none."""
         bridges = []
         for number, edge in self.edges.items():
             a, b = edge.ends
@@ -124,7 +124,7 @@ class SkeletonGraph:
         return number if size < BRIDGE * self.half_width else None
 
     def _contract(self, number: int) -> None:
-        """Replace an edge and its two nodes by one node in their middle."""
+        """Replaces an edge and its two nodes by one node in their middle."""
         a, b = self.edges.pop(number).ends
         middle = (self.nodes[a] + self.nodes.pop(b)) / 2
         self.nodes[a] = middle
@@ -141,7 +141,7 @@ class SkeletonGraph:
 
 
 def _adjacency(skeleton: Array) -> dict[Pixel, list[Pixel]]:
-    """Which skeleton pixels touch. A diagonal step counts only where no two straight steps make the same way."""
+    """Returns the neighbours of every skeleton pixel. A diagonal neighbour counts only if no two straight steps lead to it."""
     pixels = {(int(row), int(column)) for row, column in np.argwhere(skeleton)}
     adjacent = {}
     for row, column in sorted(pixels):
@@ -156,7 +156,7 @@ def _adjacency(skeleton: Array) -> dict[Pixel, list[Pixel]]:
 
 
 def _walk(start: Pixel, second: Pixel, adjacent: dict[Pixel, list[Pixel]], stops: set[Pixel]) -> list[Pixel]:
-    """The path from start over second to the next pixel in stops."""
+    """Returns the path from start through second to the next pixel in stops."""
     path = [start, second]
     while path[-1] not in stops:
         path.append(next(pixel for pixel in adjacent[path[-1]] if pixel != path[-2]))

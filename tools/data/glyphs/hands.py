@@ -1,7 +1,7 @@
-"""How a letter comes out when a person writes it: 20 virtual hands for every script, and accidents in every drawing.
+"""How a person writes a letter: 20 virtual hands for every script, and accidents in every drawing.
 
-Points are (x, y) with y downwards, in a box -0.5..0.5; lengths are fractions of that box. The numbers below were tuned
-until the drawings were as hard to classify as the real Omniglot's at 28x28 (see data/glyphs.md).
+Points are (x, y) with y downwards, in a box -0.5..0.5; lengths are fractions of that box. The numbers below are tuned so that the
+drawings are as hard to classify as the real Omniglot's at 28x28 (see data/glyphs.md).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Strokes = list[Array]
 LOOSE = 1.1
 MOVE, TURN, STRETCH = 0.035, 0.1, 0.1  # shift; rotation in radians; log of the scale
 WOBBLE, WOBBLE_LENGTH = 0.02, 0.55  # a smooth drift off the line, and the length over which it changes
-OVERSHOOT = 0.04  # how far an end runs on (or stops short)
+OVERSHOOT = 0.04  # how far an end overshoots or stops short
 GAP = 0.04  # how far a ring fails to close
-SERIF, SERIF_SKIPPED = 0.12, 0.5  # strokes shorter than this are left out this often
+SERIF, SERIF_SKIPPED = 0.12, 0.5  # length below which a stroke is a serif; how often serifs are left out
 ROUND = 1.0  # how much corners get round
 WARP = 0.03  # a smooth bend of the whole letter
 DOT = 0.06  # strokes shorter than this are dots
 
-# What makes a hand: standard deviations, except where said otherwise.
+# The habits of a hand: standard deviations, unless noted otherwise.
 HAND_SLANT, HAND_TURN, HAND_ASPECT, HAND_LOOSE, HAND_POSITION = 0.09, 0.03, 0.06, 0.3, 0.022
 HAND_SIZE = (-0.57, 0.10)  # mean and deviation of the log of a letter's longer side
 HAND_PEN = (1.5, 0.03)  # median of the pen's width in pixels at 28x28, deviation of its log
@@ -36,12 +36,12 @@ HAND_PEN = (1.5, 0.03)  # median of the pen's width in pixels at 28x28, deviatio
 SLANT, ROTATION, ASPECT, SIZE, POSITION = 0.06, 0.05, 0.05, 0.08, 0.038
 
 POINT_SPACING = 0.03
-LARGEST, FRAME = 0.94, 0.98  # the longer side of a letter at most; the part of the picture it stays within
+LARGEST, FRAME = 0.94, 0.98  # the largest longer side of a letter; the part of the picture that it stays within
 
 
 @dataclass(frozen=True)
 class Hand:
-    """One virtual drawer: the habits that all its drawings share.
+    """A virtual hand: the habits that all its drawings share.
 
     slant: shear; rotation: radians; aspect: width over height; size: of the longer side; position: [2], off the centre;
     loose: factor of all accidents; round: smoothing of corners; pen: width in pixels at 28x28
@@ -58,7 +58,7 @@ class Hand:
 
 
 def random_hand(rng: np.random.Generator) -> Hand:
-    """A hand drawn at random."""
+    """Draws a hand at random."""
     return Hand(
         slant=rng.normal(0, HAND_SLANT),
         rotation=rng.normal(0, HAND_TURN),
@@ -72,9 +72,9 @@ def random_hand(rng: np.random.Generator) -> Hand:
 
 
 def draw(strokes: Strokes, hand: Hand, rng: np.random.Generator, size: float = 1.0) -> Strokes:
-    """One drawing of a letter by a hand. strokes: each [n, 2] in -0.5..0.5 -> the same, moved, bent, sized and placed.
+    """Draws a letter once by a hand. Returns the strokes, each [n, 2] in -0.5..0.5, moved, bent, sized and placed.
 
-    size: the letter's own size relative to others; the hand's size is multiplied by it.
+    size: the letter's size relative to others; the hand's size is multiplied by it.
     """
     loose = LOOSE * hand.loose
     warp = _Warp(rng, loose)
@@ -95,19 +95,19 @@ class _Warp:
     """A smooth random displacement of the plane: for each axis a sum of four plane waves."""
 
     def __init__(self, rng: np.random.Generator, loose: float) -> None:
-        # Only the first of the two rows is used; the generator's stream, and with it the data, hangs on drawing both.
+        # Only the first of the two rows is used. Both are drawn because the data depend on the generator's stream.
         self.amplitude = rng.normal(size=(2, 2, 4))[:, 0] * loose * WARP
         self.phase = rng.uniform(0, 2 * np.pi, (2, 4))
         self.frequency = rng.normal(0, 2.2, (2, 4, 2))
 
     def __call__(self, points: Array) -> Array:
-        """Points [n, 2] -> their displacements [n, 2]."""
+        """Returns the displacements [n, 2] of points [n, 2]."""
         waves = np.sin(np.einsum("nd,awd->naw", points, self.frequency) + self.phase)
         return (waves * self.amplitude).sum(axis=-1)
 
 
 def _draw_dot(stroke: Array, rng: np.random.Generator, loose: float) -> Array:
-    """A dot becomes a dash of random length and direction."""
+    """Replaces a dot by a dash of random length and direction."""
     radius, angle = rng.uniform(0.01, 0.05), rng.uniform(0, np.pi)
     arm = np.array([np.cos(angle), np.sin(angle)]) * radius
     centre = stroke.mean(axis=0)
@@ -115,7 +115,7 @@ def _draw_dot(stroke: Array, rng: np.random.Generator, loose: float) -> Array:
 
 
 def _draw_line(stroke: Array, hand: Hand, rng: np.random.Generator, loose: float) -> Array:
-    """A stroke that is rounded, moved, turned, stretched, that wobbles, and that ends a little elsewhere."""
+    """Rounds, moves, turns and stretches a stroke, makes it wobble, and shifts its ends."""
     line = resample(stroke, math.ceil(length(stroke) / POINT_SPACING))
     sigma = 0.6 + 2.0 * loose * hand.round
     line = smooth(line, sigma, radius=math.ceil(3 * sigma))
@@ -129,13 +129,13 @@ def _draw_line(stroke: Array, hand: Hand, rng: np.random.Generator, loose: float
     if closed:
         along = np.linspace(0, 1, len(line))[:, None]
         return line + along * (rng.normal(0, loose * GAP, 2) + (line[0] - line[-1]) * rng.uniform(0.3, 1))
-    for _ in range(2):  # the first end, then the last one: change the front and turn the line round
+    for _ in range(2):  # changes the front and reverses the line: the first end, then the last one
         line = _move_front(line, rng.normal(0, loose * OVERSHOOT))[::-1]
     return line
 
 
 def _move_front(line: Array, by: float) -> Array:
-    """A line that starts earlier (by > 0, straight on) or later (by < 0, at most a quarter of it is lost)."""
+    """Lets a line start earlier (by > 0, straight on) or later (by < 0; at most a quarter of it is cut off)."""
     if by > 0 and len(line) > 3:
         direction = line[0] - line[3]
         start = line[0] + direction / (np.hypot(*direction) + 1e-9) * by
@@ -146,7 +146,7 @@ def _move_front(line: Array, by: float) -> Array:
 
 
 def _place(strokes: Strokes, hand: Hand, rng: np.random.Generator, size: float) -> Strokes:
-    """Slant, proportions, rotation, size and position of the whole letter; it stays within the frame."""
+    """Gives the whole letter its slant, proportions, rotation, size and position, within the frame."""
     rotation = hand.rotation + rng.normal(0, ROTATION)
     slant = hand.slant + rng.normal(0, SLANT)
     aspect = hand.aspect * np.exp(rng.normal(0, ASPECT))
@@ -168,7 +168,7 @@ def _rotation(angle: float) -> Array:
 
 
 def _smooth_noise(rng: np.random.Generator, count: int, correlation: float) -> Array:
-    """Noise [count, 2] that changes over `correlation` points: random values with smooth steps between them."""
+    """Returns noise [count, 2] that changes over `correlation` points: random values with smooth steps between them."""
     knots = rng.normal(size=(max(4, math.ceil(count / correlation) + 3), 2))
     at = np.linspace(0.5, len(knots) - 1.5, count)
     left = np.clip(at.astype(int), 0, len(knots) - 2)

@@ -1,4 +1,4 @@
-"""The file of pen strokes: what stage one writes and stage two reads."""
+"""The file of pen strokes, which trace_glyphs writes and draw_glyphs reads."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Letters:
     size: Array
 
     def __len__(self) -> int:
-        """The number of letters M."""
+        """Returns the number of letters M."""
         return len(self.strokes)
 
     def select(self, positions: Sequence[int]) -> Letters:
-        """The letters at these positions, in this order."""
+        """Returns the letters at these positions, in this order."""
         rows = np.asarray(positions, dtype=int)
         strokes = [self.strokes[i] for i in rows]
         return Letters(strokes, self.codepoint[rows], self.script[rows], self.split[rows], self.size[rows])
@@ -48,17 +48,17 @@ class Letters:
 
 
 def to_bytes(stroke: Array) -> Array:
-    """A stroke in the box -0.5..0.5 -> the same in the precision of the file, uint8 [n, 2]."""
+    """Converts a stroke in the box -0.5..0.5 to the precision of the file, uint8 [n, 2]."""
     return np.clip(nearest((stroke + 0.5) * 255), 0, 255).astype(np.uint8)
 
 
 def to_unit_box(stroke: Array, dtype: type = np.float32) -> Array:
-    """A stroke of the file, uint8 [n, 2] -> floating point [n, 2] in the box -0.5..0.5."""
+    """Converts a stroke of the file, uint8 [n, 2], to floating point [n, 2] in the box -0.5..0.5."""
     return stroke.astype(dtype) / dtype(255) - dtype(0.5)
 
 
 def save_letters(path: Path, letters: Letters) -> None:
-    """Write letters as one npz file: all points in one array, with the offsets of strokes and of letters."""
+    """Writes letters as one npz file: all points in one array, with the offsets of strokes and of letters."""
     flat = [stroke for strokes in letters.strokes for stroke in strokes]
     np.savez_compressed(
         path,
@@ -73,7 +73,7 @@ def save_letters(path: Path, letters: Letters) -> None:
 
 
 def load_letters(path: Path) -> Letters:
-    """Read what save_letters wrote. FileNotFoundError with the cure where there is no such file."""
+    """Reads what save_letters wrote. Raises FileNotFoundError, which says what to do, if there is no such file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there are no strokes at {path}: make them with `python -m tools.data.trace_glyphs`.")
     with np.load(path) as file:

@@ -1,4 +1,4 @@
-"""Letters that look alike: the same shape must not be two classes, least of all in two splits."""
+"""Letters that look alike: one shape must not be two classes, least of all in two splits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Array = np.ndarray
 Strokes = list[Array]  # each float [n, 2] in the box -0.5..0.5
 
 MAX_PER_SCRIPT = 32  # letters kept of one script
-LEAST_INK = 0.5  # total stroke length below which a letter is dots only
-# The distance (see look_alike) below which a letter counts as seen: within a script, within a split, across splits.
+LEAST_INK = 0.5  # total stroke length below which a letter is nothing but dots
+# The distance (see look_alike) below which two letters count as the same: within a script, within a split, across splits.
 SAME_SCRIPT, SAME_SPLIT, OTHER_SPLIT = 0.055, 0.065, 0.075
 
 DOT, SERIF = 0.06, 0.16  # strokes up to DOT long are dots, others up to SERIF long are serifs
@@ -23,12 +23,12 @@ POINT_SPACING = 0.015
 
 
 def look_alike(letters: Sequence[Strokes]) -> Array:
-    """How different every two of M letters look: float32 [M, M], symmetric, 0 for the same shape.
+    """Returns how different every two of M letters look: float32 [M, M], symmetric, 0 for the same shape.
 
-    The sum of a mean and of a soft largest distance from the points of one letter to the other (chamfer and Hausdorff),
-    each the worse of the two directions. The result is the smallest over four ways of looking: with and without serifs,
-    with the letter's own proportions and with half evened-out ones. Below about 0.05 two letters are the same to the
-    eye, above about 0.09 they differ.
+    The distance is the sum of a mean and of a soft maximum of the distances from the points of one letter to the other (chamfer
+    and Hausdorff), each taken in the worse of the two directions. The result is the smallest of four comparisons: with and
+    without serifs, with the letter's own proportions and with half evened-out ones. Below about 0.05 two letters are the same to
+    the eye, above about 0.09 they differ.
     """
     smallest = np.full((len(letters), len(letters)), np.inf, np.float32)
     for shapes in (letters, [_without_serifs(strokes) for strokes in letters]):
@@ -41,9 +41,9 @@ def look_alike(letters: Sequence[Strokes]) -> Array:
 
 
 def select(letters: Sequence[Strokes], script: Array, split: Array) -> list[int]:
-    """The positions of the letters to keep, greedily in the given order: those that look like none kept before.
+    """Returns the positions of the letters to keep: greedily, in the given order, each that looks like none kept before.
 
-    script, split: str [M]. At most MAX_PER_SCRIPT letters of a script are kept; the measure is strictest across splits.
+    script, split: str [M]. At most MAX_PER_SCRIPT letters of a script are kept. The test is strictest across splits.
     """
     distance = look_alike(letters)
     kept: list[int] = []
@@ -68,8 +68,11 @@ def _without_serifs(strokes: Strokes) -> Strokes:
 
 
 def _fields(letters: Sequence[Strokes], evenness: float) -> tuple[Array, Array]:
-    """Two pictures of every letter on a grid of G = GRID * GRID cells, both float32 [M, G]: how far each cell is from
-    the letter, and the share of the letter's ink in it. Sides are raised to the power of `evenness`: 1 keeps them."""
+    """Returns two pictures of every letter on a grid of G = GRID * GRID cells, both float32 [M, G].
+
+    The first holds the distance of each cell from the letter, the second the share of the letter's ink in the cell. The sides of
+    the letter are raised to the power of `evenness`: 1 keeps its proportions.
+    """
     rows, columns = np.mgrid[:GRID, :GRID]
     centres = (np.stack([columns, rows], axis=-1).reshape(-1, 2) + 0.5) / GRID - 0.5
     distance = np.zeros((len(letters), GRID * GRID), np.float32)

@@ -1,4 +1,4 @@
-"""Strokes to pixels, with numpy alone."""
+"""Strokes to pixels, with NumPy alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Array = np.ndarray
 
 
 def raster(strokes: list[Array], pen: float, pixels: int = 28, blur: float = 1.0) -> Array:
-    """One drawing as a picture: float32 [pixels, pixels], ink 1 on 0.
+    """Draws strokes as a picture: float32 [pixels, pixels], ink 1 on 0.
 
     strokes: each [n, 2] as (x, y) in -0.5..0.5, the frame of the picture. pen, blur: the width of the pen and of its
     soft edge, in pixels. The value of a pixel follows from the exact distance of its centre to the nearest segment.
@@ -19,7 +19,10 @@ def raster(strokes: list[Array], pen: float, pixels: int = 28, blur: float = 1.0
     ends = np.concatenate([line[1:] for line in strokes]).astype(np.float32)
     starts, ends = (starts + 0.5) * pixels, (ends + 0.5) * pixels
     along = ends - starts
-    x, y = column - starts[:, 0], row - starts[:, 1]  # every pixel seen from every segment: [pixels * pixels, segments]
+    x, y = (
+        column - starts[:, 0],
+        row - starts[:, 1],
+    )  # from each segment's start to each pixel: [pixels * pixels, segments]
     squared = (along * along).sum(axis=1) + 1e-9  # a segment may be a single point
     part = np.clip((x * along[:, 0] + y * along[:, 1]) / squared, 0, 1)
     x, y = x - part * along[:, 0], y - part * along[:, 1]
@@ -29,5 +32,5 @@ def raster(strokes: list[Array], pen: float, pixels: int = 28, blur: float = 1.0
 
 
 def grey_levels(picture: Array, levels: int = 6) -> Array:
-    """Ink in 0..1 -> uint8 of the same shape with this many grey levels (6: 0, 51, ... 255). Few make small files."""
+    """Converts ink in 0..1 to uint8 of the same shape with few grey levels (6: 0, 51, ... 255), which make small files."""
     return (np.round(picture * (levels - 1)) * (255 / (levels - 1))).astype(np.uint8)

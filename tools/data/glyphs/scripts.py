@@ -1,7 +1,7 @@
 """Which letters of which scripts are traced, from which font, for which split.
 
-No script for training occurs in the evaluation part of Omniglot; no script for validation or test occurs in Omniglot at
-all. So a learner trained on Glyphs may be tested on Omniglot, and one trained on Omniglot on Glyphs.
+No training script occurs in the evaluation part of Omniglot, and no validation or test script occurs in Omniglot at all. So a
+learner trained on Glyphs may be tested on Omniglot, and one trained on Omniglot may be tested on Glyphs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Script:
 
 
 def block(first: int, last: int, categories: tuple[str, ...] = ("Lo", "Ll", "Lu")) -> list[int]:
-    """The letters among the code points first..last."""
+    """Returns the letters among the code points first..last."""
     return [code for code in range(first, last + 1) if unicodedata.category(chr(code)) in categories]
 
 
 def evenly(codepoints: list[int], count: int) -> list[int]:
-    """At most count of the code points, spread evenly."""
+    """Returns at most count of the code points, spread evenly."""
     if len(codepoints) <= count:
         return codepoints
     return [codepoints[int(i * len(codepoints) / count)] for i in range(count)]
@@ -37,13 +37,13 @@ def _script(name: str, codepoints: list[int], split: str, font: str | None = Non
 
 
 _SANS = "NotoSans-Regular.ttf"  # Latin, Greek and Cyrillic share one font
-# Of a letter with one shape in both cases only the capital; no bars and rings (I, l, O).
+# Only the capital of a letter that has the same shape in both cases, and no bars and rings (I, l, O).
 _LATIN = [ord(letter) for letter in "ABCDEFGHJKLMNPQRSTUVWXYZabdefghikmnqrtyÞßæðŋəʃʊ"]
 _GREEK = block(0x391, 0x3A9, ("Lu",)) + block(0x3B1, 0x3C9, ("Ll",))
 _CYRILLIC = block(0x410, 0x42F, ("Lu",)) + [ord(letter) for letter in "ЂЄЉЊЋЏабв"]
 _ARMENIAN = block(0x531, 0x556, ("Lu",)) + block(0x561, 0x586, ("Ll",))
 
-# The order matters: of two letters that look alike the first one is kept.
+# The order matters, because of two letters that look alike the first one is kept.
 SCRIPTS = [
     _script("Latin", _LATIN, "train", _SANS),
     _script("Greek", _GREEK, "train", _SANS),

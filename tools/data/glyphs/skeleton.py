@@ -8,7 +8,7 @@ Array = np.ndarray
 
 
 def _neighbours(mask: Array) -> list[Array]:
-    """The eight neighbours of every pixel, clockwise from the north: N NE E SE S SW W NW."""
+    """Returns the eight neighbours of every pixel, clockwise from the north: N NE E SE S SW W NW."""
     height, width = mask.shape
     padded = np.pad(mask, 1)
     offsets = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
@@ -16,7 +16,7 @@ def _neighbours(mask: Array) -> list[Array]:
 
 
 def thin(mask: Array) -> Array:
-    """The skeleton of a mask by the parallel thinning of Zhang and Suen (1984). bool [h, w] -> bool [h, w]."""
+    """Returns the skeleton of a mask, bool [h, w], by the parallel thinning of Zhang and Suen (1984)."""
     shape = mask.astype(np.uint8)
     removed = True
     while removed:
@@ -25,7 +25,7 @@ def thin(mask: Array) -> Array:
             around = _neighbours(shape)
             north, east, south, west = around[0::2]
             filled = sum(n.astype(np.int16) for n in around)
-            # How often the ring around a pixel goes from empty to filled: 1 means that removing it cuts nothing.
+            # How often the ring around a pixel goes from empty to filled; if once, removing the pixel cuts no line.
             rises = sum(((around[i] == 0) & (around[(i + 1) % 8] == 1)).astype(np.int16) for i in range(8))
             if first_pass:
                 on_this_side = (north * east * south == 0) & (east * south * west == 0)
@@ -39,10 +39,10 @@ def thin(mask: Array) -> Array:
 
 
 def depth(mask: Array) -> Array:
-    """The distance of every pixel to the background, in pixels. bool [h, w] -> float32 [h, w].
+    """Returns the distance of every pixel of a mask bool [h, w] to the background, in pixels: float32 [h, w].
 
-    Counted by erosions that look at four and at eight neighbours in turn, which comes close to the Euclidean distance.
-    On the skeleton this is half the width of the pen.
+    Counts erosions by four and by eight neighbours in turn, which comes close to the Euclidean distance. On the skeleton this is
+    half the width of the pen.
     """
     result = np.zeros(mask.shape, np.float32)
     rest = mask.astype(bool)

@@ -1,4 +1,4 @@
-"""A filled shape to pen strokes: skeleton, clean graph, and at every junction the straightest way on."""
+"""Filled shapes to pen strokes: the skeleton as a clean graph, whose edges are joined at junctions where they go straight on."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Array = np.ndarray
 End = tuple[int, int]  # (edge number, side)
 
 POINT_SPACING = 6.0  # pixels between the points of a finished stroke
-STRAIGHT_ON = -0.6  # cosine between two edges leaving a junction, below which a pen goes from one into the other
+STRAIGHT_ON = -0.6  # cosine between two edges that leave a junction, below which the pen goes from one into the other
 DOT = 0.8  # a stroke shorter than this many half widths of the pen is a dot
 DOT_ARM = np.array([0.0, 2.0])  # a dot is stored as a stroke of four pixels
 SMALLEST = 10  # pixels; shapes smaller than this are not traced
 
 
 def trace(mask: Array) -> list[Array] | None:
-    """The pen strokes of a filled shape. bool [h, w] -> strokes, each float [n, 2] as (x, y); None for next to nothing.
+    """Traces a filled shape bool [h, w]. Returns its strokes, each float [n, 2] as (x, y), or None if it is too small.
 
     The longer side of the box around all strokes is 1 long and the box is centred on 0. y grows downwards.
     """
@@ -49,7 +49,7 @@ def _dot(centre: Array) -> Array:
 
 
 def _chains(graph: SkeletonGraph) -> list[Array]:
-    """The edges joined to strokes: every chain starts where no partner goes on; rings start anywhere."""
+    """Joins edges to strokes. A stroke starts at an edge end that has no partner; a ring starts anywhere."""
     partner = _partners(graph)
     ends = [(number, side) for number in graph.edges for side in (0, 1)]
     starts = [end for end in ends if end not in partner] + [(number, 0) for number in graph.edges]
@@ -69,7 +69,7 @@ def _chains(graph: SkeletonGraph) -> list[Array]:
 
 
 def _partners(graph: SkeletonGraph) -> dict[End, End]:
-    """Which edge ends the pen passes through in one go, paired at every junction, the straightest pair first."""
+    """Returns the edge end into which the pen goes on from each end. The straightest pairs of a junction are formed first."""
     partner: dict[End, End] = {}
     for node in graph.nodes:
         ends = graph.ends_at(node)
@@ -80,7 +80,7 @@ def _partners(graph: SkeletonGraph) -> dict[End, End]:
                 same_edge = ends[i][0] == ends[j][0]
                 if same_edge and len(ends) > 2:
                     continue
-                # Rounded, so that a symmetric junction is decided by the order of its edges and not by the last bits.
+                # Rounded, so that the order of the edges, and not the last bits, decides a symmetric junction.
                 cosine = round(float((directions[i] * directions[j]).sum()), 9)
                 if cosine < STRAIGHT_ON or len(ends) == 2:
                     candidates.append((cosine, i, j))
@@ -91,7 +91,7 @@ def _partners(graph: SkeletonGraph) -> dict[End, End]:
 
 
 def _direction(edge: Edge, side: int, half_width: float) -> Array:
-    """The unit vector in which an edge leaves its node, measured outside the blur of the junction."""
+    """Returns the unit vector in which an edge leaves its node, measured outside the blurred junction."""
     line = edge.leaving(side)
     step = line[min(len(line) - 1, max(6, int(2.5 * half_width)))] - line[0]
     return step / (np.hypot(*step) + 1e-9)
