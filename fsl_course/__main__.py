@@ -59,15 +59,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "results":
         return results.run(arguments)
     threads.prepare()
-    with _undisturbed():
-        from fsl_course.cli import evaluate, train
-
-    if arguments.command == "evaluate":
-        return evaluate.run(arguments)
     try:
-        return train.run(arguments)
-    except KeyboardInterrupt:  # before or after the training loop, which handles Ctrl-C itself
-        raise KeyboardInterrupt("The same command goes on from what was saved last.") from None
+        with _undisturbed():
+            from fsl_course.cli import evaluate, train
+
+        return (train if arguments.command == "train" else evaluate).run(arguments)
+    except KeyboardInterrupt:  # outside the training loop, which handles Ctrl-C itself
+        again = ["The same command goes on from what was saved last."] if arguments.command == "train" else []
+        raise KeyboardInterrupt(*again) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
