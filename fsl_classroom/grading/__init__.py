@@ -1,10 +1,12 @@
-"""python -m fsl_classroom grade FOLDER: notebooks that students handed in, graded in confinement. See docs/grading.md.
+"""Behind `python -m fsl_classroom grade FOLDER`: grades notebooks of students in confined processes. See docs/grading.md.
 
 submissions.py  reads FOLDER/STUDENT/*.ipynb
 slices.py       which statements an answer needs
 rules.py        what an answer must not do, read off its code
-lanes.py        trusted processes that fork a worker for every answer, watch it and kill it
-worker.py       one answer in one process; guards.py, doors.py, confinement.py and seccomp.py hold it
+lanes.py        trusted processes that read the notebooks
+supervisor.py   forks a worker for every answer, watches it and kills it
+worker.py       tries one answer in one process; answer_builtins.py, guards.py, doors.py, confinement.py and seccomp.py
+                restrict what it can do
 report.py       the two tables
-grade.py        the command; options.py its options
+grade.py        the command; options.py has its options
 """

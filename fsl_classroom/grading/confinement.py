@@ -1,4 +1,4 @@
-"""What a worker can no longer do: Landlock for files, a seccomp filter for system calls, and limits. Linux only.
+"""Confines a worker: Landlock restricts files, a seccomp filter restricts system calls, and there are limits. Linux only.
 
 Sources: the kernel's Documentation/userspace-api/landlock.rst and seccomp_filter.rst.
 """
@@ -23,7 +23,7 @@ from fsl_course.data import assets
 
 _CREATE, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls, the same on every architecture
 _ASK_VERSION = 1
-_OLDEST = 3  # Linux 6.2; before it a file could be emptied without the right to write
+_OLDEST = 3  # Linux 6.2; older versions let a process truncate files that it may not write
 _READ_FILE, _READ_DIR, _REFER = 1 << 2, 1 << 3, 1 << 13
 _WRITES = sum(1 << bit for bit in (1, 4, 5, 7, 8, 14))  # write, remove folder and file, make folder and file, truncate
 _FILE_RIGHTS = (1 << 1) | _READ_FILE | (1 << 14)
@@ -32,7 +32,7 @@ _PACKAGES = [Path(package.__path__[0]).resolve() for package in (fsl_classroom, 
 
 
 def problem() -> str | None:
-    """Words where this system cannot confine; None where it can."""
+    """Returns why this system cannot confine a process, or None if it can."""
     if sys.platform != "linux":
         return f"confinement needs Linux (Landlock and seccomp), and this is {sys.platform}"
     version = landlock_version()
@@ -43,7 +43,7 @@ def problem() -> str | None:
 
 
 def landlock_version() -> int:
-    """The version of Landlock's interface; 0 or less where there is none."""
+    """Returns the version of Landlock's interface; 0 or less if there is none."""
     try:
         return _libc().syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION))
     except (AttributeError, OSError):  # a C library without syscall()
@@ -55,6 +55,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _call(what: str, *arguments: object) -> int:
+    """Makes a system call and returns its result. Raises OSError that names `what` if it fails."""
     result = _libc().syscall(*arguments)
     if result < 0:
         number = ctypes.get_errno()
@@ -63,7 +64,10 @@ def _call(what: str, *arguments: object) -> int:
 
 
 def ruleset(scratch: Path) -> int:
-    """A Landlock ruleset as a file handle: what Python needs is readable, only `scratch` writable, nothing else visible."""
+    """Returns the file handle of a Landlock ruleset.
+
+    A confined process can read what Python needs and write to `scratch`. It can open nothing else.
+    """
     version = landlock_version()
     rights = (1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)) - 1
     # files, TCP (bind and connect), scope (abstract sockets and signals)
@@ -88,7 +92,10 @@ def _allow(handle: int, path: Path, rights: int) -> None:
 
 
 def _readable() -> Iterator[Path]:
-    """Python, its packages, shared libraries and the course's data; of these packages themselves nothing: they are loaded."""
+    """Yields what a worker may read: Python, installed packages, shared libraries and the course's data.
+
+    The code of the course's own two packages is left out: a worker has it loaded, and answers must not read it.
+    """
     folders = {Path(p) for p in site.getsitepackages()} | {Path(p) for p in sysconfig.get_paths().values()}
     folders |= {Path(p) for p in sys.path if p and Path(p).name in ("site-packages", "dist-packages")}
     for folder in sorted(folders):
@@ -117,19 +124,19 @@ def _readable() -> Iterator[Path]:
 
 
 def die_with_parent() -> None:
-    """No worker outlives the grader. Linux only; elsewhere the time limit ends it."""
+    """Makes the system kill this process when its parent ends. Linux only; elsewhere the time limit ends it."""
     if sys.platform == "linux":
         _libc().prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """Processes whose parent ended come to this one, so that it can end them. Linux only."""
+    """Makes descendants whose parent has ended children of this process, so that it can end them. Linux only."""
     if sys.platform == "linux":
         _libc().prctl(_ADOPT, 1, 0, 0, 0)
 
 
 def set_limits(seconds: float, megabytes: int) -> None:
-    """CPU time, memory above what the process has now, size and number of files, threads; no core dumps."""
+    """Limits CPU seconds, memory above what the process has now, and size and number of files; allows no core dumps."""
     limits = {
         resource.RLIMIT_CPU: int(seconds) + 2,
         resource.RLIMIT_FSIZE: 16 * 2**20,
@@ -147,10 +154,10 @@ def set_limits(seconds: float, megabytes: int) -> None:
 
 
 def drop_rights() -> None:
-    """Capabilities go, none can be won back, and no other process of this user may look in."""
+    """Drops all capabilities for good, and keeps other processes of this user from inspecting this one."""
     libc = _libc()
     for capability in range(64):
-        libc.prctl(_DROP_BOUND, capability, 0, 0, 0)  # refused where there is none to drop
+        libc.prctl(_DROP_BOUND, capability, 0, 0, 0)  # fails harmlessly if the process does not have it
     if libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS was refused")
     header, empty = struct.pack("<Ii", 0x20080522, 0), bytes(24)
@@ -160,7 +167,7 @@ def drop_rights() -> None:
 
 
 def confine(landlock: int) -> None:
-    """Shut this process in, for good. landlock: the handle that `ruleset` gave. Raises OSError where a step is refused."""
+    """Confines this process for good. landlock: the handle from `ruleset`. Raises OSError if the system refuses a step."""
     drop_rights()
     _call("Landlock", _RESTRICT_SELF, ctypes.c_int(landlock), ctypes.c_uint32(0))
     os.close(landlock)

@@ -1,6 +1,7 @@
-"""Doors of other libraries, shut in the worker: the course's modules by name, and changes to PyTorch that are taken back in time.
+"""Shuts the doors that other libraries leave open to an answer, inside the worker.
 
-Libraries import what a text names, evaluate texts and read attributes by name. The scan of an answer's code does not see that.
+Libraries import modules by name, evaluate text and read attributes by name, and the scan of an answer's code does not see that.
+The doors also keep an answer from changing PyTorch for a moment and taking the change back before anybody looks.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import torch
 import fsl_classroom
 import fsl_course
 from fsl_classroom.grading import rules
+from fsl_course.data import assets
 
-# the folders of both packages, wherever each is installed
+# The folders of both packages, wherever each is installed. A wheel keeps the data, which answers may read, in one of them.
 HERE = tuple(str(Path(package.__path__[0]).resolve()) + os.sep for package in (fsl_classroom, fsl_course))
-_MAY_EVALUATE = ("collections/__init__.py", "/dataclasses.py", "/enum.py")  # named tuples and dataclasses are made so
+DATA = str(assets.asset("glyphs.npz").parent.resolve()) + os.sep
+_MAY_EVALUATE = ("collections/__init__.py", "/dataclasses.py", "/enum.py")  # they make their classes by exec
 _MAY_READ_GLOBALS = ("/typing.py", "/functools.py", "/dataclasses.py")
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _MAY_BE_LOADED = {"numpy", "torch", "collections"}
@@ -31,7 +34,7 @@ _FLAGS_AT, _IMMUTABLE = 168, 1 << 8  # tp_flags in a type object of 64-bit CPyth
 
 
 def passes(event: str, arguments: tuple[Any, ...], frame: types.FrameType) -> bool:
-    """May a library, in the frame given, do this while an answer stands behind it? event, arguments: as in sys.audit."""
+    """Returns True if the library in this frame may do this on behalf of an answer. event, arguments: as in sys.audit."""
     file = frame.f_code.co_filename
     if event == "exec":
         return file.endswith(_MAY_EVALUATE)
@@ -44,7 +47,7 @@ def passes(event: str, arguments: tuple[Any, ...], frame: types.FrameType) -> bo
 
 
 def compile_nothing() -> None:
-    """torch.compile gives the function as it is: its results are the same, and a worker has no compiler."""
+    """Makes torch.compile return functions unchanged, because a worker has no compiler. The results are the same."""
 
     def plain(model: Any = None, **options: Any) -> Any:
         return (lambda function: function) if model is None else model
@@ -53,10 +56,12 @@ def compile_nothing() -> None:
 
 
 def guard_imports(refuse: Callable[[str], Exception], behind: Callable[[Any], bool]) -> Callable[[], None]:
-    """The course's modules are imported by the course and, through its own guard, by the answer; by no library. Returns the undo.
+    """Refuses imports of either package that a library makes on behalf of an answer. Returns the function that undoes this.
 
-    refuse: notes the words and gives the error to raise
-    behind: does an answer stand behind this frame?
+    Code of the packages themselves may import them, and answers have a guarded import of their own (guards.py).
+
+    refuse: records the diagnosis and returns the error to raise
+    behind: returns True if an answer's code is on the stack at a frame
     """
     plain, by_name = builtins.__import__, importlib.import_module
 
@@ -82,7 +87,10 @@ def guard_imports(refuse: Callable[[str], Exception], behind: Callable[[Any], bo
 
 
 def freeze(refuse: Callable[[str], Exception], behind: Callable[[Any], bool], names: list[str]) -> None:
-    """PyTorch's classes take no new attributes, and the modules named take none from an answer, not even for a moment."""
+    """Makes PyTorch's tensor classes immutable and keeps answers from setting attributes of the modules named.
+
+    refuse, behind: as in `guard_imports`
+    """
 
     class Frozen(types.ModuleType):
         def __setattr__(self, name: str, value: Any) -> None:
@@ -98,7 +106,7 @@ def freeze(refuse: Callable[[str], Exception], behind: Callable[[Any], bool], na
     for module in [sys.modules[name] for name in names]:
         if type(module) is types.ModuleType:
             module.__class__ = Frozen
-    for owner in (torch.Tensor, torch.nn.Parameter):  # libraries change torch.nn.Module: `patched` looks at it
+    for owner in (torch.Tensor, torch.nn.Parameter):  # not torch.nn.Module, which libraries change: `patched` checks it
         flags = ctypes.c_ulong.from_address(id(owner) + _FLAGS_AT)
-        if flags.value == owner.__flags__:  # not so in another Python: `patched` remains
+        if flags.value == owner.__flags__:  # another Python may keep its flags elsewhere; then only `patched` protects
             flags.value |= _IMMUTABLE

@@ -1,4 +1,4 @@
-"""The command: notebooks go to the lanes, verdicts come back, two tables are written."""
+"""The command `grade`: sends notebooks to the lanes, collects the verdicts and writes two tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOST = "the grader's own process ended while it was at this file: grade again, 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Grade a folder. Exit status 0, or 1 with words on stderr."""
+    """Grades a folder. Returns exit status 0, or 1 after printing to stderr what is wrong."""
     folder = Path(arguments.folder)
     if words := _refusal(arguments, folder):
         print(f"error: {words}", file=sys.stderr)
@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refusal(arguments: argparse.Namespace, folder: Path) -> str | None:
+    """Returns why nothing can be graded, or None."""
     if not folder.is_dir():
         return f"there is no folder {folder}. It must hold one folder for each student, with notebooks in it."
     if arguments.seconds <= 0 or arguments.memory <= 0 or (arguments.jobs is not None and arguments.jobs < 1):
@@ -81,7 +82,7 @@ def _refusal(arguments: argparse.Namespace, folder: Path) -> str | None:
 
 
 def _graded(submissions: list[Submission], arguments: argparse.Namespace) -> list[report.Record]:
-    """Hand notebooks to the lanes; every notebook comes back with verdicts or with words."""
+    """Returns a record for each submission, with verdicts or errors for each of its notebooks."""
     records = [report.Record(s.student, notebooks=len(s.notebooks)) for s in submissions]
     tasks: SimpleQueue[tuple[report.Record, Path]] = SimpleQueue()
     for submission, record in zip(submissions, records, strict=True):
@@ -93,7 +94,7 @@ def _graded(submissions: list[Submission], arguments: argparse.Namespace) -> lis
     total = tasks.qsize()
     lock = threading.Lock()
     with tqdm(total=total, desc="grading", unit="notebook", file=sys.stderr) as bar:
-        while not tasks.empty():  # once, unless every lane was lost
+        while not tasks.empty():  # a second time only if every lane was lost
             _with_lanes(tasks, min(arguments.jobs or os.cpu_count() or 1, tasks.qsize()), arguments, bar, lock)
     for record in records:
         record.errors.sort()
@@ -101,6 +102,7 @@ def _graded(submissions: list[Submission], arguments: argparse.Namespace) -> lis
 
 
 def _with_lanes(tasks: Any, jobs: int, arguments: argparse.Namespace, bar: Any, lock: threading.Lock) -> None:
+    """Starts lanes and works through the queue. Raises OSError if none of them starts."""
     bounds = {"seconds": arguments.seconds, "memory": arguments.memory, "confined": not arguments.unconfined}
     pairs = [socket.socketpair() for _ in range(jobs)]
     lost: list[str] = []
@@ -122,14 +124,14 @@ def _with_lanes(tasks: Any, jobs: int, arguments: argparse.Namespace, bar: Any, 
                 with suppress(OSError):  # the other end is gone
                     ours.shutdown(socket.SHUT_RDWR)
                 ours.close()
-            with suppress(subprocess.TimeoutExpired):  # idle lanes end by themselves
+            with suppress(subprocess.TimeoutExpired):  # idle lanes end by themselves when their sockets close
                 server.wait(5 if not lost else 0.1)
-            server.kill()  # after Ctrl-C: its lanes and their workers die with it
+            server.kill()  # after Ctrl-C it still runs; its lanes and their workers die with it
             server.wait()
 
 
 def _start(scratch: Path, bounds: dict[str, Any], sockets: list[socket.socket]) -> subprocess.Popen[bytes]:
-    """The process that forks the lanes. It knows nothing of our environment but where Python's packages are."""
+    """Starts the process that forks the lanes. Of the environment it gets only what it needs to find Python's packages."""
     handles = [each.fileno() for each in sockets]
     kept = {name: os.environ[name] for name in ("HOME", "PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH") if name in os.environ}
     root = str(Path(__file__).resolve().parent.parent.parent)
@@ -141,12 +143,12 @@ def _start(scratch: Path, bounds: dict[str, Any], sockets: list[socket.socket]) 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=handles,
-        start_new_session=True,  # Ctrl-C is for us
+        start_new_session=True,  # so that Ctrl-C reaches only the command, which then ends this process
     )
 
 
 def _feed(connection: socket.socket, tasks: Any, bar: Any, lock: threading.Lock, lost: list[str]) -> None:
-    """Give one lane notebook after notebook until there are none left, or the lane is lost."""
+    """Sends notebooks to one lane until none is left or the lane has ended."""
     file = connection.makefile("rw", encoding="utf-8", newline="\n")
     if not file.readline():  # "ready"
         lost.append("a lane did not start")

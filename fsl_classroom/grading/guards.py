@@ -1,6 +1,6 @@
-"""Guards inside the worker while an answer runs. What the scan of its code (rules.py) cannot see is caught here.
+"""Guards that run in the worker beside an answer. They catch what the scan of its code (rules.py) cannot see.
 
-They are honest about their reach: they run in the same process as the answer. See docs/grading.md, "What remains".
+They share a process with the answer, which limits what they can promise: see docs/grading.md, "What remains".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 from fsl_classroom.grading import doors, rules
 
-FILE = "<answer "  # the file name of every piece of an answer's code begins like this
+FILE = "<answer "  # the file names of all code objects of an answer begin like this
 _CALLED_EVENTS = """
     gc. ctypes. sys._getframe sys._current_frames sys.addaudithook sys.settrace sys.setprofile exec compile code.__new__
     function.__new__ cpython. marshal. pickle.find_class
@@ -43,92 +43,19 @@ _CONTENT = (torch.Tensor, np.ndarray, np.generic, Number, str, bytes, Mapping, l
 
 
 class Incidents:
-    """What an answer was caught at. It stays noted when the answer swallows the error that it got."""
+    """The rules that an answer broke. They stay on record if the answer swallows the error that it got."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
 
     def refuse(self, words: str) -> PermissionError:
-        """Note it; the error to raise in the answer."""
+        """Records the diagnosis and returns the error to raise in the answer."""
         self.words.append(words)
         return PermissionError(words)
 
 
 class Forged(TypeError):
-    """A result of the answer's own making stands where a tensor or a number is due."""
-
-
-_plain_import = builtins.__import__  # doors.py puts a guarded one in its place
-
-
-def learner_builtins(exercise: str, incidents: Incidents) -> dict[str, Any]:
-    """The builtins for an answer's code: without those that make or show code, with guarded imports and attributes."""
-    own = dict(vars(builtins))
-
-    def guarded_import(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        root = name.partition(".")[0]
-        if level:  # relative to a package that the answer would have to name as its own
-            raise incidents.refuse(rules.imports_reference("." * level + name))
-        wanted = [f"{name}.{item}" for item in fromlist or ()] or [name]
-        for dotted in wanted:
-            if not rules.may_import(dotted, exercise):
-                raise incidents.refuse(rules.imports_reference(dotted))
-            harmless = rules.LIMITED.get(root, "free")
-            if harmless is None:
-                raise incidents.refuse(rules.looks_into_checker(dotted))
-        module = _plain_import(name, globals, locals, fromlist, level)
-        for item in fromlist or ():
-            if rules.is_closed(getattr(module, item, None)):
-                raise incidents.refuse(rules.looks_into_checker(f"{name}.{item}"))
-        return module
-
-    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def checked(thing: Any, name: Any, *rest: Any) -> Any:
-            name = str.__str__(name) if isinstance(name, str) else name  # a str of its own kind may lie when compared
-            if name in rules.ATTRIBUTES:
-                raise incidents.refuse(rules.looks_into_checker(name))
-            if (
-                function is not getattr
-                and isinstance(thing, type)
-                and type.__getattribute__(thing, "__module__") != "__main__"
-            ):
-                raise incidents.refuse(rules.looks_into_checker(f"patches {thing.__name__}.{name}"))
-            if isinstance(thing, types.ModuleType):
-                dotted = f"{thing.__name__}.{name}"
-                if name == "__dict__":
-                    raise incidents.refuse(rules.looks_into_checker(dotted))
-                if function is not getattr:
-                    raise incidents.refuse(rules.looks_into_checker(f"patches {dotted}"))
-                harmless = rules.LIMITED.get(thing.__name__.partition(".")[0], "free")
-                if harmless != "free" and (harmless is None or name not in harmless):
-                    raise incidents.refuse(rules.looks_into_checker(dotted))
-                if not rules.may_use(dotted, exercise):
-                    raise incidents.refuse(rules.imports_reference(dotted))
-            found = function(thing, name, *rest)
-            if rules.is_closed(found):
-                raise incidents.refuse(rules.looks_into_checker(found.__name__))
-            return found
-
-        return checked
-
-    def refused(name: str) -> Callable[..., Any]:
-        def refuse(*args: Any, **kwargs: Any) -> Any:
-            raise incidents.refuse(rules.looks_into_checker(name))
-
-        return refuse
-
-    own |= {name: refused(name) for name in ("eval", "exec", "compile", "globals", "breakpoint")}
-    own |= {name: guarded(getattr(builtins, name)) for name in ("getattr", "setattr", "delattr")}
-
-    def guarded_vars(*things: Any) -> dict[str, Any]:
-        if not things or isinstance(things[0], (types.ModuleType, types.FunctionType)):
-            raise incidents.refuse(rules.looks_into_checker("vars"))
-        return vars(things[0])
-
-    own["vars"] = guarded_vars
-    own |= {"__import__": guarded_import, "display": print}  # Jupyter has display
-    return own
+    """Raised when an answer returns an object of its own class in place of a tensor or a number."""
 
 
 def hide(packages: tuple[str, ...]) -> None:
@@ -138,7 +65,7 @@ def hide(packages: tuple[str, ...]) -> None:
         parent, _, child = name.rpartition(".")
         if vars(sys.modules.get(parent, builtins)).get(child) is module:
             delattr(sys.modules[parent], child)
-    sys.modules.pop("logging.config", None)  # it imports what a text names, and kept the unguarded import
+    sys.modules.pop("logging.config", None)  # it imports by name and has kept the unguarded import
     sys.meta_path.insert(0, _Blocker(packages))
 
 
@@ -152,9 +79,9 @@ class _Blocker:
 
 
 def watch(scratch: Path, incidents: Incidents) -> Callable[[], None]:
-    """An audit hook for the rest of this process: what answers' code calls is looked at, and what libraries do for it.
+    """Installs an audit hook for the rest of this process. It checks what an answer does and what libraries do for it.
 
-    Returns what opens the doors again that doors.py shuts.
+    Also shuts the doors of doors.py. Returns the function that opens the import doors again.
     """
     here = str(scratch)
     busy = False
@@ -182,7 +109,7 @@ def watch(scratch: Path, incidents: Incidents) -> Callable[[], None]:
         if behind and (event == "open" or event.startswith(_FILES)):
             path = os.path.abspath(os.fsdecode(arguments[0])) if isinstance(arguments[0], (str, bytes, Path)) else here
             writes = event != "open" or _writes(arguments)
-            if path.startswith(doors.HERE):
+            if path.startswith(doors.HERE) and not path.startswith(doors.DATA):
                 raise incidents.refuse(rules.looks_into_checker(f"reads {Path(path).name}"))
             if writes and path != os.devnull and not path.startswith(here):
                 raise incidents.refuse(f"This answer changes files outside its own folder ({event}).")
@@ -199,7 +126,7 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
 
 
 def _answer_behind(frame: types.FrameType | None) -> bool:
-    """Does an answer's code stand behind this call, other than by an import or a traceback's look for source lines?"""
+    """Returns True if an answer's code is on the stack, unless an import or a traceback that reads source lines is above it."""
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith("<frozen importlib") or name.endswith(("linecache.py", "tokenize.py", "inspect.py")):
@@ -212,12 +139,12 @@ def _answer_behind(frame: types.FrameType | None) -> bool:
 
 @functools.cache
 def integrity() -> dict[str, int]:
-    """What every function and class is as yet: dotted name -> identity. A lane asks before it forks its first worker."""
+    """Returns `_identities()` as of its first call. A lane calls it before it forks its first worker."""
     return _identities()
 
 
 def _identities() -> dict[str, int]:
-    """What every function and class of torch, numpy and the course is at this moment: dotted name -> identity."""
+    """Returns dotted name -> identity for every function and class of torch, numpy and both packages, as of now."""
     seen: dict[str, int] = {}
     ours = dict.fromkeys(name for name in sys.modules if rules.lies_in(name, rules.COURSE, rules.CLASSROOM))
     for name in [*_WATCHED, *ours]:
@@ -234,7 +161,10 @@ def _identities() -> dict[str, int]:
 
 
 def patched(before: dict[str, int], modules: Mapping[str, types.ModuleType]) -> str | None:
-    """The first name that is no longer what it was. modules: those that are hidden from sys.modules by now."""
+    """Returns the first name whose object is no longer the one of `before`, or None if an answer replaced nothing.
+
+    modules: name -> module for those that `hide` has removed from sys.modules
+    """
     hidden = {name: module for name, module in modules.items() if name not in sys.modules}
     sys.modules.update(hidden)
     try:
@@ -246,7 +176,7 @@ def patched(before: dict[str, int], modules: Mapping[str, types.ModuleType]) -> 
 
 
 def honest(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """The answer, whose results (and those of functions it returns) are refused where they could lie about themselves."""
+    """Wraps an answer so that it raises Forged if a result could lie about itself. Covers functions that it returns, too."""
     if not callable(answer):
         return answer
 
@@ -258,6 +188,7 @@ def honest(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plain(value: Any, depth: int) -> Any:
+    """Returns the value with its functions wrapped by `honest`. Raises Forged for types of the answer's own making."""
     kind = type(value)
     if depth > 20 or kind in (bool, int, float, complex, str, bytes, type(None), torch.Tensor, np.ndarray):
         return value
@@ -280,7 +211,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _is_genuine(kind: type) -> bool:
-    """Does this type come from the module that it names? A named tuple of the answer's own is a tuple like any other."""
+    """Returns True if a type comes from the module that it names. Named tuples that compare like tuples count as well."""
     if tuple in kind.__bases__ and hasattr(kind, "_fields"):
         return not {"__eq__", "__iter__", "__len__", "__getitem__", "__ne__", "__getattribute__"} & set(vars(kind))
     if kind.__module__ == "__main__":

@@ -1,4 +1,4 @@
-"""The options of `grade`. Apart from the rest, so that the command line speaks without PyTorch."""
+"""The options of `grade`, in a module of their own so that --help does not load PyTorch."""
 
 from __future__ import annotations
 
@@ -7,30 +7,38 @@ from typing import Any
 
 
 def add_parser(commands: Any) -> None:
-    """`grade` and its options."""
+    """Adds `grade` to the subcommands (what `add_subparsers` returned)."""
     parser = commands.add_parser(
         "grade",
-        help="grades notebooks that students handed in, each answer in a confined process",
+        help="grades students' notebooks, each answer in a confined process",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Reads FOLDER/STUDENT/*.ipynb, tries every answer with its exercise's own checks\n"
+        description="Reads FOLDER/STUDENT/*.ipynb, tests every answer with the checks of its exercise\n"
         "and writes FOLDER/grades.csv (student, exercise, passed, diagnosis) and\nFOLDER/grades-summary.csv.",
         epilog="example:\n  python -m fsl_classroom grade submissions --jobs 4\n\n"
-        "What protects this machine: every answer runs in a process of its own, with\n"
-        "limits on time and memory, without network, without other processes, without a\n"
-        "view of files other than Python's own, and with one empty folder to write to\n"
-        "(Landlock and seccomp: Linux 6.2 or newer, x86_64 or aarch64). Elsewhere grading\n"
-        "is refused unless --unconfined is given. docs/grading.md says more, also what it\n"
-        "does not protect from.\n"
-        "Exit status: 0, also when submissions are broken or hostile; 1 when FOLDER has\nno students.",
+        "What protects this machine: every answer runs in a process of its own. The\n"
+        "process has limits on time and memory, no network, and no other processes. It\n"
+        "can read only Python's own files and write only to one empty folder (Landlock\n"
+        "and seccomp: Linux 6.2 or newer, x86_64 or aarch64). On other systems the command\n"
+        "refuses to grade unless you add --unconfined. docs/grading.md says more, also\n"
+        "about what this does not protect from.\n"
+        "Exit status: 0, even if submissions are broken or hostile; 1 if FOLDER has no\nstudents.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds one folder for each student, with notebooks in it")
     parser.add_argument(
-        "--lessons", metavar="NN", nargs="+", help="only these lessons, e.g. 05 07 (all that were handed in)"
+        "--lessons", metavar="NN", nargs="+", help="only these lessons, e.g. 05 07 (default: all that were handed in)"
     )
-    parser.add_argument("--seconds", type=float, default=120.0, help="for all answers of one notebook together (120)")
-    parser.add_argument("--memory", type=int, default=1024, metavar="MB", help="for one answer, besides PyTorch (1024)")
-    parser.add_argument("--jobs", type=int, default=None, help="notebooks at the same time (the number of cores)")
     parser.add_argument(
-        "--unconfined", action="store_true", help="grade without Landlock and seccomp: answers may do what you may do"
+        "--seconds", type=float, default=120.0, help="for all answers of one notebook together (default 120)"
     )
-    parser.add_argument("--json", action="store_true", help="also print the rows, one JSON object a line")
+    parser.add_argument(
+        "--memory", type=int, default=1024, metavar="MB", help="for one answer, besides PyTorch (default 1024)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=None, help="notebooks graded at the same time (default: the number of cores)"
+    )
+    parser.add_argument(
+        "--unconfined",
+        action="store_true",
+        help="grade without Landlock and seccomp: answers can do whatever you can do",
+    )
+    parser.add_argument("--json", action="store_true", help="also print the rows, one JSON object per line")

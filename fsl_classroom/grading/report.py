@@ -1,4 +1,4 @@
-"""The two tables: grades.csv, a row for each student and exercise, and grades-summary.csv, a row for each student."""
+"""The two tables: grades.csv has a row for each student and exercise, grades-summary.csv one for each student."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 
 COLUMNS = ("student", "exercise", "passed", "diagnosis")
 SUMMARY = ("student", "passed", "exercises", "attempted", "notebooks", "errors")
-_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the reader would see words in another order
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of text, so that it reads differently
 NOT_ATTEMPTED = "not attempted"
 
 
 @dataclass
 class Record:
-    """One student: verdicts by exercise, lessons that were handed in, what was odd about the files.
+    """The results of one student.
 
-    unread: lesson -> words, for notebooks that could not be read at all
+    verdicts: exercise id -> (passed, diagnosis)
+    lessons:  those that were handed in
+    errors:   what is wrong with the files, one sentence each
+    unread:   lesson -> the reason why its notebook could not be read
     """
 
     student: str
@@ -28,7 +31,7 @@ class Record:
     unread: dict[str, str] = field(default_factory=dict)
 
     def add(self, verdicts: dict[str, tuple[bool, str]]) -> None:
-        """Verdicts of one more notebook. Of two for the same exercise the better one counts: passed, wrong, not attempted."""
+        """Adds the verdicts of one notebook. Of two for one exercise the better counts: passed, wrong, not attempted."""
         for exercise, (passed, diagnosis) in verdicts.items():
             old = self.verdicts.get(exercise)
             if old is None or passed or (not old[0] and old[1] == NOT_ATTEMPTED):
@@ -36,7 +39,7 @@ class Record:
 
 
 def rows(records: list[Record], exercises: list[str]) -> list[tuple[str, str, str, str]]:
-    """grades.csv: every exercise of `exercises` for every student."""
+    """Returns the rows of grades.csv, one for every student and exercise."""
     made = []
     for record in records:
         for exercise in exercises:
@@ -51,7 +54,7 @@ def _missing(record: Record, exercise: str) -> str:
 
 
 def summary(records: list[Record], exercises: list[str]) -> list[tuple[str, ...]]:
-    """grades-summary.csv."""
+    """Returns the rows of grades-summary.csv, one for every student."""
     made = []
     for record in records:
         passed = sum(record.verdicts.get(exercise, (False, ""))[0] for exercise in exercises)
@@ -62,7 +65,7 @@ def summary(records: list[Record], exercises: list[str]) -> list[tuple[str, ...]
 
 
 def table(columns: tuple[str, ...], lines: list[tuple[str, ...]]) -> bytes:
-    """A CSV file in UTF-8."""
+    """Returns a CSV file in UTF-8, with every field made safe by `defused`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -71,6 +74,6 @@ def table(columns: tuple[str, ...], lines: list[tuple[str, ...]]) -> bytes:
 
 
 def defused(text: str) -> str:
-    """The text on one line, without control characters and changes of direction, and no formula to a spreadsheet."""
+    """Returns the text on one line, without characters that control or redirect it, and quoted if it looks like a formula."""
     line = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _TURNS else c for c in text)
     return f"'{line}" if line.lstrip().startswith(("=", "+", "-", "@")) else line

@@ -1,7 +1,8 @@
-"""What an answer must not do, read off its code before anything runs: import the reference, look into the checker.
+"""The rules for answers, checked on their code before anything runs: no use of the reference, no look into the checker.
 
-The worker guards the same while the answer runs (guards.py). An answer may use what its lesson imports from the package by
-name before the exercise (allowed_imports.json, made by tools/classroom/allowed_imports.py) and nothing else of the package.
+While an answer runs, the worker enforces the same rules (guards.py, answer_builtins.py). From `fsl_course` an answer may use only
+what its lesson imports by name before the exercise (allowed_imports.json, written by tools/classroom/allowed_imports.py). From
+`fsl_classroom` it may use nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fsl_classroom.grading.slices import Answer
+from fsl_classroom.grading.slices import PACKAGES, Answer
 
-COURSE, CLASSROOM = "fsl_course", "fsl_classroom"  # of CLASSROOM an answer may use nothing at all
-# Modules that show or change running code. A few of their names are harmless; None: nothing of it is.
+COURSE, CLASSROOM = PACKAGES
+# Modules that show or change running code, each with its harmless names; None if it has none.
 _CLOSED = """
     __main__ _ctypes _frozen_importlib _imp ast bdb builtins code codeop copyreg cProfile ctypes dis doctest faulthandler gc
     imp importlib linecache marshal mock pdb pickle pkgutil profile pydoc pytest runpy site symtable sysconfig
@@ -44,7 +45,7 @@ _TELLING = """
     mro __traceback__ __context__ __cause__ _os _sys attrgetter methodcaller _create_fn _exec_with_source
 """
 ATTRIBUTES = set(_TELLING.split())
-# Other modules hold these, as os.sys.
+# Modules that other modules hold as attributes, such as os.sys.
 _DOORS = {"sys", "builtins", "importlib", "inspect", "ctypes", "gc", "marshal", "pickle", "linecache"}
 NAMES = {"eval", "exec", "compile", "__import__", "globals", "breakpoint", "__builtins__", "__loader__", "__spec__"}
 _IN_TEXT = re.compile(
@@ -56,18 +57,18 @@ _TABLE = Path(__file__).with_name("allowed_imports.json")
 
 @cache
 def table() -> dict[str, dict[str, dict[str, str]]]:
-    """The lessons' own imports and the names of their exercises' functions."""
+    """Returns lesson -> its own imports and the names of its exercises' functions, from allowed_imports.json."""
     return json.loads(_TABLE.read_text(encoding="utf-8"))
 
 
 def function_names() -> dict[str, str]:
-    """Exercise id -> the name of its function in the lesson."""
+    """Returns exercise id -> the name of its function in the lesson."""
     return {id: name for lesson in table().values() for id, name in lesson["functions"].items()}
 
 
 @cache
 def allowed(exercise: str) -> frozenset[str]:
-    """Dotted names of the package that an answer to this exercise may use, under every path they can be reached by."""
+    """Returns the dotted names of fsl_course that an answer to this exercise may use, under every path that leads to them."""
     lesson = table().get(exercise[:2], {"functions": {}, "imports": {}})
     order = list(lesson["functions"])
     here = order.index(exercise) if exercise in order else len(order)
@@ -75,20 +76,20 @@ def allowed(exercise: str) -> frozenset[str]:
     things = [resolve(name) for name in names]
     for module in [m for n, m in sorted(sys.modules.items()) if lies_in(n, COURSE)]:
         for name, value in list(vars(module).items()):
-            # The same class or function under another path; constants such as numbers may be alike by chance.
+            # Only what can be called: constants such as small numbers are the same object by chance.
             if callable(value) and any(value is thing for thing in things):
                 names.add(f"{module.__name__}.{name}")
     return frozenset(names)
 
 
 def resolve(dotted: str) -> Any:
-    """The object behind "package.module.name", by what is imported already; None where there is none."""
+    """Returns the object behind "package.module.name", or None if no imported module has it."""
     head, _, tail = dotted.rpartition(".")
     if dotted in sys.modules:
         return sys.modules[dotted]
     try:
         return getattr(sys.modules.get(head), tail, None) if head else None
-    except ImportError:  # the package imports some names on first use, and the worker hides what they come from
+    except ImportError:  # a package imports some names on first use, and the worker may hide their module
         return None
 
 
@@ -98,7 +99,7 @@ def lies_in(dotted: str, *packages: str) -> bool:
 
 
 def may_use(dotted: str, exercise: str) -> bool:
-    """May an answer use this name? All that is not the course's may be used here; LIMITED is asked elsewhere."""
+    """Returns True if an answer may use this dotted name, as far as the two packages are concerned (LIMITED is separate)."""
     if lies_in(dotted, CLASSROOM):
         return False
     if not lies_in(dotted, COURSE):
@@ -108,17 +109,17 @@ def may_use(dotted: str, exercise: str) -> bool:
 
 
 def imports_reference(what: str) -> str:
-    """The diagnosis."""
+    """Returns the diagnosis for an answer that uses the package in place of code of its own."""
     return f"This answer imports the reference ({what}): write the function yourself."
 
 
 def looks_into_checker(what: str) -> str:
-    """The diagnosis."""
+    """Returns the diagnosis for an answer that inspects or changes running code."""
     return f"This answer looks into the checker ({what}): an answer computes from its arguments alone."
 
 
 def suspicion(answer: Answer) -> str | None:
-    """The diagnosis of an answer that breaks the rules; None for all others."""
+    """Returns the diagnosis of an answer whose code breaks the rules, or None."""
     nodes = [node for _, statement in answer.statements for node in ast.walk(statement)]
     if answer.expression is not None:
         nodes += ast.walk(answer.expression)
@@ -156,12 +157,12 @@ def _is_self(node: ast.expr) -> bool:
 
 
 def is_closed(thing: Any) -> bool:
-    """Is this one of the modules that show or change running code?"""
+    """Returns True for a module that shows or changes running code."""
     return isinstance(thing, ModuleType) and LIMITED.get(thing.__name__.partition(".")[0], "free") != "free"
 
 
 def _aliases(nodes: list[ast.AST]) -> Iterator[tuple[str, str]]:
-    """(name, what it stands for): ("F", "torch.nn.functional")."""
+    """Yields what names stand for after the imports, e.g. ("F", "torch.nn.functional")."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for a in node.names:
@@ -191,14 +192,15 @@ def _import_fault(node: ast.AST, exercise: str) -> str | None:
 
 
 def may_import(dotted: str, exercise: str) -> bool:
-    """May an answer import this name? A module of the course, yes: that is not yet using it, and its attributes are looked at
-    one by one.
+    """Returns True if an answer may import this name.
+
+    Every module of the course may be imported: the rules then check each use of its attributes.
     """
     return (lies_in(dotted, COURSE) and isinstance(resolve(dotted), ModuleType)) or may_use(dotted, exercise)
 
 
 def _use_fault(node: ast.AST, exercise: str, aliases: dict[str, str], inner: set[int]) -> str | None:
-    """A whole path such as package.prototypes, of the package or of a limited module, that leads to what is not free."""
+    """Returns the diagnosis for a path such as package.prototypes that starts at an import and leads to a forbidden name."""
     if id(node) in inner or not isinstance(node, (ast.Attribute, ast.Name)):
         return None
     path: list[str] = []
@@ -221,7 +223,7 @@ def _use_fault(node: ast.AST, exercise: str, aliases: dict[str, str], inner: set
 
 
 def _patches(node: ast.AST, aliases: dict[str, str]) -> str | None:
-    """torch.allclose = mine, setattr(torch, ...), del torch.equal: what is assigned to, when it belongs to an import."""
+    """Returns the name that a node assigns to or deletes, if it belongs to an import: torch.allclose = f, del torch.equal."""
     target: ast.AST | None = None
     if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
         target = node.value

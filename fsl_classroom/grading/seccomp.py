@@ -1,6 +1,6 @@
-"""A seccomp filter: which system calls a worker may no longer make. Linux on x86_64 and aarch64, through ctypes.
+"""A seccomp filter that denies a worker system calls it has no need for. Linux on x86_64 and aarch64, through ctypes.
 
-Numbers are those of the kernel's tables (arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h).
+The numbers come from the kernel's tables (arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import platform
 import struct
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column in the table, AUDIT_ARCH
-_X32 = 0x40000000  # numbers from here on are a second door to the same calls on x86_64
+_X32 = 0x40000000  # on x86_64, numbers from here on reach the same calls a second time
 # name: (x86_64, aarch64); None where the architecture has no such call.
 _DENIED: dict[str, tuple[int | None, int | None]] = {
     # network, also between processes
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     # other programs
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-    # looking into and meddling with other processes
+    # inspecting and controlling other processes
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "process_madvise": (440, 440),
@@ -27,7 +27,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
     "sched_setattr": (314, 274), "ioprio_set": (251, 30), "setpgid": (109, 154), "setsid": (112, 157),
     "perf_event_open": (298, 241), "bpf": (321, 280),
-    # marks on files: Landlock does not look at these
+    # attributes of files, which Landlock does not control
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
     "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
@@ -35,7 +35,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "removexattrat": (466, 466), "file_setattr": (469, 469), "flock": (73, 32), "quotactl": (179, 60),
     "quotactl_fd": (443, 443), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262), "inotify_init": (253, None), "inotify_init1": (294, 26),
-    # memory that no limit counts, and what outlives the process
+    # memory that no limit counts, and objects that outlive the process
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186),
     "semget": (64, 190), "mq_open": (240, 180), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217),
@@ -63,14 +63,14 @@ _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 
 
 def problem() -> str | None:
-    """Words where this machine's kind of processor is not known here."""
+    """Returns why there is no filter for this machine's processor, or None if there is one."""
     if platform.machine() in _ARCHITECTURES:
         return None
     return f"seccomp filters are written for {' and '.join(_ARCHITECTURES)}, and this is {platform.machine()}"
 
 
 def _program(process: int) -> list[tuple[int, int, int, int]]:
-    """(code, jump if true, jump if false, value), for the process of this number."""
+    """Returns the filter for the process with this id: instructions (code, jump if true, jump if false, value)."""
     column, architecture = _ARCHITECTURES[platform.machine()]
     refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
     allow = (_RETURN, 0, 0, _ALLOW)
@@ -85,9 +85,9 @@ def _program(process: int) -> list[tuple[int, int, int, int]]:
     for numbers in _DENIED.values():
         if numbers[column] is not None:
             program += [(_EQUAL, 0, 1, numbers[column]), refuse]
-    # The C library then falls back to clone, whose flags can be read.
+    # Without clone3 the C library falls back to clone, whose flags a filter can read.
     program += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    # A thread is no new process.
+    # clone may start threads, but no processes.
     program += [
         (_EQUAL, 0, 4, _CLONE[column]),
         (_LOAD, 0, 0, _ARGUMENT_0),
@@ -95,7 +95,7 @@ def _program(process: int) -> list[tuple[int, int, int, int]]:
         allow,
         refuse,
     ]
-    for numbers in (_KILL, _TGKILL):  # signals to itself only
+    for numbers in (_KILL, _TGKILL):  # a process may send signals to itself only
         program += [(_EQUAL, 0, 4, numbers[column]), (_LOAD, 0, 0, _ARGUMENT_0), (_EQUAL, 0, 1, process), allow, refuse]
     program += [(_EQUAL, 0, 4, _PRLIMIT[column]), (_LOAD, 0, 0, _ARGUMENT_0), (_EQUAL, 0, 1, 0), allow, refuse]
     program += [(_EQUAL, 0, 5, _PRCTL[column]), (_LOAD, 0, 0, _ARGUMENT_0)]
@@ -104,7 +104,7 @@ def _program(process: int) -> list[tuple[int, int, int, int]]:
 
 
 def restrict() -> None:
-    """Put the filter on this process, for good. PR_SET_NO_NEW_PRIVS must be set. Raises OSError."""
+    """Puts the filter on this process for good. PR_SET_NO_NEW_PRIVS must be set. Raises OSError if the kernel refuses it."""
     program = _program(os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *line) for line in program))
 

@@ -1,7 +1,7 @@
-"""Which statements of a notebook an answer needs: followed by name, backwards from its check. Nothing runs here.
+"""Finds the statements of a notebook that an answer needs, by following names backwards from its check. Runs nothing.
 
-For `prototypes = check("05.1", prototypes)` these are the latest definition of `prototypes` before that line, and in turn
-whatever it refers to: imports, functions, classes, constants. A training cell is in only where an answer refers to its result.
+For `prototypes = check("05.1", prototypes)` these are the latest definition of `prototypes` before that line and, in turn, all
+that it refers to: imports, functions, classes, constants. A training cell is included only if an answer refers to its result.
 """
 
 from __future__ import annotations
@@ -20,13 +20,20 @@ _ID = re.compile(r"\d\d\.\d+(@.*)?", re.DOTALL)
 _CHECK_IN_TEXT = re.compile(r"\bcheck\(\s*[\"'](\d\d\.\d+)(?:@[^\"']*)?[\"']")
 _CHANGES_ITS_OWNER = {"add", "append", "clear", "extend", "insert", "pop", "remove", "reverse", "setdefault", "sort"}
 _CHANGES_ITS_OWNER |= {"discard", "popitem", "update"}
-_PACKAGES = ("fsl_course", "fsl_classroom")
-_MAYBE = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.Match)  # what they bind may also stay unbound
+PACKAGES = ("fsl_course", "fsl_classroom")
+_MAYBE = (ast.If, ast.For, ast.While, ast.Try, ast.With, ast.Match)  # names in them may stay unbound
 
 
 @dataclass
 class Statement:
-    """One top-level statement. now: names it reads when it runs; later: names that the functions in it read when called."""
+    """One top-level statement of a notebook.
+
+    certain: False if the names in it may stay unbound, as in an `if`
+    binds:   names that it assigns
+    touches: names whose objects it changes
+    now:     names that it reads when it runs
+    later:   names that the functions in it read when they are called
+    """
 
     cell: int
     node: ast.stmt
@@ -39,12 +46,13 @@ class Statement:
 
 @dataclass
 class Answer:
-    """What was handed in for an exercise.
+    """What a notebook hands in for one exercise.
 
-    asked:      the id as the notebook gives it, "05.1" or a variant "05.1@7"
+    asked:      the id as the notebook writes it, "05.1" or a variant "05.1@7"
+    cell:       number of the code cell with the check
     statements: (number of the code cell, statement) in the notebook's order
-    expression: what was passed to check; None where trouble says why there is nothing to try
-    later:      the same with what the notebook defines after the check, for those who wrote it there by mistake
+    expression: what was passed to check; None if `trouble` says why there is nothing to try
+    later:      the answer with what the notebook defines after the check, for students who wrote it there by mistake
     """
 
     asked: str
@@ -56,17 +64,18 @@ class Answer:
 
     @property
     def exercise(self) -> str:
-        """The id without its variant."""
+        """Returns the id without its variant."""
         return self.asked.partition("@")[0]
 
 
 def answers_of(
     cells: Sequence[Cell], names: dict[str, str] | None = None, lessons: set[str] | None = None
 ) -> dict[str, Answer]:
-    """Exercise id -> answer, for every check in the notebook: the last one counts.
+    """Returns exercise id -> answer for every check in a notebook. Of several checks of one exercise the last counts.
 
-    names: exercise id -> the function's name in the lesson, for notebooks whose check was deleted; looked at for `lessons`
-           and those that a check in the notebook names. Checks of other exercises are passed over.
+    names:   exercise id -> the function's name in the lesson. It finds answers whose check was deleted; checks of exercises that
+             it does not know are ignored.
+    lessons: where to look for answers without a check, besides the lessons that a check in the notebook names
     """
     statements: list[Statement] = []
     checks: dict[str, tuple[str, int, ast.expr | None]] = {}
@@ -83,7 +92,7 @@ def answers_of(
                 if names is not None and asked.partition("@")[0] not in names:
                     continue  # no such exercise
                 checks[asked.partition("@")[0]] = asked, len(statements), expression
-                broken.pop(asked.partition("@")[0], None)  # a later, sound cell counts
+                broken.pop(asked.partition("@")[0], None)  # this later cell can be read, so it counts
             statements.append(_statement(cell.number, node))
     answers = {}
     for id, (asked, position, expression) in checks.items():
@@ -108,7 +117,7 @@ def _answer(statements: list[Statement], asked: str, position: int, expression: 
 
 
 def _later(statements: list[Statement], asked: str, position: int, expression: ast.expr) -> Answer | None:
-    """The answer as the notebook leaves it at its end; None where nothing that it needs is defined after the check."""
+    """Returns the answer as it stands at the notebook's end, or None if nothing that it needs is defined after the check."""
     wanted = _Follower(statements).follow(expression, len(statements))
     if not any(i > position and _defines(statements[i].node) for i in wanted):
         return None
@@ -116,12 +125,16 @@ def _later(statements: list[Statement], asked: str, position: int, expression: a
 
 
 def _defines(node: ast.stmt) -> bool:
+    """Returns True for the definition of a function or class."""
     is_lambda = isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
     return is_lambda or isinstance(node, (ast.FunctionDef, ast.ClassDef))
 
 
 def _aliases(cells: Sequence[Cell]) -> tuple[set[str], dict[str, str]]:
-    """Names that `check` goes by, and names of texts: `from fsl_classroom import check as c`, `verify = check`, ID = "05.1"."""
+    """Returns the names of `check`, and name -> text for variables that hold an id.
+
+    Examples: `from fsl_classroom import check as c`, `verify = check`, `ID = "05.1"`.
+    """
     checkers, texts = {"check"}, {}
     for node in [node for cell in cells if cell.tree is not None for node in cell.tree.body]:
         if isinstance(node, ast.ImportFrom):
@@ -136,7 +149,7 @@ def _aliases(cells: Sequence[Cell]) -> tuple[set[str], dict[str, str]]:
 
 
 class _Uncheck(ast.NodeTransformer):
-    """check("05.1", prototypes) -> prototypes: an answer is judged by us, and no reference stands in for it."""
+    """Replaces check("05.1", prototypes) by prototypes: the grader judges it, and no reference may stand in for it."""
 
     def __init__(self, checkers: set[str], texts: dict[str, str]) -> None:
         self.found: list[tuple[str, ast.expr | None]] = []
@@ -161,7 +174,7 @@ class _Uncheck(ast.NodeTransformer):
             return node
         asked = self._texts.get(first.id) if isinstance(first, ast.Name) else getattr(first, "value", None)
         if not isinstance(asked, str) or not _ID.fullmatch(asked):
-            return answer or node  # an id made on the way, as in a loop: the function's name must tell
+            return answer or node  # a computed id, as in a loop: `answers_of` finds the answer by its function's name
         self.found.append((asked, answer))
         return answer or ast.copy_location(ast.Constant(None), node)
 
@@ -170,7 +183,7 @@ def _statement(cell: int, node: ast.stmt) -> Statement:
     made = Statement(cell, node, certain=not isinstance(node, _MAYBE))
     try:
         table = symtable.symtable(ast.unparse(node), "<cell>", "exec")
-    except (SyntaxError, RecursionError, ValueError):  # e.g. `return` that lost its function: it cannot run either
+    except (SyntaxError, RecursionError, ValueError):  # e.g. a `return` outside a function, which cannot run either
         return made
     for symbol in table.get_symbols():
         if symbol.is_assigned() or symbol.is_imported():
@@ -185,17 +198,17 @@ def _statement(cell: int, node: ast.stmt) -> Statement:
 
 
 def _of_star(node: ast.stmt) -> set[str]:
-    """What `from fsl_course import *` binds: names of the course are looked at one by one. Empty for all other statements."""
+    """Returns the names that `from fsl_course import *` binds, because the rules check each. Empty for other statements."""
     if not isinstance(node, ast.ImportFrom) or node.names[0].name != "*":
         return set()
     module = sys.modules.get(node.module or "")
-    if module is None or module.__name__.partition(".")[0] not in _PACKAGES:
+    if module is None or module.__name__.partition(".")[0] not in PACKAGES:
         return set()
     return set(getattr(module, "__all__", None) or (name for name in vars(module) if not name.startswith("_")))
 
 
 def _read_in(table: symtable.SymbolTable, made: Statement, later: bool) -> None:
-    """Global names that an inner scope reads. Bodies of functions run later; those of classes and comprehensions now."""
+    """Adds the global names that an inner scope reads. Functions read them later, classes and comprehensions now."""
     runs_now = str(table.get_type()) in ("class", "SymbolTableType.CLASS") or table.get_name().endswith(
         ("comp", "expr")
     )
@@ -208,7 +221,7 @@ def _read_in(table: symtable.SymbolTable, made: Statement, later: bool) -> None:
 
 
 def _touched(node: ast.stmt) -> Iterator[str]:
-    """Names whose objects the statement changes: table["a"] = 1, table.size = 2, table.append(3)."""
+    """Yields names whose objects the statement changes: table["a"] = 1, table.size = 2, table.append(3)."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return
     for inner in ast.walk(node):
@@ -226,7 +239,7 @@ def _touched(node: ast.stmt) -> Iterator[str]:
 
 
 class _Follower:
-    """Collects statements: position -> the names wanted of it."""
+    """Follows names backwards through the statements and collects position -> the names that are needed from there."""
 
     def __init__(self, statements: list[Statement]) -> None:
         self._statements = statements
@@ -261,12 +274,12 @@ class _Follower:
             found = found or name in statement.binds
             if name in statement.binds and statement.certain and not isinstance(statement.node, ast.AugAssign):
                 break
-        # A function may have been written before what it calls: the call comes last.
+        # A function may stand before what it calls, because it is called at the end.
         return more if found else [*more, (name, self._end)]
 
 
 def _trimmed(node: ast.stmt, wanted: set[str]) -> ast.stmt:
-    """An import with only the names that are wanted; any other statement as it is."""
+    """Returns an import reduced to the names that are needed, and any other statement unchanged."""
     if not isinstance(node, (ast.Import, ast.ImportFrom)):
         return node
     if names := _of_star(node):

@@ -1,4 +1,4 @@
-"""What students handed in: FOLDER/STUDENT/*.ipynb, read as text. Nothing runs here and nothing in a file is believed."""
+"""Reads what students handed in, FOLDER/STUDENT/*.ipynb, as text. Runs nothing and trusts nothing in a file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _HIDES_THE_CELL = {"bash", "sh", "html", "javascript", "js", "latex", "markdown"
 
 
 class Unreadable(Exception):
-    """A notebook that cannot be read. The message says why and what to do."""
+    """Raised for a notebook that cannot be read. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One student's folder. `refused`: words where the folder itself cannot be taken."""
+    """One student's folder. refused: why the folder itself cannot be accepted, or ""."""
 
     student: str
     folder: Path
@@ -36,7 +36,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Cell:
-    """A code cell. number: its place among the code cells, from 1; tree: None where it is no Python; trouble: words then."""
+    """A code cell. number: its place among the code cells, from 1; tree: None if it is no Python, and trouble says why."""
 
     number: int
     source: str
@@ -45,7 +45,7 @@ class Cell:
 
 
 def find_submissions(folder: Path) -> list[Submission]:
-    """One for every folder in `folder`, by name. Hidden folders are passed over; links that lead outside are refused."""
+    """Returns a submission for every folder in `folder`, by name. Skips hidden ones and refuses links that lead outside."""
     found = []
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or not entry.is_dir():
@@ -61,7 +61,7 @@ def find_submissions(folder: Path) -> list[Submission]:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raises Unreadable when what is inside takes longer: a file may be made so that it takes for ever. Main thread only."""
+    """Raises Unreadable if the block takes longer, because a file may be built to take forever. Main thread only."""
 
     def stop(*_: object) -> None:
         raise Unreadable(f"it cannot be taken apart within {seconds:.0f} seconds")
@@ -76,7 +76,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """The code cells of a notebook. Raises Unreadable; a cell that is no Python is told in the cell and stops nothing."""
+    """Returns the code cells of a notebook. Raises Unreadable for the file; of a broken cell `trouble` says what is wrong."""
     try:
         notebook = json.loads(_text(path))
     except RecursionError:
@@ -92,6 +92,7 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def _text(path: Path) -> str:
+    """Returns the text of a notebook. Raises Unreadable for links that lead outside, large files and other kinds of files."""
     try:
         real = path.resolve()
     except (OSError, RuntimeError):  # RuntimeError up to Python 3.12
@@ -99,7 +100,7 @@ def _text(path: Path) -> str:
     if not real.is_relative_to(path.parent.resolve()):
         raise Unreadable("it is a link that leads outside the student's folder")
     try:
-        # Not blocking: a pipe under this name would keep us waiting for ever.
+        # O_NONBLOCK, because a pipe under this name would block forever.
         handle = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -118,7 +119,7 @@ def _text(path: Path) -> str:
 
 
 def _sources(notebook: Any) -> list[str]:
-    """The code of a notebook of format 4 or 3, cell by cell."""
+    """Returns the source of each code cell of a notebook of format 4 or 3."""
     if not isinstance(notebook, dict):
         raise Unreadable("it is JSON, but no notebook")
     cells = notebook.get("cells")
@@ -136,7 +137,7 @@ def _sources(notebook: Any) -> list[str]:
 
 
 def _tidy(source: str) -> str:
-    """Line ends of other systems, a byte order mark and an indented cell mean to Jupyter what they mean here: nothing."""
+    """Removes what Jupyter ignores, too: line ends of other systems, a byte order mark, the indentation of a whole cell."""
     source = source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     first = source.lstrip("\n")
     indent = first[: len(first) - len(first.lstrip())]
@@ -148,6 +149,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _cell(number: int, source: str) -> Cell:
+    """Parses a code cell, at first as it is, then without Jupyter's own commands."""
     try:
         return Cell(number, source, _parse(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -167,29 +169,27 @@ def _cell(number: int, source: str) -> Cell:
 
 def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "\d" in a string is the learner's business
+        warnings.simplefilter("ignore")  # e.g. for "\d" in a string, which is no error
         tree = ast.parse(source)
-        compile(
-            tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        )  # finds what the parser lets pass, such as `return` outside a function
+        # Compiling finds what the parser accepts, such as a `return` outside a function.
+        compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         return tree
 
 
 _QUOTE_OR_BRACKET = re.compile(r"""(\"{3}|'{3})|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\#.*|([(\[{])|([)\]}])""")
-_TYPED_BARE = re.compile(
-    r"(pip3?|conda|mamba|ls|cd|matplotlib|load_ext|autoreload)\s+[\w./~%-]"
-)  # Jupyter knows them without %
+# Commands that Jupyter accepts without %.
+_TYPED_BARE = re.compile(r"(pip3?|conda|mamba|ls|cd|matplotlib|load_ext|autoreload)\s+[\w./~%-]")
 
 
 def without_magics(source: str) -> str:
-    """A cell with Jupyter's own commands (%magic, !command, name?) taken out, line for line. None of them is run."""
+    """Returns a cell without Jupyter's own commands (%magic, !command, name?) and with its line numbers kept. Runs none."""
     lines = source.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
     if lines[first].startswith("%%"):
         if lines[first][2:].split(" ")[0].strip() in _HIDES_THE_CELL:
             return "\n".join("" for _ in lines)
         lines[first] = ""
-    quote, depth, goes_on = "", 0, False  # inside a long text, inside brackets, on with the command of the line before
+    quote, depth, goes_on = "", 0, False  # open triple quotes, open brackets, whether the last command continues here
     for i, line in enumerate(lines):
         if goes_on:
             lines[i], goes_on = "", line.endswith("\\")
@@ -202,9 +202,9 @@ def without_magics(source: str) -> str:
 
 
 def _plain(line: str) -> str:
-    """A line that begins a statement, with nothing in the place of a command of Jupyter's."""
+    """Returns the first line of a statement, with a command of Jupyter's replaced by `pass` or None."""
     indent, text = line[: len(line) - len(line.lstrip())], line.strip()
-    if found := re.match(r"%time(it)?\s+(?!-)(.+)", text):  # times a statement, which counts
+    if found := re.match(r"%time(it)?\s+(?!-)(.+)", text):  # the statement that it times counts
         return indent + found[2]
     if text.startswith(("%", "!", "?")) or re.fullmatch(r"[\w.]+\?{1,2}", text) or _TYPED_BARE.match(text):
         return f"{indent}pass"
@@ -214,7 +214,7 @@ def _plain(line: str) -> str:
 
 
 def _open(line: str, quote: str, depth: int) -> tuple[str, int]:
-    """(the quotes of a text, the number of brackets) that are still open after this line."""
+    """Returns (the triple quotes, the number of brackets) that are still open after this line."""
     place = 0
     while True:
         if quote:

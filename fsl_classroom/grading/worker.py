@@ -1,6 +1,6 @@
-"""One answer, tried in a process of its own: what runs in the child after the fork.
+"""Tries one answer in a process of its own: the code that runs in the child after a lane has forked.
 
-The lane that forks (lanes.py) believes only a message with the token, one line of JSON. A worker that ends without one failed.
+The lane (lanes.py) accepts only one line of JSON with the right token. A worker that ends without sending it has failed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from fsl_classroom.checking.check import Verdict, judge
 from fsl_classroom.checking.model import Exercise
 from fsl_classroom.checking.sandbox import error_words
 from fsl_classroom.grading import confinement, guards, rules
+from fsl_classroom.grading.answer_builtins import learner_builtins
 from fsl_classroom.grading.slices import Answer
 from fsl_classroom.grading.submissions import Cell
 
-MOST_SECONDS = 6.0  # for the answer's own calls; in the notebook it is 2, on a machine with nothing else to do
+MOST_SECONDS = 6.0  # for the answer's own calls; the notebook gives 2, but a grading machine is busy
 NOT_ATTEMPTED = "not attempted"
 # In a checkout, tools and tests lie beside the packages and lead to the reference, too.
 _HIDDEN = (rules.CLASSROOM, f"{rules.COURSE}.__main__", "tools", "tests")
@@ -33,7 +34,7 @@ _HIDDEN = (rules.CLASSROOM, f"{rules.COURSE}.__main__", "tools", "tests")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one notebook may use: seconds altogether, megabytes above what Python and PyTorch need; confined or not."""
+    """What one notebook may use: seconds for all its answers, megabytes besides Python and PyTorch; confined or not."""
 
     seconds: float = 120.0
     memory: int = 1024
@@ -42,7 +43,13 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Job:
-    """One answer to try: the exercise it is for, the notebook's cells (for source lines), seconds, and an empty folder."""
+    """One answer to try.
+
+    cells:    the notebook's cells, for the source lines in messages
+    seconds:  for this answer
+    scratch:  an empty folder that it may write to
+    landlock: file handle of the ruleset; -1 if the worker is not confined
+    """
 
     answer: Answer
     exercise: Exercise
@@ -54,16 +61,17 @@ class Job:
 
 
 def run(job: Job, out: int, token: str) -> None:
-    """Shut this process in, try the answer, send the verdict through `out`, end. Never returns."""
+    """Confines this process, tries the answer, sends the verdict through the file handle `out` and ends the process."""
     try:
         passed, diagnosis = _verdict(job, out)
         message = json.dumps({"token": token, "passed": passed, "diagnosis": diagnosis[:2000]}) + "\n"
         os.write(out, message.encode())
     finally:
-        os._exit(0)  # no finaliser, thread or exit handler of the answer's runs any more
+        os._exit(0)  # so that no finaliser, thread or exit handler of the answer runs
 
 
 def _verdict(job: Job, out: int) -> tuple[bool, str]:
+    """Returns (passed, diagnosis)."""
     answer = job.answer
     _leave_nothing_open(out, job.landlock, job.scratch)
     modules = {name: module for name, module in sys.modules.items() if rules.lies_in(name, *_HIDDEN)}
@@ -88,6 +96,7 @@ def _verdict(job: Job, out: int) -> tuple[bool, str]:
 
 
 def _leave_nothing_open(out: int, landlock: int, scratch: Path) -> None:
+    """Closes all file handles but two and replaces the environment, so that an answer finds nothing of the grader's."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for handle in (0, 1, 2):
         os.dup2(nothing, handle)
@@ -97,26 +106,27 @@ def _leave_nothing_open(out: int, landlock: int, scratch: Path) -> None:
         os.closerange(low, handle)
         low = handle + 1
     os.closerange(low, 4096)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - they last as long as we do
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - open until the process ends
     os.chdir(scratch)
     os.environ.clear()
     os.environ.update(
         HOME=str(scratch), TMPDIR=str(scratch), OMP_NUM_THREADS="1", FSL_PROGRESS=str(scratch / "progress")
     )
     sys.argv, sys.dont_write_bytecode = [""], True
-    tempfile.tempdir = str(scratch)  # it remembers the folder that it found first
+    tempfile.tempdir = str(scratch)  # otherwise it would use the folder that it found first
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _namespace(answer: Answer, incidents: guards.Incidents) -> dict[str, Any]:
-    """A module like a notebook's own, in its place."""
+    """Returns the namespace of a new `__main__` module, like that of a notebook, with guarded builtins."""
     module = types.ModuleType("__main__")
-    vars(module)["__builtins__"] = guards.learner_builtins(answer.exercise, incidents)
+    vars(module)["__builtins__"] = learner_builtins(answer.exercise, incidents)
     sys.modules["__main__"] = module
     return vars(module)
 
 
 def _try(job: Job, namespace: dict[str, Any]) -> Verdict:
+    """Runs the statements that the answer needs and judges its function."""
     answer = job.answer
     sources = {cell.number: cell.source for cell in job.cells}
     future = _future(job.cells)
@@ -134,13 +144,17 @@ def _try(job: Job, namespace: dict[str, Any]) -> Verdict:
 
 
 def _future(cells: list[Cell]) -> int:
-    """The flag for annotations that are not evaluated: in a notebook, one such import is for all cells after it."""
+    """Returns the compiler flag of `from __future__ import annotations` if a cell has it, else 0.
+
+    In a notebook one such import holds for all cells after it.
+    """
     nodes = [node for cell in cells if cell.tree is not None for node in cell.tree.body]
     asked = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in nodes)
     return __future__.annotations.compiler_flag if asked else 0
 
 
 def _compiled(code: Any, number: int, sources: dict[int, str], flags: int) -> types.CodeType:
+    """Compiles statements (a list) or an expression under a file name that the guards know, with source lines for errors."""
     name = f"{guards.FILE}cell {number}>"
     source = sources.get(number, "")
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
@@ -150,7 +164,7 @@ def _compiled(code: Any, number: int, sources: dict[int, str], flags: int) -> ty
 
 
 def _words(verdict: Verdict, answer: Answer) -> str:
-    """The verdict in one line."""
+    """Returns the diagnosis in one line; "" if the answer is right."""
     if verdict.kind == "right":
         return ""
     if verdict.kind == "unattempted":

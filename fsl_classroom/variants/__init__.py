@@ -1,8 +1,8 @@
-"""Seeded variants of exercises, for work that is graded: find("05.1@7") is exercise 05.1 with the requirements drawn from seed 7.
+"""Seeded variants of exercises, for graded work: find("05.1@7") is exercise 05.1 with requirements drawn from seed 7.
 
-The idea is that of the public exercise; numbers and details differ, so that neither the public solution nor that of a neighbour
-with another seed is right. A family is one function from a `Draw` to a `Variant`. All of this is open like the rest of the
-course: variants stop copying, not somebody who reads this package.
+A variant keeps the idea of the public exercise and changes numbers and details, so that neither the public solution nor the
+solution of a neighbour with another seed is right. A family is one function from a `Draw` to a `Variant`. The code is public like
+the rest of the course: variants prevent copying, but they do not stop a student who reads this package.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FAMILIES: dict[str, Callable[[Draw], Variant]] = {
 __all__ = ["FAMILIES", "IMPORTS", "Variant", "variant"]
 
 
-@lru_cache(maxsize=1024)  # check knows its own reference by identity
+@lru_cache(maxsize=1024)  # check recognises a reference by identity, so a variant must be made once
 def variant(exercise_id: str, seed: int) -> Variant:
-    """The variant of an exercise ("05.1") that belongs to a seed (0 or more). LookupError where the exercise has none."""
+    """Returns the variant of an exercise ("05.1") for a seed (0 or more). Raises LookupError if the exercise has none."""
     if exercise_id not in FAMILIES:
         raise LookupError(f"exercise {exercise_id} has no variants. These have: {', '.join(FAMILIES)}.")
     return FAMILIES[exercise_id](Draw(exercise_id, seed))

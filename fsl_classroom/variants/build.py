@@ -1,4 +1,4 @@
-"""What a variant is, and how a family puts one together."""
+"""The type of a variant, its random choices, and the function with which a family builds one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fsl_classroom.checking import catalogue
 from fsl_classroom.checking.model import Case, Exercise, Wrong
 from fsl_course.episodes import Episode
 
-# What an answer may use without importing it. The set-up cell of an assignment imports the same names.
+# The names that an answer may use without importing them. The set-up cell of an assignment imports the same ones.
 NAMES: dict[str, Any] = {
     "math": math,
     "torch": torch,
@@ -52,8 +52,8 @@ class Variant(Exercise):
     """An exercise with drawn requirements, and the text that an assignment needs.
 
     name:       the function's name
-    difficulty: 1 to 5, the points it is worth
-    statement:  what to write, in Markdown: shapes, and the drawn requirements with their numbers
+    difficulty: 1 to 5; also the points it is worth
+    statement:  the task in Markdown: shapes, and the drawn requirements with their numbers
     head:       the function's `def` line and docstring
     body:       the lines of the reference, indented
     """
@@ -65,23 +65,23 @@ class Variant(Exercise):
     body: str
 
     def written(self, inside: str | None = None) -> str:
-        """The whole function; inside: lines (indented) that stand in place of the body."""
+        """Returns the source of the whole function. inside: indented lines to use in place of the body."""
         return f"{self.head}\n{self.body if inside is None else inside}"
 
 
 class Draw:
-    """The choices of one variant. The same id and seed give the same choices on every machine."""
+    """The random choices of one variant. The same id and seed give the same choices on every machine."""
 
     def __init__(self, exercise_id: str, seed: int) -> None:
-        self._random = random.Random(f"{exercise_id}@{seed}")  # a text is hashed by SHA-512: stable
+        self._random = random.Random(f"{exercise_id}@{seed}")  # seeding from a string uses SHA-512: the same everywhere
         self.id, self.seed = exercise_id, seed
 
     def one(self, *choices: Any) -> Any:
-        """One of the choices."""
+        """Returns one of the choices."""
         return self._random.choice(choices)
 
     def some(self, count: int, *choices: Any) -> list[Any]:
-        """`count` of the choices, in the order given here."""
+        """Returns `count` of the choices, in the order of the arguments."""
         chosen = self._random.sample(range(len(choices)), count)
         return [choices[i] for i in sorted(chosen)]
 
@@ -104,16 +104,17 @@ def build(
     more_cases: Callable[[Generator], Sequence[Case]] | None = None,
     gradient: tuple[int, ...] = (),
 ) -> Variant:
-    """A variant out of what its family wrote.
+    """Builds a variant from the parts that its family wrote.
 
     signature: "prototypes(embeddings: Tensor, ...) -> Tensor"
-    task:      the idea that stays as it was, in Markdown
-    twists:    the drawn requirements, one sentence each, with their numbers
-    shapes:    a Markdown table of what goes in and comes out
-    body:      the lines of the reference, not indented; it is compiled, so that what a teacher reads is what judges
-    right:     the same written differently, at least twice
-    wrong:     classic wrong answers; the public solution is added here
-    cases:     those of the public exercise where none are given; more_cases come on top
+    doc:       the function's docstring
+    task:      the idea, which all variants of a family share, in Markdown
+    twists:    the drawn requirements with their numbers, one sentence each
+    shapes:    a Markdown table of arguments and results
+    body:      the lines of the reference. They are compiled, so that the text that a teacher reads is the code that judges.
+    right:     at least two other ways to write the reference
+    wrong:     classic wrong answers; the public solution is added to them
+    cases:     default: those of the public exercise; more_cases are added to them
     """
     name = signature.partition("(")[0]
     head = f'def {signature}:\n    """{doc}"""'
@@ -148,12 +149,10 @@ def build(
 
 def _compiled(source: str, name: str, variant_id: str) -> Callable[..., Any]:
     space = dict(NAMES)
-    exec(
-        compile(source, f"<reference of {variant_id}>", "exec"), space
-    )  # our own text: nothing of a learner's is in it
+    exec(compile(source, f"<reference of {variant_id}>", "exec"), space)  # text of this package, never of a learner
     return space[name]
 
 
 def percent(fraction: float) -> str:
-    """A fraction as percent: 0.995 -> "99.5 %"."""
+    """Returns a fraction as percent: 0.995 -> "99.5 %"."""
     return f"{100 * fraction:g} %"

@@ -41,7 +41,7 @@ def _centroid_loop(share: float, centre: str, scale: float) -> Callable[..., Ten
 
 
 def centroid(draw: Draw) -> Variant:
-    """02.2: how far the origin moves, to where, and the scale."""
+    """Returns a variant of 02.2: draws how far and where the origin moves, and the scale."""
     share, centre, scale = draw.one(0.25, 0.5, 0.75, 1.0), draw.one("rows", "means"), draw.one(4.0, 5.0, 8.0, 10.0)
     other = {"rows": "means", "means": "rows"}[centre]
     where = {"rows": "the mean of all support rows", "means": "the mean of the N class means of the raw support"}
@@ -141,7 +141,7 @@ def _contrastive_cases(generator: Generator) -> list[Case]:
 
 
 def contrastive(draw: Draw) -> Variant:
-    """03.4: the distance, both weights, and a slack for equal pairs."""
+    """Returns a variant of 03.4: draws the distance, both weights, and the slack of equal pairs."""
     kind, slack = draw.one(*_GAPS), draw.one(0.05, 0.1, 0.15, 0.2)
     pull, push = draw.one((1.0, 0.25), (0.25, 1.0), (1.0, 2.0), (2.0, 1.0), (1.5, 0.75))
     return build(

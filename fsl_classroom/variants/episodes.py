@@ -29,7 +29,7 @@ def _batch(skip: int, turn: int, low: bool, query_from_end: bool = True) -> Call
 def _batch_index(skip: int, turn: int, low: bool) -> Callable[..., tuple[Tensor, ...]]:
     def answer(class_scores: Tensor, drawing_scores: Tensor, k_shot: int, n_query: int) -> tuple[Tensor, ...]:
         n_way, count = drawing_scores.shape[1:]
-        rank = (torch.arange(n_way) - turn) % n_way  # which place of the ranking sits in slot 0, 1, ...
+        rank = (torch.arange(n_way) - turn) % n_way  # the rank of the class in slot 0, 1, ...
         ranking = (drawing_scores if low else -drawing_scores).sort(dim=2).indices
         support = ranking.narrow(2, skip, k_shot)
         return class_scores.sort(dim=1, descending=True).indices[:, rank], support, ranking[:, :, count - n_query :]
@@ -51,7 +51,7 @@ def _batch_cases(generator: Generator) -> list[Case]:
 
 
 def batch(draw: Draw) -> Variant:
-    """01.3: drawings left out, turned slots, which end of the ranking is the support's."""
+    """Returns a variant of 01.3: draws how many drawings are left out, the shift of slots, and where the support lies."""
     skip, turn, low = draw.one(1, 2, 3, 4), draw.one(1, 2, 3), draw.one(True, False)
     end = "lowest" if low else "highest"
     return build(
@@ -151,7 +151,7 @@ def _interval_cases(generator: Generator) -> list[Case]:
 
 
 def interval(draw: Draw) -> Variant:
-    """01.4: level, groups of episodes, warm-up."""
+    """Returns a variant of 01.4: draws the level, the size of a group of episodes, and the length of the warm-up."""
     level, block, skip = draw.one(0.8, 0.9, 0.98, 0.99, 0.999), draw.one(2, 3, 4, 5), draw.one(1, 2, 3, 4)
     return build(
         draw,

@@ -1,4 +1,4 @@
-"""Variants of lessons 07 and 08: the inner loop with twists, and the loss that is differentiated through it."""
+"""Variants of lessons 07 and 08: the inner loop with twists, and the outer loss that depends on it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _adapt_cases(generator: Generator) -> list[Case]:
 
 
 def adapt(draw: Draw) -> Variant:
-    """07.3: three of five twists."""
+    """Returns a variant of 07.3: draws three of five twists."""
     steps = drawn(draw, 3)
     uphill = _adapt(steps)
     return build(
@@ -96,7 +96,7 @@ def adapt(draw: Draw) -> Variant:
 
 
 def _meta_loss(steps: Steps, share: float, slope: Callable = by_func, before: bool = False) -> Callable[..., Tensor]:
-    """before: the support's part of the outer loss is taken at the initialisation."""
+    """Returns an answer. before: it takes the support's part of the outer loss at the initialisation."""
     how = steps
 
     def answer(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
@@ -111,7 +111,7 @@ def _meta_loss(steps: Steps, share: float, slope: Callable = by_func, before: bo
 
 
 def meta_loss(draw: Draw) -> Variant:
-    """08.2: two of five twists in the inner loop, and a share of the support in the outer loss."""
+    """Returns a variant of 08.2: draws two of five twists, and the support's share in the outer loss."""
     steps, share = drawn(draw, 2), draw.one(0.1, 0.2, 0.25, 0.5)
     return build(
         draw,

@@ -1,4 +1,4 @@
-"""Variants of lessons 08 and 09: a meta-gradient by hand, normalised queries."""
+"""Variants of lessons 08 and 09: a meta-gradient by hand, and the normalisation of queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsl_classroom.variants.build import Draw, Variant, build
 
 
 def _by_hand(shrink: float, fall: float, factors: int = 2) -> Callable[..., float]:
-    """factors: through how many of the two steps the gradient is carried, from the last one back."""
+    """Returns an answer. factors: the number of steps through which it carries the gradient, counted from the last."""
 
     def answer(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
         place, product = theta, 1.0
@@ -38,7 +38,7 @@ def _by_autograd(shrink: float, fall: float) -> Callable[..., float]:
 
 
 def one_parameter(draw: Draw) -> Variant:
-    """08.1: two steps, weight decay, a falling rate."""
+    """Returns a variant of 08.1: draws the weight decay and the rate of the second step."""
     shrink, fall = draw.one(0.1, 0.2, 0.3, 0.4, 0.6), draw.one(0.25, 0.5, 0.75, 2.0)
     return build(
         draw,
@@ -91,7 +91,7 @@ def one_parameter(draw: Draw) -> Variant:
 
 
 def _normalise(share: float, most: float, correction: int, all_queries: bool = False) -> Callable[..., Tensor]:
-    """all_queries: the blend takes the mean of all queries together, which lets them see each other."""
+    """Returns an answer. all_queries: it blends in the mean of all queries, so that they depend on each other."""
 
     def answer(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
         own = query.mean((0, 2, 3) if all_queries else (2, 3), keepdim=True)
@@ -118,7 +118,7 @@ def _normalise_flat(share: float, most: float, correction: int) -> Callable[...,
 
 
 def normalise(draw: Draw) -> Variant:
-    """09.1: a share of the query's own mean, the kind of variance, a cut."""
+    """Returns a variant of 09.1: draws the share of the query's own mean, the kind of variance, and the cut."""
     share, most, correction = draw.one(0.1, 0.2, 0.3, 0.4), draw.one(0.75, 1.0, 1.25, 1.5), draw.one(0, 1)
     kind = {0: "biased (divided by the count)", 1: "unbiased (divided by the count less 1)"}
     return build(

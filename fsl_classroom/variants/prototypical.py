@@ -1,4 +1,4 @@
-"""Variants of lesson 05: prototypes with a prior and distances with a dead zone."""
+"""Variants of lesson 05: prototypes with a prior, and distances with a dead zone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from fsl_classroom.variants.build import Draw, Variant, build
 
 
 def _prototypes(prior: float, centre: str, unit: str) -> Callable[..., Tensor]:
-    """Class means pulled towards a centre. centre: "rows" or "means"; unit: "before", "after" or "never"."""
+    """Returns an answer that pulls class means to a centre.
+
+    centre: "rows" or "means"
+    unit:   when rows or prototypes are brought to length 1: "before", "after" or "never"
+    """
 
     def answer(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
         rows = F.normalize(embeddings, dim=1) if unit == "before" else embeddings
@@ -45,10 +49,40 @@ def _prototypes_loop(prior: float, centre: str, unit: str) -> Callable[..., Tens
     return answer
 
 
-def prototypes(draw: Draw) -> Variant:
-    """05.1: shots of a prior, its place, and where lengths are taken out."""
-    prior, centre, unit = draw.one(0.5, 1.5, 2.0, 3.0, 4.0), draw.one("rows", "means"), draw.one("before", "after")
+def _wrong_prototypes(prior: float, centre: str, unit: str, where: str) -> tuple[Wrong, ...]:
+    """Returns the classic mistakes in 05.1. where: the centre g in words."""
     other_centre, other_unit = {"rows": "means", "means": "rows"}[centre], {"before": "after", "after": "before"}[unit]
+    return (
+        Wrong(
+            "no prior",
+            _prototypes(0.0, centre, unit),
+            "the plain class means are taken: the imagined shots are left out",
+            "Add m·g to the sum of a class and m to its count.",
+        ),
+        Wrong(
+            "other centre",
+            _prototypes(prior, other_centre, unit),
+            f"the centre is not {where}",
+            "With unequal shots the mean of all rows and the mean of the class means differ.",
+        ),
+        Wrong(
+            "other length",
+            _prototypes(prior, centre, other_unit),
+            f"lengths are taken out {other_unit} the mean, not {unit} it",
+            "Mean and normalisation do not commute: look at the order in the list.",
+        ),
+        Wrong(
+            "no length",
+            _prototypes(prior, centre, "never"),
+            "nothing is brought to length 1",
+            "`F.normalize(x, dim=1)` brings every row to length 1.",
+        ),
+    )
+
+
+def prototypes(draw: Draw) -> Variant:
+    """Returns a variant of 05.1: draws the shots of the prior, its centre, and what is brought to length 1."""
+    prior, centre, unit = draw.one(0.5, 1.5, 2.0, 3.0, 4.0), draw.one("rows", "means"), draw.one("before", "after")
     where = {"rows": "the mean of all support rows", "means": "the mean of the N class means"}[centre]
     first = "rows = F.normalize(embeddings, dim=1)" if unit == "before" else "rows = embeddings"
     grand = "rows.mean(0)" if centre == "rows" else "means.mean(0)"
@@ -80,32 +114,7 @@ def prototypes(draw: Draw) -> Variant:
             return {last}
         """,
         right=(_prototypes(prior, centre, unit), _prototypes_loop(prior, centre, unit)),
-        wrong=(
-            Wrong(
-                "no prior",
-                _prototypes(0.0, centre, unit),
-                "the plain class means are taken: the imagined shots are left out",
-                "Add m·g to the sum of a class and m to its count.",
-            ),
-            Wrong(
-                "other centre",
-                _prototypes(prior, other_centre, unit),
-                f"the centre is not {where}",
-                "With unequal shots the mean of all rows and the mean of the class means differ.",
-            ),
-            Wrong(
-                "other length",
-                _prototypes(prior, centre, other_unit),
-                f"lengths are taken out {other_unit} the mean, not {unit} it",
-                "Mean and normalisation do not commute: look at the order in the list.",
-            ),
-            Wrong(
-                "no length",
-                _prototypes(prior, centre, "never"),
-                "nothing is brought to length 1",
-                "`F.normalize(x, dim=1)` brings every row to length 1.",
-            ),
-        ),
+        wrong=_wrong_prototypes(prior, centre, unit, where),
         hints=(
             "The prior acts like m more rows of every class, all lying at g.",
             "Means by `embeddings[labels == k].mean(0)`, shots by `(labels == k).sum()`; then the formula.",
@@ -127,7 +136,7 @@ _FEATURE_WORDS = {
 
 
 def _distances(weight: float, which: str, dead: float, slack: bool = True) -> Callable[..., Tensor]:
-    """Squared differences less a dead zone, some features weighted. slack=False: beyond the zone they count in full."""
+    """Returns an answer with a dead zone and weights. slack=False: differences beyond the zone count in full."""
 
     def answer(query: Tensor, centres: Tensor) -> Tensor:
         gap = (query[:, None] - centres).abs()
@@ -148,18 +157,54 @@ def _distances_loop(weight: float, which: str, dead: float) -> Callable[..., Ten
         columns = []
         for centre in centres:
             difference = query - centre
-            left = F.softshrink(difference, dead) ** 2  # softshrink is the dead zone with its sign kept
+            left = F.softshrink(difference, dead) ** 2  # softshrink is the dead zone and keeps the sign
             columns.append(left.sum(1) + (weight - 1) * left[:, _slice(which)].sum(1))
         return torch.stack(columns, 1)
 
     return answer
 
 
+def _wrong_distances(weight: float, which: str, dead: float) -> tuple[Wrong, ...]:
+    """Returns the classic mistakes in 05.2."""
+    opposite = {"even": "odd", "odd": "even", "first": "last", "last": "first"}[which]
+    return (
+        Wrong(
+            "no dead zone",
+            _distances(weight, which, 0.0),
+            "small differences count: the dead zone is left out",
+            "`(gap.abs() - e).clamp_min(0)` before the square.",
+        ),
+        Wrong(
+            "no weights",
+            _distances(1.0, which, dead),
+            "all features count the same",
+            "Multiply the squares by w, one number for each feature, before the sum.",
+        ),
+        Wrong(
+            "other features",
+            _distances(weight, opposite, dead),
+            f"w stands at {_FEATURE_WORDS[opposite]}",
+            "Features are counted from 0.",
+        ),
+        Wrong(
+            "weight inside the square",
+            _distances(weight**2, which, dead),
+            "w is squared: it is multiplied to the difference, not to its square",
+            "First the square, then the weight.",
+        ),
+        Wrong(
+            "hard threshold",
+            _distances(weight, which, dead, slack=False),
+            "differences below e are dropped, but the others keep their full length",
+            "Beyond the zone count what is beyond it: |z − c| − e.",
+        ),
+    )
+
+
 def distances(draw: Draw) -> Variant:
-    """05.2: a weight on some features and a dead zone."""
+    """Returns a variant of 05.2: draws a weight, the features that it applies to, and the dead zone."""
     weight, which = draw.one(0.5, 2.0, 3.0, 5.0), draw.one(*_FEATURES)
     dead = draw.one(0.05, 0.1, 0.15, 0.2, 0.3)
-    opposite = {"even": "odd", "odd": "even", "first": "last", "last": "first"}[which]
     return build(
         draw,
         title="Squared distances with a dead zone",
@@ -179,38 +224,7 @@ def distances(draw: Draw) -> Variant:
             return (weights * gap.square()).sum(-1)
         """,
         right=(_distances(weight, which, dead), _distances_loop(weight, which, dead)),
-        wrong=(
-            Wrong(
-                "no dead zone",
-                _distances(weight, which, 0.0),
-                "small differences count: the dead zone is left out",
-                "`(gap.abs() - e).clamp_min(0)` before the square.",
-            ),
-            Wrong(
-                "no weights",
-                _distances(1.0, which, dead),
-                "all features count the same",
-                "Multiply the squares by w, one number for each feature, before the sum.",
-            ),
-            Wrong(
-                "other features",
-                _distances(weight, opposite, dead),
-                f"w stands at {_FEATURE_WORDS[opposite]}",
-                "Features are counted from 0.",
-            ),
-            Wrong(
-                "weight inside the square",
-                _distances(weight**2, which, dead),
-                "w is squared: it is multiplied to the difference, not to its square",
-                "First the square, then the weight.",
-            ),
-            Wrong(
-                "hard threshold",
-                _distances(weight, which, dead, slack=False),
-                "differences below e are dropped, but the others keep their full length",
-                "Beyond the zone count what is beyond it: |z − c| − e.",
-            ),
-        ),
+        wrong=_wrong_distances(weight, which, dead),
         hints=(
             "Work on the table [M, N, D] of differences; everything happens feature by feature before the sum.",
             "Three steps: `.abs()` less e, `.clamp_min(0)`, `.square()`; then weights [D] and the sum over the last axis.",

@@ -1,4 +1,4 @@
-"""Variants of what follows the distances: attention (04), the loss of prototypes (05), relation scores (06)."""
+"""Variants of what is computed from distances or scores: attention (04), the loss of an episode (05), relation loss (06)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fsl_classroom.variants.build import Draw, Variant, build
 
 
 def _attention(top: int, temperature: float, share: float, kept_only: bool = False) -> Callable[[Tensor], Tensor]:
-    """kept_only: the even share goes to the rows that were kept, not to all."""
+    """Returns an answer. kept_only: it gives the even share to the rows that take part, not to all."""
 
     def answer(similarity: Tensor) -> Tensor:
         edge = similarity.topk(min(top, similarity.shape[1]), dim=1).values[:, -1:]
@@ -38,8 +38,44 @@ def _attention_rows(top: int, temperature: float, share: float) -> Callable[[Ten
     return answer
 
 
+def _wrong_attention(top: int, temperature: float, share: float) -> tuple[Wrong, ...]:
+    """Returns the classic mistakes in 04.1."""
+    return (
+        Wrong(
+            "all rows",
+            _attention(10**6, temperature, share),
+            "all rows take part in the softmax",
+            f"Rows that are not among the {top} most similar get minus infinity before the softmax.",
+        ),
+        Wrong(
+            "one row less",
+            _attention(top - 1, temperature, share),
+            "one row too few takes part",
+            "The last of the chosen rows belongs to them: mind < and <=.",
+        ),
+        Wrong(
+            "temperature upside down",
+            _attention(top, 1 / temperature, share),
+            "the similarities are multiplied by τ",
+            "Divide by the temperature.",
+        ),
+        Wrong(
+            "no even share",
+            _attention(top, temperature, 0.0),
+            "the even share is left out",
+            "Mix at the end: (1 − λ) times the softmax plus λ/S.",
+        ),
+        Wrong(
+            "share for the chosen",
+            _attention(top, temperature, share, kept_only=True),
+            "only the chosen rows get the even share",
+            "Every row of the support gets λ/S, also those that the softmax does not see.",
+        ),
+    )
+
+
 def attention(draw: Draw) -> Variant:
-    """04.1: how many rows are seen, temperature, and an even share."""
+    """Returns a variant of 04.1: draws how many rows take part, the temperature, and the even share."""
     top, temperature = draw.one(2, 3), draw.one(0.2, 0.25, 0.5, 2.0, 4.0)
     share = draw.one(0.1, 0.2, 0.25, 0.3)
     return build(
@@ -64,38 +100,7 @@ def attention(draw: Draw) -> Variant:
             return {1 - share:g} * (seen / {temperature:g}).softmax(1) + {share:g} / similarity.shape[1]
         """,
         right=(_attention(top, temperature, share), _attention_rows(top, temperature, share)),
-        wrong=(
-            Wrong(
-                "all rows",
-                _attention(10**6, temperature, share),
-                "all rows take part in the softmax",
-                f"Rows that are not among the {top} most similar get minus infinity before the softmax.",
-            ),
-            Wrong(
-                "one row less",
-                _attention(top - 1, temperature, share),
-                "one row too few takes part",
-                "The last of the chosen rows belongs to them: mind < and <=.",
-            ),
-            Wrong(
-                "temperature upside down",
-                _attention(top, 1 / temperature, share),
-                "the similarities are multiplied by τ",
-                "Divide by the temperature.",
-            ),
-            Wrong(
-                "no even share",
-                _attention(top, temperature, 0.0),
-                "the even share is left out",
-                "Mix at the end: (1 − λ) times the softmax plus λ/S.",
-            ),
-            Wrong(
-                "share for the chosen",
-                _attention(top, temperature, share, kept_only=True),
-                "only the chosen rows get the even share",
-                "Every row of the support gets λ/S, also those that the softmax does not see.",
-            ),
-        ),
+        wrong=_wrong_attention(top, temperature, share),
         hints=(
             "Three steps: hide rows, softmax, mix.",
             "The smallest value that still takes part: `similarity.topk(k, dim=1).values[:, -1:]`.",
@@ -109,7 +114,7 @@ def attention(draw: Draw) -> Variant:
 
 
 def _loss(temperature: float, smooth: float, prior: float, inside: bool = False) -> Callable[..., Tensor]:
-    """inside: the prior is divided by the temperature, too."""
+    """Returns an answer. inside: it divides the prior by the temperature, too."""
 
     def answer(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, n_way: int) -> Tensor:
         member = F.one_hot(support_y, n_way).to(support.dtype)
@@ -135,8 +140,39 @@ def _loss_torch(temperature: float, smooth: float, prior: float) -> Callable[...
     return answer
 
 
+def _wrong_losses(temperature: float, smooth: float, prior: float) -> tuple[Wrong, ...]:
+    """Returns the classic mistakes in 05.3."""
+    return (
+        Wrong("no temperature", _loss(1.0, smooth, prior), "τ is left out", "Divide the squared distances by τ."),
+        Wrong(
+            "temperature upside down",
+            _loss(1 / temperature, smooth, prior),
+            "the distances are multiplied by τ",
+            "A high temperature makes the softmax flat: divide.",
+        ),
+        Wrong(
+            "no smoothing",
+            _loss(temperature, 0.0, prior),
+            "the labels are not smoothed",
+            "`F.cross_entropy` knows `label_smoothing`.",
+        ),
+        Wrong(
+            "no prior",
+            _loss(temperature, smooth, 0.0),
+            "the number of shots has no say",
+            "Add β·log n_k to the logit of class k.",
+        ),
+        Wrong(
+            "all divided",
+            _loss(temperature, smooth, prior, inside=True),
+            "the prior is divided by τ as well",
+            "Only the distance is divided; β·log n_k is added afterwards.",
+        ),
+    )
+
+
 def loss(draw: Draw) -> Variant:
-    """05.3: temperature, label smoothing, and a prior from the shots."""
+    """Returns a variant of 05.3: draws the temperature, the label smoothing, and the weight of the shots."""
     temperature, smooth = draw.one(0.5, 2.0, 3.0, 4.0), draw.one(0.05, 0.1, 0.15, 0.2)
     prior = draw.one(0.5, 1.0, 1.5, 2.0)
     return build(
@@ -166,33 +202,7 @@ def loss(draw: Draw) -> Variant:
             return F.cross_entropy(logits, query_y, label_smoothing={smooth:g})
         """,
         right=(_loss(temperature, smooth, prior), _loss_torch(temperature, smooth, prior)),
-        wrong=(
-            Wrong("no temperature", _loss(1.0, smooth, prior), "τ is left out", "Divide the squared distances by τ."),
-            Wrong(
-                "temperature upside down",
-                _loss(1 / temperature, smooth, prior),
-                "the distances are multiplied by τ",
-                "A high temperature makes the softmax flat: divide.",
-            ),
-            Wrong(
-                "no smoothing",
-                _loss(temperature, 0.0, prior),
-                "the labels are not smoothed",
-                "`F.cross_entropy` knows `label_smoothing`.",
-            ),
-            Wrong(
-                "no prior",
-                _loss(temperature, smooth, 0.0),
-                "the number of shots has no say",
-                "Add β·log n_k to the logit of class k.",
-            ),
-            Wrong(
-                "all divided",
-                _loss(temperature, smooth, prior, inside=True),
-                "the prior is divided by τ as well",
-                "Only the distance is divided; β·log n_k is added afterwards.",
-            ),
-        ),
+        wrong=_wrong_losses(temperature, smooth, prior),
         hints=(
             "Everything new happens in the logits, but for the smoothing, which the loss knows.",
             "Logits: `-squared / tau + beta * shots.log()`, with `shots` [N] as floats.",
@@ -227,7 +237,7 @@ def _relation_index(high: float, low: float, weight: float, by_weights: bool) ->
 
 
 def relation(draw: Draw) -> Variant:
-    """06.2: soft targets, a weight on right pairs, and what the sum is divided by."""
+    """Returns a variant of 06.2: draws the soft targets, the weight of right pairs, and the divisor of the sum."""
     high, low = draw.one(0.75, 0.875, 0.9375), draw.one(0.03125, 0.0625, 0.125)  # exact in float32
     weight, by_weights = draw.one(2.0, 3.0, 4.0), draw.one(True, False)
     divided = {True: "the sum of the weights", False: "the number of pairs"}

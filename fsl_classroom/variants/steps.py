@@ -1,6 +1,6 @@
-"""Inner loops with drawn twists: words, lines of code, and the same as a function, for all variants that walk.
+"""Inner loops with drawn twists, for all variants that take inner steps: as sentences, as lines of code and as a function.
 
-Order within a step: gradient, weight decay, clipping, momentum, rate.
+A step applies in this order: gradient, weight decay, clipping, momentum, rate.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Slope = Callable[[Params], Params]  # the gradient at a place
 
 @dataclass(frozen=True)
 class Steps:
-    """How a step is made. The values below are those of plain gradient descent; `slip` names one mistake to make."""
+    """The settings of an inner step. The defaults are plain gradient descent; `slip` names a twist to get wrong."""
 
     decay: float = 1.0  # the rate of step k = 0, 1, ... is lr * decay**k
     momentum: float = 0.0
     shrink: float = 0.0  # weight decay
     bias: float = 1.0  # rate of parameters whose name ends with "bias", relative to the others
-    clip: float = float("inf")  # longest gradient, all parameters together
+    clip: float = float("inf")  # largest norm of the gradient of all parameters together
     slip: str = ""
 
     def walk(self, slope: Slope, params: Params, lr: float, steps: int) -> list[Params]:
-        """All places visited, the start included: steps + 1 of them."""
+        """Returns all steps + 1 places of the walk, the start included."""
         places, speed = [dict(params)], dict.fromkeys(params, 0.0)
         for k in range(steps):
             here = places[-1]
@@ -52,11 +52,11 @@ class Steps:
 
 @dataclass(frozen=True)
 class _Twist:
-    """One thing that may be drawn. {x} stands for its number."""
+    """A change to the plain step. {x} stands for its number in the texts."""
 
     choices: tuple[float, ...]
     words: str
-    slip: str  # diagnosis of its own mistake
+    slip: str  # diagnosis of the mistake that is typical of it
     hint: str
 
 
@@ -98,7 +98,7 @@ _NEUTRAL = Steps()
 
 
 def drawn(draw: Draw, count: int, *names: str) -> Steps:
-    """Plain steps with `count` of the named twists."""
+    """Draws `count` of the named twists (default: of all) and their numbers."""
     chosen = draw.some(count, *(names or tuple(TWISTS)))
     return replace(_NEUTRAL, **{name: draw.one(*TWISTS[name].choices) for name in chosen})
 
@@ -108,7 +108,7 @@ def _used(steps: Steps) -> list[str]:
 
 
 def words_of(steps: Steps) -> list[str]:
-    """One sentence for each twist, in the order in which a step takes them, and one that says so."""
+    """Returns a sentence for each twist, in the order in which a step applies them, and one that says so."""
     words = [TWISTS[name].words.format(x=f"{getattr(steps, name):g}") for name in _used(steps)]
     return [*words, "a step takes the lines above in this order"]
 
@@ -116,7 +116,10 @@ def words_of(steps: Steps) -> list[str]:
 def wrong_steps(
     steps: Steps, answer: Callable[[Steps], Callable[..., Any]], *, slips: bool = True
 ) -> tuple[Wrong, ...]:
-    """For each twist the answer without it and, with slips, the one with its own mistake. answer: from steps to a function."""
+    """Returns, for each twist, the answer without it and (with slips) the answer with its typical mistake.
+
+    answer: makes an answer from Steps
+    """
     found = []
     for name in _used(steps):
         twist, x = TWISTS[name], f"{getattr(steps, name):g}"
@@ -130,9 +133,10 @@ def wrong_steps(
 
 
 def code(steps: Steps, slope: str, *, keep: bool = False) -> str:
-    """The lines of a loop over a dict `theta`, from `params`, `lr` and `steps`. slope: an expression that gives the gradients.
+    """Returns the source of the loop, which computes the dict `theta` from `params`, `lr` and `steps`.
 
-    keep: the places visited stay in the list `places`.
+    slope: an expression for the dict of gradients
+    keep:  whether the loop collects its places in a list `places`
     """
     lines = ["theta = dict(params)"]
     lines += ["places = [theta]"] if keep else []
@@ -158,12 +162,12 @@ def code(steps: Steps, slope: str, *, keep: bool = False) -> str:
 
 
 def by_func(loss_fn: Callable[[Params], Tensor]) -> Slope:
-    """The gradient by torch.func."""
+    """Returns the gradient of a loss, computed by torch.func."""
     return grad(loss_fn)
 
 
 def by_autograd(loss_fn: Callable[[Params], Tensor]) -> Slope:
-    """The gradient by autograd, its graph kept; also where the parameters ask for no gradient."""
+    """Returns the gradient of a loss, computed by autograd with its graph kept. Parameters need not require gradients."""
 
     def slope(params: Params) -> Params:
         with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Variants of lesson 10: first-order MAML and Reptile, walking with twists."""
+"""Variants of lesson 10: first-order MAML and Reptile, with twists in the inner steps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _first_order(how: Steps, last: int) -> Callable[..., Tensor]:
 
 
 def _vector_code(how: Steps, gradient: str) -> str:
-    """The loop on one vector, out of the loop on a dict with one entry."""
+    """Returns the source of the loop on one vector: it is the loop on a dict with one entry."""
     return 'params = {"theta": theta}\n' + code(how, f'{{"theta": {gradient}(theta["theta"])}}', keep=True)
 
 
 def first_order(draw: Draw) -> Variant:
-    """10.1: two twists in the walk, and the mean of the last query gradients."""
+    """Returns a variant of 10.1: draws two twists, and over how many last places the query gradients are averaged."""
     how, last = drawn(draw, 2, "shrink", "clip", "momentum", "decay"), draw.one(2, 3)
     return build(
         draw,
@@ -76,7 +76,7 @@ def first_order(draw: Draw) -> Variant:
 
 
 def _recursive(how: Steps, last: int) -> Callable[..., Tensor]:
-    """The same with torch's own stacking, and places taken from the end one by one."""
+    """Returns an answer like `_first_order`, written with torch.stack and places popped from the end."""
 
     def answer(support_gradient: Gradient, query_gradient: Gradient, theta: Tensor, lr: float, steps: int) -> Tensor:
         places, found = _walk(how, support_gradient, theta, lr, steps), []
@@ -107,7 +107,7 @@ def _reptile_by_ends(how: Steps, ratio: float) -> Callable[..., Tensor]:
 
 
 def reptile(draw: Draw) -> Variant:
-    """10.2: two twists in the walk, and weights on the tasks."""
+    """Returns a variant of 10.2: draws two twists, and the ratio of the weights of successive tasks."""
     how, ratio = drawn(draw, 2, "shrink", "clip", "momentum", "decay"), draw.one(0.5, 0.75, 1.5, 2.0)
     walk = "\n".join("    " + line for line in _vector_code(how, "gradient").splitlines())
     return build(
