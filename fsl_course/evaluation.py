@@ -1,4 +1,4 @@
-"""Honest evaluation: many episodes, every query judged on its own, t-based intervals, paired comparison."""
+"""Evaluation on many episodes, each query judged on its own, with t-based intervals and paired comparisons."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ import torch.nn.functional as F
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from fsl_course._system.allocator import keep_memory
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
 
 _EMBED_AT_ONCE = 512  # pictures; bounds the memory of a forward pass
 _TASKS_AT_ONCE = 64  # episodes gathered together
-_FLOATS_AT_ONCE = 2**24  # embedded numbers gathered together: feature maps are large
+_FLOATS_AT_ONCE = 2**24  # numbers of embeddings gathered together, because feature maps are large
 
 
 def mean_and_ci95(values: Tensor) -> tuple[float, float]:
-    """Mean and half width of the 95 % confidence interval of the mean, by Student's t. values: [E] with E >= 2.
+    """Returns the mean and the half width of its 95 % confidence interval, by Student's t. values: [E] with E >= 2.
 
-    Half width = t(0.975, E-1) * s / sqrt(E), s the standard deviation with E-1 in the denominator. It speaks about the choice
-    of episodes only: not about the training seed, and not about other classes than those in the split.
+    Half width = t(0.975, E-1) * s / sqrt(E), s the standard deviation with E-1 in the denominator. It covers the choice of
+    episodes only: neither the training seed nor other classes than those in the split.
     """
     values = values.to(torch.float64)
     count = len(values)
@@ -36,11 +35,16 @@ def mean_and_ci95(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), half
 
 
+def _number(mean: float, ci95: float, metric: str, sign: str = "") -> str:
+    form = f"{sign}.2%" if metric == "accuracy" else f"{sign}.4f"
+    return f"{mean:{form}} ± {ci95:{form.lstrip('+')}}"
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What `evaluate` found. mean, ci95: of per_episode [E] (accuracy as a fraction, or mean squared error).
+    """The result of `evaluate`. mean, ci95: of per_episode [E] (accuracy as a fraction, or mean squared error).
 
-    episodes_key says which episodes they were: `compare` pairs only results with equal keys.
+    episodes_key identifies the episodes: `compare` pairs only results with equal keys.
     """
 
     mean: float
@@ -51,9 +55,7 @@ class Result:
     episodes_key: str
 
     def __str__(self) -> str:
-        number = (
-            f"{self.mean:.2%} ± {self.ci95:.2%}" if self.metric == "accuracy" else f"{self.mean:.4f} ± {self.ci95:.4f}"
-        )
+        number = _number(self.mean, self.ci95, self.metric)
         how = "transductive" if self.transductive else "inductive"
         return f"{self.metric} {number} ({len(self.per_episode)} episodes, 95 % interval, {how})"
 
@@ -62,7 +64,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class PairedDifference:
-    """Mean of a - b over the same episodes, half width of its 95 % interval, and the differences [E]."""
+    """The mean of a - b over the same episodes, the half width of its 95 % interval, and the differences [E]."""
 
     mean: float
     ci95: float
@@ -71,15 +73,11 @@ class PairedDifference:
 
     @property
     def separated(self) -> bool:
-        """True when the interval leaves out zero."""
+        """True if the interval does not contain zero."""
         return abs(self.mean) > self.ci95
 
     def __str__(self) -> str:
-        number = (
-            f"{self.mean:+.2%} ± {self.ci95:.2%}"
-            if self.metric == "accuracy"
-            else f"{self.mean:+.4f} ± {self.ci95:.4f}"
-        )
+        number = _number(self.mean, self.ci95, self.metric, sign="+")
         verdict = "the interval leaves out 0" if self.separated else "the interval contains 0: not separated"
         return f"difference {number} ({len(self.per_episode)} paired episodes; {verdict})"
 
@@ -88,7 +86,7 @@ class PairedDifference:
 
 @contextmanager
 def evaluation_mode(learner: nn.Module, *, transductive: bool = False) -> Iterator[None]:
-    """Evaluation mode for the time of the block; every module's own mode comes back afterwards.
+    """Puts the learner into evaluation mode for the block, and each module back into its own mode afterwards.
 
     transductive=True makes batch norm use the statistics of the batch, without moving its running ones.
     """
@@ -103,26 +101,26 @@ def evaluation_mode(learner: nn.Module, *, transductive: bool = False) -> Iterat
 
 
 def _device(learner: nn.Module, otherwise: Tensor) -> torch.device:
-    """Where a learner computes; where its data are, if it has no parameters."""
+    """Returns the device of a learner's parameters, or that of its data if it has none."""
     return next((p.device for p in learner.parameters()), otherwise.device)
 
 
 @torch.no_grad()
 def embed_all(learner: ComparesEmbeddings, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Embeddings of uint8 pictures [B, c, H, W] -> [B, D], in evaluation mode, a few hundred at a time."""
+    """Embeds uint8 pictures [B, c, H, W] -> [B, D], in evaluation mode, a few hundred at a time."""
     with evaluation_mode(learner):
         return torch.cat([learner.embed(part.to(dtype).div(255)) for part in images.split(_EMBED_AT_ONCE)])
 
 
 def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
-    """Logits [..., M, N] and labels [..., M] (or predictions and targets [..., M, d]) -> one number a task [...]."""
+    """Scores logits [..., M, N] by labels [..., M] (or predictions by targets [..., M, d]) -> one number per task [...]."""
     if metric == "accuracy":
-        return (logits.argmax(-1) == target).cpu().to(torch.float64).mean(-1)  # some GPUs know no float64
+        return (logits.argmax(-1) == target).cpu().to(torch.float64).mean(-1)  # some GPUs have no float64
     return F.mse_loss(logits, target, reduction="none").cpu().to(torch.float64).flatten(-2).mean(-1)
 
 
 def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episodes: int) -> Tensor:
-    """Accuracy of each episode; each picture that occurs is embedded once, whatever the number of episodes it is in."""
+    """Returns the accuracy of each episode, and embeds each picture only once, however many episodes it occurs in."""
     layout, images = sampler.layout(0, episodes), sampler.source.images
     used, place = torch.cat([layout.support, layout.query], dim=1).unique(return_inverse=True)
     device = _device(learner, images)
@@ -146,13 +144,14 @@ def evaluate(
     metric: str = "accuracy",
     transductive: bool = False,
 ) -> Result:
-    """Mean and 95 % interval of a learner over the episodes 0 .. episodes-1 of a sampler.
+    """Returns the mean and 95 % interval of a learner over the episodes 0 .. episodes-1 of a sampler.
 
     metric:       "accuracy" (a fraction) for classification, "mse" for regression
     transductive: False: every query is judged on its own (batch norm with running statistics; learners that adapt use the
-                  statistics of the support pass). True: batch norm sees all queries of an episode at once, which flatters;
-                  say so wherever the number is shown
-    The learner's mode, weights and running statistics are as before afterwards.
+                  statistics of the support pass). True: batch norm sees all queries of an episode at once, which raises the
+                  score; say so wherever the number is shown
+    Leaves the learner's mode, weights and running statistics as they were. On Linux it is faster in a process that has called
+    `fsl_course._system.allocator.keep_memory`.
     """
     if metric not in ("accuracy", "mse"):
         raise ValueError(f'metric must be "accuracy" or "mse"; got {metric!r}.')
@@ -164,7 +163,6 @@ def evaluate(
         )
     if episodes < 2:
         raise ValueError(f"evaluate needs at least 2 episodes for an interval; got {episodes}.")
-    keep_memory()
     if isinstance(learner, ComparesEmbeddings) and not transductive and not regression:
         with evaluation_mode(learner):
             per_episode = _by_embeddings(learner, sampler, episodes)
@@ -181,9 +179,9 @@ def evaluate(
 
 
 def compare(a: Result, b: Result) -> PairedDifference:
-    """How much better a is than b, episode by episode. Both must come from the same episodes and the same metric.
+    """Returns how much better a is than b, episode by episode. Raises ValueError if their episodes or metrics differ.
 
-    Pairing removes what makes some episodes harder than others for both, so its interval is narrower than two separate ones.
+    Some episodes are harder for both. Pairing removes this, so its interval is narrower than two separate ones.
     """
     if a.episodes_key != b.episodes_key or a.metric != b.metric:
         raise ValueError(

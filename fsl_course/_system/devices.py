@@ -8,7 +8,7 @@ import torch
 
 
 def there_is() -> list[str]:
-    """Returns the devices of this machine by name, in the order in which "auto" prefers them, e.g. ["cuda:0", "cuda:1", "cpu"]."""
+    """Returns the names of this machine's devices in the order in which "auto" prefers them, e.g. ["cuda:0", "cuda:1", "cpu"]."""
     found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return found + (["mps"] if torch.backends.mps.is_available() else []) + ["cpu"]
 

@@ -1,51 +1,72 @@
-"""What every few-shot learner answers to."""
+"""The interface of every few-shot learner, and what learners that compare embeddings share."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course.episodes import Episode
+from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.inner_loop.functional import supervised_loss
 
 
 class FewShotLearner(nn.Module):
-    """A module that reads a task's support set and predicts its queries. Every method of the course is one."""
+    """A module that reads a task's support set and predicts its queries. Every method of the course is one.
+
+    joins_tasks: True if training_step passes the pictures of all T tasks through a network together, so that batch norm
+                 normalises them together; such tasks cannot be shared among processes
+    """
+
+    joins_tasks: ClassVar[bool] = False
 
     def forward(self, episode: Episode) -> Tensor:
-        """episode: one task without a task axis -> logits [N*Q, N] (regression: predictions [Q, d_out])."""
+        """Predicts the queries of one task, which has no task axis -> logits [N*Q, N] (regression: predictions [Q, d_out])."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(episode) -> logits [N*Q, N].")
 
     def loss(self, episode: Episode) -> Tensor:
-        """The loss of one task, a scalar: cross-entropy of forward unless the paper says otherwise; regression: squared error."""
+        """Returns the loss of one task, a scalar: cross-entropy of forward unless a paper differs; regression: squared error."""
         return supervised_loss(self(episode), episode.query_y)
 
     def training_step(self, episodes: Episode) -> Tensor:
-        """What `fit` minimises on T stacked tasks, a scalar: the mean loss of the tasks."""
+        """Returns what `fit` minimises on T stacked tasks, a scalar: the mean loss of the tasks."""
         return torch.stack([self.loss(episode) for episode in episodes]).mean()
+
+    def after_training(self, sampler: EpisodeSampler | SinusoidSampler) -> None:
+        """Does nothing; for methods that need statistics over the base classes, which are in sampler.source.
+
+        `fit` calls it once, when all steps are done, in evaluation mode and without gradients, with the weights that the learner
+        keeps. Statistics belong in a buffer, so that they are saved with the weights. `fit` writes its checkpoint before the
+        call: a run that goes on from there has no trace of the statistics, and computes them again at its end.
+        """
+
+    def for_shipping(self) -> tuple[FewShotLearner, dict[str, Any], str]:
+        """Returns the learner without the parts that only training needs, the settings that differ, and a note for its card.
+
+        This default leaves nothing out: (self, {}, "").
+        """
+        return self, {}, ""
 
 
 @runtime_checkable
 class ComparesEmbeddings(Protocol):
-    """A learner that embeds every picture by itself and then compares embeddings: `evaluate` embeds each picture only once.
+    """A learner that embeds each picture by itself and then compares embeddings. `evaluate` embeds each picture only once.
 
     In evaluation mode forward(episode) must equal score(embed(support_x), support_y, embed(query_x), n_way).
     """
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
+        """Embeds pictures [B, c, H, W] -> [B, D]."""
         ...
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Embeddings [..., S, D], labels [..., S], embeddings [..., M, D] -> logits [..., M, N]; leading axes are tasks."""
+        """Scores queries [..., M, D], given support [..., S, D] with labels [..., S] -> logits [..., M, N]; other axes are tasks."""
         ...
 
 
 def check_labels(labels: Tensor, n_way: int) -> None:
-    """ValueError unless every slot 0..n_way-1 has at least one support row. labels: int64 [..., S]."""
+    """Raises ValueError unless every slot 0..n_way-1 has at least one support row. labels: int64 [..., S]."""
     if labels.dtype != torch.int64:
         raise ValueError(f"support labels must be int64; got {labels.dtype}.")
     present = F.one_hot(labels.clamp(0, n_way - 1), n_way).sum(-2) > 0
@@ -58,21 +79,21 @@ def check_labels(labels: Tensor, n_way: int) -> None:
 
 
 def class_sums(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Sums of the support rows of each class. rows [..., S, D], labels int64 [..., S] -> [..., n_way, D]."""
+    """Sums the support rows of each class. rows [..., S, D], labels int64 [..., S] -> [..., n_way, D]."""
     check_labels(labels, n_way)
     return F.one_hot(labels, n_way).to(rows.dtype).mT @ rows
 
 
 def class_means(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Means of the support rows of each class; shots may differ. rows [..., S, D], labels int64 [..., S] -> [..., n_way, D]."""
+    """Averages the support rows of each class; shots may differ. rows [..., S, D], labels int64 [..., S] -> [..., n_way, D]."""
     return class_sums(rows, labels, n_way) / F.one_hot(labels, n_way).sum(-2).unsqueeze(-1)
 
 
 def embed_episode(learner: ComparesEmbeddings, episode: Episode) -> tuple[Tensor, Tensor]:
-    """One task -> embeddings of its support [N*K, D] and of its queries [N*Q, D].
+    """Embeds one task -> its support [N*K, D] and its queries [N*Q, D].
 
-    Support and query pass the encoder together, as in the authors' code: in training mode batch norm therefore sees the whole
-    episode; in evaluation mode it uses running statistics and every query is judged on its own.
+    Support and query pass through the encoder together, as in the authors' code. In training mode batch norm therefore sees the
+    whole episode; in evaluation mode it uses running statistics, and every query is judged on its own.
     """
     shots = len(episode.support_x)
     embeddings = learner.embed(torch.cat([episode.support_x, episode.query_x]))
@@ -80,6 +101,6 @@ def embed_episode(learner: ComparesEmbeddings, episode: Episode) -> tuple[Tensor
 
 
 def by_embeddings(learner: ComparesEmbeddings, episode: Episode) -> Tensor:
-    """forward of a learner that compares embeddings: one task -> logits [N*Q, N]."""
+    """Predicts the queries of one task, for a learner that compares embeddings -> logits [N*Q, N]."""
     support, query = embed_episode(learner, episode)
     return learner.score(support, episode.support_y, query, episode.n_way)

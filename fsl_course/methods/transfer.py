@@ -1,12 +1,13 @@
-"""Transfer: learn features on base classes by plain classification, then fit a small classifier to each task's support.
+"""Transfer: learns features on base classes by plain classification, then fits a small classifier to each task's support.
 
-Baseline and Baseline++ of Chen et al. 2019, nearest class means, a linear probe, and fine-tuning of everything.
+Baseline and Baseline++ of Chen et al. 2019, nearest class means, a linear probe, and fine-tuning of the whole network.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,31 +23,34 @@ CLASSIFIERS = ("centroid", "probe", "linear", "cosine")
 
 
 class CosineClassifier(nn.Module):
-    """logits = scale * cos(z, w_k), with a learned scale (the head of Baseline++, Chen et al. 2019, section 3.2)."""
+    """A head with logits scale * cos(z, w_k) and a learned scale (that of Baseline++, Chen et al. 2019, section 3.2)."""
 
     def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(classes, features))
-        self.log_scale = nn.Parameter(torch.tensor(scale).log())  # the logarithm: a scale must stay positive
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())  # the logarithm, because a scale must stay positive
 
     def forward(self, z: Tensor) -> Tensor:
-        """[B, D] -> [B, classes]."""
+        """Maps embeddings [B, D] -> logits [B, classes]."""
         return self.log_scale.exp() * cosine_similarities(z, self.weight)
 
 
 def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over tasks of each task's mean cross-entropy: tasks do not see each other. logits [..., S, N], labels [..., S]."""
+    """Sums each task's mean cross-entropy over the tasks. logits [..., S, N], labels [..., S] -> scalar.
+
+    A sum, because the gradient of one task must not depend on how many others there are.
+    """
     chosen = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1))
     return -chosen.squeeze(-1).mean(-1).sum()
 
 
 def fit_probe(support: Tensor, labels: Tensor, n_way: int, l2: float = 0.01) -> tuple[Tensor, Tensor]:
-    """The linear probe: logistic regression on the support, solved to its unique minimum.
+    """Fits the linear probe: logistic regression on the support, solved to its unique minimum.
 
     Minimises mean cross-entropy + l2 / 2 * (|W|^2 + |b|^2). support [..., S, D], labels [..., S] -> W [..., N, D], b [..., N]
     """
     check_labels(labels, n_way)
-    # The last column is the bias. In float32 the line search gives up before the minimum, and some GPUs know no float64
+    # The last column is the bias. In float32 the line search gives up before the minimum, and some GPUs have no float64.
     z, labels = F.pad(support.detach().cpu().double(), (0, 1), value=1.0), labels.cpu()
     weight = z.new_zeros(*z.shape[:-2], n_way, z.shape[-1]).requires_grad_()
     solver = torch.optim.LBFGS(
@@ -65,9 +69,9 @@ def fit_probe(support: Tensor, labels: Tensor, n_way: int, l2: float = 0.01) -> 
 
 
 def fit_linear(support: Tensor, labels: Tensor, n_way: int, steps: int = 100, lr: float = 0.1) -> tuple[Tensor, Tensor]:
-    """A new linear head, fine-tuned by gradient descent on the support (the Baseline of Chen et al. 2019, section 3.1).
+    """Fits a new linear head by gradient descent on the support (the Baseline of Chen et al. 2019, section 3.1).
 
-    It starts at zero, so that no slot is ahead. support [..., S, D], labels [..., S] -> W [..., N, D], b [..., N]
+    The head starts at zero, so that no slot has an advantage. support [..., S, D], labels [..., S] -> W [..., N, D], b [..., N]
     """
     check_labels(labels, n_way)
     z = F.pad(support.detach(), (0, 1), value=1.0)
@@ -79,7 +83,7 @@ def fit_linear(support: Tensor, labels: Tensor, n_way: int, steps: int = 100, lr
 def fit_cosine(
     support: Tensor, labels: Tensor, n_way: int, scale: float | Tensor, steps: int = 100, lr: float = 0.1
 ) -> Tensor:
-    """A new cosine head, fine-tuned by gradient descent (Baseline++). It starts at the class means (Qi et al. 2018).
+    """Fits a new cosine head by gradient descent (Baseline++). The head starts at the class means (Qi et al. 2018).
 
     support [..., S, D], labels [..., S] -> W [..., N, D]; logits are scale * cos(z, W)
     """
@@ -89,7 +93,7 @@ def fit_cosine(
 
 
 def _descend(weight: Tensor, objective: Callable[[Tensor], Tensor], steps: int, lr: float) -> Tensor:
-    """Plain gradient descent from `weight`, also where gradients are switched off around it."""
+    """Does plain gradient descent from `weight`, also inside torch.no_grad()."""
     with torch.enable_grad():
         for _ in range(steps):
             weight = weight.detach().requires_grad_()
@@ -98,15 +102,17 @@ def _descend(weight: Tensor, objective: Callable[[Tensor], Tensor], steps: int, 
 
 
 class TransferNetwork(FewShotLearner):
-    """Features learned on base classes and then frozen; only a small classifier is fitted to a task.
+    """A learner whose features are learned on base classes and then frozen; a task fits only a small classifier.
 
     encoder:    pictures [B, c, H, W] -> embeddings [B, D]
-    n_base:     base classes: episodes to train on must come from an image set with that many classes
-    head:       of pretraining: "linear" (Baseline) or "cosine" (Baseline++)
-    classifier: of a task: "centroid" (cosine to the class means), "probe", "linear" or "cosine" (the fit_ functions above)
+    n_base:     number of base classes; the episodes to train on must come from an image set with that many classes
+    head:       for pretraining: "linear" (Baseline) or "cosine" (Baseline++)
+    classifier: for a task: "centroid" (cosine to the class means), "probe", "linear" or "cosine" (the fit_ functions above)
     steps, lr:  of the classifiers "linear" and "cosine"
-    features:   D; None asks the encoder with a blank 28x28 picture
+    features:   D; None finds it by embedding a blank 28x28 picture
     """
+
+    joins_tasks = True
 
     def __init__(
         self,
@@ -125,20 +131,20 @@ class TransferNetwork(FewShotLearner):
             raise ValueError(f"classifier must be one of {', '.join(CLASSIFIERS)}; got {classifier!r}.")
         size = embedding_size(encoder) if features is None else features
         self.encoder = encoder
-        # without base classes, as weights ship, the head is empty and nothing is missing
         with warnings.catch_warnings():
+            # weights ship without base classes: their head is empty on purpose
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             self.head = nn.Linear(size, n_base) if head == "linear" else CosineClassifier(size, n_base)
         self.classifier, self.steps, self.lr, self.n_base = classifier, steps, lr, n_base
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
+        """Embeds pictures [B, c, H, W] -> [B, D]."""
         return self.encoder(x)
 
     def training_step(self, episodes: Episode) -> Tensor:
-        """Pretraining: cross-entropy over all base classes of all pictures in T stacked tasks, support or query alike."""
+        """Pretrains: cross-entropy over all base classes of all pictures in T stacked tasks, support and query -> scalar."""
         slots = torch.cat([episodes.support_y, episodes.query_y], dim=1)
-        target = episodes.classes.gather(1, slots).flatten()  # slots back to the classes of the source
+        target = episodes.classes.gather(1, slots).flatten()  # from slots back to the classes of the source
         if int(target.max()) >= self.n_base:
             raise ValueError(
                 f"this learner has {self.n_base} base classes and met class number {int(target.max())}: "
@@ -146,6 +152,12 @@ class TransferNetwork(FewShotLearner):
             )
         pictures = torch.cat([episodes.support_x, episodes.query_x], dim=1).flatten(0, 1)
         return F.cross_entropy(self.head(self.embed(pictures)), target)
+
+    def for_shipping(self) -> tuple[TransferNetwork, dict[str, Any], str]:
+        """Leaves out the head over the base classes, which new tasks do not use: a megabyte with thousands of classes."""
+        size, head = self.head.weight.shape[1], "cosine" if isinstance(self.head, CosineClassifier) else "linear"
+        bare = TransferNetwork(self.encoder, 0, head, self.classifier, self.steps, self.lr, size)
+        return bare, {"n_base": 0}, "shipped without the head over the base classes, which new tasks do not use"
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]; leading axes are tasks."""
@@ -162,16 +174,16 @@ class TransferNetwork(FewShotLearner):
         return query @ weight.mT + bias.unsqueeze(-2)
 
     def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]."""
+        """Predicts the queries of one task -> logits [N*Q, N]."""
         return by_embeddings(self, episode)
 
 
 class FineTuneAll(FewShotLearner):
-    """Trains a copy of the whole encoder and a new linear head on each task's support (fine-tuning all; or from scratch).
+    """A learner that trains a copy of the whole encoder and a new linear head on each task's support.
 
-    encoder:   pretrained, or fresh to train from scratch. It is never changed. In evaluation mode batch norm uses its running
-               statistics, and every query is judged on its own
-    steps, lr: of Adam on the mean cross-entropy of the support, all of it at once
+    encoder:   pretrained (fine-tuning) or fresh (training from scratch); it is never changed. In evaluation mode batch norm
+               uses its running statistics, and every query is judged on its own
+    steps, lr: of Adam on the mean cross-entropy of the whole support
     """
 
     def __init__(self, encoder: nn.Module, steps: int = 50, lr: float = 1e-3, features: int | None = None) -> None:
@@ -180,18 +192,18 @@ class FineTuneAll(FewShotLearner):
         self.size = embedding_size(encoder) if features is None else features
 
     def predict(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> logits [B, N], with weights from `adapt`."""
+        """Predicts pictures [B, c, H, W] -> logits [B, N], with weights from `adapt`."""
         encoder = {k.removeprefix("encoder."): p for k, p in params.items() if k.startswith("encoder.")}
         return F.linear(functional_call(self.encoder, encoder, (x,)), params["head.weight"], params["head.bias"])
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int) -> Iterator[dict[str, Tensor]]:
-        """Yields the weights before the first step and after each one (steps + 1 times the same dictionary, changed in place).
+        """Yields the weights before the first step and after each step: steps + 1 times the same dictionary, changed in place.
 
-        support_x: [S, c, H, W]; support_y: int64 [S]. The head starts at zero, so that no slot is ahead.
+        support_x: [S, c, H, W]; support_y: int64 [S]. The head starts at zero, so that no slot has an advantage.
         """
         check_labels(support_y, n_way)
         params = {f"encoder.{k}": p.detach().clone().requires_grad_() for k, p in self.encoder.named_parameters()}
-        # copies: training mode would move the encoder's own running statistics
+        # copies, because training mode would move the encoder's own running statistics
         buffers = {f"encoder.{k}": b.clone() for k, b in self.encoder.named_buffers()}
         params["head.weight"] = support_x.new_zeros(n_way, self.size).requires_grad_()
         params["head.bias"] = support_x.new_zeros(n_way).requires_grad_()
@@ -206,6 +218,6 @@ class FineTuneAll(FewShotLearner):
             yield params
 
     def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N] after the last step."""
+        """Predicts the queries of one task with the weights after the last step -> logits [N*Q, N]."""
         *_, params = self.adapt(episode.support_x, episode.support_y, episode.n_way)
         return self.predict(params, episode.query_x)

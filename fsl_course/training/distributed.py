@@ -1,5 +1,6 @@
-"""One training run on several processes, on one machine or many, as torchrun starts them: every process takes its share of a
-step's tasks, and gradients and running statistics are put together as if one process had done them all.
+"""One training run on several processes, which torchrun starts on one machine or many.
+
+Each process takes its share of a step's tasks. Gradients and running statistics are combined as if one process had done them all.
 """
 
 from __future__ import annotations
@@ -16,32 +17,30 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fsl_course.methods.transfer import TransferNetwork
+from fsl_course.methods.base import FewShotLearner
 
-_A_STEP = timedelta(
-    minutes=10
-)  # the longest wait for another process within a step: a machine that vanished says nothing
-_A_VALIDATION = timedelta(days=2)  # the first process validates alone; one that dies is noticed at once all the same
+# How long to wait for another process: within a step, because a machine that vanished sends no error; and while the first process
+# validates alone. A process that dies is noticed at once in both cases.
+_A_STEP, _A_VALIDATION = timedelta(minutes=10), timedelta(days=2)
 
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    """What PyTorch raises when another process is gone is a RuntimeError about sockets."""
+    """Raises ConnectionError instead of the RuntimeError about sockets that PyTorch raises when another process has gone."""
     try:
         yield
     except RuntimeError as error:
-        reason = (
-            re.sub(r"^\[\S*\]\s*", "", str(error)).split("\n")[0].split(". ")[0]
-        )  # without PyTorch's file and advice
+        # the message without PyTorch's file and advice
+        reason = re.sub(r"^\[\S*\]\s*", "", str(error)).split("\n")[0].split(". ")[0]
         raise ConnectionError(f"another process of this run has ended or cannot be reached ({reason}).") from error
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run: this one's number and how many there are. One process alone is Processes()."""
+    """The processes of a run: the number of this one and how many there are. One process alone is Processes()."""
 
     rank: int = 0
     size: int = 1
@@ -52,8 +51,8 @@ class Processes:
         """True for the one process that validates, writes and prints."""
         return self.rank == 0
 
-    def check(self, learner: nn.Module, tasks: int) -> None:
-        """ValueError where the tasks of a step cannot be shared, or where sharing them would change what is computed."""
+    def check(self, learner: FewShotLearner, tasks: int) -> None:
+        """Raises ValueError if the tasks of a step cannot be shared, or if sharing them would change the result."""
         if self.size == 1:
             return
         if tasks % self.size:
@@ -61,43 +60,42 @@ class Processes:
                 f"tasks={tasks} cannot be shared evenly among {self.size} processes: "
                 f"take tasks={self.size * -(-tasks // self.size)} (on the command line --tasks)."
             )
-        if isinstance(learner, TransferNetwork) and any(isinstance(m, _BatchNorm) for m in learner.modules()):
+        if learner.joins_tasks and any(isinstance(m, _BatchNorm) for m in learner.modules()):
             raise ValueError(
                 "pretraining normalises the pictures of all tasks of a step together, so with batch norm they cannot be "
                 'shared among processes: train with one process, or with norm="group".'
             )
 
     def share(self, start: int, tasks: int) -> tuple[int, int]:
-        """Of the episodes start .. start+tasks-1 those of this process: its first and how many. In order of the processes."""
+        """Returns which of the episodes start .. start+tasks-1 are for this process: the first one, and how many."""
         count = tasks // self.size
         return start + self.rank * count, count
 
     def wait(self) -> None:
-        """Until all processes are here, however long it takes. ConnectionError where one has ended."""
+        """Waits until all processes have come here, however long it takes. Raises ConnectionError if one has ended."""
         if self.size > 1:
             with _reachable():
                 dist.barrier(group=self.patient)
 
-    def from_first(self, content: bytes) -> bytes:
-        """What the first process passes; the others' own content does not matter."""
-        length = torch.tensor([len(content)])
+    def from_first(self, content: Any) -> Any:
+        """Returns the content that the first process passes, in every process. The content that the others pass is ignored."""
+        found = [content]
         with _reachable():
-            dist.broadcast(length, 0, group=self.patient)
-            found = torch.empty(int(length), dtype=torch.uint8)
-            if self.first:
-                found.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-            dist.broadcast(found, 0, group=self.patient)
-        return found.numpy().tobytes()
+            dist.broadcast_object_list(found, 0, group=self.patient)
+        return found[0]
 
     @torch.no_grad()
     def combine(
-        self, learner: nn.Module, buffers: Sequence[tuple[Tensor, Tensor]], numbers: Sequence[float]
+        self, learner: FewShotLearner, buffers: Sequence[tuple[Tensor, Tensor]], numbers: Sequence[float]
     ) -> list[float]:
-        """After backward: gradients become their mean over the processes, running statistics those of all tasks in order.
+        """Combines the processes after backward, and returns the sums of `numbers` over the processes.
 
-        buffers: each buffer of the learner with a copy from before the step. numbers: anything to add up -> their sums.
-        A parameter without a gradient in every process keeps none. One message, so one wait, for all of it.
+        Gradients become their mean over the processes; running statistics become those of all tasks in order. A parameter that
+        has no gradient in any process keeps none. All of it is one message, so that there is one wait.
+        buffers: each buffer of the learner with a copy from before the step.
         """
+        if self.size == 1:
+            return list(numbers)
         parameters = [p for p in learner.parameters() if p.requires_grad]
         statistics = _Statistics(learner, buffers, self)
         extra = [*numbers, *(float(p.grad is not None) for p in parameters)]
@@ -120,11 +118,11 @@ class Processes:
 class _Statistics:
     """Running statistics r after the tasks of all processes, one after the other, each of which does r <- (1-m) r + m s.
 
-    L tasks move r to (1-m)^L r + S. Every process knows its own S, which the tasks of those behind it shrink further.
-    Buffers of another kind: the mean where they are floating-point numbers, untouched otherwise.
+    L tasks move r to (1-m)^L r + S. Every process knows its own S, which the tasks of the processes after it shrink further.
+    Other buffers become their mean over the processes if they are floating-point numbers, and are left alone otherwise.
     """
 
-    def __init__(self, learner: nn.Module, buffers: Sequence[tuple[Tensor, Tensor]], group: Processes) -> None:
+    def __init__(self, learner: FewShotLearner, buffers: Sequence[tuple[Tensor, Tensor]], group: Processes) -> None:
         before = {id(buffer): old for buffer, old in buffers}
         self.parts: list[Tensor] = []
         self._targets: list[tuple[Tensor, Tensor | None, float]] = []  # buffer, its value before, what remains of that
@@ -147,15 +145,16 @@ class _Statistics:
                 self._targets.append((buffer, None, 0.0))
 
     def put(self, sums: Sequence[Tensor]) -> None:
+        """Sets the buffers. sums: those of `parts` over the processes."""
         for (buffer, old, kept), total in zip(self._targets, sums, strict=True):
             buffer.copy_(total if old is None else kept * old + total)
 
 
-_present = Processes()  # PyTorch has one default group for each process, so this is one as well
+_present = Processes()  # a global, as PyTorch has one default group for each process
 
 
 def current() -> Processes:
-    """The processes among which `fit` shares its tasks: those of the `processes()` block around it, or this one alone."""
+    """Returns the processes among which `fit` shares its tasks: those of the `processes()` block around it, or this one alone."""
     if _present.size == 1 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         raise ValueError(
             "start the group of processes with `with fsl_course.training.distributed.processes():` around fit."
@@ -165,10 +164,10 @@ def current() -> Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Joins the group of processes that torchrun started, for the time of the block; without torchrun, one process alone.
+    """Joins the group of processes that torchrun started, for the time of the block. Without torchrun, yields one process alone.
 
     Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Tensors on a CPU travel by gloo, those on a GPU by nccl.
-    Raises ValueError where one of them is missing, ConnectionError where the others do not come or go before the end.
+    Raises ValueError if one of them is missing, ConnectionError if other processes do not come or leave before the end.
     """
     global _present
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -188,10 +187,10 @@ def processes() -> Iterator[Processes]:
             patient = dist.new_group(backend="gloo", timeout=_A_VALIDATION)
         _present = Processes(dist.get_rank(), size, patient)
         yield _present
-        _present.wait()  # the first process holds the meeting place of all: it must not leave before the others
+        _present.wait()  # the first process hosts the meeting point of all, so it must not leave before the others
     except ConnectionError:
         if threading.current_thread() is threading.main_thread():
-            # where one process dies, torchrun asks the others to end; they do so by themselves, and should be able to say why
+            # if one process dies, torchrun asks the others to end; they end by themselves, and must be able to say why
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     finally:

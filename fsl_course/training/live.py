@@ -1,24 +1,25 @@
-"""What a reader sees while something is trained: a bar in a terminal, a growing curve in a notebook."""
+"""Shows the progress of a training run: a bar in a terminal, a growing curve in a notebook."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from tqdm import tqdm
 
-_EVERY_SECONDS = 2.0  # between two drawings of the curve; drawing costs about 0.2 s
-_BAR_SECONDS, _LOG_SECONDS = 0.5, 30.0  # between two states of the bar in a terminal, and in a file
-# the time gone and left come first: a narrow terminal cuts the end off
+Numbers, Rows = Sequence[float], Sequence[tuple[int, float, float]]
+
+_EVERY_SECONDS = 2.0  # between two drawings of the curve, each of which takes about 0.2 s
+_BAR_SECONDS, _LOG_SECONDS = 0.5, 30.0  # between two updates of the bar in a terminal, and in a file
+# the elapsed and the remaining time come first, because a narrow terminal cuts off the end
 _BAR = "{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}] {percentage:3.0f}%|{bar:10}|"
 
 
 class LiveProgress:
-    """Shows step, loss, accuracy and the chance line. Use as a context manager; quiet=True shows nothing.
+    """Shows step, loss, accuracy and the chance line, as a context manager. quiet=True shows nothing.
 
-    In a notebook the last picture stays as the output of the cell; it holds no times, so that repeated runs look the same.
+    In a notebook the last picture stays as the output of the cell. It shows no times, so that repeated runs look the same.
     """
 
     def __init__(self, steps: int, start: int, chance: float | None, *, quiet: bool = False) -> None:
@@ -26,7 +27,7 @@ class LiveProgress:
         self._notebook = not quiet and _in_notebook()
         self._bar = None
         if not quiet and not self._notebook:
-            # a log file keeps every line: there two a minute are enough; validation makes single steps slow, hence smoothing
+            # a log file keeps every line, so two a minute are enough; smoothing, because validation makes single steps slow
             pause = _BAR_SECONDS if sys.stderr.isatty() else _LOG_SECONDS
             self._bar = tqdm(
                 total=steps, initial=start, unit="step", mininterval=pause, maxinterval=max(pause, 10), smoothing=0.05,
@@ -35,14 +36,8 @@ class LiveProgress:
         self._handle = None
         self._began, self._first, self._drawn = time.monotonic(), start, 0.0
 
-    def update(
-        self,
-        done: int,
-        loss: Sequence[float],
-        accuracy: Sequence[float],
-        validation: Sequence[tuple[int, float, float]],
-    ) -> None:
-        """done: steps finished so far; the rest as in History."""
+    def update(self, done: int, loss: Numbers, accuracy: Numbers, validation: Rows) -> None:
+        """Shows the current state. done: steps finished so far; the rest as in History."""
         if self._bar is not None:
             chance = "" if self.chance is None else f" (chance {self.chance:.2f})"
             shown = {"loss": f"{_recent(loss):.3f}"}
@@ -55,20 +50,12 @@ class LiveProgress:
         elif self._notebook and time.monotonic() - self._drawn > _EVERY_SECONDS:
             self._draw(done, loss, accuracy, validation, final=False)
 
-    def finish(
-        self,
-        done: int,
-        loss: Sequence[float],
-        accuracy: Sequence[float],
-        validation: Sequence[tuple[int, float, float]],
-    ) -> None:
-        """The last picture, without a clock."""
+    def finish(self, done: int, loss: Numbers, accuracy: Numbers, validation: Rows) -> None:
+        """Draws the last picture, without times."""
         if self._notebook:
             self._draw(done, loss, accuracy, validation, final=True)
 
-    def _draw(
-        self, done: int, loss: Sequence[float], accuracy: Sequence[float], validation: Sequence, final: bool
-    ) -> None:
+    def _draw(self, done: int, loss: Numbers, accuracy: Numbers, validation: Rows, *, final: bool) -> None:
         from IPython.display import HTML, display
 
         from fsl_course import figures
@@ -94,19 +81,17 @@ class LiveProgress:
     def __enter__(self) -> LiveProgress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
 
 def _in_notebook() -> bool:
-    from fsl_course import figures  # and with it matplotlib, which a quiet run does without
+    from fsl_course import figures  # here, because it imports matplotlib, which a quiet run does not need
 
     return figures.in_notebook()
 
 
-def _recent(values: Sequence[float], window: int = 20) -> float:
+def _recent(values: Numbers, window: int = 20) -> float:
     tail = values[-window:]
     return sum(tail) / len(tail)

@@ -1,92 +1,34 @@
-"""The training loop over episodes: validation, best weights, schedule, clipping, and runs that survive being stopped."""
+"""The training loop over episodes. The files beside it hold what it calls: saving, several processes, bfloat16, live curves."""
 
 from __future__ import annotations
 
 import math
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fsl_course._system.allocator import keep_memory
 from fsl_course._system.interrupts import gentle_interrupt
-from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
-from fsl_course.evaluation import evaluate
-from fsl_course.inner_loop.support_statistics import replaced
+from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training import distributed
 from fsl_course.training.live import LiveProgress
 from fsl_course.training.run_state import History, RunState, named
-from fsl_course.weights.checkpoints import CheckpointError, load_weights
+from fsl_course.training.saving import Saver
+from fsl_course.training.step import embedding_networks, in_bfloat16, query_accuracies, undone_on_failure
+from fsl_course.weights.checkpoints import load_weights
 
 __all__ = ["History", "fit", "learning_rate"]
 
-_SAVE_SECONDS = 300.0  # a slow run is saved at least this often, whatever save_every says
-_SAVE_SHARE = (
-    10  # a fast run trains this many times as long as it saves: its history grows, up to 0.2 s for 60 000 steps
-)
-
 
 def learning_rate(step: int, *, lr: float, steps: int, halve_every: int | None, cosine: bool) -> float:
-    """The rate of step 0, 1, ...: constant, halved every so many steps, or a cosine from lr to 0 over all steps."""
+    """Returns the rate of step 0, 1, ...: constant, halved every so many steps, or a cosine from lr to 0 over all steps."""
     if cosine:
         return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
     return lr * 0.5 ** (step // halve_every) if halve_every else lr
-
-
-@contextmanager
-def _query_accuracy(learner: FewShotLearner) -> Iterator[list[float]]:
-    """Collects the accuracy of every forward(episode) on class labels while the block runs."""
-    seen: list[float] = []
-
-    def record(module: FewShotLearner, args: tuple, logits: Tensor) -> None:
-        if args and isinstance(args[0], Episode) and not args[0].query_y.is_floating_point():
-            seen.append(float((logits.detach().argmax(-1) == args[0].query_y).cpu().double().mean()))
-
-    hook = learner.register_forward_hook(record)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
-def _embedding_networks(learner: FewShotLearner) -> list[nn.Module]:
-    """The networks that bfloat16=True speaks of: the encoder, and the relation module where there is one."""
-    networks = [net for name in ("encoder", "relation") if (net := getattr(learner, name, None)) is not None]
-    if not networks:
-        raise ValueError(
-            f"bfloat16 is for methods with an encoder; {type(learner).__name__} adapts its weights, which needs float32."
-        )
-    return networks
-
-
-@contextmanager
-def _in_bfloat16(learner: FewShotLearner) -> Iterator[None]:
-    """Embeddings (and relations) are computed with the convolutions in bfloat16, all that follows in float32 as before.
-
-    Weights, their gradients and the statistics of batch norm stay float32.
-    """
-
-    usual = {net: net.forward for net in _embedding_networks(learner)}
-
-    def lowered(net: nn.Module, *inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs[0].device.type, torch.bfloat16):
-            return usual[net](*inputs).float()
-
-    with replaced(list(usual), lowered):
-        yield
-
-
-@torch.no_grad()
-def _put_back(learner: FewShotLearner, buffers: list[tuple[Tensor, Tensor]]) -> None:
-    """Undoes what a forward pass did to the running statistics, and ends the training mode."""
-    for buffer, before in buffers:
-        buffer.copy_(before)
-    learner.eval()
 
 
 def fit(
@@ -111,151 +53,128 @@ def fit(
     """Trains a learner in place with Adam on episodes 0, 1, 2, ... of a sampler, `tasks` of them a step.
 
     steps:       updates in all; a resumed run goes on to this number
-    lr:          Adam's rate; halve_every halves it every so many steps (Snell et al. 2017 train so), cosine takes it to 0
-    bfloat16:    compute embeddings with convolutions in bfloat16: 1.6 times faster where the processor knows it
+    lr:          Adam's rate; halve_every halves it every so many steps (as in Snell et al. 2017), cosine takes it to 0
+    bfloat16:    computes embeddings with convolutions in bfloat16: 1.6 times faster on processors that support it
     clip:        largest allowed norm of the whole gradient, or None
-    validation:  a sampler over validation classes, asked every validate_every steps and at the end; the best weights seen
-                 are put back at the end
-    checkpoint:  a file that is written at the start, every save_every steps (or 5 minutes; less often where that would take a
-                 tenth of the time) and at the end; if it exists, the run goes on from it and ends with the same weights, bit
-                 for bit, as a run that was never stopped (same machine, threads and versions; a run that is lengthened keeps
-                 the validation made at its old end)
+    validation:  a sampler over validation classes, evaluated every validate_every steps and at the end; the learner ends with
+                 the weights that were best on it
+    checkpoint:  a file that is written at the start, every save_every steps (or 5 minutes; less often if that would take a
+                 tenth of the time) and at the end. If the file exists, the run goes on from it and ends with the same weights,
+                 bit for bit, as a run that was never stopped (same machine, threads and versions; a run that is lengthened
+                 keeps the validation made at its old end)
     progress:    a bar in a terminal, a live curve with the chance line in a notebook
 
-    Works on the device of the learner's parameters; batches are moved there, wherever the sampler's pictures are.
+    Works on the device of the learner's parameters; batches are moved there, wherever the sampler's pictures are. A complete run
+    ends with `learner.after_training(sampler)`. Ctrl-C or SIGTERM ends the run after the current step: the learner keeps its last
+    weights, the checkpoint is written, and the returned history says interrupted=True. A second Ctrl-C stops at once.
 
-    Ctrl-C or SIGTERM ends the run after the step under way: the learner keeps its last weights, the checkpoint is written, and
-    the returned history says interrupted=True. A second Ctrl-C stops at once.
+    Inside `distributed.processes()` each process takes its share of the tasks of every step. This needs a training_step that is
+    the mean over its tasks: all processes then hold the same weights, those of one process up to rounding. The number of
+    processes is no setting of the run, which may go on with another number. Only the first validates, saves and shows progress.
 
-    Inside `distributed.processes()` each process takes its share of the tasks of every step, for a training_step that is the
-    mean over its tasks: all processes hold the same weights, those of one process up to rounding. How many there are is no
-    setting of the run: it may go on with another number. The first alone validates, saves and shows progress.
-
-    Raises ValueError for settings that cannot work; CheckpointError where the checkpoint belongs to another run, is damaged or
-    cannot be written (at the start and at the end; in between it is a warning); FloatingPointError where loss or gradient is no
-    longer finite: the learner then holds the weights and running statistics before that step, in evaluation mode;
-    ConnectionError where another process of the run has ended: likewise, and the checkpoint is written.
+    Raises ValueError for settings that cannot work; CheckpointError if the checkpoint belongs to another run, is damaged or
+    cannot be written (at the start and at the end; in between this is a warning); FloatingPointError if the loss or the gradient
+    is no longer finite: the learner then holds the weights and running statistics before that step, in evaluation mode;
+    ConnectionError if another process of the run has ended: likewise, and the checkpoint is written.
     """
-    if steps < 1 or tasks < 1 or validate_every < 1 or save_every < 1:
-        raise ValueError(
-            "steps, tasks, validate_every and save_every must be at least 1; "
-            f"got {steps}, {tasks}, {validate_every}, {save_every}."
-        )
-    if halve_every is not None and (halve_every < 1 or cosine):
-        raise ValueError("halve_every must be at least 1 and cannot be combined with cosine.")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be a gradient norm above 0, or None; got {clip}.")
-    if validation is not None and validation_episodes < 2:
-        raise ValueError(f"validation_episodes must be at least 2, for an interval; got {validation_episodes}.")
-    parameters = [p for p in learner.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError(f"{type(learner).__name__} has no parameters to train.")
-    if bfloat16:
-        _embedding_networks(learner)  # an error here, not after the data of a step are drawn
-    group = distributed.current()
-    group.check(learner, tasks)
-    regression = isinstance(sampler, SinusoidSampler)
-    metric, chance = ("mse", None) if regression else ("accuracy", 1 / sampler.n_way)
     settings = {
         "steps": steps, "tasks": tasks, "lr": lr, "weight_decay": weight_decay, "clip": clip, "halve_every": halve_every,
         "cosine": cosine, "sampler": sampler.key, "validation": None if validation is None else validation.key,
         "validate_every": validate_every, "validation_episodes": validation_episodes, "learner": named(learner),
     } | ({"bfloat16": True} if bfloat16 else {})  # fmt: skip
+    group = distributed.current()
+    parameters = _checked(learner, settings, save_every, group)
     keep_memory()
-    run = RunState(learner, torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay), settings)
-    path = Path(checkpoint) if checkpoint is not None and group.first else None
-    if path is not None and path.exists():
-        run.resume(path)
-    run.spread(group)
-    saved = began = time.monotonic()
-    cost, earlier = 0.0, run.history.seconds
-
-    def save(*, last: bool) -> bool:
-        """True where a file was written."""
-        nonlocal saved, cost
-        start = time.monotonic()
-        run.history.seconds = earlier + start - began
-        if path is None:
-            return False
-        written = True
-        try:
-            run.save(path)
-        except CheckpointError as error:
-            if last:
-                raise
-            written = False
-            warnings.warn(f"{error} Training goes on without it.", stacklevel=2)
-        saved = time.monotonic()
-        cost = saved - start
-        return written
-
+    optimiser = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+    run = RunState(learner, optimiser, settings)
+    saver = Saver(run, checkpoint if group.first else None, save_every)
+    chance = None if isinstance(sampler, SinusoidSampler) else 1 / sampler.n_way
+    asked = 0.0
     with (
+        saver.begun(group) as history,
         gentle_interrupt() as interrupted,
-        _query_accuracy(learner) as seen,
         LiveProgress(steps, run.done, chance, quiet=not (progress and group.first)) as live,
     ):
-        if run.done == 0:
-            save(last=True)  # a folder that cannot be written to must show before the training, not after it
-        history, buffers = run.history, []
-        stop = interrupted.is_set() and group.size == 1
-        try:
-            while run.done < steps and not stop:
-                learner.train()
-                buffers = [(buffer, buffer.clone()) for buffer in learner.buffers()]
-                seen.clear()
-                for options in run.optimiser.param_groups:
-                    options["lr"] = learning_rate(run.done, lr=lr, steps=steps, halve_every=halve_every, cosine=cosine)
-                with _in_bfloat16(learner) if bfloat16 else nullcontext():
+        # several processes stop after the same step: the one in which all hear that one of them was asked to
+        while run.done < steps and not (asked if group.size > 1 else interrupted.is_set()):
+            rate = learning_rate(run.done, lr=lr, steps=steps, halve_every=halve_every, cosine=cosine)
+            optimiser.param_groups[0]["lr"] = rate
+            with undone_on_failure(learner.train()) as buffers, query_accuracies(learner) as seen:
+                with in_bfloat16(learner) if bfloat16 else nullcontext():
                     episodes = sampler.batch(*group.share(run.done * tasks, tasks))
                     loss = learner.training_step(episodes.to(run.device))
-                run.optimiser.zero_grad()
+                optimiser.zero_grad()
                 loss.backward()
                 # fsum is exact: tasks may end in any order
                 numbers = [loss.item() / group.size, math.fsum(seen), len(seen), interrupted.is_set()]
-                if group.size > 1:
-                    numbers = group.combine(learner, buffers, numbers)
-                value, right, counted, asked = numbers
-                norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
-                # a finite loss can have a gradient that is not, e.g. a bare square root at 0
-                for name, number in (("loss", value), ("norm of the gradient", norm)):
-                    if not math.isfinite(number):
-                        raise FloatingPointError(
-                            f"the {name} became {number} at step {run.done}: try a smaller lr (now {lr}) or clip=1.0. "
-                            "The learner holds the weights before this step."
-                        )
-                run.optimiser.step()
-                run.done, buffers = run.done + 1, []
-                history.loss.append(value)
-                if counted:
-                    history.accuracy.append(right / counted)
-                if validation is not None and (run.done % validate_every == 0 or run.done == steps):
-                    if group.first:
-                        run.validated(evaluate(learner, validation, validation_episodes, metric=metric))
-                    group.wait()
-                live.update(run.done, history.loss, history.accuracy, history.validation)
-                since = time.monotonic() - saved
-                if (run.done % save_every == 0 and since > _SAVE_SHARE * cost) or since > _SAVE_SECONDS:
-                    save(last=False)
-                # processes stop after the same step: the one that all of them have heard of
-                stop = interrupted.is_set() if group.size == 1 else asked > 0
-        except (FloatingPointError, ConnectionError) as error:
-            _put_back(learner, buffers)
-            if isinstance(error, ConnectionError):
-                written = save(last=False)
-                where = f" The state after step {run.done} is in {path}: start again to go on." if written else ""
-                raise ConnectionError(f"{error}{where}") from error
-            raise
+                value, right, counted, asked = group.combine(learner, buffers, numbers)
+                norm = torch.nn.utils.clip_grad_norm_(parameters, clip or math.inf).item()
+                _check_finite({"loss": value, "norm of the gradient": norm}, run.done, lr)
+                optimiser.step()
+            run.add_step(value, right / counted if counted else None)
+            if validation is not None and (run.done % validate_every == 0 or run.done == steps):
+                run.validate(validation, validation_episodes, group)
+            live.update(run.done, history.loss, history.accuracy, history.validation)
+            saver.after_step()
         live.finish(run.done, history.loss, history.accuracy, history.validation)
-    history.interrupted = stopped = stop and run.done < steps
-    save(last=True)
-    run.spread(group)  # validation and the best weights are known to the first process only
-    run.history.interrupted = stopped
-    if stopped and group.first:
-        where = (
-            f"The state is in {path}: the same call goes on from there." if path else "The learner keeps its weights."
+    return _finish(run, saver, group, sampler)
+
+
+def _checked(
+    learner: FewShotLearner, s: dict[str, Any], save_every: int, group: distributed.Processes
+) -> list[nn.Parameter]:
+    """Returns the parameters to train. Raises ValueError for settings s that cannot work."""
+    counts = (s["steps"], s["tasks"], s["validate_every"], save_every)
+    if min(counts) < 1:
+        raise ValueError(
+            f"steps, tasks, validate_every and save_every must be at least 1; got {', '.join(map(str, counts))}."
         )
-        print(f"Stopped after step {run.done} of {steps}. {where}")
-    elif run.best and not stopped:
-        load_weights(learner, run.best, path or "memory")
-    learner.eval()
+    if s["halve_every"] is not None and (s["halve_every"] < 1 or s["cosine"]):
+        raise ValueError("halve_every must be at least 1 and cannot be combined with cosine.")
+    if s["clip"] is not None and not s["clip"] > 0:
+        raise ValueError(f"clip must be a gradient norm above 0, or None; got {s['clip']}.")
+    if s["validation"] is not None and s["validation_episodes"] < 2:
+        raise ValueError(f"validation_episodes must be at least 2, for an interval; got {s['validation_episodes']}.")
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError(f"{type(learner).__name__} has no parameters to train.")
+    if "bfloat16" in s:
+        embedding_networks(learner)  # raises its error here, not after the data of a step are drawn
+    group.check(learner, s["tasks"])
+    return parameters
+
+
+def _check_finite(numbers: dict[str, float], step: int, lr: float) -> None:
+    """Raises FloatingPointError, with advice, if a number is not finite.
+
+    The gradient is checked besides the loss, because a finite loss can have one that is not, e.g. a bare square root at 0.
+    """
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise FloatingPointError(
+                f"the {name} became {number} at step {step}: try a smaller lr (now {lr}) or clip=1.0. "
+                "The learner holds the weights before this step."
+            )
+
+
+def _finish(
+    run: RunState, saver: Saver, group: distributed.Processes, sampler: EpisodeSampler | SinusoidSampler
+) -> History:
+    """Saves a run that is complete or was stopped, and makes the learner ready for use. Returns the history."""
+    stopped = run.done < run.settings["steps"]
+    run.history.interrupted = stopped
+    saver.save()
+    run.spread(group)  # only the first process knows the validation and the best weights
+    run.history.interrupted = stopped
+    learner = run.learner.eval()
+    if not stopped:
+        if run.best:
+            load_weights(learner, run.best, saver.path or "memory")
+        with torch.no_grad():
+            # after the last save, so that a run that goes on from the file is the same with or without this call; in every
+            # process, which all hold the same weights here
+            learner.after_training(sampler)
+    elif group.first:
+        where = f"The state is in {saver.path}: the same call goes on from there." if saver.path else ""
+        print(f"Stopped after step {run.done} of {run.settings['steps']}. {where or 'The learner keeps its weights.'}")
     return run.history

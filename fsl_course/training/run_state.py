@@ -1,9 +1,8 @@
-"""What a run of training has to remember, so that a killed one goes on bit for bit: weights, optimiser, history, chance."""
+"""The state of a training run, from which a killed run goes on bit for bit: weights, optimiser, history, random numbers."""
 
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsl_course.evaluation import Result
+from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training.distributed import Processes
 from fsl_course.weights.checkpoints import CheckpointError, layouts_like, load_file, load_weights, save_file
@@ -19,10 +19,10 @@ from fsl_course.weights.checkpoints import CheckpointError, layouts_like, load_f
 
 @dataclass
 class History:
-    """What happened, step by step.
+    """What happened in a run, step by step.
 
     loss:        of every step
-    accuracy:    on the queries of every step (classification methods whose loss calls forward; otherwise empty)
+    accuracy:    on the queries of every step, for classification methods whose loss calls forward; otherwise empty
     validation:  (steps done, mean, ci95), accuracy or mean squared error
     best_step:   steps done when validation was best; None without validation
     interrupted: True when Ctrl-C (or the stop button) ended the run early
@@ -38,17 +38,17 @@ class History:
 
 
 def named(learner: FewShotLearner) -> str:
-    """A learner's class and plain settings, e.g. SiameseNetwork(margin=10.0, objective='bce'). Runs go on with the same only."""
+    """Returns a learner's class and plain settings, e.g. "SiameseNetwork(margin=10.0, objective='bce')". A run keeps to them."""
     plain = {k: v for k, v in vars(learner).items() if not k.startswith("_") and k != "training"}
     plain = {k: v for k, v in sorted(plain.items()) if v is None or isinstance(v, (bool, int, float, str))}
     return f"{type(learner).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"
 
 
 def _wrong(about: dict[str, Any]) -> str:
-    """What in the words of a state is not as `RunState.save` writes it, or ""."""
+    """Returns what is wrong with the metadata of a saved state, or "" if nothing is."""
 
     def numbers(values: Any) -> bool:
-        return isinstance(values, list) and all(type(value) in (int, float) for value in values)
+        return isinstance(values, (list, tuple)) and all(type(value) in (int, float) for value in values)
 
     settings, done, history = (about.get(name) for name in ("settings", "done", "history"))
     if not isinstance(settings, dict) or type(done) is not int or done < 0:
@@ -68,7 +68,7 @@ def _wrong(about: dict[str, Any]) -> str:
     return ""
 
 
-def _damaged(path: Path, why: str) -> str:
+def _damaged(path: Path | str, why: str) -> str:
     return f"{path} is no whole state of a run ({why}). Delete it to start again, or restore a copy."
 
 
@@ -85,20 +85,28 @@ class RunState:
         self.best: dict[str, Tensor] = {}
         self.device = next(learner.parameters()).device
 
-    def keep_best(self) -> None:
-        """Copies: a state_dict alone would go on changing with the weights (trap S1)."""
-        self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
+    def add_step(self, loss: float, accuracy: float | None) -> None:
+        """Counts a step and appends its numbers to the history. accuracy: None if the step calls no forward on class labels."""
+        self.done += 1
+        self.history.loss.append(loss)
+        if accuracy is not None:
+            self.history.accuracy.append(accuracy)
 
-    def validated(self, result: Result) -> None:
-        """Notes a validation after the steps done so far, and keeps copies of the weights where it is the best."""
-        history = self.history
-        history.validation.append((self.done, result.mean, result.ci95))
-        means = [mean if result.metric == "accuracy" else -mean for _, mean, _ in history.validation]
-        if means[-1] > max(means[:-1], default=-math.inf):
-            history.best_step = self.done
-            self.keep_best()
+    def validate(self, sampler: EpisodeSampler | SinusoidSampler, episodes: int, group: Processes) -> None:
+        """Evaluates the learner in the first process, and keeps its weights if they are the best so far. The others wait."""
+        if group.first:
+            regression, history = isinstance(sampler, SinusoidSampler), self.history
+            result = evaluate(self.learner, sampler, episodes, metric="mse" if regression else "accuracy")
+            history.validation.append((self.done, result.mean, result.ci95))
+            means = [-mean if regression else mean for _, mean, _ in history.validation]
+            if means[-1] > max(means[:-1], default=-math.inf):
+                history.best_step = self.done
+                # copies, because a state_dict goes on changing with the weights
+                self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
+        group.wait()
 
-    def save(self, path: Path) -> None:
+    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Returns the whole state as tensors on the CPU and JSON-able metadata."""
         tensors = {f"model.{k}": t for k, t in self.learner.state_dict().items()}
         tensors |= {f"best.{k}": t for k, t in self.best.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
@@ -106,10 +114,15 @@ class RunState:
         tensors["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        save_file(path, tensors, {"settings": self.settings, "done": self.done, "history": asdict(self.history)})
+        about = {"settings": self.settings, "done": self.done, "history": asdict(self.history)}
+        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}, about
+
+    def save(self, path: Path) -> None:
+        """Writes the state to a file. Raises CheckpointError if that fails."""
+        save_file(path, *self.content())
 
     def resume(self, path: Path) -> None:
-        """Goes on from a file; one of another run that has no step behind it yet is as good as none, and soon replaced."""
+        """Goes on from a file. Ignores the file of another run if no step of it is done, because the next save replaces it."""
         try:
             self.load(path)
         except CheckpointError:
@@ -117,8 +130,11 @@ class RunState:
                 raise
 
     def load(self, path: Path) -> None:
-        """Takes everything from a file of `save`. CheckpointError, with this run as it was, where it cannot be."""
-        tensors, about = load_file(path)
+        """Loads a file of `save`. Raises CheckpointError, and leaves this run as it was, if the file does not fit."""
+        self._take(*load_file(path), path)
+
+    def _take(self, tensors: dict[str, Tensor], about: dict[str, Any], path: Path | str) -> None:
+        """Takes the state over. path: where it is from, for error messages."""
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -159,11 +175,11 @@ class RunState:
         self.history = History(**history)
         self.history.interrupted = False
         torch.set_rng_state(tensors["rng"])
-        if self.device.type == "cuda" and "cuda_rng" in tensors:  # missing where the run was on a processor before
+        if self.device.type == "cuda" and "cuda_rng" in tensors:  # missing if the run was on a processor before
             torch.cuda.set_rng_state(tensors["cuda_rng"], self.device)
 
     def _unfit(self, parts: dict[str, dict[str, Tensor]], done: int, rng: Tensor | None) -> str:
-        """What besides the weights could not be used, in words, or ""."""
+        """Returns what else than the weights of a saved state cannot be used, or "" if all can."""
         if rng is None or rng.dtype != torch.uint8 or rng.shape != torch.get_rng_state().shape:
             return "the state of the random numbers is missing or not one"
         if parts["best"] and _shapes(parts["best"]) != _shapes(parts["model"]):
@@ -185,21 +201,14 @@ class RunState:
         for name, tensor in tensors.items():
             index, _, key = name.partition(".")
             target = parameters[int(index)]
-            same_shape = (
-                tensor.shape == target.shape and key != "step"
-            )  # Adam counts on the CPU, wherever the weights are
+            # Adam counts its steps on the CPU, wherever the weights are
+            same_shape = tensor.shape == target.shape and key != "step"
             state.setdefault(int(index), {})[key] = layouts_like(tensor, target) if same_shape else tensor
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
 
     def spread(self, group: Processes) -> None:
-        """Every process gets the state of the first. CheckpointError in one that was started with other settings."""
-        if group.size == 1:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "state-of-the-first-process.safetensors"
-            if group.first:
-                self.save(path)
-            content = group.from_first(path.read_bytes() if group.first else b"")
+        """Gives every process the state of the first. Raises CheckpointError in a process that has other settings."""
+        if group.size > 1:
+            tensors, about = group.from_first(self.content())
             if not group.first:
-                path.write_bytes(content)
-                self.load(path)
+                self._take(tensors, about, "the first process")

@@ -1,6 +1,6 @@
-"""Weights on disk: files of a training run, and the trained weights that ship with the course. Never a pickle.
+"""Weights on disk: the files of a training run, and the trained weights that ship with the course. None is a pickle.
 
-A file is safetensors: named tensors and, in its header, one JSON text. It is written whole or not at all.
+A file is in the format safetensors: named tensors and, in its header, one JSON text. It is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class CheckpointError(RuntimeError):
 
 
 def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Writes tensors and a JSON-able dictionary to one file, atomically: the old file or the whole new one is there.
+    """Writes tensors and a JSON-able dictionary to one file, atomically: either the old file or the whole new one is there.
 
-    Raises CheckpointError where the disk is full or the folder cannot be written to.
+    Raises CheckpointError if the disk is full or the folder cannot be written to.
     """
     blob = save(
-        # clones: tied weights share memory, which the format does not know
+        # clones, because tied weights share memory, which the format does not allow
         {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()},
         {"about": json.dumps(about, sort_keys=True)},
     )
@@ -42,7 +42,7 @@ def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any
 
 
 def save_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes a dictionary as JSON, atomically; CheckpointError as for `save_file`."""
+    """Writes a dictionary as JSON, atomically. Raises CheckpointError as `save_file` does."""
     _write(Path(path), (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -59,7 +59,7 @@ def _write(path: Path, blob: bytes) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """An open file of `save_file` and its dictionary; no tensor is read yet. CheckpointError where it is no such file."""
+    """Opens a file of `save_file` and yields it with its dictionary; reads no tensor. Raises CheckpointError for other files."""
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}.")
     try:
@@ -75,14 +75,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the dictionary that `save_file` wrote. Loading never executes code."""
+    """Returns the tensors and the dictionary that `save_file` wrote. Loading never executes code."""
     with _opened(Path(path)) as (file, about):
-        # clones: the tensors are windows into the file, which a later save replaces
+        # clones, because the tensors are views of the file, which a later save replaces
         return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118 - not a dict
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    """Copies named weights into a learner; CheckpointError when names or shapes differ."""
+    """Copies named weights into a learner. Raises CheckpointError if names or shapes differ."""
     try:
         learner.load_state_dict(tensors)
     except RuntimeError as error:
@@ -92,15 +92,15 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Pat
 
 
 def save_learner(path: str | Path, learner: FewShotLearner, about: dict[str, Any]) -> None:
-    """A learner's weights with what is needed to make it again: about["method"] and about["settings"]."""
+    """Writes a learner's weights with what is needed to make it again: about["method"] and about["settings"]."""
     save_file(path, dict(learner.state_dict()), about)
 
 
 def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
-    """A learner in evaluation mode and what its file says about it, from a file of `save_learner`.
+    """Returns a learner in evaluation mode and the dictionary that `save_learner` wrote with it.
 
-    A file may come from anywhere: it is compared with a learner that takes no memory before one is made.
-    Raises CheckpointError for a file that is none, does not fit together, or asks for what cannot be.
+    A file may come from anywhere, so its shapes are compared with those of a learner without memory before a real one is made.
+    Raises CheckpointError for a file of another kind, with weights that do not fit its settings, or with impossible settings.
     """
     path = Path(path)
     with _opened(path) as (file, about):
@@ -125,18 +125,18 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
 
 
 def shipped() -> list[str]:
-    """The names of all shipped weights, e.g. "prototypical-glyphs", "maml-omniglot-5w1s", "matching-omniglot-full_context-5s"."""
+    """Returns the names of all shipped weights, e.g. "maml-omniglot-5w1s" or "matching-omniglot-full_context-5s"."""
     return sorted(path.stem for path in (asset("checksums.json").parent / "checkpoints").glob("*.safetensors"))
 
 
 def shipped_name(
     method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
 ) -> str:
-    """The name of the shipped weights that serve these tasks: METHOD-DATA[-VARIANT][-SHOTs | -WAYwSHOTs | -WAYw].
+    """Returns the name of the shipped weights for these tasks: METHOD-DATA[-VARIANT][-SHOTs | -WAYwSHOTs | -WAYw].
 
-    Methods with a trained head have weights for one way, and one shot or all of them. All others serve every way. Of weights
-    that serve, those for this shot are taken where they are shipped, else the general ones.
-    Raises ValueError with what is shipped where there are none.
+    Weights of a method with a trained head serve one way, and one shot or all of them. Other weights serve every way. If weights
+    for this shot are shipped, takes them, otherwise the general ones.
+    Raises ValueError, with a list of what is shipped, if there are none.
     """
     stem, there_is = "-".join([method, data, *([variant] if variant else [])]), shipped()
     if has_head(method):
@@ -156,7 +156,7 @@ def shipped_name(
 def card(
     method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
 ) -> dict[str, Any]:
-    """The card of shipped weights: command, seed, settings, result. Arguments as for `pretrained`."""
+    """Returns the card of shipped weights: command, seed, settings, result. Takes the arguments of `pretrained`."""
     name = shipped_name(method, data, way, shot, variant=variant)
     return json.loads(asset(f"checkpoints/{name}.json").read_text(encoding="utf-8"))
 
@@ -164,21 +164,20 @@ def card(
 def pretrained(
     method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
 ) -> FewShotLearner:
-    """Shipped weights in evaluation mode, e.g. pretrained("prototypical", "glyphs"); works offline.
+    """Returns a learner with shipped weights in evaluation mode, e.g. pretrained("prototypical", "glyphs"). Works offline.
 
-    method:    its file's name
+    method:    the name of its file in `methods`
     data:      what it was trained on: "glyphs", "omniglot" (classes drawn at random, with rotations, as in the papers) or
                "omniglot-alphabets" (tested on whole alphabets never seen)
-    way, shot: of the tasks to solve. Methods with a trained head need both, e.g. pretrained("maml", "omniglot", 5, 1); of others,
-               weights trained for this shot are taken where they are shipped, else those that serve all
+    way, shot: of the tasks to solve. Methods with a trained head need both, e.g. pretrained("maml", "omniglot", 5, 1). For other
+               methods, weights trained for this shot are used if they are shipped, otherwise those that serve all
     variant:   e.g. "full_context" of matching
-    Raises ValueError with what is shipped where there is no such file, or where the file is damaged.
+    Raises ValueError if there is no such file (the message lists those that are shipped), or if the file is damaged.
     """
-    return load_learner(verified(f"checkpoints/{shipped_name(method, data, way, shot, variant=variant)}.safetensors"))[
-        0
-    ]
+    name = shipped_name(method, data, way, shot, variant=variant)
+    return load_learner(verified(f"checkpoints/{name}.safetensors"))[0]
 
 
 def layouts_like(tensor: Tensor, target: Tensor) -> Tensor:
-    """tensor with the memory layout of target (channels-last stays so): a resumed run then sums in the same order."""
+    """Returns tensor in the memory layout of target, e.g. channels-last, so that a resumed run sums in the same order."""
     return torch.empty_like(target, dtype=tensor.dtype).copy_(tensor)

@@ -1,4 +1,4 @@
-"""Every learner by name: what it can be made with, and how. A new method is one more line of MAKERS."""
+"""Makes every learner by its name and settings. A new method is one more line of MAKERS."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.nets import classifier, conv4, mlp
 
-# What every learner is made with where nothing else is said, and what one method takes besides. inner_lr, inner_steps and
-# test_steps are lr, steps and test_steps of the class: on the command line the plain words are those of the outer loop.
+# The default settings of all learners, and the settings that only one method has. inner_lr, inner_steps and test_steps are lr,
+# steps and test_steps of the class; their names differ because on the command line the plain ones belong to the outer loop.
 SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1, "size": 28, "halving": "pool"}
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "meta_lstm": {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "hidden": 20, "truncate": None},
 }
 
-# Smallest and largest value of every setting that is a whole number: a mistyped one must not take all memory, nor a foreign file
+# The smallest and largest value of every whole-numbered setting: neither a typing error nor a foreign file may take all memory.
 LIMITS: dict[str, tuple[int, int]] = {
     "width": (1, 1024), "in_channels": (1, 64), "size": (16, 1024), "n_way": (1, 10_000), "n_base": (0, 1_000_000),
     "inner_steps": (0, 10_000), "test_steps": (0, 10_000), "batch": (1, 1_000_000), "hidden": (1, 1024),
@@ -56,14 +56,14 @@ def _features(s: dict[str, Any]) -> int:
 
 
 def _classifier(s: dict[str, Any], own: dict[str, Any]) -> nn.Module:
-    """What methods with a trained head adapt: Conv4 with that head, or the regressor of sine curves."""
+    """Makes what methods with a trained head adapt: Conv4 with that head, or the regressor of sine curves."""
     if own["net"] not in ("conv4", "mlp"):
         raise TypeError(f'net must be "conv4", or "mlp" for sine curves; got {own["net"]!r}')
     return mlp() if own["net"] == "mlp" else classifier(_conv4(s), own["n_way"], _features(s))
 
 
 def _adapts(learner: Callable[..., FewShotLearner], *more: str) -> Callable[[dict, dict], FewShotLearner]:
-    """The maker of a method with an inner loop; more: settings that its class takes by the same name."""
+    """Returns the maker of a method with an inner loop. more: settings that its class takes by the same name."""
 
     def maker(s: dict[str, Any], own: dict[str, Any]) -> FewShotLearner:
         named = {name: own[name] for name in more}
@@ -72,7 +72,7 @@ def _adapts(learner: Callable[..., FewShotLearner], *more: str) -> Callable[[dic
     return maker
 
 
-# How each method is made from SETTINGS and its own settings, as its checkpoint has them.
+# How each method is made from the common settings and its own settings, as its checkpoint has them.
 MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = {
     "transfer": lambda s, own: TransferNetwork(_conv4(s), features=_features(s), **own),
     "siamese": lambda s, own: SiameseNetwork(_conv4(s), features=_features(s), **own),
@@ -88,14 +88,14 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
 
 
 def has_head(method: str) -> bool:
-    """True for methods that train a head of n_way outputs: their weights serve one number of ways only."""
+    """Returns True for methods that train a head of n_way outputs: their weights serve only one number of ways."""
     return "n_way" in OWN_SETTINGS.get(method, {})
 
 
 def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
-    """The settings that follow from the training tasks: channels of the pictures, their size where it is not 28, base classes.
+    """Returns the settings that follow from the training tasks: channels of the pictures, size if it is not 28, base classes.
 
-    Methods with a trained head get its n_way.
+    Methods with a trained head also get n_way.
     """
     settings: dict[str, Any] = {"in_channels": source.images.shape[2]}
     if (size := source.images.shape[-1]) != SETTINGS["size"]:
@@ -108,7 +108,7 @@ def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
 
 
 def check_method(method: object) -> None:
-    """ValueError with what there is where this is no trainable method."""
+    """Raises ValueError, with the methods that there are, if this is no trainable method."""
     if not isinstance(method, str) or method not in MAKERS:
         there_is = sorted(MAKERS)
         raise ValueError(
@@ -117,9 +117,9 @@ def check_method(method: object) -> None:
 
 
 def make(method: str, /, **settings: Any) -> FewShotLearner:
-    """A fresh learner. method: the name of its file; settings: those of SETTINGS and the method's OWN_SETTINGS.
+    """Makes a new learner. method: the name of its file; settings: those of SETTINGS and the method's OWN_SETTINGS.
 
-    Raises ValueError for an unknown method or setting, with what there is, and for a value that cannot be.
+    Raises ValueError for an unknown method or setting, with those that there are, and for an impossible value.
     """
     check_method(method)
     own = OWN_SETTINGS.get(method, {})
@@ -139,7 +139,7 @@ def make(method: str, /, **settings: Any) -> FewShotLearner:
 
 
 def _check(name: str, value: Any, default: Any) -> None:
-    """ValueError where a setting is not of its default's kind or is out of bounds; words are left to the classes."""
+    """Raises ValueError if a setting is not of its default's kind or is out of bounds. The classes check strings themselves."""
     if value is None and default is None:
         return
     if isinstance(default, bool) and not isinstance(value, bool):
@@ -149,5 +149,5 @@ def _check(name: str, value: Any, default: Any) -> None:
         low, high = LIMITS[name]
         if not (number and isinstance(value, int) and low <= value <= high):
             raise ValueError(f"{name} must be a whole number from {low} to {high}; got {value!r:.60}.")
-    elif isinstance(default, float) and not (number and 0 <= value <= 1e30):  # what float32 knows, and some room
+    elif isinstance(default, float) and not (number and 0 <= value <= 1e30):  # well inside the range of float32
         raise ValueError(f"{name} must be a number from 0 to 1e30; got {value!r:.60}.")

@@ -22,7 +22,7 @@ TRAIN = ["train", "prototypical", "--way", "2", "--query", "1", "--width", "2", 
 
 @pytest.fixture(autouse=True)
 def few_episodes(monkeypatch):
-    monkeypatch.setattr("fsl_course.cli.commands.CARD_EPISODES", 2)
+    monkeypatch.setattr("fsl_course.cli.train.CARD_EPISODES", 2)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +57,11 @@ def pressed_at(number: int, function):
 
 
 WHERE = {
-    "loading": ("fsl_course.cli.commands.load_glyphs", pressed),
-    "making the learner": ("fsl_course.cli.commands.learners.make", pressed),
+    "loading": ("fsl_course.data.load_glyphs", pressed),
+    "making the learner": ("fsl_course.cli.train.learners.make", pressed),
     "training": ("fsl_course.methods.prototypical.PrototypicalNetwork.forward", pressed),
-    "testing": ("fsl_course.cli.commands.evaluation.evaluate", pressed),
-    "between weights and card": ("fsl_course.cli.commands._test_rows", pressed),
+    "testing": ("fsl_course.cli.train.evaluation.evaluate", pressed),
+    "between weights and card": ("fsl_course.cli.train._test_rows", pressed),
 } | {f"saving, file {n}": ("os.replace", pressed_at(n, os.replace)) for n in range(1, 6)}
 
 
@@ -82,20 +82,20 @@ def test_ctrl_c_anywhere_leaves_a_run_that_goes_on(where, tmp_path, monkeypatch,
 
 def test_ctrl_c_while_libraries_are_imported_is_felt_afterwards(tmp_path, monkeypatch, capsys):
     """numpy, cut short, fails with a RecursionError half a second later."""
-    monkeypatch.delitem(sys.modules, "fsl_course.cli.commands")
-    monkeypatch.delattr("fsl_course.cli.commands")
+    monkeypatch.delitem(sys.modules, "fsl_course.cli.train")
+    monkeypatch.delattr("fsl_course.cli.train")
     done = []
 
     class Finder:
         def find_spec(self, name, *rest):
-            if name == "fsl_course.cli.commands":
+            if name == "fsl_course.cli.train":
                 os.kill(os.getpid(), signal.SIGINT)
                 done.append(name)  # not reached where the signal is felt at once
 
     monkeypatch.setattr("sys.meta_path", [Finder(), *sys.meta_path])
     before = signal.getsignal(signal.SIGINT)
     assert main([*TRAIN, "--steps", "4", "--out", str(tmp_path)]) == 130
-    assert done == ["fsl_course.cli.commands"]
+    assert done == ["fsl_course.cli.train"]
     assert capsys.readouterr().err == "Stopped. The same command goes on from what was saved last.\n"
     assert signal.getsignal(signal.SIGINT) is before
     assert list(tmp_path.iterdir()) == []
@@ -209,7 +209,7 @@ def test_settings_that_fail_at_the_first_step_do_not_stand_in_the_way_of_better_
 def test_a_run_with_another_halving_is_another_run_though_its_weights_look_the_same(tmp_path, monkeypatch, capsys):
     command = [*TRAIN, "--steps", "2", "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr("fsl_course.cli.commands.checkpoints.save_learner", pressed)
+        patch.setattr("fsl_course.cli.train.checkpoints.save_learner", pressed)
         assert main(command) == 130
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     capsys.readouterr()
@@ -227,7 +227,7 @@ def test_a_run_with_another_halving_is_another_run_though_its_weights_look_the_s
 
 def test_an_unfinished_run_cannot_be_evaluated_and_says_how_to_finish_it(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("fsl_course.cli.commands.checkpoints.save_learner", pressed)
+        patch.setattr("fsl_course.cli.train.checkpoints.save_learner", pressed)
         assert main([*TRAIN, "--steps", "2", "--out", str(tmp_path)]) == 130
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path)]) == 1

@@ -499,11 +499,11 @@ def test_a_slow_run_is_saved_by_the_clock_and_a_fast_one_does_not_save_all_the_t
     fit(learner(), train, steps=3, checkpoint=tmp_path / "run.safetensors", progress=False)
     assert saved == [0, 3]  # three fast steps, far fewer than save_every
     saved.clear()
-    monkeypatch.setattr("fsl_course.training.loop._SAVE_SHARE", 10**9)  # as if saving took for ever
+    monkeypatch.setattr("fsl_course.training.saving._SHARE", 10**9)  # as if saving took for ever
     fit(learner(), train, steps=3, save_every=1, checkpoint=tmp_path / "costly.safetensors", progress=False)
     assert saved == [0, 3]
     saved.clear()
-    monkeypatch.setattr("fsl_course.training.loop._SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("fsl_course.training.saving._SECONDS", -1.0)
     fit(learner(), train, steps=3, checkpoint=tmp_path / "slow.safetensors", progress=False)
     assert saved == [0, 1, 2, 3, 3]
 

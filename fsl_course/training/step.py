@@ -1,0 +1,90 @@
+"""What `fit` puts around a training step: a record of accuracies, convolutions in bfloat16, and the undoing of a failed step.
+
+Why bfloat16 replaces the `forward` of networks for the time of a step: only embeddings (and relations) are computed in bfloat16;
+distances, losses and whatever else a method does with embeddings stay in float32. Autocast around the whole training step would
+lower these too; inside `embed`, every method would have to do it; a wrapper module around the encoder would rename its weights;
+forward hooks would have to keep a context manager open between two calls. The replacement touches one attribute of one or two
+modules, and is undone at the end of the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fsl_course.episodes import Episode
+from fsl_course.methods.base import FewShotLearner
+
+
+@contextmanager
+def query_accuracies(learner: FewShotLearner) -> Iterator[list[float]]:
+    """Yields a list to which every forward(episode) on class labels appends its accuracy while the block runs."""
+    seen: list[float] = []
+
+    def record(module: FewShotLearner, args: tuple, logits: Tensor) -> None:
+        if args and isinstance(args[0], Episode) and not args[0].query_y.is_floating_point():
+            seen.append(float((logits.detach().argmax(-1) == args[0].query_y).cpu().double().mean()))
+
+    hook = learner.register_forward_hook(record)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def embedding_networks(learner: FewShotLearner) -> list[nn.Module]:
+    """Returns the networks that bfloat16=True applies to: the encoder, and the relation module if there is one.
+
+    Raises ValueError for a learner without either.
+    """
+    networks = [net for name in ("encoder", "relation") if (net := getattr(learner, name, None)) is not None]
+    if not networks:
+        raise ValueError(
+            f"bfloat16 is for methods with an encoder; {type(learner).__name__} adapts its weights, which needs float32."
+        )
+    return networks
+
+
+@contextmanager
+def in_bfloat16(learner: FewShotLearner) -> Iterator[None]:
+    """Computes embeddings (and relations) with convolutions in bfloat16 in the block, and everything after them in float32.
+
+    Weights, their gradients and the statistics of batch norm stay float32.
+    """
+    usual = {net: net.forward for net in embedding_networks(learner)}
+
+    def lowered(net: nn.Module, *inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs[0].device.type, torch.bfloat16):
+            return usual[net](*inputs).float()
+
+    own = {net: vars(net).get("forward") for net in usual}
+    try:
+        for net in usual:
+            net.forward = partial(lowered, net)  # hides the method of its class
+        yield
+    finally:
+        for net, before in own.items():
+            del net.forward
+            if before is not None:
+                net.forward = before
+
+
+@contextmanager
+def undone_on_failure(learner: FewShotLearner) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yields each buffer with a copy. If the step fails, puts the copies back and ends the training mode.
+
+    Buffers are e.g. the running statistics of batch norm. Weights need no copy, because the optimiser moves them last.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in learner.buffers()]
+    try:
+        yield buffers
+    except (FloatingPointError, ConnectionError):
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        learner.eval()
+        raise
