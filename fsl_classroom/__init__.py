@@ -1,21 +1,21 @@
 """What a class needs around the reference package: exercises that check themselves, widgets, assignments, grading.
 
-    prototypes = check("05.1", prototypes)   # your function if it is right, otherwise the reference
-    hint("05.1")                             # the next of three hints
-    progress()                               # what you have solved so far
-    export_results("results.json")           # the same, as a file for a teacher
-    require("05.1", prototypes)              # for test cells: nothing, or an AssertionError with the diagnosis
-    check("05.1@7", prototypes)              # a variant of 05.1, with requirements drawn from seed 7
+    prototypes = check("05.1", prototypes)   # returns your function if it is right, otherwise the reference
+    hint("05.1")                             # prints the next of three hints
+    progress()                               # prints what you have solved so far
+    export_results("results.json")           # writes the same to a file for a teacher
+    require("05.1", prototypes)              # for test cells: raises an AssertionError with the diagnosis if it is wrong
+    check("05.1@7", prototypes)              # checks a variant of 05.1, with requirements drawn from seed 7
 
 Rooms, from the ground up (imports run downwards only; ``fsl_course`` never imports this package):
 
-1. ``checking``                   the engine behind ``check``: it knows no exercise by name
-2. ``exercises``                  the exercises of lesson NN, in ``exNN_name.py``; CONTRIBUTING.md shows how to write one
+1. ``checking``                   the engine behind ``check``, which depends on no exercise
+2. ``exercises``                  the exercises of lesson NN in ``exNN_name.py``; CONTRIBUTING.md shows how to write one
 3. ``variants``                   exercises with requirements drawn from a seed, for graded work
 4. ``widgets``, ``grading``, ``assignments``
 5. ``python -m fsl_classroom``    the commands ``grade`` and ``assignment``
 
-The names below are imported on first use, so that the command line answers before PyTorch is loaded.
+The names in ``__all__`` are imported on first use, so that the command line starts without loading PyTorch.
 """
 
 from importlib import import_module

@@ -16,7 +16,8 @@ from fsl_course.cli.terminal import run_command
 def _parser() -> tuple[Parser, argparse._SubParsersAction]:
     parser = Parser(
         prog="python -m fsl_classroom",
-        description="For teachers: hand out exercises with requirements of their own, and grade\nwhat students hand in.",
+        description="For teachers: writes assignments with different requirements for every student,\n"
+        "and grades what students hand in.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m fsl_classroom assignment --seed 7 --out homework\n"
         "  python -m fsl_classroom grade submissions\n`python -m fsl_classroom COMMAND --help` says more about each.",

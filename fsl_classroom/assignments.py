@@ -1,4 +1,4 @@
-"""What the command `assignment` does: notebooks of seeded variants, and the solved ones for the teacher.
+"""The command `assignment`: writes notebooks of seeded variants, and the solved ones for the teacher.
 
 python -m fsl_classroom assignment --seed 7 --lessons 05 07 --out FOLDER
 python -m fsl_classroom assignment --seed 7 --students names.txt --out FOLDER
@@ -38,7 +38,7 @@ Restart the kernel, run all cells, look for ✓ under every exercise, save, and 
 
 
 def add_parser(commands: Any) -> None:
-    """Add `assignment` to the subcommands of `python -m fsl_course` (what `add_subparsers` returned)."""
+    """Adds `assignment` to the subcommands of `python -m fsl_classroom` (what `add_subparsers` returned)."""
     parser = commands.add_parser(
         "assignment",
         help="writes a notebook of seeded variants of exercises, and its solution for the teacher",
@@ -46,21 +46,23 @@ def add_parser(commands: Any) -> None:
         epilog="examples:\n  python -m fsl_classroom assignment --seed 7 --lessons 05 07 --out week3\n"
         "  python -m fsl_classroom assignment --seed 7 --exercises 05.1 07.3 \\\n"
         "      --students names.txt --out week3\n"
-        "names.txt holds one student a line; every student gets other requirements.",
+        "names.txt has one student per line; every student gets different requirements.",
     )
     parser.add_argument("--seed", type=int, required=True, help=f"0 to {MOST_SEED}; the same seed gives the same work")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--lessons", nargs="+", default=[], metavar="NN", help="all variants of these lessons, e.g. 05 07"
     )
-    which.add_argument("--exercises", nargs="+", default=[], metavar="ID", help="these exercises, e.g. 05.1 07.3")
-    parser.add_argument("--students", metavar="FILE", help="one name a line: a notebook for each")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the notebooks go")
-    parser.add_argument("--force", action="store_true", help="overwrite notebooks that are there")
+    which.add_argument(
+        "--exercises", nargs="+", default=[], metavar="ID", help="variants of these exercises, e.g. 05.1 07.3"
+    )
+    parser.add_argument("--students", metavar="FILE", help="file with one name per line; writes a notebook for each")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the notebooks")
+    parser.add_argument("--force", action="store_true", help="overwrite notebooks that exist already")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the notebooks. Exit status 0; 1 after saying on stderr what is wrong, and then nothing is written."""
+    """Writes the notebooks. Returns exit status 0, or 1 after printing to stderr what is wrong; then it writes nothing."""
     try:
         files = notebooks(arguments.seed, choose(arguments.lessons, arguments.exercises), arguments.students)
         folder = Path(arguments.out).expanduser()
@@ -79,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose(lessons: Sequence[str], exercises: Sequence[str]) -> list[str]:
-    """The ids of the exercises asked for, in their order; all that have variants where nothing is asked for.
+    """Returns the ids of the chosen exercises in the order of the course; all that have variants if nothing is chosen.
 
-    LookupError for a lesson or an exercise without variants, with those that have some.
+    Raises LookupError for a lesson or an exercise without variants and names those that have some.
     """
     from fsl_classroom import exercises_with_variants
 
@@ -95,10 +97,10 @@ def choose(lessons: Sequence[str], exercises: Sequence[str]) -> list[str]:
 
 
 def notebooks(seed: int, ids: Sequence[str], students: str | Path | None = None) -> dict[str, bytes]:
-    """File name -> content: assignment-7.ipynb and solved-7.ipynb, or, with a file of names, a pair for each student.
+    """Returns file name -> content: assignment-7.ipynb and solved-7.ipynb, or a pair for each student in a file of names.
 
-    With students there is also seeds.csv (student, seed, file). Nothing is written. ValueError for a seed out of range and for
-    names that cannot be told apart as file names.
+    With students it adds seeds.csv (student, seed, file). Writes nothing. Raises ValueError for a seed out of range and for names
+    that would give the same file name.
     """
     if not 0 <= seed <= MOST_SEED:
         raise ValueError(f"--seed takes 0 to {MOST_SEED}; got {seed}.")
@@ -118,13 +120,13 @@ def notebooks(seed: int, ids: Sequence[str], students: str | Path | None = None)
 
 
 def student_seed(seed: int, name: str) -> int:
-    """The seed of one student: always the same for the same seed and name, on every machine."""
+    """Returns the seed of one student, which is the same for the same seed and name on every machine."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8]) % (MOST_SEED + 1)
 
 
 def read_names(path: str | Path) -> list[str]:
-    """One name a line; empty lines do not count. ValueError where there are none, or two that would share a file."""
+    """Reads one name per line and skips empty lines. Raises ValueError if there are none, or if two would share a file."""
     lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     names = [" ".join(line.split()) for line in lines if line.strip()]
     if not names:
@@ -141,7 +143,7 @@ def read_names(path: str | Path) -> list[str]:
 
 
 def notebook(seed: int, ids: Sequence[str], *, student: str = "", solved: bool = False) -> dict[str, Any]:
-    """An assignment as notebook JSON (format 4.5): student's version, or the solved one."""
+    """Returns an assignment as notebook JSON (format 4.5): the student's version or the solved one."""
     from fsl_classroom import find
     from fsl_classroom.variants import IMPORTS
 
@@ -162,22 +164,22 @@ def notebook(seed: int, ids: Sequence[str], *, student: str = "", solved: bool =
 
 
 def statement(made: Any) -> str:
-    """The task of a variant with its heading, in Markdown."""
+    """Returns the task of a variant with its heading, in Markdown."""
     return f"## Exercise {made.id}  {made.title}  (difficulty {made.difficulty}/5)\n\n{made.statement}"
 
 
 def stub(exercise_id: str) -> str:
-    """What stands in the place of a body, indented."""
+    """Returns the indented lines that replace the body of an exercise's function."""
     return f'    # YOUR CODE HERE\n    raise NotImplementedError("exercise {exercise_id} is not attempted yet")'
 
 
 def text_cell(key: str, source: str) -> dict[str, Any]:
-    """A Markdown cell. key: its id in the notebook."""
+    """Returns a Markdown cell. key: its id in the notebook."""
     return {"cell_type": "markdown", "id": key, "metadata": {}, "source": source}
 
 
 def code_cell(key: str, source: str) -> dict[str, Any]:
-    """A code cell that was not run."""
+    """Returns a code cell that was not run. key: its id in the notebook."""
     return {
         "cell_type": "code",
         "execution_count": None,
@@ -189,12 +191,12 @@ def code_cell(key: str, source: str) -> dict[str, Any]:
 
 
 def to_bytes(made: dict[str, Any]) -> bytes:
-    """Notebook JSON as it is written to a file."""
+    """Returns notebook JSON as the bytes of its file."""
     return (json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
 def _slug(name: str) -> str:
-    """A name as part of a file name: letters and digits of any script, everything else a dash."""
+    """Returns a name as part of a file name: letters and digits of any script, and a dash for everything else."""
     return re.sub(r"[^\w]+", "-", name).strip("-")
 
 

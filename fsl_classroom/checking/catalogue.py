@@ -1,6 +1,7 @@
-"""Finds exercises by their ids. The files exNN_name.py of the room `exercises` hold them, each in a tuple EXERCISES.
+"""Finds exercises by their ids. Each file exNN_name.py of `fsl_classroom.exercises` holds a tuple EXERCISES.
 
-Exercises and variants stand above this engine and are found by name when they are asked for: the engine imports neither.
+Exercises and variants stand above the checking engine. This file imports them by name when they are asked for, so that the engine
+depends on neither.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ _FOLDER = Path(__file__).resolve().parents[1] / "exercises"
 
 
 def lesson_files() -> dict[str, str]:
-    """Lesson number -> module name of its exercises, e.g. {"05": "ex05_prototypical"}, in order."""
+    """Returns lesson number -> module name of its exercises, e.g. {"05": "ex05_prototypical"}, in order."""
     names = sorted(path.stem for path in _FOLDER.glob("ex[0-9][0-9]_*.py"))
     return {name[2:4]: name for name in names}
 
 
 def of_lesson(lesson: str) -> tuple[Exercise, ...]:
-    """The exercises of lesson "05". LookupError where the lesson has none."""
+    """Returns the exercises of a lesson such as "05". Raises LookupError if it has none."""
     files = lesson_files()
     if lesson not in files:
         known = ", ".join(files) or "none"
@@ -32,19 +33,19 @@ def of_lesson(lesson: str) -> tuple[Exercise, ...]:
 
 
 def all_exercises() -> tuple[Exercise, ...]:
-    """Every exercise of the course, lesson by lesson."""
+    """Returns all exercises of the course in the order of the lessons."""
     return tuple(exercise for lesson in lesson_files() for exercise in of_lesson(lesson))
 
 
 def exercises_with_variants() -> tuple[str, ...]:
-    """The ids of the exercises that have variants, e.g. ("01.3", "01.4", ...)."""
+    """Returns the ids of the exercises that have variants, e.g. ("01.3", "01.4", ...)."""
     return tuple(import_module(_VARIANTS).FAMILIES)
 
 
 def find(exercise_id: str) -> Exercise:
-    """The exercise with this id; "05.1@7" is the variant of 05.1 that belongs to seed 7 (see fsl_classroom/variants).
+    """Returns the exercise with this id. "05.1@7" is the variant of 05.1 for seed 7 (see `fsl_classroom.variants`).
 
-    LookupError lists the ids of its lesson, or those with variants; ValueError says what an id looks like.
+    Raises LookupError, with the ids that exist, for an unknown exercise, and ValueError for text that is no id.
     """
     if isinstance(exercise_id, str) and (parts := re.fullmatch(r"(\d\d\.\d+)@(0|[1-9]\d{0,8})", exercise_id)):
         return import_module(_VARIANTS).variant(find(parts[1]).id, int(parts[2]))
@@ -63,7 +64,7 @@ def find(exercise_id: str) -> Exercise:
 
 
 def _meant(exercise_id: object) -> str:
-    """The id behind 5.1 or "5.1", as a question."""
+    """Returns a sentence that suggests the id meant by 5.1 or "5.1", or ""."""
     text = str(exercise_id) if isinstance(exercise_id, (str, float)) else ""
     found = re.fullmatch(r"\s*(\d\d?)[.,](\d{1,2})\s*", text)
     return f' Did you mean "{found[1].zfill(2)}.{int(found[2])}"?' if found else ""

@@ -1,4 +1,4 @@
-"""check: an instant verdict on an answer, in words, and a function to go on with."""
+"""`check`: gives an instant verdict on an answer in words and returns a function to go on with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ SECONDS = 2.0  # for the learner's code, all calls together
 
 @dataclass
 class Verdict:
-    """What came out. `kind`: "right", "wrong", "unattempted", "stopped", "broken" (the exercise itself) or "reference"."""
+    """The result of a check.
+
+    kind:      "right", "wrong", "unattempted", "stopped", "broken" (the exercise itself is) or "reference" (it was handed in)
+    lines:     what was found, one sentence each
+    diagnosed: the classic mistake that the answer makes, if it is one
+    printed:   what the answer printed
+    notes:     harmless changes of global state
+    """
 
     kind: str
     lines: list[str] = field(default_factory=list)
@@ -40,26 +47,26 @@ class Verdict:
 
     @property
     def diagnosis(self) -> str:
-        """What the answer looks like, as a sentence; "" where it is none of the catalogue's mistakes."""
+        """Returns the diagnosis as a sentence, or "" if the answer makes none of the classic mistakes."""
         return f"This is what you get when {self.diagnosed.diagnosis.rstrip('.')}." if self.diagnosed else ""
 
 
 def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Judge an answer and say in words what was found.
+    """Judges an answer and prints what it found.
 
     exercise: an id such as "05.1" (or an Exercise)
     answer:   the function that was written
 
-    Returns the answer when it is right, else the reference, so that what follows in the lesson works for everyone. Whatever
-    the answer does, nothing is raised: endless loops are stopped after 2 seconds (see _timelimit.py for the limits), printing is
-    cut, global state is put back. The result goes into the progress file. An unknown id is an error: LookupError or ValueError.
+    Returns the answer if it is right and the reference otherwise, so that the rest of the lesson works for everyone. Records the
+    result in the progress file. Raises nothing whatever the answer does: it stops endless loops after 2 seconds (timelimit.py
+    has the limits of that), cuts long output and restores global state. Raises LookupError or ValueError for an unknown id.
     """
     exercise = exercise if isinstance(exercise, Exercise) else find(exercise)
     try:
         verdict = judge(exercise, answer, SECONDS)
     except (KeyboardInterrupt, Stopped):
         verdict = Verdict("stopped")
-    except Exception as error:  # a result so odd that even looking at it fails
+    except Exception as error:  # a result that cannot even be inspected
         words = f"Your function's result cannot be judged ({type(error).__name__}: {str(error)[:120]})."
         verdict = Verdict("wrong", [words])
     print(_report(exercise, verdict))
@@ -72,7 +79,7 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
 
 
 def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
-    """The verdict on an answer. Prints and records nothing."""
+    """Returns the verdict on an answer. Prints and records nothing."""
     if answer is exercise.reference:
         return Verdict("reference")
     cases = cases_of(exercise)
@@ -86,7 +93,7 @@ def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
     outcomes = examine(exercise, cases, answer, clock)
     if is_unattempted(answer, outcomes["case", 0]):
         return Verdict("unattempted")
-    # Results may be objects of the learner's own class, whose methods run when they are compared: hold these too.
+    # Results may be objects of the learner's own class, whose methods run in comparisons, so these need the sandbox, too.
     looked = run(lambda: first_fault(exercise, cases, outcomes, reference, answer, seconds), Clock(seconds), Capture())
     if looked.error is not None or looked.late:
         what = "takes too long" if looked.late else f"ends in a {type(looked.error).__name__}"
@@ -100,12 +107,13 @@ def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
 
 
 def _notes(outcomes: Outcomes, reference: Outcomes) -> list[str]:
-    """Global state that the answer changes, is forgiven for, and should hear about."""
+    """Returns the changes of global state that do no harm but that the learner should know about."""
     usual = {note for outcome in reference.values() for note in outcome.changes.notes}
     return sorted({note for outcome in outcomes.values() for note in outcome.changes.notes} - usual)
 
 
 def _counts(exercise: Exercise, cases: int) -> str:
+    """Returns how much was tried, e.g. "6 cases, 2 properties, gradient"."""
     laws = len(exercise.properties)
     parts = [f"{cases} case{'s' * (cases != 1)}"]
     parts += [f"{laws} propert{'ies' if laws != 1 else 'y'}"] if laws else []
@@ -114,7 +122,7 @@ def _counts(exercise: Exercise, cases: int) -> str:
 
 
 def _report(exercise: Exercise, verdict: Verdict) -> str:
-    """The lines to print. One when the answer is right, three to eight otherwise, and what the function printed."""
+    """Returns the text to print: one line if the answer is right, else three to eight, and what the function printed."""
     name = f"{exercise.id} {exercise.title}"
     help_line = f'hint("{exercise.id}") helps. The reference stands in for your function from here on.'
     if verdict.kind == "right":

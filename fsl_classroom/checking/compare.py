@@ -1,4 +1,4 @@
-"""Two results side by side, and in words where they differ."""
+"""Compares two results and says in words where they differ."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from fsl_classroom.checking.tree import children, float_tensors, is_record
 
 
 def compare(expected: Any, got: Any, tolerance: float, *, values: bool = True, path: str = "") -> str | None:
-    """None where `got` is as good as `expected`, else what differs first, in one or two sentences.
+    """Returns None if `got` is as good as `expected`, else one or two sentences about the first difference.
 
-    With values=False only types, shapes, dtypes, devices, lengths and keys are compared. Lists and tuples may stand for each
-    other, and so may NumPy and Python numbers; NaN equals NaN. Tolerance is relative and absolute; integers are exact.
+    values=False compares only types, shapes, dtypes, devices, lengths and keys. Lists and tuples may replace each other, as may
+    NumPy and Python numbers; NaN equals NaN. The tolerance is both relative and absolute; integers must be equal.
+
+    path: where the values are in the whole result, e.g. "[0].weight", for the sentences
     """
     where = f"At {path}: e" if path else "E"
     ours, theirs = describe_both(expected, got)
@@ -41,20 +43,20 @@ def compare(expected: Any, got: Any, tolerance: float, *, values: bool = True, p
         return compare(dict(expected.state_dict()), dict(got.state_dict()), tolerance, path=path)
     if isinstance(expected, (list, tuple, Mapping)) or is_record(expected):
         return _compare_containers(expected, got, tolerance, values, path, differ)
-    if callable(expected) or isinstance(expected, torch.Generator):  # what a function does is for `same` to find out
+    if callable(expected) or isinstance(expected, torch.Generator):  # the exercise's `same` compares what functions do
         same_kind = callable(got) if callable(expected) else isinstance(got, torch.Generator)
         return None if same_kind else differ + advice(expected, got)
     if type(got) is not type(expected):
         return differ + advice(expected, got)
     if not values or got is expected:
         return None
-    if type(expected).__eq__ is object.__eq__:  # no equality of its own: what it holds decides
+    if type(expected).__eq__ is object.__eq__:  # without an equality of its own, its attributes decide
         return compare(_held(expected), _held(got), tolerance, path=path)
     return None if bool(expected == got) else differ
 
 
 def _held(value: Any) -> dict[str, Any]:
-    """What a plain object holds, one level deep: objects in it count by type, so that cycles cannot trap us."""
+    """Returns the attributes of an object, with objects among them replaced by their type names: cycles cannot recurse."""
     plain = (Tensor, np.ndarray, numbers.Number, str, list, tuple, dict, nn.Module, type(None))
     return {k: v if isinstance(v, plain) else type(v).__name__ for k, v in getattr(value, "__dict__", {}).items()}
 
@@ -69,7 +71,7 @@ def _compare_numbers(expected: Any, got: Any, tolerance: float, values: bool, di
     if not values or expected == got or (expected != expected and got != got):
         return None
     allowed = tolerance * (1 + abs(expected))
-    exact = isinstance(expected, numbers.Integral) or allowed == float("inf")  # all would be within it
+    exact = isinstance(expected, numbers.Integral) or allowed == float("inf")  # every number is within infinity
     return differ if exact or not abs(expected - got) <= allowed else None
 
 
@@ -81,7 +83,7 @@ def _compare_containers(expected: Any, got: Any, tolerance: float, values: bool,
             return f"{differ} Missing: {', '.join(repr(key)[:40] for key in missing[:5])}."
         if extra := [key for key in got if key not in expected]:
             return f"{differ} Not asked for: {', '.join(repr(key)[:40] for key in extra[:5])}."
-        got = {key: got[key] for key in expected}  # the order of keys is free
+        got = {key: got[key] for key in expected}  # the order of keys does not matter
     elif is_record(expected):
         if type(got).__name__ != type(expected).__name__:
             return differ + advice(expected, got)
@@ -116,7 +118,7 @@ def _compare_tensors(
     a, b = ours.to(wide), theirs.to(wide)
     same = (a == b) | (a.isnan() & b.isnan())
     gap = (a - b).abs().masked_fill(same, 0.0)
-    near = a.isfinite() & (gap <= tolerance * (1 + a.abs()))  # everything is within the tolerance of infinity
+    near = a.isfinite() & (gap <= tolerance * (1 + a.abs()))  # infinity would tolerate every value
     wrong = ~same & ~near
     if not wrong.any():
         return None
@@ -124,13 +126,13 @@ def _compare_tensors(
 
 
 def _first_difference(ours: Tensor, theirs: Tensor, wrong: Tensor, path: str) -> str:
-    """Which entries differ, and the first of them. How far whole numbers lie apart says little: they may be labels."""
+    """Says how many entries differ and shows the first. The size of a difference says little: integers may be labels."""
     place = int(wrong.flatten().to(torch.uint8).argmax())
     return f"{_how_many(wrong)}First differs at {_entry(ours, theirs, place, path)}"
 
 
 def _largest_difference(ours: Tensor, theirs: Tensor, gap: Tensor, wrong: Tensor, path: str) -> str:
-    """Which entries differ, and the largest difference with its place."""
+    """Says how many entries differ and shows the largest difference."""
     flat = torch.nan_to_num(gap, nan=torch.inf, posinf=torch.inf).flatten()
     place = int(flat.argmax())
     size = float(flat[place])
@@ -143,7 +145,7 @@ def _how_many(wrong: Tensor) -> str:
 
 
 def _entry(ours: Tensor, theirs: Tensor, place: int, path: str) -> str:
-    """One entry: where it is, what was expected there and what was got."""
+    """Says what was expected and what was got in one entry. place: its index in the flattened tensor."""
     index = [int(i) for i in torch.unravel_index(torch.tensor(place), ours.shape)]
     at = f"{path}{index}" if index else path or "the only entry"
     expected, got = number_pair(ours.flatten()[place].item(), theirs.flatten()[place].item())
@@ -151,6 +153,6 @@ def _entry(ours: Tensor, theirs: Tensor, place: int, path: str) -> str:
 
 
 def tolerance_for(inputs: Any, single: float) -> float:
-    """1e-8 where every float tensor among the inputs is float64 (and there is one), else the exercise's own."""
+    """Returns at most 1e-8 if all float tensors among the inputs are float64 (and there is one), else `single`."""
     dtypes = {tensor.dtype for _, tensor in float_tensors(inputs)}
     return min(single, 1e-8) if dtypes == {torch.float64} else single

@@ -1,4 +1,4 @@
-"""Values in words, and what turns one kind of value into another."""
+"""Describes values in words, and says what turns one kind of value into another."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_DIGITS = 6  # of a float, more only where two floats would look alike
+_DIGITS = 6  # of a float; more only where two floats would look the same
 _CASTS = {torch.int64: ".long()", torch.float32: ".float()", torch.float64: ".double()", torch.bool: ".bool()"}
 
 
 def describe(value: Any, digits: int = _DIGITS) -> str:
-    """A value in a few words, never longer than a line: "a float32 tensor of shape [5, 8]"."""
+    """Returns a value in a few words, at most one line: "a float32 tensor of shape [5, 8]"."""
     if isinstance(value, Tensor):
         where = "" if value.device.type == "cpu" else f" on {value.device}"
         name = str(value.dtype).removeprefix("torch.")
@@ -45,13 +45,13 @@ def describe(value: Any, digits: int = _DIGITS) -> str:
 
 
 def describe_both(expected: Any, got: Any) -> tuple[str, str]:
-    """Two values in words; floats with as many digits as are needed to tell them apart."""
+    """Returns two values in words, with as many digits of floats as are needed to tell them apart."""
     digits = _digits(expected, got) if _is_number(expected) and _is_number(got) else _DIGITS
     return describe(expected, digits), describe(got, digits)
 
 
 def number_pair(expected: Any, got: Any) -> tuple[str, str]:
-    """Two numbers without their types: six significant digits, or as many as are needed to tell them apart."""
+    """Returns two numbers without their types, with six significant digits or as many as are needed to tell them apart."""
     digits = _digits(expected, got)
     return _number(expected, digits), _number(got, digits)
 
@@ -77,7 +77,7 @@ def _digits(expected: Any, got: Any) -> int:
 
 
 def advice(expected: Any, got: Any) -> str:
-    """What turns a value of the wrong type into one of the right type, as a sentence after a space; "" for no idea."""
+    """Returns a space and a sentence about how to convert a value of the wrong type to the right one, or ""."""
     if got is None:
         return " Is a `return` missing?"
     if isinstance(got, tuple) and len(got) == 1:
@@ -101,7 +101,7 @@ def _to_number(expected: Any, got: Any) -> str:
         kind = type(expected).__name__
         cast = f", and so does {kind}(...)" if kind in ("bool", "int", "float") else ""
         return f" .item() turns {what} of one element into a number{cast}."
-    if _is_number(got) and got == expected:  # only the type is wrong
+    if _is_number(got) and got == expected:  # then only the type is wrong
         kind = "bool" if isinstance(expected, (bool, np.bool_)) else "int" if _is_whole(expected) else "float"
         return f" {kind}(...) turns it into {'an' if kind == 'int' else 'a'} {kind}."
     return ""
@@ -119,10 +119,12 @@ def _to_tensor(expected: Tensor, got: Any) -> str:
 
 
 def dtype_advice(expected: Any, got: Any) -> str:
-    """What turns a tensor into one of another dtype, as a sentence after a space."""
+    """Returns a space and a sentence about how to convert a tensor to the right dtype, or ""."""
     if not isinstance(expected, Tensor) or not isinstance(got, Tensor):
         return ""
-    if expected.is_floating_point() and got.is_floating_point():  # .double() here would be wrong in the next case
+    if (
+        expected.is_floating_point() and got.is_floating_point()
+    ):  # advice to write .double() would break the float32 cases
         return " Keep the dtype of the arguments: x.to(y.dtype) converts, dtype=y.dtype makes a new tensor fit."
     name = str(expected.dtype).removeprefix("torch.")
     return f" {_CASTS.get(expected.dtype, f'.to({expected.dtype})')} turns it into {name}."

@@ -1,4 +1,4 @@
-"""One plain sentence for the errors that torch raises most often."""
+"""Explains the errors that torch raises most often, in one plain sentence each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-# (what the message looks like, the sentence). {0}, {1} ... are the groups of the pattern. The first that fits is used.
+# (pattern of the message, the sentence). {0}, {1} ... stand for the groups of the pattern. The first that matches is used.
 _KINDS = (
     (
         r'"bincount\w*" not implemented|used as indices must be|index\w* tensor of type LongTensor|valid indices \(got'
@@ -59,9 +59,9 @@ _SHAPES = (
 
 
 def explain(message: str, source: str = "", variables: Mapping[str, Any] | None = None) -> str:
-    """A sentence for the message of an exception; "" where there is none.
+    """Returns a sentence for the message of an exception, or "" if there is none.
 
-    Where shapes do not fit, the shapes of the tensors that the line `source` names among `variables` are added.
+    If shapes do not fit, it adds the shapes of the tensors in `variables` that the line `source` names.
     """
     for pattern, sentence in _KINDS:
         if found := re.search(pattern, message):

@@ -1,4 +1,4 @@
-"""What is wrong with an answer, in words: laws first, then equality, then finite differences."""
+"""Finds what is wrong with an answer and says it in words: laws first, then equality, then finite differences."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from fsl_classroom.checking.timelimit import Clock
 from fsl_classroom.checking.tree import float_tensors
 
 Outcomes = Mapping[Step, Outcome]
-_ENTRY = 0.5  # seconds that a wrong answer of the catalogue has at least: some are endless loops
-PATIENCE = 60.0  # seconds for the reference, which is not under suspicion
+_ENTRY = 0.5  # seconds that a classic wrong answer has at least; some of them are endless loops
+PATIENCE = 60.0  # seconds for the reference, which is trusted
 
 
 @dataclass
 class Fault:
-    """The first thing that is wrong: the lines to print, and what the function printed there."""
+    """The first thing that is wrong: the lines to print, and what the answer printed in that step."""
 
     lines: list[str]
     printed: str = ""
 
 
 def examine(exercise: Exercise, cases: Sequence[Case], answer: Answer, clock: Clock) -> dict[Step, Outcome]:
-    """Take every step with an answer; none is taken after one that was late."""
+    """Tries an answer in every step, up to the first one that takes too long."""
     outcomes: dict[Step, Outcome] = {}
     for step in steps_of(exercise, cases):
         outcomes[step] = attempt(exercise, cases, answer, step, clock)
@@ -52,7 +52,7 @@ def examine(exercise: Exercise, cases: Sequence[Case], answer: Answer, clock: Cl
 
 
 def refuse_call(exercise: Exercise, cases: Sequence[Case], answer: Any) -> str | None:
-    """Words for what cannot be called at all, or not with the arguments of the exercise; None where it can."""
+    """Returns why the answer cannot be called with the arguments of the exercise, or None if it can."""
     name = getattr(exercise.reference, "__name__", "function").lstrip("_")
     if not callable(answer):
         return (
@@ -63,7 +63,7 @@ def refuse_call(exercise: Exercise, cases: Sequence[Case], answer: Any) -> str |
         return "Your function is written with `async def`. Write `def`: nobody awaits it here."
     try:
         signature, wanted = inspect.signature(answer), inspect.signature(exercise.reference)
-    except (TypeError, ValueError):  # some compiled functions have none; calling them will tell
+    except (TypeError, ValueError):  # some compiled functions have no signature, so the call must show it
         return None
     for case in cases:
         try:
@@ -75,7 +75,7 @@ def refuse_call(exercise: Exercise, cases: Sequence[Case], answer: Any) -> str |
 
 
 def is_unattempted(answer: Answer, first: Outcome) -> bool:
-    """Is this the stub that the lesson came with, or one without a line of its own?"""
+    """Returns True for the stub that the lesson came with and for a function that does nothing."""
     if isinstance(first.error, NotImplementedError) and "not attempted" in str(first.error):
         return True
     nothing_came = first.result is None or first.result is Ellipsis
@@ -83,13 +83,14 @@ def is_unattempted(answer: Answer, first: Outcome) -> bool:
         return False
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
-    except (OSError, TypeError, SyntaxError, ValueError):  # no source at hand
+    except (OSError, TypeError, SyntaxError, ValueError):  # there is no source
         return False
     definition = tree.body[0]
     return isinstance(definition, ast.FunctionDef) and all(_says_nothing(line) for line in definition.body)
 
 
 def _says_nothing(line: ast.stmt) -> bool:
+    """Returns True for a docstring, `...`, `pass`, `raise` and a `return` of nothing."""
     if isinstance(line, ast.Expr):
         return isinstance(line.value, ast.Constant)  # a docstring, or `...`
     if isinstance(line, ast.Return):
@@ -100,7 +101,7 @@ def _says_nothing(line: ast.stmt) -> bool:
 def first_fault(
     exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, answer: Answer, seconds: float
 ) -> Fault | None:
-    """The first fault of an answer that has been examined; finite differences are not looked at here."""
+    """Returns the first fault of an examined answer, or None. Finite differences are left to `gradient_fault`."""
     of_cases = [step for step in outcomes if step[0] == "case"]
     gradients = [step for step in outcomes if step[0] == "gradient"]
     laws = [step for step in outcomes if step[0] == "property"]
@@ -129,7 +130,7 @@ def first_fault(
 def gradient_fault(
     exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, answer: Answer, clock: Clock
 ) -> Fault | None:
-    """Where the gradient is the point: finite differences first, then the reference's gradient."""
+    """Returns a fault of the answer's gradient, or None. Compares with finite differences, then with the reference."""
     for step in [step for step in outcomes if step[0] == "gradient"]:
         case = cases[step[1]]
         words = probe_gradient(exercise, case, answer, outcomes[step].slopes, clock)
@@ -146,6 +147,7 @@ def gradient_fault(
 
 
 def _tried(exercise: Exercise, cases: Sequence[Case], step: Step) -> str:
+    """Says what was tried in a step."""
     kind, position = step
     if kind == "property":
         return f"Property: {exercise.properties[position].says.rstrip('.')}."
@@ -154,17 +156,19 @@ def _tried(exercise: Exercise, cases: Sequence[Case], step: Step) -> str:
 
 
 def _ended(outcome: Outcome, answer: Answer, seconds: float) -> list[str] | None:
+    """Returns what is wrong if the answer was late or raised an error."""
     if outcome.late:
         return [f"No answer within {seconds:g} seconds: is there a loop that does not end?"]
     return None if outcome.error is None else error_words(outcome.error, answer)
 
 
 def _kind(outcome: Outcome, reference: Outcome) -> str | None:
-    """Type, shape, dtype and device of the result, also where the exercise compares the values in its own way."""
+    """Returns what is wrong with type, shape, dtype or device, also if the exercise has its own comparison of values."""
     return compare(reference.result, outcome.result, 0.0, values=False)
 
 
 def _not_a_number(outcome: Outcome, reference: Outcome) -> str | None:
+    """Returns what is wrong if a result holds NaN where the reference has none."""
     expected = [tensor for _, tensor in float_tensors(reference.result)]
     for ours, (path, theirs) in zip(expected, float_tensors(outcome.result), strict=False):
         wrong = theirs.detach().isnan() & ~ours.detach().isnan()
@@ -175,6 +179,7 @@ def _not_a_number(outcome: Outcome, reference: Outcome) -> str | None:
 
 
 def _written(outcome: Outcome, reference: Outcome) -> str | None:
+    """Returns what is wrong if the answer changes arguments that it should not, or the other way round."""
     if extra := [name for name in outcome.written if name not in reference.written]:
         return f"Your function writes into its argument {', '.join(extra)}. Work on a copy: the caller still needs it."
     if missing := [name for name in reference.written if name not in outcome.written]:
@@ -183,6 +188,7 @@ def _written(outcome: Outcome, reference: Outcome) -> str | None:
 
 
 def _flows(exercise: Exercise, case: Case, outcome: Outcome, reference: Outcome) -> str | None:
+    """Returns what is wrong if no gradient reaches an argument that it should reach."""
     pairs = zip(gradient_names(exercise, case), outcome.slopes, reference.slopes, strict=True)
     stopped = [name for name, slope, expected in pairs if slope is None and expected is not None]
     if not stopped:
@@ -194,6 +200,7 @@ def _flows(exercise: Exercise, case: Case, outcome: Outcome, reference: Outcome)
 
 
 def _spoilt(outcome: Outcome, reference: Outcome) -> str | None:
+    """Returns what is wrong if the answer leaves global state changed that later cells depend on."""
     changed = [name for name in outcome.changes.spoils if name not in reference.changes.spoils]
     if not changed:
         return None
@@ -201,6 +208,7 @@ def _spoilt(outcome: Outcome, reference: Outcome) -> str | None:
 
 
 def _equal(exercise: Exercise, outcome: Outcome, reference: Outcome, tolerance: float) -> str | None:
+    """Returns what is wrong with the values of the result or of arguments that are changed in place."""
     if words := difference(exercise, reference.result, outcome.result, tolerance):
         return words
     for name, expected in reference.written.items():
@@ -212,7 +220,7 @@ def _equal(exercise: Exercise, outcome: Outcome, reference: Outcome, tolerance: 
 def diagnose(
     exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, used: float
 ) -> Wrong | None:
-    """The classic wrong answer whose outcome is this one in every step, if there is one. `used`: seconds the answer took."""
+    """Returns the classic wrong answer with the same outcome in every step, or None. used: seconds that the answer took."""
     late = any(outcome.late for outcome in outcomes.values())
     seconds = 2 * _ENTRY if late else max(_ENTRY, 3 * used)
     for entry in exercise.wrong:
@@ -223,13 +231,15 @@ def diagnose(
             if not same_outcome(exercise, tried[step], outcome, tolerance_of(exercise, cases, step)):
                 break
         else:
-            if not same_trial(exercise, cases, tried, reference):  # an entry like the reference explains nothing
+            if not same_trial(
+                exercise, cases, tried, reference
+            ):  # an entry that equals the reference so far explains nothing
                 return entry
     return None
 
 
 def same_trial(exercise: Exercise, cases: Sequence[Case], first: Outcomes, second: Outcomes) -> bool:
-    """Do two answers end alike in every step that both took?"""
+    """Returns True if two answers have the same outcome in every step that both were tried in."""
     return all(
         same_outcome(exercise, first[step], second[step], tolerance_of(exercise, cases, step))
         for step in first

@@ -1,4 +1,4 @@
-"""What an exercise is made of. Lesson authors fill these in; the engine reads them."""
+"""The parts of an exercise. Lesson authors fill them in, and the checking engine reads them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One call that is tried.
+    """One call to try.
 
-    says:   what is tried, e.g. "5 classes, unequal shots"; printed when it fails
+    says:   what is tried, e.g. "5 classes, unequal shots"; printed if the call fails
     args:   positional arguments: tensors, numbers, strings, functions, or lists, tuples, dicts and dataclasses of these.
-            Every call gets its own copy, so an answer that writes into them is seen and harms nobody.
+            Every call gets its own copy, so that an answer that writes into them is noticed and spoils no other call.
     kwargs: keyword arguments
     """
 
@@ -26,10 +26,10 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Property:
-    """A law tried before equality.
+    """A law that is tested before equality.
 
     says:  the law, e.g. "permuting the rows changes nothing"
-    holds: called with (answer, reference); returns None where the law holds, else one sentence that says what was got
+    holds: called with (answer, reference); returns None if the law holds, else one sentence about what came out instead
     """
 
     says: str
@@ -38,7 +38,7 @@ class Property:
 
 @dataclass(frozen=True, eq=False)
 class Wrong:
-    """A classic wrong answer, kept so that whoever gives it is told what went wrong.
+    """A classic wrong answer. A learner who gives it gets a diagnosis and a hint.
 
     name:      a short name for tests, e.g. "sum instead of mean"
     answer:    the wrong function itself
@@ -54,24 +54,24 @@ class Wrong:
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
-    """One exercise with everything that is needed to judge an answer to it.
+    """One exercise, with all that is needed to judge an answer to it.
 
     id:         "NN.k": lesson and number, e.g. "05.1"
     title:      e.g. "Prototypes"
-    reference:  the right answer; `check` hands it out where the learner's is not right yet
-    cases:      called with a generator of fixed seed; returns the calls that are tried. Small and fast; unequal shots,
-                a single query and float64 belong to it. It must give the same cases for the same seed.
+    reference:  the right answer; `check` returns it while the learner's answer is not right
+    cases:      called with a generator of fixed seed; returns the calls to try. They should be small and fast, and include
+                unequal shots, a single query and float64. The same seed must give the same cases.
     wrong:      at least five classic wrong answers, no two with the same outcome on every case and property
-    right:      at least two right answers written differently (used by the tests)
+    right:      at least two other ways to write the right answer (for the tests)
     hints:      three, from a nudge to almost the code
-    properties: laws tried before equality, in this order
+    properties: laws to test before equality, in this order
     gradient:   positions in `args` of float tensors (or dicts and lists of them) through which gradient must flow. Each
                 case is then also run in float64; the answer's autograd must agree with central differences and with the
                 reference's gradient.
-    tolerance:  relative and absolute, for float32; where all float tensors among the inputs are float64, 1e-8 is used
-    same:       own comparison (answer's result, reference's result) -> None or one sentence. It is asked about values
-                where types, shapes and dtypes agree, in place of the default comparison, which knows tensors, arrays,
-                numbers, strings, modules, and tuples, lists, dicts and dataclasses of these
+    tolerance:  relative and absolute, for float32; 1e-8 if all float tensors among the inputs are float64
+    same:       a comparison of its own: (answer's result, reference's result) -> None or one sentence. It replaces the
+                comparison of values, once types, shapes and dtypes agree. The default knows tensors, arrays, numbers,
+                strings, modules, and tuples, lists, dicts and dataclasses of these.
     """
 
     id: str
@@ -88,5 +88,5 @@ class Exercise:
 
     @property
     def lesson(self) -> str:
-        """The lesson's number: "05" of "05.1"."""
+        """Returns the lesson's number: "05" of "05.1"."""
         return self.id.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What an answer does: one outcome for every case, every gradient and every property of an exercise."""
+"""Records what an answer does: one outcome for every case, every gradient and every property of an exercise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsl_classroom.checking.state import Changes
 from fsl_classroom.checking.timelimit import Clock
 from fsl_classroom.checking.tree import clone, float_tensors, to_double
 
-_SEED = 20  # of the cases, of the weights on outputs and of the coordinates that are tried
+_SEED = 20  # of the cases, of the weights on outputs and of the coordinates for central differences
 _PROBES = 6  # coordinates for central differences in each case
 _EPSILON = 1e-5
 Answer = Callable[..., Any]
@@ -26,14 +26,16 @@ Step = tuple[str, int]  # ("case" | "gradient" | "property", position)
 
 @dataclass
 class Outcome:
-    """How one step ended. In the words of the engine: what could be noticed from outside.
+    """Everything about one step that can be noticed from outside.
 
-    result:   what was returned; None for a property
-    error:    what was raised
-    late:     the time was up first
-    written:  name -> value after the call, for arguments that were written into
-    slopes:   gradient of a weighted sum of the outputs for every tensor of `gradient`, None where none flows
-    verdict:  what a property says, None where it holds
+    result:   what the answer returned; None for a property
+    error:    what it raised
+    late:     whether the time was up first
+    written:  name -> value after the call, for arguments that the answer wrote into
+    slopes:   the gradient of a weighted sum of the outputs for every tensor of `gradient`; None where no gradient flows
+    verdict:  what a property says; None if it holds
+    changes:  the global state that the answer changed
+    printed:  what it printed
     """
 
     result: Any = None
@@ -47,12 +49,12 @@ class Outcome:
 
 
 def cases_of(exercise: Exercise) -> list[Case]:
-    """The cases of an exercise, made anew: closures and objects in them are shared with no other answer."""
+    """Returns the cases of an exercise, newly made, so that no two answers share objects in them."""
     return list(exercise.cases(torch.Generator().manual_seed(_SEED)))
 
 
 def steps_of(exercise: Exercise, cases: Sequence[Case]) -> list[Step]:
-    """Everything that is tried, in order."""
+    """Returns all steps of an exercise in order: cases, gradients, properties."""
     steps = [("case", i) for i in range(len(cases))]
     if exercise.gradient:
         steps += [("gradient", i) for i in range(len(cases))]
@@ -60,7 +62,7 @@ def steps_of(exercise: Exercise, cases: Sequence[Case]) -> list[Step]:
 
 
 def attempt(exercise: Exercise, cases: Sequence[Case], answer: Answer, step: Step, clock: Clock) -> Outcome:
-    """Take one step with an answer."""
+    """Tries an answer in one step."""
     kind, position = step
     if kind == "case":
         return _attempt_case(exercise, cases[position], answer, clock)
@@ -85,7 +87,7 @@ def _attempt_case(exercise: Exercise, case: Case, answer: Answer, clock: Clock) 
 
 
 def named_arguments(reference: Answer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameter name -> value, in the words of the reference's signature."""
+    """Returns parameter name -> value, with the names from the reference's signature."""
     try:
         parameters = list(inspect.signature(reference).parameters.values())
     except (TypeError, ValueError):  # a reference without a signature
@@ -99,7 +101,7 @@ def named_arguments(reference: Answer, args: Sequence[Any], kwargs: Mapping[str,
 def _double_arguments(
     exercise: Exercise, case: Case
 ) -> tuple[tuple[Any, ...], dict[str, Any], list[tuple[str, Tensor]]]:
-    """The arguments in float64 and, by name, the tensors through which gradient must flow."""
+    """Returns args and kwargs in float64, and (name, tensor) for the tensors through which gradient must flow."""
     args, kwargs = to_double(case.args), to_double(dict(case.kwargs))
     names = list(named_arguments(exercise.reference, args, {}))
     leaves = [(names[i] + path, leaf) for i in exercise.gradient for path, leaf in float_tensors(args[i])]
@@ -109,7 +111,7 @@ def _double_arguments(
 
 
 def _weighted_sum(result: Any) -> Tensor | None:
-    """One number that depends on every output: the outputs times fixed random weights, summed. None without outputs."""
+    """Returns the sum of all outputs times fixed random weights, which depends on every output; None without outputs."""
     generator = torch.Generator().manual_seed(_SEED)
     terms = []
     for _, tensor in float_tensors(result):
@@ -119,6 +121,7 @@ def _weighted_sum(result: Any) -> Tensor | None:
 
 
 def _value_and_slopes(exercise: Exercise, case: Case, answer: Answer) -> tuple[Any, list[Tensor | None]]:
+    """Returns the answer's result in float64 and its slopes as in `Outcome`."""
     args, kwargs, leaves = _double_arguments(exercise, case)
     with torch.enable_grad():
         result = answer(*args, **kwargs)
@@ -129,14 +132,17 @@ def _value_and_slopes(exercise: Exercise, case: Case, answer: Answer) -> tuple[A
 
 
 def gradient_names(exercise: Exercise, case: Case) -> list[str]:
-    """The names of the tensors through which gradient must flow, in the order of Outcome.slopes."""
+    """Returns the names of the tensors through which gradient must flow, in the order of Outcome.slopes."""
     return [name for name, _ in _double_arguments(exercise, case)[2]]
 
 
 def probe_gradient(
     exercise: Exercise, case: Case, answer: Answer, slopes: Sequence[Tensor | None], clock: Clock
 ) -> str | None:
-    """Hold an answer's gradient against central differences of its own output at a few coordinates. None where they agree."""
+    """Compares an answer's gradient with central differences of its own output at a few coordinates.
+
+    Returns None if they agree, else what is wrong.
+    """
     sizes = [leaf.numel() for _, leaf in _double_arguments(exercise, case)[2]]
     order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(_SEED))
     for flat in order[:_PROBES].tolist():
@@ -168,7 +174,7 @@ def probe_gradient(
 
 
 def tolerance_of(exercise: Exercise, cases: Sequence[Case], step: Step) -> float:
-    """How far results may lie apart in a step."""
+    """Returns the tolerance for results in a step."""
     kind, position = step
     if kind == "case":
         return tolerance_for((cases[position].args, dict(cases[position].kwargs)), exercise.tolerance)
@@ -176,7 +182,7 @@ def tolerance_of(exercise: Exercise, cases: Sequence[Case], step: Step) -> float
 
 
 def same_outcome(exercise: Exercise, first: Outcome, second: Outcome, tolerance: float) -> bool:
-    """Do two answers end a step in the same way, as far as can be noticed?"""
+    """Returns True if two outcomes of a step are the same in everything that can be noticed."""
     if first.late or second.late:
         return first.late and second.late
     if first.error is not None or second.error is not None:
@@ -197,7 +203,7 @@ def same_outcome(exercise: Exercise, first: Outcome, second: Outcome, tolerance:
 
 
 def difference(exercise: Exercise, expected: Any, got: Any, tolerance: float) -> str | None:
-    """The exercise's own comparison, or the default one: None where the results agree, else words."""
+    """Returns None if the results agree, else what differs, by the exercise's own comparison if it has one."""
     words = compare(expected, got, tolerance)
     if words is None or exercise.same is None:
         return words
@@ -205,5 +211,5 @@ def difference(exercise: Exercise, expected: Any, got: Any, tolerance: float) ->
         return other_kind
     try:
         return exercise.same(got, expected)
-    except Exception as error:  # it met something that types and shapes do not tell
+    except Exception as error:  # the result breaks a comparison that trusts types and shapes
         return f"The result cannot be compared ({type(error).__name__}): {words}"

@@ -1,4 +1,4 @@
-"""What has been answered so far: a small JSON file in the user's folder. Nothing leaves this computer by itself."""
+"""Keeps a learner's progress in a small JSON file in the user's folder. Sends nothing anywhere."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fsl_classroom.checking.model import Exercise
 from fsl_course._system.files import replace_file
 
 _VERSION = 1
-_memory: dict[str, dict[str, Any]] = {}  # what could not be written, so that this session still knows it
+_memory: dict[str, dict[str, Any]] = {}  # records that could not be written; this session still needs them
 _next_hint: dict[str, int] = {}
 
 
 def progress_file() -> Path:
-    """FSL_PROGRESS where it is set, else ~/.fsl_course/progress.json."""
+    """Returns the path FSL_PROGRESS if it is set, else ~/.fsl_course/progress.json."""
     path = Path(os.environ.get("FSL_PROGRESS") or "~/.fsl_course/progress.json")
     try:
         return path.expanduser()
@@ -28,7 +28,7 @@ def progress_file() -> Path:
 
 
 def now() -> str:
-    """The time, as ISO text in UTC."""
+    """Returns the time in UTC as ISO text."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -45,13 +45,13 @@ def _fresh(exercise: Exercise) -> dict[str, Any]:
 
 
 def load() -> dict[str, dict[str, Any]]:
-    """id -> record. A file that cannot be read counts as empty; `_save` moves it aside before it writes another."""
+    """Returns exercise id -> record. A damaged file counts as empty; `_store` moves it aside before it writes a new one."""
     records, _ = _read(progress_file())
     return {**records, **_memory}
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, Any]], bool]:
-    """(the records, whether the file is there but damaged)."""
+    """Returns the records, and whether the file is there but damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         records = content["exercises"]
@@ -67,12 +67,12 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], bool]:
 
 
 def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
-    """Change one record; returns a sentence where something is to be told."""
+    """Changes some fields of one record. Returns a sentence if the learner should know of a problem, else None."""
     return _store(exercise.id, {**_fresh(exercise), **load().get(exercise.id, {}), **change, "title": exercise.title})
 
 
 def _store(key: str, entry: Mapping[str, Any]) -> str | None:
-    """Write one record; returns a sentence where something is to be told."""
+    """Writes one record. Returns a sentence if the learner should know of a problem, else None."""
     path = progress_file()
     records, damaged = _read(path)
     records.update(_memory)
@@ -96,7 +96,7 @@ def _store(key: str, entry: Mapping[str, Any]) -> str | None:
 
 
 def _count(record: Mapping[str, Any], name: str) -> int:
-    """A number of the record; 0 where it is missing or was edited into something else."""
+    """Returns a count in the record; 0 if it is missing or no longer an integer."""
     value = record.get(name)
     return value if isinstance(value, int) else 0
 
@@ -109,9 +109,9 @@ def _free_name(path: Path) -> Path:
 
 
 def record(exercise: Exercise, *, passed: bool, diagnosis: str, answer: str = "") -> str | None:
-    """Count one attempt. What was right once stays right. Returns a sentence where the file could not be written.
+    """Counts one attempt. An exercise once right stays right. Returns a sentence if the file could not be written, else None.
 
-    answer: the cell that was written, kept so that `_work` can bring it back; a wrong one does not displace a right one.
+    answer: the source of the cell, which `work` can restore later; a wrong answer does not replace a right one
     """
     before = load().get(exercise.id, _fresh(exercise))
     was_right = bool(before.get("passed"))
@@ -129,10 +129,10 @@ def record(exercise: Exercise, *, passed: bool, diagnosis: str, answer: str = ""
 
 
 def merge(records: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Add the records of another progress file to this one: what is right in either is right.
+    """Adds the records of another progress file. An exercise is right afterwards if it is right in either file.
 
-    Returns a sentence where the file cannot be written. The cell that is kept is this file's, unless only the other one's is
-    right (or there).
+    Keeps the answer of this file, unless only the other file has one or only the other one is right. Returns a sentence if the
+    file cannot be written, else None.
     """
     note = None
     for key, theirs in sorted(records.items()):
@@ -153,7 +153,10 @@ def merge(records: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def hint(exercise: str | Exercise, number: int | None = None) -> None:
-    """Print the next hint of an exercise, from a nudge to almost the code; hint("05.1", 2) prints the second."""
+    """Prints the next hint of an exercise, from a nudge to almost the code. hint("05.1", 2) prints the second.
+
+    Raises ValueError for a number that is not among the hints, and LookupError or ValueError for an unknown exercise.
+    """
     exercise = exercise if isinstance(exercise, Exercise) else catalogue.find(exercise)
     count = len(exercise.hints)
     if number is None:
@@ -171,9 +174,9 @@ def hint(exercise: str | Exercise, number: int | None = None) -> None:
 
 
 def progress(lesson: str | None = None) -> None:
-    """Print what is right so far, with the last diagnosis of what is not: of one lesson ("05"), or of all.
+    """Prints which exercises are right, with the last diagnosis of the others: for one lesson ("05") or for all.
 
-    Raises ValueError for a lesson without exercises, with the lessons that have some.
+    Raises ValueError for a lesson without exercises and names the lessons that have some.
     """
     records, lines, files = load(), [], catalogue.lesson_files()
     if lesson is not None:
@@ -203,10 +206,11 @@ def _row(exercise: Exercise, found: Mapping[str, Any], width: int) -> str:
 
 
 def export_results(path: str | Path) -> Path:
-    """Write the progress on every exercise to a JSON file for a teacher, and return its path.
+    """Writes the progress on every exercise to a JSON file for a teacher and returns its path.
 
     {"version": 1, "exported_at": ISO time, "exercises": [{"id", "title", "passed", "attempts", "first_passed_at",
-    "last_diagnosis", "hints_used"}, ...]}. Exercises that were never tried are listed with 0 attempts.
+    "last_diagnosis", "hints_used"}, ...]}. Exercises that were never tried have 0 attempts. Raises
+    FileNotFoundError if the folder does not exist.
     """
     target = Path(path).expanduser()
     if not target.parent.is_dir():

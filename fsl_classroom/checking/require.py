@@ -1,4 +1,4 @@
-"""require: the test cell of a graded notebook."""
+"""`require`: the test cell of a graded notebook."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ SECONDS = 10.0  # for the answer, all calls together: a grading machine may be b
 
 
 class NotRight(AssertionError):
-    """An answer that is not right. In a notebook only its words are shown, not the lines of the test."""
+    """Raised for an answer that is not right. A notebook shows only its message, without a traceback."""
 
-    def _render_traceback_(self, *_: object) -> list[str]:  # IPython asks for it
+    def _render_traceback_(self, *_: object) -> list[str]:  # called by IPython
         return str(self).split("\n")
 
 
 def require(exercise_id: str, answer: Callable[..., Any]) -> None:
-    """Pass in silence where the answer is right; raise NotRight, an AssertionError, with the diagnosis otherwise.
+    """Does nothing if the answer is right, and raises NotRight, an AssertionError, with the diagnosis otherwise.
 
     exercise_id: "05.1", or a variant "05.1@7"
     answer:      the learner's function
 
-    There is no fallback: the reference, which `check` hands out after a wrong answer, is refused. Nothing is printed or
-    recorded. Exercises and judge are imported afresh from their files, so that whatever the notebook did to them before has
-    no say. That stops slips and lazy tricks. The answer still runs inside the notebook's own process, unconfined: whoever is
-    determined can cheat there, as in every test cell. `python -m fsl_classroom grade` judges in a confined process.
+    Refuses the reference, which `check` returns after a wrong answer. Prints and records nothing. Imports the exercises and the
+    checking engine afresh from their files, so that changes that the notebook made to them have no effect. That prevents slips
+    and lazy tricks. The answer still runs unconfined inside the notebook's process, where a determined student can cheat, as in
+    every test cell. `python -m fsl_classroom grade` judges in a confined process.
 
     Raises LookupError or ValueError for an unknown id.
     """
@@ -55,7 +55,7 @@ def require(exercise_id: str, answer: Callable[..., Any]) -> None:
 
 @contextmanager
 def _fresh() -> Iterator[ModuleType]:
-    """The package of exercises imported a second time, from its files; afterwards the first one is back in its place."""
+    """Imports fsl_classroom a second time from its files and yields it. Afterwards the first import is back in sys.modules."""
     kept = {n: m for n, m in sys.modules.items() if n == _PACKAGE or n.startswith(f"{_PACKAGE}.")}
     for module in kept:
         del sys.modules[module]
@@ -68,7 +68,7 @@ def _fresh() -> Iterator[ModuleType]:
 
 
 def _is_reference(answer: Any, reference: Callable[..., Any]) -> bool:
-    """Is this the reference of the first import? It is another object, with the same code from the same file."""
+    """Returns True for the reference of the first import: another object with the same code from the same file."""
     ours, theirs = reference.__code__, getattr(getattr(answer, "__wrapped__", answer), "__code__", None)
     if theirs is None:
         return False

@@ -1,4 +1,4 @@
-"""Calls of code that may do anything: time, output, global state and exceptions are held."""
+"""Calls code that may do anything, and controls its time, output, global state and exceptions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fsl_classroom.checking.state import Changes, preserved
 from fsl_classroom.checking.timelimit import Clock
 
 _SHOWN = 2000  # characters of printed output that are kept
-_LINES = 10  # and lines of them that are shown
+_LINES = 10  # lines of it that are shown
 
 
 class Capture(io.TextIOBase):
-    """A stream that keeps the first characters and counts the rest, so that printing without end fills no memory."""
+    """A stream that keeps the first characters and only counts the rest, so that endless printing cannot fill the memory."""
 
     def __init__(self, limit: int = _SHOWN) -> None:
         super().__init__()
         self.limit = limit
         self.total = 0
-        self._ends = 0  # line ends so far
-        self._open = False  # has a line begun that has no end yet?
+        self._ends = 0  # number of line ends so far
+        self._open = False  # whether a line has begun and not ended
         self._kept: list[str] = []
 
     def writable(self) -> bool:
@@ -40,7 +40,7 @@ class Capture(io.TextIOBase):
 
     def write(self, text: str) -> int:
         written = len(text)
-        text = text.replace("\r\n", "\n").replace("\r", "\n")  # every step of a progress bar is a line
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # so that every step of a progress bar is a line
         if not text:
             return written
         room = self.limit - self.total
@@ -52,10 +52,10 @@ class Capture(io.TextIOBase):
         return written
 
     def close(self) -> None:
-        """Stays open: an answer that closes sys.stdout must not end the check."""
+        """Does nothing, because an answer that closes sys.stdout must not end the check."""
 
     def text(self) -> str:
-        """The first lines of what was printed, with a count of what was left out."""
+        """Returns the first lines of what was printed, with a count of what was left out."""
         kept = "".join(self._kept)
         shown = kept.removesuffix("\n").split("\n")[:_LINES] if kept else []
         rest = self._ends + self._open - len(shown)
@@ -68,12 +68,12 @@ class Capture(io.TextIOBase):
 
 
 class Stopped(Exception):
-    """The user pressed stop."""
+    """Raised when the user pressed stop."""
 
 
 @dataclass
 class Ran:
-    """How a call ended: with a result, with an error, or late."""
+    """How a call ended: with a result, with an error, or too late. changes: of global state."""
 
     result: Any
     error: BaseException | None
@@ -82,7 +82,7 @@ class Ran:
 
 
 def run(function: Callable[[], Any], clock: Clock, out: Capture) -> Ran:
-    """Call the function on what is left on the clock. Raises Stopped when the user interrupts, else nothing."""
+    """Calls the function with the time that is left on the clock. Raises nothing but Stopped, if the user interrupts."""
     pressed: list[bool] = []
     with _watching_for_stop(pressed, clock), preserved(out) as changes:
         result, error, late = clock.run(function)
@@ -93,7 +93,7 @@ def run(function: Callable[[], Any], clock: Clock, out: Capture) -> Ran:
 
 @contextmanager
 def _watching_for_stop(pressed: list[bool], clock: Clock) -> Iterator[None]:
-    """Tell the user's stop (SIGINT) from a KeyboardInterrupt that the code raises itself."""
+    """Adds True to `pressed` when the user interrupts (SIGINT), which a KeyboardInterrupt raised by the code does not do."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:
         yield
@@ -101,8 +101,8 @@ def _watching_for_stop(pressed: list[bool], clock: Clock) -> Iterator[None]:
 
     def on_stop(number: int, frame: FrameType | None) -> None:
         pressed.append(True)
-        clock.stop()  # for code that catches what is raised here
-        if clock.is_running:  # while state is put back, nothing may cut in: `run` raises Stopped at its end
+        clock.stop()  # ends code that catches the KeyboardInterrupt
+        if clock.is_running:  # else state is being restored, which nothing may interrupt: `run` raises Stopped later
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, on_stop)
@@ -113,7 +113,7 @@ def _watching_for_stop(pressed: list[bool], clock: Clock) -> Iterator[None]:
 
 
 def code_of(answer: Callable[..., Any]) -> CodeType | None:
-    """The code of a function, also behind functools.partial, functools.wraps and bound methods; None for anything else."""
+    """Returns the code of a function, also behind functools.partial, functools.wraps and methods; None for anything else."""
     while isinstance(answer, functools.partial):
         answer = answer.func
     answer = inspect.unwrap(answer) if callable(answer) else answer
@@ -125,7 +125,7 @@ def code_of(answer: Callable[..., Any]) -> CodeType | None:
 
 
 def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:
-    """An exception in up to three lines: type and message, a plain sentence about it, and where in the answer it was raised."""
+    """Returns an exception in up to three lines: type and message, an explanation, and the line of the answer that raised it."""
     try:
         message = " ".join(str(error).split())
     except Exception:
@@ -145,7 +145,7 @@ def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:
 
 
 def _line_of(error: BaseException, answer: Callable[..., Any]) -> tuple[str, str, Mapping[str, Any]]:
-    """The deepest line of the answer that the exception passed: its text, its number counted from `def`, its variables."""
+    """Returns the deepest line of the answer in the traceback: its text, its number counted from `def`, its variables."""
     code = code_of(answer)
     if code is None:
         return "", "", {}
@@ -162,17 +162,17 @@ def _line_of(error: BaseException, answer: Callable[..., Any]) -> tuple[str, str
 
 
 def same_words(first: object, second: object) -> bool:
-    """Same sentence but for names in quotes and numbers, which differ with every spelling of the same mistake."""
+    """Returns True if two sentences agree apart from numbers and quoted names, which vary between forms of one mistake."""
     texts = []
     for words in (first, second):
         try:
             masked = re.sub(r"'[^']*'|-?\b(\d+(\.\d*)?(e[+-]?\d+)?|nan|inf)\b", "_", str(words))
             texts.append(re.sub(r"_(, _)+", "_", masked))
-        except Exception:  # an exception of the learner's own making whose message cannot be made
+        except Exception:  # an exception of the learner's own class may fail to give its message
             texts.append("")
     return texts[0] == texts[1]
 
 
 def same_error(first: BaseException, second: BaseException) -> bool:
-    """Same type and same words."""
+    """Returns True if two exceptions have the same type name and, by `same_words`, the same message."""
     return type(first).__name__ == type(second).__name__ and same_words(first, second)

@@ -1,4 +1,4 @@
-"""Global state that an answer might change: noted, told, and put back."""
+"""Notices and restores global state that an answer may change."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-# The global generators start every call from here, so that an answer that draws from them draws the same numbers each time.
+# The seed of the global generators in every call, so that an answer that draws from them draws the same numbers each time.
 _SEED = 0x5EED_0FF5
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """One piece of global state. `spoils`: left changed, it would alter what later cells compute."""
+    """One piece of global state. spoils: whether a change of it would alter what later cells compute."""
 
     says: str
     read: Callable[[], Any]
@@ -42,7 +42,7 @@ def _set_environment(saved: dict[str, str]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Without what PyTorch itself sets when torch.func is first used: that is not the learner's doing."""
+    """Returns the environment without the variables that PyTorch itself sets when torch.func is first used."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR_")}
 
 
@@ -63,7 +63,7 @@ def _set_path(saved: list[str]) -> None:
 
 
 def _set_filters(saved: list[Any]) -> None:
-    warnings.resetwarnings()  # also drops what Python remembers of the filters
+    warnings.resetwarnings()  # also clears the cache that Python keeps of the filters
     warnings.filters[:] = saved
 
 
@@ -72,7 +72,7 @@ def _signals() -> dict[int, Any]:
 
 
 def _set_signals(saved: dict[int, Any]) -> None:
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python neither sets them nor lets code do so
+    if threading.current_thread() is threading.main_thread():  # Python lets no other thread set them
         for number, handler in saved.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
@@ -102,7 +102,7 @@ _SETTINGS = (
 
 @dataclass
 class Changes:
-    """What was found changed. `spoils` are faults of an answer, `notes` are told and forgiven."""
+    """What an answer changed. spoils: faults of the answer; notes: harmless, but the learner should know."""
 
     spoils: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -110,14 +110,15 @@ class Changes:
 
 @contextmanager
 def preserved(out: Any) -> Iterator[Changes]:
-    """Everything global is as before at the end, whatever happens inside. Printing and warnings go to `out`.
+    """Restores all global state at the end of the block. Sends printing and warnings to `out`.
 
-    Yields the Changes, filled in at the end. Drawing from a global generator is nobody's business; seeding one is a note.
+    Yields the Changes, which are complete only after the block. Drawing from a global generator does not count as a change;
+    seeding one is a note.
     """
     changes = Changes()
     seeded: set[str] = set()
     saved = [(setting, setting.read()) for setting in _SETTINGS]
-    # The legacy functions of NumPy are what an answer would touch.
+    # An answer that draws from a global generator of NumPy uses these legacy functions.
     random_states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     python_seed, numpy_seed = random.seed, np.random.seed
@@ -149,7 +150,7 @@ def preserved(out: Any) -> Iterator[Changes]:
         for setting, before in saved:
             if setting.read() != before:
                 (changes.spoils if setting.spoils else changes.notes).append(setting.says)
-                with suppress(OSError):  # a working folder that is gone cannot be returned to
+                with suppress(OSError):  # the working folder may have been deleted
                     setting.write(before)
 
 

@@ -1,12 +1,12 @@
 """A time limit for code that may do anything.
 
 In the main thread of a system with SIGALRM a repeating alarm stops the code. Elsewhere (Windows, other threads) a watchdog
-thread raises an asynchronous exception in it. Either way the exception, once raised, is raised again at further lines,
-so that `while True: try: ... except: pass` ends too.
+thread raises an asynchronous exception in it. Either way the exception is raised again at further lines, so that
+`while True: try: ... except: pass` ends, too.
 
-Limits: a single call into compiled code that never returns (`sum(itertools.count())`, a deadlocked lock) is not stopped,
-and neither is a long `time.sleep` where the watchdog is at work. Threads that the code started are left alone.
-In a notebook, "restart the kernel" remains.
+Limits: it cannot stop a single call into compiled code that never returns (`sum(itertools.count())`, a deadlocked lock), and the
+watchdog cannot stop a long `time.sleep`. Threads that the code started keep running. In a notebook the learner then has to
+restart the kernel.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from types import FrameType
 from typing import Any
 
 _TICK = 0.05  # seconds between two looks at the clock
-_IMPORTS = 20.0  # seconds of importing that are not charged: the first use of some parts of PyTorch is slow
+_IMPORTS = 20.0  # seconds of importing that do not count, because the first use of some parts of PyTorch is slow
 _TRACERS = {"coverage", "bdb", "pdb", "debugpy", "_pydevd_bundle", "pydevd", "_pydevd_sys_monitoring"}
-# Their context managers must close: torch.func's would leave every later operation inside a gradient that nobody takes.
+# Context managers of these packages must run to their end. If torch.func's does not, all later operations run inside a gradient.
 _MUST_FINISH = {"torch", "contextlib"}
-_PATIENCE = 10  # ticks that a watchdog waits for code in these to come back
-_over: set[int] = set()  # threads whose time is up and whose code has not ended yet
+_PATIENCE = 10  # ticks that the watchdog waits for code of these packages to return
+_over: set[int] = set()  # threads whose time is up but whose code still runs
 
 
 class TimeUp(BaseException):
-    """Raised in code that runs too long. Not an Exception, so that `except Exception` lets it pass.
+    """Raised in code that runs too long. It is no Exception, so that `except Exception` does not catch it.
 
-    Code may still catch it with a bare `except:`. So, once the time is up, a trace function raises it again at the next
-    line. Python takes a trace function off when it raises; it is put back when a caught TimeUp is dropped, and by a
-    profile function at the next call or return. Both belong to this thread and are gone when the code has ended.
+    Code may still catch it with a bare `except:`. Once the time is up, a trace function therefore raises it again at the next
+    line. Python removes a trace function that raises. It is set again when a caught TimeUp is deleted, and by a profile function
+    at the next call or return. Both belong to this thread and are removed when the code has ended.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def _package(frame: FrameType) -> str:
 
 
 def _watch() -> None:
-    """Where the time is up: raise TimeUp at the next line of the running code, of its callers, or of what they call."""
+    """If the time is up, makes the next line of the running code, of its callers or of what they call raise TimeUp."""
     if threading.get_ident() not in _over:
         return
     frame: FrameType | None = sys._getframe()
@@ -81,14 +81,14 @@ def _on_call(frame: FrameType, event: str, arg: Any) -> None:
 
 
 def _raise_in(thread: int) -> None:
-    """Ask for TimeUp in a thread; it is raised there at the next call, or the next turn of a loop."""
+    """Makes Python raise TimeUp in a thread at its next call or its next turn of a loop."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeUp))
 
 
 def _let_pending_come() -> None:
-    """Give TimeUp that was asked for and not raised yet the chance to be raised here, where it is caught.
+    """Lets Python raise a pending TimeUp here, where the caller catches it.
 
-    Taking it back with a null pointer would leave Python 3.11 looking for it forever, which hangs traced code.
+    Cancelling it with a null pointer would make Python 3.11 look for it forever, which hangs traced code.
     """
     for _ in range(10):
         pass
@@ -103,8 +103,10 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _may_interrupt(frame: FrameType | None) -> bool:
-    """Is this a place to raise TimeUp? Not in this file (a finaliser, a trace function), where it would get lost, and not
-    in a coverage tool or debugger that is looking at the code, which might hold a lock. The next tick comes soon."""
+    """Returns True if TimeUp may be raised at this frame; if not, the next tick comes soon.
+
+    In this file (a finaliser, a trace function) it would be lost, and a coverage tool or debugger may hold a lock.
+    """
     if frame is None or _is_ours(frame):
         return False
     while frame is not None and not _is_ours(frame):
@@ -119,7 +121,7 @@ def _has_alarm() -> bool:
 
 
 class Clock:
-    """The seconds that several pieces of code may use together. One thread at a time."""
+    """The seconds that several calls may use together. Only one thread at a time may use a clock."""
 
     def __init__(self, seconds: float) -> None:
         self.limit = seconds
@@ -130,21 +132,21 @@ class Clock:
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        """Let nothing be left: running code is stopped at the next tick."""
+        """Uses up all time, which stops running code at the next tick."""
         self.used = max(self.used, self.limit)
 
     @property
     def is_over(self) -> bool:
-        """Is nothing left?"""
+        """Returns True if no time is left."""
         return self.used >= self.limit
 
     @property
     def is_running(self) -> bool:
-        """Is code running on this clock at the moment?"""
+        """Returns True while code runs on this clock."""
         return self._running
 
     def run(self, function: Callable[[], Any]) -> tuple[Any, BaseException | None, bool]:
-        """Call the function: (its result, what it raised, whether the time was up first). Raises nothing itself."""
+        """Calls the function and returns (its result, what it raised, whether the time was up first). Raises nothing."""
         if self.is_over:
             return None, None, True
         result, error, late = None, None, False
@@ -162,7 +164,7 @@ class Clock:
         while True:
             try:
                 self._running = False
-                with self._lock:  # the watchdog is not in the midst of asking
+                with self._lock:  # so that the watchdog is not just about to raise
                     _over.discard(thread)
                 _let_pending_come()
                 break
@@ -178,7 +180,7 @@ class Clock:
         return (None, None, True) if late else (result, error, False)
 
     def _tick(self, frame: FrameType | None) -> bool:
-        """Count the time since the last tick; True when the code has to be stopped."""
+        """Counts the time since the last tick. Returns True if the code must be stopped."""
         now = time.monotonic()
         passed, self._last = now - self._last, now
         if self.imports < _IMPORTS and _is_importing(frame):
@@ -188,14 +190,14 @@ class Clock:
         return self.is_over
 
     def _start_alarm(self) -> Callable[[], None]:
-        """Start the alarm; returns the function that puts everything back."""
+        """Starts the alarm. Returns the function that stops it and restores the one before."""
         started = time.monotonic()
 
         def on_alarm(number: int, frame: FrameType | None) -> None:
             if self._running and self._tick(frame) and _may_interrupt(frame):
                 _over.add(threading.get_ident())
                 if frame is not None and _package(frame) in _MUST_FINISH:
-                    _watch()  # at the next line outside of them
+                    _watch()  # raises at the next line outside of these packages
                 else:
                     raise TimeUp
 
@@ -205,15 +207,15 @@ class Clock:
         def stop() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             self.used += time.monotonic() - self._last
-            if handler is not None:  # None: installed from outside Python, which cannot be put back
+            if handler is not None:  # None: installed by other code than Python, which Python cannot restore
                 signal.signal(signal.SIGALRM, handler)
-            if delay:  # an alarm that was set before still rings, at once where it is overdue
+            if delay:  # an alarm that was set before still rings, at once if it is overdue
                 signal.setitimer(signal.ITIMER_REAL, max(delay - (time.monotonic() - started), 1e-3), interval)
 
         return stop
 
     def _start_watchdog(self) -> Callable[[], None]:
-        """Start the watchdog; returns the function that ends it."""
+        """Starts the watchdog. Returns the function that ends it."""
         thread, done = threading.get_ident(), threading.Event()
 
         def watch() -> None:

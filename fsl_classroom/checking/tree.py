@@ -1,4 +1,4 @@
-"""Copies of arguments and the tensors inside them: tensors, arrays, modules, and containers or dataclasses of these."""
+"""Copies arguments and finds the tensors in them: tensors, arrays, modules, and containers or dataclasses of these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def is_record(value: Any) -> bool:
-    """Is this an instance of a dataclass?"""
+    """Returns True for an instance of a dataclass."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
@@ -28,7 +28,10 @@ def _double_tensor(tensor: Tensor) -> Tensor:
 
 
 def _rebuild(value: Any, on_tensor: Callable[[Tensor], Tensor], memo: dict[int, Any]) -> Any:
-    """The same structure with every tensor replaced by on_tensor(tensor). What occurs twice occurs twice in the copy."""
+    """Returns the same structure with on_tensor(tensor) in place of every tensor. Shared parts stay shared in the copy.
+
+    memo: id of a part -> its copy
+    """
     if id(value) in memo:
         return memo[id(value)]
     again = lambda item: _rebuild(item, on_tensor, memo)  # noqa: E731
@@ -64,22 +67,22 @@ def _rebuild(value: Any, on_tensor: Callable[[Tensor], Tensor], memo: dict[int, 
 def _deep(value: Any) -> Any:
     try:
         return copy.deepcopy(value)
-    except Exception:  # locks, open files, tensors with a history: such an argument is shared, not copied
+    except Exception:  # locks, open files and tensors with a history cannot be copied: the argument is shared
         return value
 
 
 def clone(value: Any) -> Any:
-    """A copy that shares no memory with the value. Tensors keep requires_grad and lose their history."""
+    """Returns a copy that shares no memory with the value. Tensors keep requires_grad and lose their history."""
     return _rebuild(value, _copy_tensor, {})
 
 
 def to_double(value: Any) -> Any:
-    """A copy with every floating-point tensor and module in float64."""
+    """Returns a copy with all floating-point tensors and modules in float64."""
     return _rebuild(value, _double_tensor, {})
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:
-    """(path, item) for the items of a container, mapping or dataclass; nothing for everything else."""
+    """Yields (path, item) for the items of a container, mapping or dataclass, and nothing for other values."""
     if isinstance(value, (list, tuple)):
         names = getattr(value, "_fields", None)
         for index, item in enumerate(value):
@@ -94,7 +97,7 @@ def children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def tensors(value: Any) -> list[tuple[str, Tensor]]:
-    """(path, tensor) for every tensor in the value, parameters and buffers of modules included."""
+    """Returns (path, tensor) for every tensor in the value, including parameters and buffers of modules."""
     if isinstance(value, Tensor):
         return [("", value)]
     if isinstance(value, nn.Module):
@@ -105,5 +108,5 @@ def tensors(value: Any) -> list[tuple[str, Tensor]]:
 
 
 def float_tensors(value: Any) -> list[tuple[str, Tensor]]:
-    """(path, tensor) for every floating-point tensor in the value."""
+    """Returns (path, tensor) for every floating-point tensor in the value."""
     return [(path, tensor) for path, tensor in tensors(value) if tensor.is_floating_point()]

@@ -1,4 +1,4 @@
-"""The proof, for CI, that an exercise judges as it says."""
+"""`verify`: tests that an exercise judges as it promises."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LOOPING = 1.0  # seconds that a wrong answer may take: some are endless loops
 
 
 def verify(exercise: Exercise) -> list[str]:
-    """What is wrong with an exercise, one sentence each; an empty list where everything holds.
+    """Returns what is wrong with an exercise, one sentence each.
 
-    The reference works and gives the same twice; at least two right answers are accepted; at least five wrong ones are refused,
-    each by its own diagnosis and no other; there are three hints; the cases are the same every time.
+    The reference must work and give the same twice. At least two right answers must be accepted, and at least five wrong ones
+    refused, each with its own diagnosis. There must be three hints, and the cases must be the same every time.
     """
     problems = _form(exercise)
     first, second = cases_of(exercise), cases_of(exercise)
@@ -67,7 +67,7 @@ def verify(exercise: Exercise) -> list[str]:
 
 
 def _form(exercise: Exercise) -> list[str]:
-    """What can be seen without running anything."""
+    """Returns what is wrong with the parts of an exercise, without running an answer."""
     problems = []
     if not re.fullmatch(r"\d\d\.\d+", exercise.id):
         problems.append(f'the id must look like "05.1"; it is {exercise.id!r}.')
@@ -90,5 +90,5 @@ def _form(exercise: Exercise) -> list[str]:
 
 
 def _again(reference: Callable[..., Any]) -> Callable[..., Any]:
-    """The reference as somebody else's function: check knows its own by identity."""
+    """Returns a new function that calls the reference, because `check` recognises the reference itself by identity."""
     return lambda *args, **kwargs: reference(*args, **kwargs)

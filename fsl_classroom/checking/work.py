@@ -1,4 +1,4 @@
-"""A learner's work as one file that can be carried away and brought back: a session on Binder forgets everything."""
+"""Saves a learner's work to one file and restores it, because a session on Binder forgets everything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_OF_ONE = 40_000  # characters of one answer
 
 
 def cell_of(answer: Callable[..., Any]) -> str:
-    """The source of the notebook cell that defines a function, of the function alone where it comes from a file, or ""."""
+    """Returns the source of the notebook cell that defines a function (of the function alone if it is from a file), or ""."""
     code = code_of(answer)
     if code is None:
         return ""
@@ -34,20 +34,20 @@ def cell_of(answer: Callable[..., Any]) -> str:
 
 
 def saved_work() -> str:
-    """Everything that the course knows of a learner's work, as JSON: progress, and the cells with the answers."""
+    """Returns a learner's work as JSON: the progress and the cells with the answers."""
     content = {"format": FORMAT, "version": _VERSION, "saved_at": progress.now(), "exercises": progress.load()}
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def restore_work(text: str, folder: Path | str = ".") -> list[str]:
-    """Bring back what `saved_work` gave: progress, and the answers into the notebooks of a folder.
+    """Restores what `saved_work` returned: the progress, and the answers in the notebooks of a folder.
 
     text:   the content of the file
-    folder: where the course's notebooks lie; the kernel of a lesson runs there
+    folder: the folder with the course's notebooks; the kernel of a lesson runs there
 
-    Progress is merged: what is right here stays right. An answer goes only into a cell that still holds the stub of its
-    exercise, so nothing that was written here is lost. Nothing is executed. Returns sentences that say what was done.
-    Raises ValueError, in words, for a file that is none of ours; nothing is changed then.
+    Merges the progress: an exercise that is right here stays right. Puts an answer only into a cell that still holds the stub of
+    its exercise, so that nothing is overwritten. Runs nothing. Returns sentences that say what was done. Raises ValueError for a
+    file that `saved_work` did not make and changes nothing then.
     """
     records = _records_of(text)
     said = []
@@ -79,7 +79,7 @@ def restore_work(text: str, folder: Path | str = ".") -> list[str]:
 
 
 def _records_of(text: str) -> dict[str, dict[str, Any]]:
-    """The exercises of a file of work. ValueError where it is none."""
+    """Returns the exercises of a file of saved work. Raises ValueError for any other file."""
     if len(text.encode("utf-8", "replace")) > MOST_BYTES:
         raise ValueError(f"this file is too large to be saved work of the course (more than {MOST_BYTES // 10**6} MB).")
     try:
@@ -106,13 +106,13 @@ def _is_code(answer: object) -> bool:
         ValueError,
         RecursionError,
         MemoryError,
-    ):  # cells with magics: those have no place in an answer
+    ):  # also cells with magics, which an answer must not have
         return False
     return True
 
 
 def _fill(path: Path, answers: Mapping[str, str]) -> list[str]:
-    """Put answers into the cells that still hold their stubs. Returns the ids that were put back."""
+    """Puts answers into the cells that still hold their stubs. Returns the ids of those that it restored."""
     content = json.loads(path.read_text(encoding="utf-8"))
     done = []
     for cell in content["cells"]:
