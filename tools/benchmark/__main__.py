@@ -1,4 +1,4 @@
-"""python -m tools.benchmark: times the course against other libraries. `--help` lists the works and the options."""
+"""Times the course beside other libraries: `python -m tools.benchmark`. `--help` lists the works and the options."""
 
 import sys
 

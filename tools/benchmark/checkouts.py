@@ -1,4 +1,4 @@
-"""learn2learn and higher out of source checkouts: neither installs from a package with the Python versions of this course."""
+"""learn2learn and higher from source checkouts: their packages do not install with the Python versions of this course."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from tools.benchmark.measure import Settings
 
 
 class Checkout(NamedTuple):
-    """gradient: model, tasks, inner steps, rate -> the meta-gradient, as a list in the order of the model's parameters."""
+    """A library loaded from a checkout.
+
+    gradient: (model, tasks, inner steps, rate) -> the meta-gradient, in the order of the model's parameters
+    """
 
     gradient: Callable[[nn.Module, Episode, int, float], list[Tensor]]
     version: str | None
 
 
 def _version(*files: Path) -> str | None:
-    """The first version number that one of the files assigns."""
+    """Returns the first version number that one of the files assigns, or None."""
     for file in files:
         if file.is_file() and (match := re.search(r"version\w*\s*=\s*[\"']([\d.]+)", file.read_text("utf-8"))):
             return match.group(1)
@@ -33,12 +36,15 @@ def _version(*files: Path) -> str | None:
 
 
 def learn2learn(folder: Path) -> Checkout:
-    """The MAML class of a checkout. Its compiled parts, which MAML does not need, are left out."""
+    """Loads the MAML class of a checkout without the library's compiled parts, which MAML does not need."""
     if not (folder / "learn2learn" / "algorithms" / "maml.py").is_file():
         raise FileNotFoundError(
             f"{folder} holds no learn2learn/algorithms/maml.py: name the root of a source checkout."
         )
-    for name in ("learn2learn", "learn2learn.algorithms"):  # their __init__ would import the compiled parts
+    for name in (
+        "learn2learn",
+        "learn2learn.algorithms",
+    ):  # stands in for the real __init__, which imports the compiled parts
         package = types.ModuleType(name)
         package.__path__ = [str(folder.joinpath(*name.split(".")))]
         sys.modules[name] = package
@@ -58,7 +64,7 @@ def learn2learn(folder: Path) -> Checkout:
 
 
 def higher(folder: Path) -> Checkout:
-    """higher's inner-loop context, with the initial weights in the graph (its default, a copy, would cut them off)."""
+    """Loads higher's inner-loop context. The initial weights stay in the graph: the default, a copy, would cut them off."""
     if not (folder / "higher" / "__init__.py").is_file():
         raise FileNotFoundError(f"{folder} holds no higher/__init__.py: name the root of a source checkout.")
     if str(folder) not in sys.path:
@@ -79,6 +85,6 @@ def higher(folder: Path) -> Checkout:
 
 
 def found(settings: Settings) -> dict[str, Checkout]:
-    """The checkouts that the command line named. Raises FileNotFoundError where a folder holds something else."""
+    """Loads the checkouts that the command line names. Raises FileNotFoundError if a folder holds something else."""
     given = {"learn2learn": (learn2learn, settings.learn2learn), "higher": (higher, settings.higher)}
     return {name: load(Path(folder)) for name, (load, folder) in given.items() if folder}

@@ -1,4 +1,4 @@
-"""How close Conv4 comes to what the machine can do: its rate of operations as a share of that of a matrix product."""
+"""How close Conv4 comes to what the machine can do: its rate of operations as a share of a matrix product's rate."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tools.benchmark.measure import COURSE, Row, Settings
 
 
 def operations(net: nn.Module, pictures: Tensor) -> int:
-    """Multiplications and additions of the convolutions in one forward and backward pass.
+    """Counts the multiplications and additions of the convolutions in one forward and backward pass.
 
-    Backward takes the forward's number twice, for the weights and for the input; the first layer's input needs no gradient.
+    The backward pass takes twice as many as the forward pass: for the gradient of the weights, and for that of the input, which
+    the first layer does not need.
     """
     counts: list[int] = []
 
@@ -30,7 +31,7 @@ def operations(net: nn.Module, pictures: Tensor) -> int:
 
 
 def conv4_matmul_share(settings: Settings) -> list[Row]:
-    """Conv4 on 360 pictures (60-way 1-shot, 5 queries a class); the rest of the net, norm, ReLU and pooling, counts as time."""
+    """Times Conv4 on 360 pictures (60-way 1-shot, 5 queries a class). Norm, ReLU and pooling count as time, not as operations."""
     keep_memory()
     net = peers.encoders(settings.device, torch.float32)[0].train()
     count, side = (10, 128) if settings.quick else (360, 2048)

@@ -1,7 +1,7 @@
 """MAML's meta-gradient: this course against a loop over tasks that clones the model and adapts the clone.
 
-The loop is written in the style of learn2learn. The real learn2learn and higher are raced besides where a source checkout is
-given: both are compiled for, or need, Python versions older than this course's.
+The loop is written in the style of learn2learn. The real learn2learn and higher take part if a source checkout is given: their
+packages need, or are compiled for, older Python versions than this course's.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from fsl_course.methods.maml import MAML
 from fsl_course.nets import classifier, conv4, mlp
 from tools.benchmark import checkouts, measure, peers
 from tools.benchmark.measure import COURSE, Row, Settings
-from tools.benchmark.options import WORKS
+from tools.benchmark.works import WORKS
 
 RATE = 0.01
 CLONES = "clone and adapt"
-GPU_GOAL = 8  # of maml-conv4
+GPU_GOAL = 8  # of maml-conv4 on a GPU
 Gradient = Callable[[], list[Tensor]]
 
 
 def model_and_tasks(net: str, tasks: int, dtype: torch.dtype, device: str = "cpu") -> tuple[nn.Module, Episode]:
-    """A fresh net and its tasks: sine curves of 10 + 10 points, or 5-way 1-shot glyphs with 15 queries a class."""
+    """Returns a fresh net and tasks for it: sine curves of 10 + 10 points, or 5-way 1-shot glyphs with 15 queries a class."""
     torch.manual_seed(0)
     if net == "mlp":
         return mlp().to(device, dtype), SinusoidSampler(10, 10, dtype=dtype).batch(0, tasks).to(device)
@@ -39,7 +39,7 @@ def model_and_tasks(net: str, tasks: int, dtype: torch.dtype, device: str = "cpu
 
 
 def as_others_write_it(model: nn.Module) -> nn.Module:
-    """The same function and weights as others lay it out: see `peers.usual_conv4`. A plain MLP stays as it is."""
+    """Returns the same function with the same weights in the layout of `peers.usual_conv4`. Returns an MLP unchanged."""
     if not hasattr(model, "encoder"):
         return model
     usual = nn.Sequential(*peers.usual_conv4(norm=model.encoder.norm), nn.Linear(64, model.head.out_features))
@@ -48,7 +48,7 @@ def as_others_write_it(model: nn.Module) -> nn.Module:
 
 
 def cloned(module: nn.Module) -> nn.Module:
-    """A copy of the module tree whose parameters are clones in the graph: gradients of the copy reach the original."""
+    """Copies the module tree. Its parameters are clones in the graph, so gradients of the copy reach the original."""
     copy = module.__new__(type(module))
     copy.__dict__ = module.__dict__ | {
         "_parameters": {name: None if p is None else p.clone() for name, p in module._parameters.items()},
@@ -59,7 +59,7 @@ def cloned(module: nn.Module) -> nn.Module:
 
 
 def descend(module: nn.Module, gradients: dict[Tensor, Tensor]) -> None:
-    """Replaces each parameter by p - RATE * gradient, again in the graph."""
+    """Replaces each parameter p by p - RATE * gradient in the graph."""
     for name, p in module._parameters.items():
         if p is not None:
             module._parameters[name] = p - RATE * gradients[p]
@@ -68,7 +68,7 @@ def descend(module: nn.Module, gradients: dict[Tensor, Tensor]) -> None:
 
 
 def clone_and_adapt(model: nn.Module, episodes: Episode, steps: int) -> list[Tensor]:
-    """The peer: one task after the other, a clone of the module each, gradients added up by backward."""
+    """Computes the peer's meta-gradient: clones the module for one task after the other; backward adds up the gradients."""
     model.zero_grad()
     for episode in episodes:
         learner = cloned(model)
@@ -82,7 +82,7 @@ def clone_and_adapt(model: nn.Module, episodes: Episode, steps: int) -> list[Ten
 
 
 def course(model: nn.Module, episodes: Episode, steps: int) -> list[Tensor]:
-    """This course: MAML.training_step as `fit` calls it."""
+    """Computes this course's meta-gradient by MAML.training_step, as `fit` calls it."""
     model.zero_grad()
     MAML(model, RATE, steps).training_step(episodes).backward()
     return [p.grad for p in model.parameters()]
@@ -91,7 +91,7 @@ def course(model: nn.Module, episodes: Episode, steps: int) -> list[Tensor]:
 def racers(
     net: str, tasks: int, steps: int, others: dict[str, Any], dtype: torch.dtype, device: str = "cpu"
 ) -> dict[str, Gradient]:
-    """Name -> a function that computes the meta-gradient of the same tasks from the same weights. others: see `checkouts`."""
+    """Returns functions by name, which compute the meta-gradient of the same tasks and weights. others: `checkouts.found`."""
     model, episodes = model_and_tasks(net, tasks, dtype, device)
     peer = as_others_write_it(model_and_tasks(net, tasks, dtype, device)[0])
     found: dict[str, Gradient] = {
@@ -104,7 +104,7 @@ def racers(
 
 
 def agreement(net: str, steps: int, others: dict[str, Any], device: str = "cpu") -> Row:
-    """All meta-gradients of two tasks in float64 are the same. Where it is timed: MAML takes another way on a GPU."""
+    """Checks that all meta-gradients of two tasks agree in float64, on the timed device: MAML computes differently on a GPU."""
     runs = racers(
         net, 2, steps, others, torch.float64, "cpu" if device.startswith("mps") else device
     )  # mps: no float64
@@ -141,7 +141,7 @@ def maml_sine_25(settings: Settings) -> list[Row]:
 
 
 def maml_sine_100(settings: Settings) -> list[Row]:
-    """The same with 100 tasks."""
+    """The small MLP of the sine curves, 100 tasks, 5 inner steps."""
     return _race("maml-sine-100", "mlp", 100, 5, settings, WORKS["maml-sine-100"].goal, 9)
 
 

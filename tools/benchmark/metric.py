@@ -1,10 +1,11 @@
-"""Prototypical networks: testing one on many episodes, and one training step; against easyfsl's."""
+"""Prototypical networks beside easyfsl's: testing one on many episodes, and one training step."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fsl_course._system.allocator import keep_memory
+from fsl_course.data import ImageSet
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import FewShotLearner
@@ -20,66 +22,87 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.weights.checkpoints import pretrained
 from tools.benchmark import measure, peers
 from tools.benchmark.measure import COURSE, Row, Settings, Side
-from tools.benchmark.options import WORKS
+from tools.benchmark.works import WORKS
 
 STEPS = ((60, 1, 5, WORKS["prototypical-step"].goal), (20, 5, 5, None))  # way, shot, queries a class, goal
 
 
+@dataclass(frozen=True)
+class _Sides:
+    """Both sides of evaluate-1000, with the same weights: the course's learner and sampler, easyfsl's accuracy.
+
+    accuracy: (episodes as lists of positions, processes that load data) -> easyfsl's accuracy over all their queries
+    """
+
+    learner: FewShotLearner
+    sampler: EpisodeSampler
+    accuracy: Callable[[list[list[int]], int], float]
+
+
+def _sides(library: Any, source: ImageSet, weights: nn.Module, dtype: torch.dtype, device: str) -> _Sides:
+    mine, theirs = peers.encoders(device, dtype, weights)
+    sampler = EpisodeSampler(source.to(device), 5, 1, 15, dtype=dtype)
+    dataset, network = peers.Pictures(source, dtype), library.PrototypicalNetworks(theirs)
+    collate = library.TaskSampler(dataset, 5, 1, 15, n_tasks=1)
+
+    def accuracy(positions: list[list[int]], workers: int) -> float:
+        batches = peers.loader(dataset, positions, collate, workers, device)
+        return library.evaluate(network, batches, device=device, use_tqdm=False)
+
+    return _Sides(PrototypicalNetwork(mine).eval(), sampler, accuracy)
+
+
+def _agreement_by_episode(sides: _Sides, episodes: int) -> Row:
+    """Checks that both sides have the same accuracy in each episode. Needs float64, where rounding decides no tie."""
+    positions = peers.class_by_class(sides.sampler.layout(0, episodes))
+    theirs = torch.tensor([sides.accuracy([one], 0) for one in positions], dtype=torch.float64)
+    difference = (theirs - evaluate(sides.learner, sides.sampler, episodes).per_episode).abs().max()
+    return measure.agree(f"accuracy of each of {episodes} episodes in float64", float(difference), 1e-12)
+
+
+class _InParts:
+    """easyfsl's side: each repeat tests another part of the episodes, because its time grows evenly with their number."""
+
+    def __init__(self, sides: _Sides, episodes: int, repeats: int) -> None:
+        self.accuracy, self.episodes, self.repeats = sides.accuracy, episodes, repeats
+        self.positions = peers.class_by_class(sides.sampler.layout(0, episodes))
+        self.correct: dict[int, float] = {}  # repeat -> its accuracies, added up over its episodes
+
+    def side(self, workers: int) -> Side:
+        """Returns the side with this many loading processes. Its seconds are those of all episodes."""
+
+        def seconds(number: int) -> float:
+            part = max(number, 1)  # the round that warms up takes the first part too
+            low, high = self.episodes * (part - 1) // self.repeats, self.episodes * part // self.repeats
+            began = time.perf_counter()
+            accuracy = self.accuracy(self.positions[low:high], workers)
+            took = time.perf_counter() - began
+            if number:
+                self.correct[number] = accuracy * (high - low)
+            return took / (high - low) * self.episodes
+
+        return seconds
+
+
 @peers.or_skipped
 def evaluate_1000(settings: Settings) -> list[Row]:
-    """1000 episodes, 5-way 1-shot, 15 queries a class, of the shipped network on test classes: the same episodes for both."""
+    """Tests the shipped network on 1000 episodes of test classes, 5-way 1-shot, 15 queries a class, the same for both sides."""
     keep_memory()
     library = peers.easyfsl()
     episodes, repeats = (6, 2) if settings.quick else (1000, min(settings.rounds(5), 100))
     weights, source = pretrained("prototypical", "glyphs").encoder, measure.pictures(settings, "test")
-
-    def sides(dtype: torch.dtype, device: str) -> tuple[FewShotLearner, EpisodeSampler, Callable[[Any, int], float]]:
-        mine, theirs = peers.encoders(device, dtype, weights)
-        sampler = EpisodeSampler(source.to(device), 5, 1, 15, dtype=dtype)
-        dataset, network = peers.Pictures(source, dtype), library.PrototypicalNetworks(theirs)
-        collate = library.TaskSampler(dataset, 5, 1, 15, n_tasks=1)
-
-        def accuracy(positions: Any, workers: int) -> float:
-            batches = peers.loader(dataset, positions, collate, workers, device)
-            return library.evaluate(network, batches, device=device, use_tqdm=False)
-
-        return PrototypicalNetwork(mine).eval(), sampler, accuracy
-
-    # in float64, where no tie is decided by rounding, every episode must come out the same
-    learner, sampler, accuracy = sides(torch.float64, "cpu")
-    few = 3 if settings.quick else 40
-    positions = peers.class_by_class(sampler.layout(0, few))
-    per_episode = torch.tensor([accuracy([one], 0) for one in positions], dtype=torch.float64)
-    difference = (per_episode - evaluate(learner, sampler, few).per_episode).abs().max()
-    agreed = measure.agree(f"accuracy of each of {few} episodes in float64", float(difference), 1e-12)
-
-    learner, sampler, accuracy = sides(torch.float32, settings.device)
-    positions = peers.class_by_class(sampler.layout(0, episodes))
-    found: dict[int, float] = {}
-
-    def theirs(workers: int) -> Side:
-        """A part of the episodes a round, since easyfsl's time grows evenly with their number; seconds of all of them."""
-
-        def seconds(number: int) -> float:
-            part = max(number, 1)  # the warm-up takes the first as well
-            mine = positions[episodes * (part - 1) // repeats : episodes * part // repeats]
-            began = time.perf_counter()
-            correct = accuracy(mine, workers)
-            took = time.perf_counter() - began
-            if number:
-                found[number] = correct * len(mine)
-            return took / len(mine) * episodes
-
-        return seconds
-
-    accuracy(positions[:2], 0)  # what is new to the process must not count for the first of the tries
-    workers, about = peers.faster_workers(lambda w: theirs(w)(0), settings.quick)
+    agreed = _agreement_by_episode(_sides(library, source, weights, torch.float64, "cpu"), 3 if settings.quick else 40)
+    sides = _sides(library, source, weights, torch.float32, settings.device)
+    learner, sampler, parts = sides.learner, sides.sampler, _InParts(sides, episodes, repeats)
+    sides.accuracy(parts.positions[:2], 0)  # so that the process's first call does not count for the first try
+    workers, about = peers.faster_workers(lambda w: parts.side(w)(0), settings.quick)
     ours = measure.stopwatch(lambda: evaluate(learner, sampler, episodes), settings.device)
-    seconds = measure.race({COURSE: ours, "easyfsl": theirs(workers)}, repeats)
+    seconds = measure.race({COURSE: ours, "easyfsl": parts.side(workers)}, repeats)
     mean = evaluate(learner, sampler, episodes).mean
-    # rounding in float32 may decide a tie either way: a few of the queries, not more
-    agreed |= measure.agree("accuracy of all episodes in float32", abs(sum(found.values()) / episodes - mean), 5e-4) | {
-        "compared": f"{agreed['compared']}: {difference:.0e}; accuracy of all {episodes} in float32"
+    # In float32 rounding may decide a tie either way, for a few of the queries and not more.
+    difference = abs(sum(parts.correct.values()) / episodes - mean)
+    agreed |= measure.agree("accuracy of all episodes in float32", difference, 5e-4) | {
+        "compared": f"{agreed['compared']}: {agreed['largest_difference']:.0e}; accuracy of all {episodes} in float32"
     }
     return [
         measure.row(
@@ -93,7 +116,7 @@ def evaluate_1000(settings: Settings) -> list[Row]:
 
 
 def _steps(learner: FewShotLearner, theirs: nn.Module, batch: Any) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """The training loss of the same episode, as `fit` and as easyfsl's training loop compute it."""
+    """Returns two functions: the training loss of an episode as `fit` and as easyfsl's training loop compute it."""
     episode = batch[0]
 
     def course() -> Tensor:
@@ -107,7 +130,7 @@ def _steps(learner: FewShotLearner, theirs: nn.Module, batch: Any) -> tuple[Call
 
 
 def _settled(encoder: nn.Module, pictures: Tensor) -> None:
-    """Running statistics of these pictures, used from now on. With fresh ones all embeddings are nearly equal."""
+    """Sets the running statistics of batch norm to those of these pictures. With fresh ones all embeddings are nearly equal."""
     norms = [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.momentum = 1.0
@@ -117,10 +140,10 @@ def _settled(encoder: nn.Module, pictures: Tensor) -> None:
 
 
 def step_agreement(network: type[nn.Module], sampler: EpisodeSampler) -> Row:
-    """The same loss and gradient in float64.
+    """Checks that loss and gradient agree in float64.
 
-    Batch norm runs on running statistics here, where both define the same function. In training the course normalises support
-    and queries together, easyfsl each by itself; the work is the same.
+    Batch norm uses running statistics here, with which both sides are the same function. In training the course normalises
+    support and queries together and easyfsl each by itself; the amount of work is the same.
     """
     batch = sampler.batch(0, 1)
     mine, net = peers.encoders("cpu", torch.float64)
@@ -149,7 +172,7 @@ def _updates(loss_of: Callable[[], Tensor], module: nn.Module) -> Callable[[], N
 
 @peers.or_skipped
 def prototypical_step(settings: Settings) -> list[Row]:
-    """Forward, loss, backward and Adam on one episode in float32: easyfsl's network with squared distances, Conv4 as usual."""
+    """Times forward, loss, backward and Adam on an episode in float32. easyfsl gets squared distances and the usual Conv4."""
     library = peers.easyfsl()
     network, rows, source = peers.squared(library.PrototypicalNetworks), [], measure.pictures(settings, "train")
     repeats, races = settings.rounds(9), []
@@ -167,7 +190,7 @@ def prototypical_step(settings: Settings) -> list[Row]:
             "easyfsl": measure.stopwatch(_updates(easyfsl, theirs), settings.device),
         }
         races.append((f"{way}-way {shot}-shot, {query} queries a class, {source.name}", goal, agreed, sides))
-    # what the allocator keeps can never be given back: all races run without it first
+    # The allocator cannot be told to stop keeping memory, so all races run without that first.
     before = [measure.race(sides, max(2, repeats // 3)) for *_, sides in races]
     kept = keep_memory()
     for (setting, goal, agreed, sides), without in zip(races, before, strict=True):

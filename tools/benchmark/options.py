@@ -1,37 +1,18 @@
-"""The options of `benchmark`, the works and their goals. Apart from the rest, so that the command line speaks without PyTorch."""
+"""The options of the benchmark. Loads no PyTorch, so that help and errors appear at once."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.cli.options import Parser
-
-
-class Work(NamedTuple):
-    goal: float  # how many times faster than the peer; conv4-matmul-share: the share of the rate of a matrix product
-    words: str
-    module: str  # in this package; the function is called like the work
-
-
-WORKS = {
-    "sampling-memory": Work(20, "drawing 20-way 5-shot episodes out of pictures in memory", "sampling"),
-    "sampling-files": Work(100, "the same, where the peer reads PNG files", "sampling"),
-    "evaluate-1000": Work(10, "testing a prototypical network on 1000 episodes", "metric"),
-    "prototypical-step": Work(1.6, "one training step of a prototypical network", "metric"),
-    "maml-sine-25": Work(8, "MAML's gradient for 25 sine curves, 5 inner steps", "maml"),
-    "maml-sine-100": Work(20, "MAML's gradient for 100 sine curves, 5 inner steps", "maml"),
-    "maml-conv4": Work(1.5, "MAML's gradient for 4 tasks of pictures (GPU goal: 8)", "maml"),
-    "conv4-matmul-share": Work(0.5, "Conv4's share of the rate of a matrix product", "convolutions"),
-    "time-to-95": Work(3, "from nothing to 95 % on Omniglot's validation alphabets", "time_to"),
-}
+from tools.benchmark.works import WORKS
 
 
 def parser() -> Parser:
-    """The options of `python -m tools.benchmark`."""
+    """Returns the parser of `python -m tools.benchmark`."""
     works = "\n".join(f"  {name:20s} {work.words}" for name, work in WORKS.items())
     parser = Parser(
         prog="python -m tools.benchmark",
@@ -63,7 +44,7 @@ def parser() -> Parser:
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The works of these names, all where there are none, in the order of WORKS. ValueError suggests the nearest name."""
+    """Returns the works of these names, or all if there are none, in the order of WORKS. Raises ValueError if one is unknown."""
     for name in names:
         if name not in WORKS:
             raise ValueError(f"there is no work {name!r}.{did_you_mean(name, WORKS)} There are: {', '.join(WORKS)}.")
@@ -71,7 +52,7 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks what can be checked without PyTorch, then runs. Exit status 1 where a work that was asked for cannot run."""
+    """Checks the options, loads PyTorch and runs the works. Returns exit status 1 if a work that was asked for cannot run."""
     names = chosen(options.only)
     for name in ("repeats", "threads"):
         if (value := getattr(options, name)) is not None and value < 1:

@@ -1,4 +1,4 @@
-"""What the other libraries are given: a data set, the same net in their order of layers, and their own classes."""
+"""What the other libraries need for a fair comparison: a data set, the same net in their layout, and their own classes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ from fsl_course.episodes import Layout
 from fsl_course.nets import conv4
 
 NEEDED = "needs easyfsl, which is not installed: pip install 'fsl-course[benchmark]' (or pip install easyfsl==1.5.0)"
-# processes that load data, both tried, the faster one races; Linux forks them, elsewhere each would import everything anew
+# Numbers of loading processes to try; the faster one races. Only Linux forks them: elsewhere each would import everything anew.
 WORKERS = (0, 2) if sys.platform.startswith("linux") else (0,)
 
 
 class _TakesDataSource:
-    """easyfsl 1.5.0 calls Sampler.__init__(data_source=None); newer PyTorch knows no such argument. Here it ends."""
+    """Takes the argument data_source, which easyfsl 1.5.0 passes to Sampler.__init__ and newer PyTorch no longer accepts."""
 
     def __init__(self, data_source: Any = None) -> None:
         super().__init__()
 
 
 class Missing(ImportError):
-    """A peer that is not installed. The message says how to get it."""
+    """A peer is not installed. The message says how to install it."""
 
 
 def easyfsl() -> SimpleNamespace:
-    """easyfsl's version, TaskSampler, PrototypicalNetworks, evaluate and EasySet. Raises Missing with the cure."""
+    """Returns easyfsl's version, TaskSampler, PrototypicalNetworks, evaluate and EasySet.
+
+    Raises Missing, which says what to install, if easyfsl or something that it needs is not there.
+    """
     try:
-        import_torchvision()  # easyfsl imports it: a build that does not fit is mended first
+        import_torchvision()  # easyfsl imports torchvision, and a build that does not fit PyTorch must be handled before that
         import easyfsl as package
         from easyfsl.datasets import EasySet
         from easyfsl.methods import PrototypicalNetworks
@@ -58,7 +61,7 @@ def easyfsl() -> SimpleNamespace:
 
 
 def or_skipped(work: Callable[[Any], list[dict[str, Any]]]) -> Callable[[Any], list[dict[str, Any]]]:
-    """A work that cannot be done without its peer: where that is missing, one row that says why."""
+    """Decorates a work that needs easyfsl: if that is missing, the work returns one row that says why it was skipped."""
 
     @wraps(work)
     def tried(settings: Any) -> list[dict[str, Any]]:
@@ -71,14 +74,18 @@ def or_skipped(work: Callable[[Any], list[dict[str, Any]]]) -> Callable[[Any], l
 
 
 def faster_workers(seconds: Callable[[int], float], quick: bool) -> tuple[int, dict[str, Any]]:
-    """How many processes that load data are faster here, and the fields of a row that say so. seconds: of so many of them."""
+    """Tries WORKERS and returns the fastest number of loading processes, and the fields of a row that report the tries.
+
+    seconds: number of processes -> seconds that easyfsl takes with them
+    quick:   tries only the first number
+    """
     tried = {workers: seconds(workers) for workers in (WORKERS[:1] if quick else WORKERS)}
     best = min(tried, key=tried.__getitem__)
     return best, {"workers": best, "workers_tried_s": {str(w): s for w, s in tried.items()}}
 
 
 def squared(base: type[nn.Module]) -> type[nn.Module]:
-    """easyfsl's prototypical network with squared distances, as in the paper; its own are not squared."""
+    """Returns easyfsl's prototypical network with squared distances, as in the paper. easyfsl's own are not squared."""
 
     class Squared(base):  # type: ignore[misc, valid-type]
         def l2_distance_to_prototypes(self, samples: Tensor) -> Tensor:
@@ -88,7 +95,10 @@ def squared(base: type[nn.Module]) -> type[nn.Module]:
 
 
 class Pictures(Dataset):
-    """One picture after the other out of the tensor of an image set, as easyfsl wants it: (float [c, H, W] in [0, 1], label)."""
+    """The pictures of an image set one by one, as easyfsl expects a data set: (float [c, H, W] in [0, 1], label).
+
+    Raises ValueError for classes of unequal size.
+    """
 
     def __init__(self, source: ImageSet, dtype: torch.dtype = torch.float32) -> None:
         classes, drawings = source.images.shape[:2]
@@ -108,7 +118,7 @@ class Pictures(Dataset):
 
 
 def class_by_class(layout: Layout) -> list[list[int]]:
-    """The positions of each episode in the order that easyfsl's collate function expects: class by class, support first."""
+    """Returns the positions of each episode in the order of easyfsl's collate function: class by class, support first."""
     ways = layout.classes.shape[1]
     parts = []
     for position, label in ((layout.support, layout.support_y), (layout.query, layout.query_y)):
@@ -119,7 +129,7 @@ def class_by_class(layout: Layout) -> list[list[int]]:
 def loader(
     dataset: Any, batches: Iterable[Sequence[int]], sampler: Any, workers: int, device: str = "cpu"
 ) -> DataLoader:
-    """The episodes of `batches` (a TaskSampler, or lists of positions), put together by easyfsl's own collate function."""
+    """Returns a loader of the episodes in `batches` (a TaskSampler or lists of positions), collated by easyfsl's function."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -131,7 +141,7 @@ def loader(
 
 
 def usual_conv4(width: int = 64, norm: str = "batch", in_channels: int = 1) -> nn.Sequential:
-    """Conv4 as others write it: convolution, norm, ReLU, pooling; channels first. [B, c, 28, 28] -> [B, width]."""
+    """Returns Conv4 as it is usually written: convolution, norm, ReLU, pooling; channels first. [B, c, 28, 28] -> [B, width]."""
     layers: list[nn.Module] = []
     for channels in (in_channels, width, width, width):
         layers += [
@@ -144,14 +154,14 @@ def usual_conv4(width: int = 64, norm: str = "batch", in_channels: int = 1) -> n
 
 
 def with_weights_of(net: nn.Module, source: nn.Module) -> nn.Module:
-    """net with the weights and statistics of source, which must have tensors of the same shapes in the same order."""
+    """Copies the weights and statistics of source into net. Both must have tensors of the same shapes in the same order."""
     values = source.state_dict().values()
     net.load_state_dict({n: v.contiguous() for n, v in zip(net.state_dict(), values, strict=True)})
     return net
 
 
 def encoders(device: str, dtype: torch.dtype, weights: nn.Module | None = None) -> tuple[nn.Module, nn.Module]:
-    """The course's Conv4 and the usual one, with the same weights: those given, or fresh ones of seed 0."""
+    """Returns the course's Conv4 and the usual one with the same weights: those given, or fresh ones of seed 0."""
     torch.manual_seed(0)
     ours = conv4()
     if weights is not None:

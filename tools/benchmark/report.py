@@ -1,4 +1,4 @@
-"""What a process says about itself: its memory, and how a run of time-to-95 ended. Imports nothing heavy: the clock runs."""
+"""What a process reports: its peak memory, and the end of a run of time-to-95. Heavy imports here would count as time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def peak_megabytes() -> float | None:
-    """The most memory that this process has ever held, in MB; None where the system does not tell (Windows)."""
+    """Returns the peak memory of this process in MB, or None if the system does not tell (Windows)."""
     try:
         import resource
     except ImportError:
@@ -18,6 +18,9 @@ def peak_megabytes() -> float | None:
 
 
 def report(ready: float, steps: int, accuracy: float, trained: float) -> None:
-    """Prints the end of a run. ready: the time at which its training began; trained: seconds in steps, not in validation."""
+    """Prints the end of a run as one line of JSON.
+
+    ready: clock time at which training began; trained: seconds of training steps, without validation
+    """
     about = {"ended": time.time(), "ready": ready, "steps": steps, "accuracy": accuracy, "trained_s": trained}
     print(json.dumps(about | {"peak_mb": peak_megabytes()}))

@@ -19,12 +19,12 @@ from fsl_course._system import devices
 from fsl_course._system.files import replace_file
 from tools.benchmark import scaling
 from tools.benchmark.measure import Row, Settings
-from tools.benchmark.options import WORKS
 from tools.benchmark.report import peak_megabytes
+from tools.benchmark.works import WORKS
 
 
 def work(name: str, settings: Settings) -> list[Row]:
-    """The rows of one work, in this process. Each says how much memory the process took at most, both sides and PyTorch."""
+    """Runs a work in this process and returns its rows, each with the process's peak memory (PyTorch and both sides together)."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     module = import_module(f"tools.benchmark.{WORKS[name].module}")
@@ -34,14 +34,17 @@ def work(name: str, settings: Settings) -> list[Row]:
 
 
 def axis(name: str, settings: Settings) -> Row:
-    """One axis of the scaling, in this process."""
+    """Measures one axis of the scaling in this process."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     return scaling.along(name, settings)
 
 
 def _each(run: Callable[[str, Settings], Any], names: Sequence[str], settings: Settings) -> list[Any]:
-    """run(name, settings) for every name; each in a fresh process, so that memory and what one keeps of it are its own."""
+    """Calls run(name, settings) for every name, each in a fresh process, so that peak and kept memory belong to it alone.
+
+    Quick tries run in this process.
+    """
     if settings.quick:
         return [run(name, settings) for name in names]
     found = []
@@ -52,7 +55,7 @@ def _each(run: Callable[[str, Settings], Any], names: Sequence[str], settings: S
 
 
 def measured(options: argparse.Namespace, names: Sequence[str]) -> tuple[list[Row], list[Row]]:
-    """The rows of these works, and those of the scaling where it is asked for."""
+    """Returns the rows of these works, and those of the scaling if it was asked for."""
     settings = Settings(
         repeats=options.repeats,
         threads=options.threads,
@@ -66,7 +69,7 @@ def measured(options: argparse.Namespace, names: Sequence[str]) -> tuple[list[Ro
 
 
 def _processor() -> str:
-    """The processor's name; Linux tells it in a file only."""
+    """Returns the processor's name, which Linux tells only in a file."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
     except OSError:
@@ -76,7 +79,7 @@ def _processor() -> str:
 
 
 def about(options: argparse.Namespace) -> Row:
-    """What was run, on what."""
+    """Returns what was run, with which versions, on which processor."""
     words = ["python", "-m", "tools.benchmark"]
     words += [word for name in options.only for word in ("--only", name)]
     for name in ("repeats", "threads"):
@@ -96,13 +99,13 @@ def about(options: argparse.Namespace) -> Row:
 
 
 def write(options: argparse.Namespace, rows: Sequence[Row], scaled: Sequence[Row]) -> None:
-    """{about, rows, scaling} into the file of --out. Works that could not run are left out."""
+    """Writes {about, rows, scaling} into the file of --out, without works that could not run."""
     content = {"about": about(options), "rows": [row for row in rows if "skipped" not in row], "scaling": list(scaled)}
     replace_file(Path(options.out), (json.dumps(content, indent=2) + "\n").encode())
 
 
 def as_lines(rows: Sequence[Row]) -> str:
-    """One JSON object a line; works that could not run are left out."""
+    """Returns one JSON object a line, without works that could not run."""
     return "\n".join(json.dumps(row) for row in rows if "skipped" not in row)
 
 
@@ -111,7 +114,7 @@ def _seconds(value: float) -> str:
 
 
 def as_table(rows: Sequence[Row], scaled: Sequence[Row]) -> str:
-    """For people: a line a row, what was measured below it."""
+    """Returns a table for people: a line for each row, and below it what was measured."""
     lines = []
     for row in rows:
         if "skipped" in row:

@@ -1,4 +1,4 @@
-"""Drawing episodes: out of pictures in memory, and against reading a file for every picture."""
+"""Drawing episodes, beside peers that draw from pictures in memory and that read a file for every picture."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tools.benchmark.measure import COURSE, Disagreement, Row, Settings, Side
 
 WAY, SHOT, QUERY = 20, 5, 15
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]  # support pictures and labels, query pictures and labels
-Episodes = Callable[[ImageSet, int], Iterator[Parts]]  # a source, how many -> so many episodes
+Episodes = Callable[[ImageSet, int], Iterator[Parts]]  # (source, number) -> that many episodes
 
 
 def numbered(classes: int, drawings: int) -> ImageSet:
-    """Pictures [1, 28, 28] that tell which they are: two pixels hold the class, the third the drawing."""
+    """Returns pictures [1, 28, 28] that can be told apart: two pixels hold the class, a third one the drawing."""
     images = torch.zeros(classes, drawings, 1, 28, 28, dtype=torch.uint8)
     number = torch.arange(classes)
     images[:, :, 0, 14, 14], images[:, :, 0, 14, 15] = (number // 256).byte()[:, None], (number % 256).byte()[:, None]
@@ -39,9 +39,9 @@ def numbered(classes: int, drawings: int) -> ImageSet:
 
 
 def check(parts: Parts, source: ImageSet) -> float:
-    """Whether one episode out of numbered pictures is one: N classes of K and Q drawings, none on both sides, each as it is.
+    """Checks an episode of numbered pictures: N classes with K and Q drawings, and no drawing in both support and query.
 
-    Returns the largest difference of a pixel from the source's; raises Disagreement in words for everything else.
+    Returns the largest difference of a pixel from the source's. Raises Disagreement, which says what is wrong, for other faults.
     """
     support_x, support_y, query_x, query_y = (part.cpu() for part in parts)
     seen: dict[int, list[tuple[int, int]]] = {}
@@ -67,14 +67,14 @@ def check(parts: Parts, source: ImageSet) -> float:
 
 
 def agreement(*sides: Episodes, classes: int = 300) -> Row:
-    """All sides draw proper episodes, three each, from the same numbered pictures, without changing a pixel."""
+    """Checks that all sides draw proper episodes, three each, from the same numbered pictures without changing a pixel."""
     source = numbered(classes, SHOT + QUERY)
     worst = max(check(parts, source) for side in sides for parts in side(source, 3))
     return measure.agree("classes, drawings and pixels of 3 episodes a side out of numbered pictures", worst, 1e-6)
 
 
 def of_course(settings: Settings, source: ImageSet) -> Side:
-    """Seconds an episode, one episode after the other as `fit` takes them; every round draws a block anew."""
+    """Returns the course's side: seconds an episode, drawn one by one as `fit` does. Every round draws a new block."""
     sampler, count = EpisodeSampler(source.to(settings.device), WAY, SHOT, QUERY), 8 if settings.quick else BLOCK
 
     def seconds(number: int) -> float:
@@ -88,6 +88,7 @@ def of_course(settings: Settings, source: ImageSet) -> Side:
 
 
 def course_episodes(source: ImageSet, count: int) -> Iterator[Parts]:
+    """Yields episodes as the course draws them."""
     sampler = EpisodeSampler(source, WAY, SHOT, QUERY)
     for index in range(count):
         episode = sampler[index]
@@ -95,12 +96,13 @@ def course_episodes(source: ImageSet, count: int) -> Iterator[Parts]:
 
 
 def easyfsl_loader(library: Any, dataset: Any, count: int, workers: int, device: str) -> Any:
+    """Returns a loader of `count` episodes that easyfsl draws."""
     sampler = library.TaskSampler(dataset, n_way=WAY, n_shot=SHOT, n_query=QUERY, n_tasks=count)
     return peers.loader(dataset, sampler, sampler, workers, device)
 
 
 def delivery(episodes: Callable[[], Iterator[Any]], device: str) -> Side:
-    """Seconds an episode from the first to the last: starting processes that load data is not counted."""
+    """Returns a side that times the episodes after the first one, so that starting the loading processes does not count."""
 
     def seconds(number: int) -> float:
         random.seed(number)
@@ -118,7 +120,7 @@ def delivery(episodes: Callable[[], Iterator[Any]], device: str) -> Side:
 
 
 def faster(library: Any, dataset: Any, count: int, settings: Settings) -> tuple[Side, Row]:
-    """easyfsl's side with the number of loading processes that is faster here, after a try of each."""
+    """Returns easyfsl's side with the number of loading processes that is faster here, and the fields that report the tries."""
 
     def side(workers: int) -> Side:
         return delivery(lambda: easyfsl_loader(library, dataset, count, workers, settings.device), settings.device)
@@ -128,7 +130,7 @@ def faster(library: Any, dataset: Any, count: int, settings: Settings) -> tuple[
 
 
 def task_list(dataset: Any, count: int) -> Iterator[Parts]:
-    """Episodes as learn2learn's users draw them: a list of positions a task, loaded one by one, collated, halved by rank."""
+    """Yields episodes as users of learn2learn draw them: lists positions, loads them one by one, collates, splits by rank."""
     of_class: dict[int, list[int]] = {}
     for position, label in enumerate(dataset.get_labels()):
         of_class.setdefault(label, []).append(position)
@@ -143,7 +145,7 @@ def task_list(dataset: Any, count: int) -> Iterator[Parts]:
 
 
 def sampling_memory(settings: Settings) -> list[Row]:
-    """20-way 5-shot episodes with 15 queries a class out of one uint8 tensor: easyfsl, and a loop like learn2learn's."""
+    """Times 20-way 5-shot episodes with 15 queries a class from one uint8 tensor, beside easyfsl and learn2learn's way."""
     keep_memory()
     source, repeats, count = measure.pictures(settings, "train"), settings.rounds(7), 4 if settings.quick else 65
     dataset, ours = peers.Pictures(source), of_course(settings, source)
@@ -179,6 +181,8 @@ def sampling_memory(settings: Settings) -> list[Row]:
 
 
 def easyfsl_in_memory(library: Any) -> Episodes:
+    """Returns easyfsl's way to draw episodes from pictures in memory."""
+
     def episodes(source: ImageSet, count: int) -> Iterator[Parts]:
         return (batch[:4] for batch in easyfsl_loader(library, peers.Pictures(source), count, 0, "cpu"))
 
@@ -186,7 +190,7 @@ def easyfsl_in_memory(library: Any) -> Episodes:
 
 
 def write_files(source: ImageSet, folder: Path) -> Path:
-    """Every picture as a PNG file, a folder a class, and the list of folders that EasySet reads. Returns that list's path."""
+    """Writes the pictures as PNG files, a folder for each class, and the list of folders for EasySet. Returns the list's path."""
     roots = []
     for number, drawings in enumerate(source.images):
         root = folder / "pictures" / f"{number:04d}"
@@ -200,7 +204,7 @@ def write_files(source: ImageSet, folder: Path) -> Path:
 
 
 def from_files(library: Any, specs: Path) -> Any:
-    """easyfsl's data set of picture files, made grey and into tensors as its documentation does."""
+    """Returns easyfsl's data set of picture files, converted to grey tensors as in its documentation."""
     transforms = import_torchvision().transforms
     grey = transforms.Compose([transforms.Grayscale(1), transforms.ToTensor()])
     return library.EasySet(specs, image_size=28, transform=grey)
@@ -208,7 +212,7 @@ def from_files(library: Any, specs: Path) -> Any:
 
 @peers.or_skipped
 def sampling_files(settings: Settings) -> list[Row]:
-    """The same episodes where easyfsl reads the file of every picture; the course has read the folder once."""
+    """Times the same episodes if easyfsl reads the file of every picture; the course has read the folder once before."""
     keep_memory()
     library = peers.easyfsl()
     source = measure.pictures(settings, "train")

@@ -1,4 +1,4 @@
-"""What a training step costs as tasks grow: ways, shots, tasks in a batch, inner steps. And the figure of it."""
+"""What a training step costs with more ways, shots, tasks in a batch and inner steps; and the figure of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 class Axis(NamedTuple):
     title: str
-    values: tuple[int, ...]  # ascending: the peak of memory so far then belongs to the largest
+    values: tuple[int, ...]  # ascending, so that the peak memory so far belongs to the latest value
     rounds: int
 
 
@@ -38,7 +38,7 @@ AXES = {
 
 
 def metric_step(way: int, shot: int, device: str) -> Callable[[], None]:
-    """One training step, without the optimiser, of a prototypical network on a fixed episode of glyphs with 5 queries a class."""
+    """Returns a prototypical network's training step, without the optimiser, on an episode of glyphs with 5 queries a class."""
     learner = PrototypicalNetwork(peers.encoders(device, torch.float32)[0]).train()
     batch = EpisodeSampler(load_glyphs().split("train"), way, shot, 5).batch(0, 1).to(device)
 
@@ -50,7 +50,7 @@ def metric_step(way: int, shot: int, device: str) -> Callable[[], None]:
 
 
 def work_of(axis: str, value: int, device: str) -> Callable[[], Any]:
-    """What is timed at one point of an axis."""
+    """Returns what is timed at a point of an axis."""
     if axis in ("ways", "shots"):
         return metric_step(value if axis == "ways" else 20, value if axis == "shots" else 1, device)
     net, sine = ("mlp", True) if axis.startswith("sine") else ("batch", False)
@@ -62,14 +62,14 @@ def work_of(axis: str, value: int, device: str) -> Callable[[], Any]:
 
 
 def slopes(x: Sequence[float], y: Sequence[float]) -> Row:
-    """Least squares: y = fixed + each * x, and the exponent p of y ~ x^p (slope of the line through the logarithms)."""
+    """Fits y = fixed + each * x by least squares, and the exponent p of y ~ x^p by a line through the logarithms."""
     each, fixed = np.polyfit(x, y, 1)
     exponent = np.polyfit(np.log(x), np.log(y), 1)[0]
     return {"each_s": float(each), "fixed_s": float(fixed), "exponent": float(exponent)}
 
 
 def along(axis: str, settings: Settings) -> Row:
-    """One axis: median seconds and peak memory of every point, and the slopes."""
+    """Measures an axis: median seconds and peak memory of every point, and the slopes."""
     keep_memory()
     about, points = AXES[axis], []
     values = about.values[:2] if settings.quick else about.values
@@ -83,7 +83,7 @@ def along(axis: str, settings: Settings) -> Row:
 
 
 def described(rows: Sequence[Row]) -> Iterator[str]:
-    """A sentence an axis."""
+    """Yields a sentence for each axis."""
     for row in rows:
         points = row["points"]
         yield (
@@ -94,7 +94,7 @@ def described(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def figure(rows: Sequence[Row]) -> tuple[Figure, str]:
-    """Time against every axis with its straight line, in the course's style, and the alt text. rows: the JSON's "scaling"."""
+    """Draws time against every axis with its fitted line. Returns figure and alt text. rows: "scaling" of the JSON file."""
     from fsl_course import figures
 
     columns = min(3, len(rows))

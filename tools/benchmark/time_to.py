@@ -1,7 +1,7 @@
-"""From nothing to 95 %: how long until a prototypical network knows Omniglot, each side in a process of its own.
+"""From nothing to 95 %: how long a prototypical network takes to learn Omniglot, each side in a process of its own.
 
-The clock starts with the process and stops when 5-way 1-shot accuracy on the same fixed validation episodes is first 95 %.
-Same net, Adam, rate, size of episodes and validation; each side draws its own training episodes.
+The clock starts with the process and stops when the 5-way 1-shot accuracy on the same fixed validation episodes first reaches
+95 %. Net, optimiser (Adam), rate, size of episodes and validation are the same; each side draws its own training episodes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from fsl_course.data.omniglot import original_drawings
 from fsl_course.episodes import EpisodeSampler
 from tools.benchmark import measure, peers
 from tools.benchmark.measure import Row, Settings
-from tools.benchmark.options import WORKS
 from tools.benchmark.sampling import write_files
+from tools.benchmark.works import WORKS
 
-# what both sides are told; every: steps between validations, of `episodes` episodes with `query` queries a class
+# What both sides are told. every: steps between two validations, each on `episodes` episodes with `query` queries a class
 PLAN = {"way": 20, "query": 5, "every": 100, "episodes": 200, "most": 3000, "target": 0.95, "seed": 0, "lr": 1e-3}
 QUICK = {"way": 5, "query": 2, "every": 2, "episodes": 4, "most": 4, "target": 0.0, "seed": 0, "lr": 1e-3}
 
 
-# the course's side: as in the paper; with distances divided by ten, from which a fresh net learns twice as fast; in bfloat16 too.
-# What counts is the time until a student has 95 %, so each may use what the course offers; the row says what it used.
+# The course's side: as in the paper; with distances divided by ten, so that a fresh net learns twice as fast; and in bfloat16.
+# What counts is the time until a student has 95 %, so each way may use what the course offers; its row says what it used.
 OURS: dict[str, Row] = {
     "scale 1 as in the paper": {"scale": 1.0, "bfloat16": False},
     "scale 0.1": {"scale": 0.1, "bfloat16": False},
@@ -40,7 +40,7 @@ OURS: dict[str, Row] = {
 
 
 def write_omniglot(source: ImageSet, folder: Path) -> None:
-    """Unpacks the background drawings, 105 x 105 pixels, and lists the folders of the training and validation classes."""
+    """Unpacks the background drawings, 105 x 105 pixels, and writes lists of the folders of training and validation classes."""
     wanted = {*source.split("train").class_names, *source.split("val").class_names}
     for name, drawings in original_drawings():
         if name in wanted:
@@ -54,17 +54,20 @@ def write_omniglot(source: ImageSet, folder: Path) -> None:
 
 
 def write_glyphs(source: ImageSet, folder: Path) -> None:
-    """The same for a quick try: a few glyphs as picture files."""
+    """Does the same for a quick try with a few glyphs."""
     for split in ("train", "val"):
         specs = write_files(source.split(split).select(range(6)), folder / split)
         specs.replace(folder / f"{split}.json")
 
 
 def child(script: str, told: Row) -> Row:
-    """Runs one side as `python -m tools.benchmark.SCRIPT` and returns what it printed last, with seconds from its start."""
+    """Runs one side as `python -m tools.benchmark.SCRIPT`. Returns its last line of JSON with "seconds" from start to end.
+
+    Raises RuntimeError with the end of its error output if it fails.
+    """
     home = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH")) if p)}
-    began = time.time()  # the other process must read the same clock
+    began = time.time()  # not a process's own counter: the other process reads the same clock
     done = subprocess.run(
         [sys.executable, "-m", f"tools.benchmark.{script}", json.dumps(told)],
         env=environment,
@@ -79,14 +82,14 @@ def child(script: str, told: Row) -> Row:
 
 
 def _fixed_episodes(validation: ImageSet, plan: Row) -> list[list[int]]:
-    """The validation episodes of the course's sampler, as positions in easyfsl's data set."""
+    """Returns the validation episodes of the course's sampler as positions in easyfsl's data set."""
     layout = EpisodeSampler(validation, 5, 1, plan["query"], seed=plan["seed"]).layout(0, plan["episodes"])
     return peers.class_by_class(layout)
 
 
 @peers.or_skipped
 def time_to_95(settings: Settings) -> list[Row]:
-    """Both sides once each: the course by each way of OURS; easyfsl as its documentation does."""
+    """Runs each side once: the course in each way of OURS, easyfsl as in its documentation."""
     library = peers.easyfsl()
     try:
         source = load_glyphs() if settings.quick else load_omniglot(protocol="alphabets")

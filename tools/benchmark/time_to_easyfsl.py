@@ -1,4 +1,4 @@
-"""easyfsl's side of time-to-95, run as a process of its own, and written as its documentation does.
+"""easyfsl's side of time-to-95, a process of its own, written as in its documentation.
 
 EasySet reads picture files, TaskSampler and DataLoader make episodes, PrototypicalNetworks trains with cross-entropy and Adam.
 """
@@ -55,7 +55,7 @@ def main() -> None:
             if done == told["most"]:
                 break
         trained += time.time() - piece
-        if told["target"] <= 1:  # a target above 1 asks for the time of a few steps only
+        if told["target"] <= 1:  # a target above 1 asks only for the time of a few steps
             accuracy = library.evaluate(model, asked, device=device, use_tqdm=False)
     report(began, done, accuracy, trained)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tools.benchmark import runner, scaling
 from tools.benchmark.measure import Settings
-from tools.benchmark.options import WORKS
+from tools.benchmark.works import WORKS
 
 FIELDS = {
     "work",
