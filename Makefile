@@ -1,9 +1,12 @@
-# Everything here needs Python 3.11 to 3.13, bash and make, nothing more. `make help` lists the targets.
+# Needs Python 3.11 to 3.13, bash and make. `make help` lists the targets.
 SHELL := bash
-PYTHON_BIN := .venv/bin/python
+PYTHON_BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python.exe,.venv/bin/python)
 LAB_ARGS ?=
 
-# Which untouched student notebooks `make test` runs: a number (today's is the day of the year) picks the next two, "all" picks all.
+# How PyTorch's threads wait for each other: see fsl_course/_system/threads.py. A value that the user has set stays.
+export GOMP_SPINCOUNT ?= 2000
+
+# Which untouched student notebooks `make test` runs: "all", or a number that picks two of them. Unset: the day of the year.
 FSL_ROTATE ?=
 
 # Which lessons `make test-browser` opens: the first and two in rotation, "all", or numbers ("05 07").
@@ -26,7 +29,7 @@ lab: env  ## Open the course in JupyterLab (LAB_ARGS=--no-browser only prints th
 	@echo "JupyterLab prints its address below. Ctrl-C stops it."
 	@exec $(PYTHON_BIN) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_ARGS)
 
-test: lint  ## All that must hold: lint, tests, notebooks as built from lessons, all solutions, two student notebooks (FSL_ROTATE=all: all)
+test: lint  ## Check everything: lint, tests, notebooks against lessons, solutions, two student notebooks (FSL_ROTATE=all: all)
 	$(PYTHON_BIN) -m tools.notebooks.build --check
 	$(PYTEST)
 	@chosen=$$($(PYTHON_BIN) -m tools.notebooks.pick $(FSL_ROTATE)) || exit 1; \
@@ -43,20 +46,20 @@ lint: env  ## Check style, formatting and spelling
 	$(PYTHON_BIN) -m ruff format --check .
 	$(PYTHON_BIN) -m codespell_lib *.md docs book data/*.md lessons fsl_course fsl_classroom tools tests
 
-notebooks: env  ## Build notebooks/ and solutions/ from lessons/, and run them (ARGS are handed on)
+notebooks: env  ## Build notebooks/ and solutions/ from lessons/, and run them (passes ARGS on)
 	$(PYTHON_BIN) -m tools.notebooks.build $(ARGS)
 	$(PYTHON_BIN) -m tools.book.readme
 
 book: env  ## Build the web book and the slides into build/book, and check every page (needs npm once)
 	$(PYTHON_BIN) -m tools.book.build
 
-kit: env  ## Make the offline kit for a room without a network in build/kit (ARGS are handed on)
+kit: env  ## Make the offline kit for a room without a network in build/kit (passes ARGS on)
 	$(PYTHON_BIN) -m tools.kit.build --out build/kit $(ARGS)
 
-nbgrader: env  ## Make an nbgrader course from the lessons in build/nbgrader (ARGS are handed on)
+nbgrader: env  ## Make an nbgrader course from the lessons in build/nbgrader (passes ARGS on)
 	$(PYTHON_BIN) -m tools.classroom.nbgrader_course --out build/nbgrader $(ARGS)
 
-lock:  ## Write constraints.txt anew with the newest versions (needs uv)
+lock:  ## Write constraints.txt with the newest versions (needs uv)
 	bash tools/setup/lock.sh
 
 clean:  ## Remove caches and build products; .venv, runs/ and your progress stay

@@ -1,12 +1,12 @@
-"""Makes the offline kit: one folder for a stick, from which a class without a network installs the course.
+"""Makes the offline kit: a folder for a USB stick, from which a class without a network installs the course.
 
     python -m tools.kit.build --out build/kit                              for this system and this Python
     python -m tools.kit.build --systems linux_x86_64 windows_amd64 macos_arm64 --python 3.11 3.12
     python -m tools.kit.build --without-solutions
 
-A second call downloads only what is missing. KIT-COMPLETE is written last: without it, start.py refuses the kit.
-A folder that holds something else is left alone: on a stick, name a folder of its own.
-torch comes as in tools/setup/env.sh (TORCH_INDEX, PIP_FIND_LINKS); pip's own configuration decides the rest.
+A second call downloads only what is missing. KIT-COMPLETE is written last; without it, start.py refuses the kit. A folder that
+holds something else is refused, so on a stick, name a folder for the kit alone. torch comes from the same index as in
+tools/setup/env.sh (TORCH_INDEX, PIP_FIND_LINKS); pip's configuration decides about the rest.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ROOT = Path(__file__).resolve().parents[2]
 COURSE = ("notebooks", "data", "lessons/GLOSSARY.md", "lessons/NOTATION.md", "docs/episode.png", "README.md", "LICENSE")
 ROOM = 700_000_000  # bytes for the wheels of one system and Python, with a margin
 MARK = "KIT-COMPLETE"
-BEGUN = "KIT-UNFINISHED"  # stands there until MARK does, so that a folder of somebody else's is told from half a kit
+BEGUN = "KIT-UNFINISHED"  # exists until MARK does, and tells half a kit from a folder that is no kit
 
 
 def this_system() -> str:
-    """Which of SYSTEMS this machine is; KitError where it is none of them."""
+    """Returns which of SYSTEMS this machine is. Raises KitError if it is none of them."""
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     names = {"Linux": {"x86_64": "linux_x86_64", "aarch64": "linux_aarch64", "arm64": "linux_aarch64"}}
     names |= {"Darwin": {"arm64": "macos_arm64", "x86_64": "macos_x86_64"}, "Windows": {"x86_64": "windows_amd64"}}
@@ -46,7 +46,7 @@ def this_system() -> str:
 
 
 def claim(out: Path) -> None:
-    """Makes the folder a kit that is not finished. KitError where it holds anything else: a kit replaces what is in it."""
+    """Marks the folder as an unfinished kit. Raises KitError if it holds anything else, which the kit would replace."""
     out.mkdir(parents=True, exist_ok=True)
     ours = any((out / name).is_file() for name in (MARK, BEGUN))
     if not ours and any(out.iterdir()):
@@ -56,7 +56,7 @@ def claim(out: Path) -> None:
 
 
 def build_wheel(root: Path, folder: Path) -> None:
-    """Builds the course's own wheel, which carries data and weights, into the folder."""
+    """Builds the course's own wheel into the folder. It holds both packages, the data and the weights."""
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
     done = subprocess.run([*command, "--wheel-dir", str(folder), str(root)], stderr=subprocess.PIPE, text=True)
     if done.returncode:
@@ -64,7 +64,7 @@ def build_wheel(root: Path, folder: Path) -> None:
 
 
 def copy_course(root: Path, out: Path, solutions: bool) -> bool:
-    """Copies lessons, cards and, where it was built, the book. Returns whether the book is there."""
+    """Copies lessons, cards and, if it was built, the book. Returns True if the book is there."""
     for folder in ("course", "book"):
         shutil.rmtree(out / folder, ignore_errors=True)
     for name in (*COURSE, *(["solutions"] if solutions else [])):
@@ -75,21 +75,21 @@ def copy_course(root: Path, out: Path, solutions: bool) -> bool:
         else:
             shutil.copyfile(source, target)
     book = root / "build" / "book"
-    built = (book / "index.html").is_file()  # a half-built one is none
+    built = (book / "index.html").is_file()  # a build that failed leaves none
     if built:
         shutil.copytree(book, out / "book")
     for name in ("start.py", "start.sh"):
         shutil.copyfile(root / "tools" / "kit" / name, out / name)
     (out / "start.sh").chmod(0o755)
     batch = (root / "tools" / "kit" / "start.bat").read_text(encoding="ascii")
-    (out / "start.bat").write_bytes(batch.replace("\n", "\r\n").encode("ascii"))  # cmd looks for labels by CRLF
+    (out / "start.bat").write_bytes(batch.replace("\n", "\r\n").encode("ascii"))  # cmd finds labels only with CRLF
     return built
 
 
 def write_readme(
     root: Path, out: Path, targets: list[Target], missing: list[Target], solutions: bool, book: bool
 ) -> None:
-    """README-KIT.md: three steps, and what is and is not in the kit."""
+    """Writes README-KIT.md: three steps, and what is and is not in the kit."""
     wheels = list((out / "wheels").glob("*.whl"))
     words = {
         "pythons": ", ".join(sorted({target.python for target in targets})),
@@ -106,7 +106,7 @@ def write_readme(
 
 
 def write_sums(out: Path) -> int:
-    """SHA256SUMS over every file of the kit; returns how many."""
+    """Writes SHA256SUMS over every file of the kit. Returns the number of files."""
     files = sorted(p for p in out.rglob("*") if p.is_file() and p.name not in ("SHA256SUMS", MARK, BEGUN))
     lines = [f"{sha256(path)}  {path.relative_to(out).as_posix()}" for path in files]
     (out / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -116,7 +116,7 @@ def write_sums(out: Path) -> int:
 def make(
     root: Path, out: Path, targets: list[Target], solutions: bool, download: Callable, wheel: Callable
 ) -> list[Target]:
-    """Makes the kit and returns what could not be had. KitError where nothing could."""
+    """Makes the kit. Returns the targets that were left out. Raises KitError if no target is complete."""
     claim(out)
     folder = out / "wheels"
     folder.mkdir(exist_ok=True)
@@ -142,7 +142,7 @@ def make(
         (folder / f"{target}.txt").write_text(lines, encoding="utf-8")
     listed = {path for wheels in got.values() for path in wheels}
     for path in set(folder.glob("*.whl")) - listed:
-        path.unlink()  # of an older version, or of a system that is no longer asked for
+        path.unlink()  # an older version, or a system that is no longer wanted
     book = copy_course(root, out, solutions)
     if not book:
         print("kit: without the book: build/book is not there.", flush=True)
@@ -159,7 +159,7 @@ def main(
     download: Callable = pip_download,
     wheel: Callable = build_wheel,
 ) -> int:
-    """The command line. Returns the exit status: 0, or 1 after saying what is wrong."""
+    """Runs the command line. Returns the exit status: 0, or 1 after printing what is wrong."""
     parser = argparse.ArgumentParser(description="Make the offline kit of the course.")
     parser.add_argument("--out", type=Path, default=root / "build" / "kit", metavar="FOLDER")
     parser.add_argument(

@@ -5,7 +5,7 @@
     python start.py --check              install and check, open nothing
     python start.py --no-browser         everything else goes to JupyterLab
 
-Only the standard library is used, and nothing that an old Python could not read: it must be able to say what is wrong.
+Uses only the standard library and syntax that an old Python can read, so that it can say there what is wrong.
 """
 
 from __future__ import annotations
@@ -22,15 +22,22 @@ from pathlib import Path
 KIT = Path(__file__).resolve().parent
 SYSTEM = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}.get(platform.system(), platform.system().lower())
 MACHINE = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
+# Every kernel of the environment runs this first, as in tools/setup/env.sh.
+KERNEL_CONFIG = """\
+# Makes PyTorch's threads share the processor with other programs; must run before a notebook imports PyTorch.
+from fsl_course._system import threads
+
+threads.prepare()
+"""
 NAMES = {("windows", "x86_64"): "windows_amd64", ("linux", "arm64"): "linux_aarch64"}
 
 
 class Stop(Exception):
-    """Nothing can be done; the words say why, and what to do."""
+    """The course cannot be started; the message says why, and what to do."""
 
 
 def wheel_list(kit: Path) -> Path:
-    """The list of wheels for this system and Python."""
+    """Returns the list of wheels for this system and Python. Raises Stop if the kit has none."""
     here = "{}-py{}.{}".format(NAMES.get((SYSTEM, MACHINE), f"{SYSTEM}_{MACHINE}"), *sys.version_info[:2])
     path = kit / "wheels" / f"{here}.txt"
     if sys.maxsize < 2**32:
@@ -42,7 +49,7 @@ def wheel_list(kit: Path) -> Path:
 
 
 def verify(kit: Path, wheels: Path) -> int:
-    """Compares the SHA-256 of every file that is used here; returns how many. Stop names a damaged or missing one."""
+    """Checks the SHA-256 of every file that is used here. Returns their number. Raises Stop for a damaged or missing one."""
     if not (kit / "KIT-COMPLETE").is_file():
         raise Stop("the kit was never finished (KIT-COMPLETE is missing). Whoever made it must make it again.")
     used = {"wheels/" + line[2:] for line in wheels.read_text(encoding="utf-8").splitlines() if line.startswith("./")}
@@ -67,23 +74,26 @@ def verify(kit: Path, wheels: Path) -> int:
 
 
 def python_in(home: Path) -> Path:
-    """The interpreter of the environment."""
+    """Returns the path of the environment's interpreter."""
     return home / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def install(kit: Path, home: Path, wheels: Path) -> None:
-    """Makes the environment from the wheels of the kit alone."""
-    shutil.rmtree(home / ".venv", ignore_errors=True)  # half an environment, or one of an older kit
+    """Makes the environment, from the wheels of the kit alone."""
+    shutil.rmtree(home / ".venv", ignore_errors=True)  # an unfinished one, or that of an older kit
     if subprocess.run([sys.executable, "-m", "venv", str(home / ".venv")]).returncode:
         raise Stop("no environment could be made. On Debian and Ubuntu: apt install python3-venv")
-    # --isolated: whatever this computer tells pip, nothing but the kit counts
+    # --isolated, because pip's configuration on this computer may name other places than the kit.
     command = [str(python_in(home)), "-m", "pip", "--isolated", "install", "--no-index", "--find-links", "."]
     if subprocess.run([*command, "--quiet", "-r", wheels.name], cwd=str(wheels.parent)).returncode:
         raise Stop("the packages could not be installed: see the lines above. Is the disk full (2 GB are needed)?")
+    config = home / ".venv" / "etc" / "ipython" / "ipython_kernel_config.py"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(KERNEL_CONFIG)
 
 
 def copy_course(kit: Path, home: Path) -> list[str]:
-    """Brings the course into the folder. A notebook that is there stays as it is: it may hold work. Returns those that differ."""
+    """Copies the course into the folder, but never over a notebook, which may hold work. Returns the notebooks that differ."""
     kept = []
     for source in sorted((kit / "course").rglob("*")):
         target = home / source.relative_to(kit / "course")
@@ -99,7 +109,7 @@ def copy_course(kit: Path, home: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None, kit: Path = KIT) -> int:
-    """The command line. Returns the exit status."""
+    """Runs the command line. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Install the course from this kit and open it.")
     parser.add_argument("--to", type=Path, default=Path.home() / "fsl-course", metavar="FOLDER")
     parser.add_argument("--check", action="store_true", help="install and check, open nothing")

@@ -1,7 +1,7 @@
-"""The wheels of the offline kit: everything that a student installs, for a system and a Python that need not be this one.
+"""Collects the wheels of the offline kit: everything that a student installs, for any system and Python.
 
-`pip download` reads the markers of dependencies ("only on Windows") for the machine it runs on. So the dependencies are followed
-here: every version is pinned in constraints.txt, and what a wheel needs stands in its metadata.
+`pip download` evaluates the markers of dependencies ("only on Windows") for the machine it runs on. So this module follows the
+dependencies itself: constraints.txt pins every version, and the metadata of a wheel names what it needs.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ NO_NETWORK = (
 
 
 class KitError(Exception):
-    """The kit cannot be made; the words say why and what to do."""
+    """The kit cannot be made; the message says why, and what to do."""
 
 
 class Unavailable(KitError):
-    """The kit cannot serve this system and Python; others may do."""
+    """The kit cannot have this system and Python, but it may have others."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Target:
 
     @property
     def platforms(self) -> list[str]:
-        """Platform tags that this system accepts, the best first. Linux: glibc 2.28 or newer; macOS: 14 or newer."""
+        """The platform tags that this system accepts, best first. Linux: glibc 2.28 or newer; macOS: 14 or newer."""
         kind, _, machine = self.system.partition("_")
         if kind == "windows":
             return [f"win_{machine}"]
@@ -73,14 +73,14 @@ class Target:
 
     @property
     def tags(self) -> set[Tag]:
-        """Every wheel tag that can be installed."""
+        """Every wheel tag that this system and Python can install."""
         version = tuple(int(part) for part in self.python.split("."))
         name = "cp{}{}".format(*version)
         return {*cpython_tags(version, [name], self.platforms), *compatible_tags(version, name, self.platforms)}
 
     @property
     def markers(self) -> dict[str, str]:
-        """The environment in which the markers of dependencies are read."""
+        """The environment in which the markers of dependencies are evaluated."""
         kind, _, machine = self.system.partition("_")
         machine = "AMD64" if kind == "windows" else machine
         python = {"python_version": self.python, "python_full_version": f"{self.python}.0"}
@@ -89,10 +89,10 @@ class Target:
 
 
 def pins_of(root: Path) -> dict[str, str]:
-    """Package -> version: constraints.txt, and torch and torchvision out of tools/setup/env.sh."""
+    """Returns the version of each package: from constraints.txt, and from tools/setup/env.sh for torch and torchvision."""
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-    for line in (root / "tools" / "setup_env.sh").read_text(encoding="utf-8").splitlines():
+    for line in (root / "tools" / "setup" / "env.sh").read_text(encoding="utf-8").splitlines():
         for package in ("torch", "torchvision"):
             if line.startswith(f"{package.upper()}_VERSION="):
                 pins[package] = line.partition("=")[2].split()[0]
@@ -100,10 +100,9 @@ def pins_of(root: Path) -> dict[str, str]:
 
 
 def pip_download(target: Target, specs: list[str], folder: Path) -> None:
-    """Wheels of these "name==version" into the folder, without their dependencies. Unavailable or KitError in clear words."""
-    platforms = (
-        target.platforms if not target.system.startswith("macos") else target.platforms[:1]
-    )  # pip knows the rest
+    """Downloads wheels, given as "name==version", without their dependencies. Raises Unavailable or KitError if pip fails."""
+    # For macOS, pip derives the older versions from the newest one.
+    platforms = target.platforms[:1] if target.system.startswith("macos") else target.platforms
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
     command += ["--python-version", target.python, "--implementation", "cp"]
     command += [word for platform in platforms for word in ("--platform", platform)]
@@ -119,7 +118,7 @@ def pip_download(target: Target, specs: list[str], folder: Path) -> None:
 
 
 def explained(words: str, target: Target) -> KitError:
-    """What pip's last words mean."""
+    """Returns the error that the output of a failed pip stands for."""
     if "No space left" in words or "Errno 28" in words:
         return KitError("the disk is full. Make room, or name another folder with --out, and call again.")
     if any(sign in words for sign in NO_NETWORK):
@@ -132,17 +131,17 @@ def explained(words: str, target: Target) -> KitError:
 
 
 def fitting(folder: Path, name: str, version: str, tags: set[Tag]) -> Path | None:
-    """The wheel of this package in the folder that these tags accept, or None."""
+    """Returns the wheel of this package in the folder that these tags accept, or None."""
     for path in sorted(folder.glob("*.whl")):
         found, release, _, offered = parse_wheel_filename(path.name)
-        # a pinned 2.13.0 is served by 2.13.0+cpu
+        # A pin of 2.13.0 accepts 2.13.0+cpu.
         if found == name and release.public == Version(version).public and offered & tags:
             return path
     return None
 
 
 def needs(wheel: Path, extras: Iterable[str], markers: Mapping[str, str]) -> list[Requirement]:
-    """What a wheel depends on in this environment, by its metadata."""
+    """Returns what a wheel depends on in this environment, by its metadata."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA") and n.count("/") == 1)
         metadata = email.parser.BytesParser().parsebytes(archive.read(name), headersonly=True)
@@ -160,9 +159,10 @@ def collect(
     folder: Path,
     download: Callable[[Target, list[str], Path], None] = pip_download,
 ) -> list[Path]:
-    """Brings into the folder all that a requirement needs on the target, in rounds, and returns those wheels, sorted.
+    """Downloads everything that a requirement needs on the target into the folder. Returns these wheels, sorted.
 
-    Wheels that are there already are not downloaded again. A download becomes part of the folder only when it is whole.
+    Works in rounds, one for each level of dependencies. Wheels that are there are not downloaded again. An interrupted download
+    leaves no half wheel behind.
     """
     tags, markers = target.tags, target.markers
     found: dict[str, Path] = {}
@@ -175,7 +175,9 @@ def collect(
             raise Unavailable(f"{name} is needed on {target} and not pinned in constraints.txt.{hint}")
         missing = sorted(name for name in names if not fitting(folder, name, pins[name], tags))
         for group in ([n for n in missing if n.startswith("torch")], [n for n in missing if not n.startswith("torch")]):
-            if group:  # torch alone: it has an index of its own, and is large enough to be kept at once
+            if (
+                group
+            ):  # torch is fetched alone, because it has its own index and is too large to lose when the rest fails
                 print(f"kit: {target}: fetching {', '.join(group)}", flush=True)
                 _fetch(target, [f"{name}=={pins[name]}" for name in group], folder, download)
         following = []

@@ -1,7 +1,7 @@
-"""Where Chromium is: `python -m tools.setup.chromium` prints its path, and installs Debian's where it may and can.
+"""Finds Chromium: `python -m tools.setup.chromium` prints its path, after installing Debian's package where none is there.
 
-FSL_CHROMIUM names another one (any browser built on Chromium); exit status 2 where that is no program. Exit status 3, and why in
-words, where there is no browser and none can be had.
+The variable FSL_CHROMIUM names another browser that is built on Chromium; if it names no program, the exit status is 2. If there
+is no browser and none can be installed, the exit status is 3, and the reason is printed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import subprocess
 import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
-NONE = 3  # exit status: there is no browser, and none could be had
+NONE = 3  # exit status: there is no browser, and none could be installed
 
 
 def find() -> str | None:
-    """The browser that FSL_CHROMIUM names, else the first one that is installed. ValueError where the variable names none."""
+    """Returns the browser that FSL_CHROMIUM names, or else the first one that is installed, or None.
+
+    Raises ValueError if the variable names no program.
+    """
     if named := os.environ.get("FSL_CHROMIUM"):
         if path := shutil.which(named):
             return path
@@ -25,7 +28,7 @@ def find() -> str | None:
 
 
 def install() -> str | None:
-    """Install Debian's package. Returns None, or why it cannot be had."""
+    """Installs Debian's package. Returns None, or why it cannot be installed."""
     if not shutil.which("apt-get"):
         return "there is no Chromium, and no apt-get to install it with; install one, or name it in FSL_CHROMIUM"
     if hasattr(os, "geteuid") and os.geteuid() != 0:
@@ -40,6 +43,7 @@ def install() -> str | None:
 
 
 def main() -> int:
+    """Prints the browser's path, or what is wrong, and returns the exit status."""
     try:
         problem = None if find() else install()
         path = find()

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Writes constraints.txt anew: the newest versions of everything that the extras lab and dev need, all at once. Needs uv.
+# Writes constraints.txt with the newest versions of everything that the extras lab and dev need. Needs uv.
 #
-# - Resolved for Python 3.11.0 and for every system, one version per package, so that the same pins hold on 3.11 to 3.13,
-#   Linux, macOS and Windows. Markers are dropped: a constraint only matters where its package is wanted at all.
-# - torch, torchvision and what only its CUDA build brings are left out. A full lock names either a +cpu version that the default index
-#   does not serve, or several GB of CUDA packages. tools/setup/env.sh pins torch.
+# - Resolves for Python 3.11.0 and every system, with one version for each package, so that the same pins hold on Python 3.11 to
+#   3.13, Linux, macOS and Windows. Drops markers, because a constraint has no effect on a system that does not need the package.
+# - Leaves out torch, torchvision and the packages that only their CUDA builds need, because a full lock names either a +cpu version
+#   that the default index does not serve, or several GB of CUDA packages. tools/setup/env.sh pins torch.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

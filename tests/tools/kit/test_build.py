@@ -40,8 +40,8 @@ def course(tmp_path) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     (root / "constraints.txt").write_text("click==8.0\n")
-    (root / "tools").mkdir()
-    (root / "tools" / "setup_env.sh").write_text("TORCH_VERSION=2.13.0\nTORCHVISION_VERSION=0.28.0 # with it\n")
+    (root / "tools" / "setup").mkdir(parents=True)
+    (root / "tools" / "setup" / "env.sh").write_text("TORCH_VERSION=2.13.0\nTORCHVISION_VERSION=0.28.0 # with it\n")
     (root / "tools" / "kit").symlink_to(ROOT / "tools" / "kit")
     return root
 
@@ -209,6 +209,8 @@ def test_start_installs_once_and_never_overwrites_a_notebook(finished, monkeypat
     assert len(calls) == 1  # no second installation
     assert (home / "notebooks" / "00_start.ipynb").read_text() == "my work"
     assert (home / "data" / "glyphs.md").read_text() == "data/glyphs.md"
+    config = home / ".venv" / "etc" / "ipython" / "ipython_kernel_config.py"
+    assert "from fsl_course._system import threads\n\nthreads.prepare()\n" in config.read_text()
     assert "your own versions stay as they are: 00_start.ipynb" in capsys.readouterr().out
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.kit.test_build import start
+
 SCRIPT = Path(__file__).resolve().parents[3] / "tools" / "setup" / "env.sh"
 TORCH = "torch==" + re.search(r"^TORCH_VERSION=(.+)$", SCRIPT.read_text(encoding="utf-8"), re.M)[1]
 VISION = "torchvision==" + re.search(r"^TORCHVISION_VERSION=(\S+)", SCRIPT.read_text(encoding="utf-8"), re.M)[1]
@@ -20,7 +22,7 @@ CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 STAND_IN = """#!/bin/bash
 name=$(basename "$0")
 case "$*" in
-    *print*) echo "$0"; exit ;;
+    *sys.executable*) printf %s "$0"; exit ;;
     *--version | -c*) exit 0 ;;
     -I*) [ ! -e "$HERE/fail-health" ]; exit ;;
 esac
@@ -39,9 +41,9 @@ class Machine:
 
     def __init__(self, root: Path, *, uv: bool) -> None:
         self.root = root
-        for folder in ("bin", "tools"):
-            (root / folder).mkdir()
-        shutil.copy(SCRIPT, root / "tools")
+        for folder in ("bin", "tools/setup"):
+            (root / folder).mkdir(parents=True)
+        shutil.copy(SCRIPT, root / "tools" / "setup")
         (root / "pyproject.toml").write_text("[project]\n")
         (root / "constraints.txt").write_text("tqdm==4.0.0\n")
         self.program("python3.11", STAND_IN)
@@ -58,7 +60,7 @@ class Machine:
         clean = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "TORCH_INDEX", "PIP_FIND_LINKS")}
         clean |= {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", "HERE": str(self.root)} | env
         done = subprocess.run(
-            ["bash", self.root / "tools" / SCRIPT.name], env=clean, capture_output=True, text=True, timeout=60
+            ["bash", self.root / "tools" / "setup" / SCRIPT.name], env=clean, capture_output=True, text=True, timeout=60
         )
         return done.returncode, (self.root / "log").read_text().splitlines(), done.stdout + done.stderr
 
@@ -82,6 +84,8 @@ def test_torch_comes_first_and_alone_then_the_pinned_rest(machine: Machine) -> N
     assert VISION in torch
     assert f"--constraint constraints.txt {TORCH} {VISION} --editable .[lab,dev]" in rest
     assert machine.state() == {"fsl-setup.stamp"}
+    config = (machine.root / ".venv" / "etc" / "ipython" / "ipython_kernel_config.py").read_text()
+    assert config == start.KERNEL_CONFIG  # the same as in the offline kit
 
 
 def test_a_second_call_does_nothing_until_an_input_changes(machine: Machine) -> None:
