@@ -46,8 +46,7 @@ def ship(run: Run) -> None:
             made = Path(scratch) / target.name
             shutil.copyfile(weights, made)
             shutil.copyfile(weights.with_suffix(".json"), made.with_suffix(".json"))
-            if run.method == "transfer":
-                _without_base_head(made)
+            _trim(made)
             if (size := made.stat().st_size) > LARGEST:
                 raise RunError(f"{weights} has {size / 1e6:.2f} MB; at most {LARGEST / 1e6:.0f} MB ship.")
             for file in (made, made.with_suffix(".json")):
@@ -55,17 +54,17 @@ def ship(run: Run) -> None:
     print(f"{target}: now run python -m tools.data.checksums")
 
 
-def _without_base_head(weights: Path) -> None:
-    """Leaves out the head over thousands of base classes, a megabyte that new tasks do not use."""
-    from fsl_course.weights import checkpoints, learners
+def _trim(weights: Path) -> None:
+    """Leaves out of the weights what only training needs (see `FewShotLearner.for_shipping`); the card says what was left out."""
+    from fsl_course.weights import checkpoints
 
     learner, about = checkpoints.load_learner(weights)
-    about["settings"] = about["settings"] | {"n_base": 0}
-    bare = learners.make("transfer", **about["settings"])
-    bare.encoder.load_state_dict(learner.encoder.state_dict())
-    checkpoints.save_learner(weights, bare, about)
+    trimmed, settings, note = learner.for_shipping()
+    if trimmed is learner:
+        return
+    about["settings"] = about["settings"] | settings
+    checkpoints.save_learner(weights, trimmed, about)
     card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
-    note = "shipped without the head over the base classes, which new tasks do not use"
     checkpoints.save_json(weights.with_suffix(".json"), card | {"settings": about["settings"], "note": note})
 
 

@@ -8,13 +8,13 @@ from tools.benchmark import peers
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """easyfsl replaced by the stand-in, whether it is installed or not."""
+    """Replaces easyfsl by the stand-in, whether it is installed or not."""
     monkeypatch.setattr(peers, "easyfsl", lambda: LIBRARY)
 
 
 @pytest.fixture
 def missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """easyfsl not installed."""
+    """Makes easyfsl look as if it were not installed."""
 
     def fail() -> None:
         raise peers.Missing(peers.NEEDED)

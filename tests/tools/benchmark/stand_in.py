@@ -1,4 +1,4 @@
-"""What the works use of easyfsl, written as short as it goes: tests run without it."""
+"""A short stand-in for the parts of easyfsl that the works use, so that tests run without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every numeric answer of the quiz bank is, computed by other means than the text of the question gives."""
+"""Computes every numeric answer of the quiz bank in another way than the text of its question does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tensor(*rows: object) -> torch.Tensor:
 
 
 def first_order_rest(valleys: list[tuple[float, float]], lr: float) -> float:
-    """Where the query slopes after one step cancel, found by going downhill."""
+    """Returns where the query slopes after one step cancel, found by gradient descent."""
     theta = 0.0
     for _ in range(2000):
         theta -= 0.1 * sum(h * (theta - lr * h * (theta - b) - b) for h, b in valleys)

@@ -1,4 +1,4 @@
-"""The quiz bank and what is made of it: every question is whole, every number is right, every export can be read back."""
+"""The quiz bank and what is made of it: every question is complete, every number is right, every export can be read back."""
 
 from __future__ import annotations
 

@@ -6,13 +6,16 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fsl_course.cli import train as train_command
+from fsl_course.weights.checkpoints import save_learner
+from fsl_course.weights.learners import make
 from tests.tools.results.tiny import TINY, put_weights
 from tools.results import actions
 from tools.results.__main__ import main
 from tools.results.actions import ship, train
-from tools.results.runs import RUNS
+from tools.results.runs import RUNS, Run
 from tools.results.trained import RunError, card_of, weights_of
 
 
@@ -40,7 +43,10 @@ def test_train_writes_into_the_runs_folder_and_is_done_once(places, capsys, monk
 
 
 def test_large_weights_and_unnamed_ones_do_not_ship(places, monkeypatch):
-    put_weights(places, f"train --data glyphs {TINY.arguments}", size=actions.LARGEST + 1)
+    weights = put_weights(places, f"train --data glyphs {TINY.arguments}")
+    settings = {"width": 120}
+    save_learner(weights, make("prototypical", **settings), {"method": "prototypical", "settings": settings})
+    assert weights.stat().st_size > actions.LARGEST
     with pytest.raises(RunError, match="at most 1 MB ship"):
         ship(TINY)
     with pytest.raises(RunError, match="does not ship"):
@@ -57,6 +63,32 @@ def test_the_command_line_names_the_nearest_run(capsys):
     assert 'Did you mean "proto-random-' in capsys.readouterr().err
     assert main(["train"]) == 1
     assert "takes names of runs" in capsys.readouterr().err
+
+
+def test_transfer_ships_the_bytes_of_a_learner_that_never_had_base_classes(places):
+    run = Run(
+        "tiny", "transfer", "Transfer", "", "scripts", "--way 5 --shot 1", [(5, 1)], "transfer-tiny", data="glyphs"
+    )
+    torch.manual_seed(0)
+    settings = {"width": 8, "head": "cosine", "n_base": 30}
+    learner, about = make("transfer", **settings), {"method": "transfer", "settings": settings, "data": "glyphs"}
+    learner.head.log_scale.data += 1  # as after training
+    weights = places / "runs" / "tiny" / "transfer-glyphs.safetensors"
+    save_learner(weights, learner, about)
+    card = {"method": "transfer", "command": "train --data glyphs --way 5 --shot 1", "settings": settings}
+    weights.with_suffix(".json").write_text(json.dumps(card))
+    ship(run)
+
+    never = make("transfer", **settings | {"n_base": 0})
+    never.encoder.load_state_dict(learner.encoder.state_dict())
+    expected = places / "expected.safetensors"
+    save_learner(expected, never, about | {"settings": settings | {"n_base": 0}})
+    shipped = places / "checkpoints" / "transfer-tiny.safetensors"
+    assert shipped.read_bytes() == expected.read_bytes()
+    note = "shipped without the head over the base classes, which new tasks do not use"
+    written = json.loads(shipped.with_suffix(".json").read_text())
+    assert written == card | {"settings": settings | {"n_base": 0}, "note": note}
+    assert list(written) == [*card, "note"]
 
 
 def test_status_tells_every_run(capsys):

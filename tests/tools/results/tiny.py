@@ -13,9 +13,9 @@ TINY = Run(
 )  # fmt: skip
 
 
-def put_weights(places: Path, command: str, name: str = "prototypical-glyphs", size: int = 10) -> Path:
+def put_weights(places: Path, command: str, name: str = "prototypical-glyphs") -> Path:
     weights = places / "runs" / "tiny" / f"{name}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
-    weights.write_bytes(b"0" * size)
+    weights.write_bytes(b"0" * 10)
     weights.with_suffix(".json").write_text(json.dumps({"method": "prototypical", "command": command}))
     return weights
