@@ -1,4 +1,4 @@
-"""Settings of Sphinx for the web book. `tools/book/build.py` writes the sources, calls Sphinx and checks what comes out."""
+"""Settings of Sphinx for the web book. `tools/book/build.py` writes the sources, calls Sphinx and checks the result."""
 
 import sys
 import tomllib
@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.book.docstrings import process  # noqa: E402
+from tools.book import api  # noqa: E402
+from tools.book.docstrings import process, signature  # noqa: E402
 
 _pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 _course = _pyproject["tool"]["fsl_course"]
@@ -21,15 +22,15 @@ language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 templates_path = ["_templates"]
 
-# The stored outputs are shown; nothing is run. The course's widgets stand in them as pictures, so its pages load no widget code.
-# A page that stores the state of widgets (a teacher's own notebook, say) finds the manager here, without a network.
+# The book shows stored outputs and runs nothing. They hold the course's widgets as pictures, so the pages load no widget code.
+# A page that stores the state of widgets, such as a teacher's own notebook, finds the widget manager here, without a network.
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js = {"requirejs/require.js": {}, "@jupyter-widgets/html-manager/dist/embed-amd.js": {}}
-myst_enable_extensions = ["dollarmath", "amsmath", "attrs_inline"]
+myst_enable_extensions = ["dollarmath", "amsmath", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 
-autodoc_inherit_docstrings = False  # PyTorch's own words about forward() are not ours
+autodoc_inherit_docstrings = False  # PyTorch's docstring of forward() says nothing about ours
 autodoc_preserve_defaults = True  # a default as the source writes it: `supervised_loss`, not `<function ...>`
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -37,13 +38,13 @@ autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 add_module_names = False
-# Names of other packages lead nowhere in an offline book. Our own must.
-nitpick_ignore_regex = [("py:.*", r"(?!fsl_course\.).*")]
+# References to what the API describes must resolve. Other names, of PyTorch or of our own insides, are shown as plain code.
+nitpick_ignore_regex = [("py:.*", rf"(?!{api.described(ROOT)}).*")]
 
 mathjax_path = "mathjax/es5/tex-chtml-full.js"
-mathjax3_config = {"options": {"enableMenu": False}}  # its menu would load files that are not here
+mathjax3_config = {"options": {"enableMenu": False}}  # the menu would load files that the book does not have
 
-highlight_language = "text"  # what is indented in docstrings is a table or a drawing; cells of lessons name their own
+highlight_language = "text"  # indented text in docstrings; cells of lessons name their language
 html_theme = "sphinx_book_theme"
 html_title = project
 html_favicon = "_static/icon.svg"
@@ -67,5 +68,6 @@ html_theme_options = {
 
 
 def setup(app):
-    """Docstrings are plain text; here they become reStructuredText."""
+    """Turns the plain text of docstrings into reStructuredText."""
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", signature)

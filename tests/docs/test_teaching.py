@@ -123,7 +123,9 @@ def test_a_plan_adds_up_and_nobody_sits_longer_than_90_minutes(plan, total):
 
 def test_the_questions_of_the_two_hours_need_no_calculator():
     text = (TEACHING / "plans.md").read_text(encoding="utf-8")
-    lessons, count, seed = re.search(r"tools\.quiz --lessons ([\d ]+) --questions (\d+) --seed (\d+)", text).groups()
+    lessons, count, seed = re.search(
+        r"tools\.classroom\.quiz --lessons ([\d ]+) --questions (\d+) --seed (\d+)", text
+    ).groups()
     questions = draw([q for q in load() if q.lesson in lessons.split()], int(count), int(seed))
     assert {q.lesson for q in questions} == set(lessons.split())
     assert all(q.options for q in questions)  # a multiple choice each: hands can be raised

@@ -1,6 +1,6 @@
-"""What assistive technology needs and Sphinx with its theme leaves out, mended in the finished HTML.
+"""Mends finished HTML where Sphinx and its theme leave out what assistive technology, or a quiet page, needs.
 
-Each rule is one small replacement in text that Sphinx and the theme always write alike;
+Each rule is one small replacement in text that Sphinx and the theme always write in the same way;
 `tests/tools/book/test_build.py` looks for the outcome in a built page.
 """
 
@@ -11,17 +11,17 @@ import re
 
 CHINESE = "zh-Hans"
 _TAG = re.compile(r"(<[^<>]*>)")
-_AS_IT_IS = {"script", "style", "title", "textarea", "option"}  # no tags may stand in them
+_AS_IT_IS = {"script", "style", "title", "textarea", "option"}  # elements that may not contain tags
 _IDEOGRAPHS = re.compile(r"[\u3400-\u9fff](?:[\u3000-\u303f\uff00-\uffef·、]*[\u3400-\u9fff])*")
 
 
 def mended(page: str) -> str:
-    """A page of the book, or a page of slides, as it should be."""
-    page = _signatures(_tables(page))
-    # The visible words are the name; another one confuses those who speak to their computer.
+    """Returns a page of the book, or a page of slides, with everything mended."""
+    page = _exercises(_signatures(_tables(page)))
+    # The visible words are the accessible name: a different one confuses people who control their computer by voice.
     page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     page = re.sub(r'(<button class="btn search-button-field [^>]*?) aria-label="Search"', r"\1", page)
-    # The arrow beside a page that has pages below it.
+    # Names the arrow beside a page that has pages below it.
     page = re.sub(
         r'(<a class="[^"]*reference internal"[^>]*>)((?:(?!</a>).)*)(</a><details[^>]*>)<summary>',
         _named,
@@ -41,7 +41,7 @@ def _named(match: re.Match[str]) -> str:
 
 
 def _tables(page: str) -> str:
-    """Header cells name what they are the header of; an empty one is no header."""
+    """Gives header cells a scope, and turns empty ones into plain cells."""
     page = re.sub(r"<th\b[^>]*>\s*(?:<p>\s*</p>)?\s*</th>", "<td></td>", page)
 
     def with_scope(part: re.Match[str]) -> str:
@@ -52,7 +52,7 @@ def _tables(page: str) -> str:
 
 
 def _signatures(page: str) -> str:
-    """Parameters that stand on lines of their own are no list of definitions: Sphinx writes a <dl> without any term."""
+    """Turns parameters on lines of their own into blocks, because Sphinx writes them as a <dl> without any term."""
 
     def as_blocks(part: re.Match[str]) -> str:
         text = part[0].replace("<dl>", '<div class="sig-parameters">').replace("</dl>", "</div>")
@@ -61,8 +61,14 @@ def _signatures(page: str) -> str:
     return re.sub(r'<dt class="sig .*?</dt>', as_blocks, page, flags=re.S)
 
 
+def _exercises(page: str) -> str:
+    """Sets the difficulty of an exercise apart in its heading, and leaves it out of the page's contents."""
+    page = re.sub(r"(<h3>Exercise (?:(?!</h3>).)*?)\((difficulty [^()<]*)\)", r'\1<span class="effort">\2</span>', page)
+    return re.sub(r"(<a [^>]*nav-link[^>]*>Exercise (?:(?!</a>).)*?)\s*\(difficulty [^()<]*\)", r"\1", page)
+
+
 def _language(page: str) -> str:
-    """Chinese words say that they are Chinese: to a voice, and to a browser that picks a font."""
+    """Marks Chinese words as Chinese, for screen readers and for browsers that pick a font."""
     if not _IDEOGRAPHS.search(page):
         return page
     parts, inside = _TAG.split(page), ""

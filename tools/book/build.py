@@ -1,4 +1,4 @@
-"""The web book: a static site from the executed notebooks, which works without a network. Nothing of a lesson is run.
+"""Builds the web book: a static site from the executed notebooks, which works without a network. No lesson is run.
 
 python -m tools.book.build                   builds it into build/book, slides included, and checks every page
 python -m tools.book.build --out FOLDER      into another folder, which is emptied first
@@ -21,14 +21,17 @@ from tools.book.links import GLOSSARY, LinkError, Links, with_targets
 ROOT = Path(__file__).resolve().parents[2]
 # Pages of the repository that are pages of the book as they stand.
 _PAGES = {
+    "book/api.md": "api/index.md",
     GLOSSARY: "glossary.md",
     "lessons/NOTATION.md": "notation.md",
     "data/glyphs.md": "data/glyphs.md",
     "data/icons.md": "data/icons.md",
     "CONTRIBUTING.md": "contributing.md",
-    "README.md": "install.md",
 }
-_MARKER = ".fsl-course-book"  # in a folder that this tool has made, and may empty
+_ANSWERS = (
+    "_answers.md"  # pages for teachers: linked from the teaching guide, but not in the navigation and not in the search
+)
+_MARKER = ".fsl-course-book"  # stands in a folder that this tool has made and may empty
 
 
 class BookError(Exception):
@@ -39,17 +42,17 @@ def write_sources(root: Path, source: Path, only: Collection[str] | None = None)
     """Writes what Sphinx reads. only: numbers of the lessons to take ("00", "05"), all by default; the API goes with all."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["fsl_course"]
     chosen = [one for one in lessons.lessons(root) if only is None or one.number in only]
-    modules = api.modules(root) if only is None else {}
-    paths = dict(_PAGES)
+    modules = api.modules(root) if only is None else []
+    paths = {f"book/{path.name}": path.name for path in (root / "book").glob("*.md")} | _PAGES
     for one in chosen:
         paths[one.notebook] = paths[one.solution] = paths[f"lessons/{one.stem}.py"] = one.notebook
-    paths |= {path: f"api/{name}.md" for path, name in modules.items()}
-    paths |= {f"book/{path.name}": path.name for path in (root / "book").glob("*.md")}
+    paths |= {module.path: module.page for module in modules}
     for path in sorted((root / "docs").rglob("*.md")):
         name = path.relative_to(root / "docs").as_posix()
         paths[f"docs/{name}"] = name if "/" in name else f"docs/{name}"
-    made = pages.Book(root, chosen, paths, settings)
-    links = Links(root, paths, f"{settings['repository']}/blob/{settings['branch']}")
+    made = pages.Book(root, chosen, paths, settings, tuple(modules))
+    # The landing page stands for the README, which says the same in other words.
+    links = Links(root, paths | {"README.md": "index.md"}, f"{settings['repository']}/blob/{settings['branch']}")
 
     for path, name in paths.items():
         if path.endswith(".md"):
@@ -57,9 +60,8 @@ def write_sources(root: Path, source: Path, only: Collection[str] | None = None)
     for one in chosen:
         notebook = lessons.page(root, one, links)
         _write(source / one.notebook, json.dumps(notebook, ensure_ascii=False, indent=1))
-    for name in modules.values():
-        _write(source / "api" / f"{name}.md", api.page(name, set(modules.values())))
-    _write(source / "api" / "index.md", api.index(root, modules))
+    for room in dict.fromkeys(module.room for module in modules):
+        _write(source / "api" / f"{room.name}.md", api.page(room, modules))
     for image in links.images:
         (source / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / image, source / image)
@@ -67,17 +69,15 @@ def write_sources(root: Path, source: Path, only: Collection[str] | None = None)
 
 
 def _text(book: pages.Book, path: str) -> str:
-    """A page of the repository as the book shows it."""
+    """Returns a page of the repository as the book shows it."""
     text = (book.root / path).read_text(encoding="utf-8")
     if path.startswith("book/"):
         return pages.filled(text, book, path, pages.PARTS | results.PARTS)
     if path == GLOSSARY:
         return with_targets(text)
-    if path == "README.md":  # what the landing page has already is left out
-        text = re.sub(r"<!-- badges -->.*?<!-- /badges -->\n*", "", text, flags=re.S)
-        text = re.sub(r"^## The lessons\n.*?(?=^## )", "", text, flags=re.S | re.M)
-        return re.sub(r"\A# .*", "# Install and use", text)
-    # A worksheet's lines to write on: Sphinx takes them for marks between two parts, and wants something after each.
+    if path.endswith(_ANSWERS):
+        text = f"---\norphan: true\nnosearch: true\n---\n\n{text}"
+    # Sphinx takes a worksheet's lines to write on for transitions, and wants something after each.
     return re.sub(r"^_{3,}[ \t]*$", '<hr class="write-on">', text, flags=re.M)
 
 
@@ -87,9 +87,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def build(root: Path, out: Path, work: Path | None = None, only: Collection[str] | None = None) -> None:
-    """Builds the book into `out` and checks it; what Sphinx reads is left in `work` (build/book-work). only: as above.
+    """Builds the book into `out` and checks it. Leaves what Sphinx reads in `work` (build/book-work by default).
 
-    Raises BookError, LinkError, LessonError, PageError or VendorError, each with what to do.
+    only: numbers of the lessons to take, all by default
+
+    Raises BookError, LinkError, LessonError, PageError or VendorError, each with a message that says what to do.
     """
     work = work or root / "build" / "book-work"
     _empty(out)
@@ -107,7 +109,7 @@ def build(root: Path, out: Path, work: Path | None = None, only: Collection[str]
 
 
 def _empty(out: Path) -> None:
-    """Makes `out` an empty folder. Only what this tool has made is deleted."""
+    """Makes `out` an empty folder. Raises BookError if it holds anything that this tool has not made."""
     if out.exists() and any(out.iterdir()) and not (out / _MARKER).exists():
         raise BookError(f"{out} is not empty and holds no book. Name another folder with --out, or empty it yourself.")
     shutil.rmtree(out, ignore_errors=True)
@@ -138,12 +140,12 @@ def _sphinx(root: Path, work: Path, out: Path) -> None:
     ]
     if build_main([*options, str(work / "source"), str(out)]):
         raise BookError(f"Sphinx has complained, see above. What it read lies in {work / 'source'}.")
-    for leftover in (out / ".buildinfo", *(out / "_static").glob("*.html")):  # the theme's own templates are no pages
+    for leftover in (out / ".buildinfo", *(out / "_static").glob("*.html")):  # the theme copies its own templates
         leftover.unlink(missing_ok=True)
 
 
 def main() -> int:
-    """Command line; 1 and a message where the book cannot be built."""
+    """Runs the command line. Returns 1, after a message, if the book cannot be built."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "book")
     options = parser.parse_args()

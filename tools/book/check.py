@@ -1,4 +1,4 @@
-"""What must hold for every built page: it loads nothing from elsewhere, its links lead somewhere, and it can be read by all.
+"""Checks every built page: it loads nothing from elsewhere, its links lead somewhere, and assistive technology can read it.
 
 python -m tools.book.check build/book
 """
@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# What a browser loads by itself when it meets the tag. A link in the text may lead anywhere.
+# Attributes whose address a browser loads by itself. A link in the text may lead anywhere.
 _LOADS = {
     "script": ("src",),
     "img": ("src", "srcset"),
@@ -24,23 +24,14 @@ _LOADS = {
     "image": ("href", "xlink:href"),
     "use": ("href", "xlink:href"),
 }
-_IDLE = {
-    "canonical",
-    "alternate",
-    "next",
-    "prev",
-    "author",
-    "license",
-    "search",
-    "index",
-    "help",
-}  # <link rel>: not fetched
+# Values of <link rel> that a browser does not fetch.
+_IDLE = {"canonical", "alternate", "next", "prev", "author", "license", "search", "index", "help"}
 _ELSEWHERE = re.compile(r"\s*(?:https?:)?//", re.I)
 _IN_CSS = re.compile(r"""(?:url\(\s*["']?|@import\s+["'])((?:https?:)?//[^"')\s]+)""", re.I)
 
 
 class Page(HTMLParser):
-    """One HTML file: ids, local links, what it loads from elsewhere, and what is wrong with it for its readers."""
+    """An HTML file with its ids, its local links and its faults, found while it is parsed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -54,7 +45,7 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Called for every opening tag."""
+        """Handles an opening tag, for HTMLParser."""
         found = {name: value or "" for name, value in attributes}
         if "id" in found:
             if found["id"] in self.ids:
@@ -86,16 +77,16 @@ class Page(HTMLParser):
             self.faults.append(f"a style loads {address} from elsewhere")
 
     def handle_data(self, data: str) -> None:
-        """Called for text; only that of <style> matters."""
+        """Handles text, for HTMLParser: only that of <style> matters."""
         if self._style:
             self.faults += [f"a style loads {address} from elsewhere" for address in _IN_CSS.findall(data)]
 
     def handle_endtag(self, tag: str) -> None:
-        """Called for every closing tag."""
+        """Handles a closing tag, for HTMLParser."""
         self._style = self._style and tag != "style"
 
     def structure(self) -> list[str]:
-        """Faults of the page as a whole: language and headings."""
+        """Returns the faults of the page as a whole, in language and headings."""
         found = [] if self.language else ["<html> names no language"]
         if self.headings.count(1) != 1:
             found.append(f"{self.headings.count(1)} headings of level 1; a page has one")
@@ -104,7 +95,7 @@ class Page(HTMLParser):
 
 
 def faults(book: Path) -> list[str]:
-    """One sentence for everything that is wrong in the built book, or an empty list."""
+    """Returns one sentence for each fault of the built book."""
     book = book.resolve()
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(book.rglob("*.html"))}
     found = []
@@ -134,7 +125,7 @@ def _broken(book: Path, path: Path, page: Page, pages: dict[Path, Page]) -> list
 
 
 def main() -> int:
-    """Prints what is wrong with the book in the folder that is named; 1 if anything is."""
+    """Prints the faults of the book in the folder that the command line names. Returns 1 if there are any."""
     if len(sys.argv) != 2:
         print("usage: python -m tools.book.check FOLDER", file=sys.stderr)
         return 2

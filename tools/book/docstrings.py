@@ -1,7 +1,7 @@
-"""The package's docstrings as reStructuredText. They are plain text: shapes in brackets, aligned names, indented examples.
+"""Turns the docstrings of the packages into reStructuredText for the API pages.
 
-Nothing in them is markup, so everything that Sphinx would take for markup is escaped, and what the eye reads as a
-list, a table or a shape becomes one.
+Docstrings are plain text with shapes in brackets, aligned names and indented examples. What Sphinx would take for markup is
+escaped; what the eye reads as a list, a table or a shape becomes one.
 """
 
 from __future__ import annotations
@@ -11,25 +11,46 @@ import re
 
 # `code`, ``code``, a shape or a chain of shapes: [S, D] -> [N, D]
 _CODE = re.compile(r"(`{1,2})([^`]+)\1|\[[^\[\]\n]+\](?:\s*->\s*\[[^\[\]\n]+\])*")
+_COLUMNS = re.compile(r"^(?P<name>\S(?:.*?\S)?)  +(?P<text>\S.*)$")  # a name, a gap of two spaces or more, what it is
+_NUMBERED = re.compile(r"^\d+\. +\S")
 _FIELD = re.compile(r"^(?P<names>[\w*]+(?:, [\w*]+)*):\s+(?P<text>\S.*)$")
 
 
 def to_rst(lines: list[str]) -> list[str]:
-    """The lines of a docstring -> lines of reStructuredText, in paragraphs, lists and literal blocks."""
+    """Returns the lines of a docstring as lines of reStructuredText, in paragraphs, lists and literal blocks."""
     made: list[str] = []
     for paragraph in _paragraphs(lines):
         fields, rest = _fields(paragraph)
         made += [*(f"* {_literal(names)}: {inline(text)}" for names, text in fields), *([""] if fields else [])]
-        for by_hand, run in itertools.groupby(rest, _aligned):
-            if by_hand:
+        for kind, run in itertools.groupby(rest, _kind):
+            if kind == "by hand":
                 made += ["::", "", *("    " + line for line in run), ""]  # keep every space
+            elif kind == "list":
+                made += [*map(_item, run), ""]
             else:
                 made += [inline(" ".join(run)), ""]
     return made
 
 
+def _kind(line: str) -> str:
+    """Returns "by hand" for an indented line (an example, a drawing), "list" for a row of a list or of two columns."""
+    if line.startswith(" "):
+        return "by hand"
+    return "list" if _NUMBERED.match(line) or _COLUMNS.match(line) else "text"
+
+
+def _item(line: str) -> str:
+    """Returns a row as a list item: a numbered one, or a bullet with the name as code."""
+    number, name = re.match(r"^(\d+\. +)?(.*)$", line).groups()
+    mark, columns = (f"{number.strip()} " if number else "* "), _COLUMNS.match(name)
+    if not columns:
+        return mark + inline(name)
+    is_plain = number or "`" in columns["name"] or " " in columns["name"]
+    return f"{mark}{inline(columns['name']) if is_plain else _literal(columns['name'])}: {inline(columns['text'])}"
+
+
 def inline(text: str) -> str:
-    """One paragraph: code and shapes as literals, everything else escaped."""
+    """Returns one paragraph with code and shapes as literals and everything else escaped."""
     made, at = [], 0
     for match in _CODE.finditer(text):
         made += [_escape(text[at : match.start()]), _literal(match[2] or match[0])]
@@ -38,12 +59,12 @@ def inline(text: str) -> str:
 
 
 def _literal(code: str) -> str:
-    # an escaped space on both sides: a literal may then stand inside a word, "[N]s"
+    # With an escaped space on both sides a literal may stand inside a word: "[N]s".
     return f"\\ ``{code.strip()}``\\ "
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([\\*`|_])", r"\\\1", text)
+    return re.sub(r"([\\*`|_])", r"\\\1", text).replace("->", "→")
 
 
 def _paragraphs(lines: list[str]) -> list[list[str]]:
@@ -56,13 +77,8 @@ def _paragraphs(lines: list[str]) -> list[list[str]]:
     return [paragraph for paragraph in found if paragraph]
 
 
-def _aligned(line: str) -> bool:
-    """True for a line that its author has placed by spaces: an example, a diagram, a table."""
-    return line.startswith(" ") or re.search(r"\S  +\S", line) is not None
-
-
 def _fields(paragraph: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The `name: text` lines at the start, each with its indented continuation, and the lines after them."""
+    """Returns the `name: text` lines at the start, each with its indented continuation, and the lines after them."""
     found: list[tuple[str, str]] = []
     for at, line in enumerate(paragraph):
         if match := _FIELD.match(line):
@@ -75,5 +91,10 @@ def _fields(paragraph: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def process(app, what, name, obj, options, lines) -> None:
-    """For Sphinx's event autodoc-process-docstring: changes the lines in place."""
+    """Changes the lines of a docstring in place, for Sphinx's event autodoc-process-docstring."""
     lines[:] = to_rst(lines)
+
+
+def signature(app, what, name, obj, options, signature, returns) -> tuple[str, str] | None:
+    """Returns a signature that Sphinx can read, for its event autodoc-process-signature: `<factory>` is not Python."""
+    return (signature.replace("<factory>", "..."), returns) if signature and "<factory>" in signature else None

@@ -6,6 +6,7 @@ Nothing runs here. Both notebooks come from one lesson, so their cells pair up o
 from __future__ import annotations
 
 import copy
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -14,20 +15,21 @@ import nbformat
 from nbformat import NotebookNode
 
 from tools.book.links import Links
-from tools.book.readme import lesson_table
-from tools.notebooks.cells import SOLVED, STUDENT, is_added
+from tools.notebooks.cells import SOLVED, STUDENT, is_added, lesson_files
+from tools.notebooks.parts import PARTS, Part, planned_minutes
 
-_ROW = re.compile(
-    r"^\| \[(?P<number>\d\d) (?P<title>.+?)\]\(notebooks/(?P<stem>\w+)\.ipynb\).*? \| (?P<rest>.+) \|$", re.M
-)
+FOLDED = "hide-input"  # the tag of a cell whose code the book folds away
+_TITLE = re.compile(r"^# # (?P<number>\d\d) (?P<title>.+)$", re.M)
+_PROMISE = re.compile(r"^# # .+\n#\n((?:# [^#\n-].*\n)+)", re.M)
+_NEEDS = re.compile(r"Prerequisites: (.+?)\. Planned", re.S)
 
 
 class LessonError(Exception):
-    """The two notebooks of a lesson do not fit together. The message says where and what to do."""
+    """A lesson cannot be shown. The message says what its first cell lacks, or where its two notebooks do not pair up."""
 
 
 class Lesson(NamedTuple):
-    """One lesson as the course's table has it. needs, planned, seconds, memory are words such as "60 min"."""
+    """A lesson as its first cell describes it. needs, planned, seconds and memory are words such as "60 min"."""
 
     number: str
     title: str
@@ -50,25 +52,41 @@ class Lesson(NamedTuple):
 
 
 def lessons(root: Path) -> list[Lesson]:
-    """All lessons in their order: the rows of the README's table, and what each one asks for."""
+    """Returns all lessons in order, with what their first cells say and data/lesson_times.json measured.
+
+    Raises LessonError for a first cell without title, promise, prerequisites or planned minutes.
+    """
+    times = json.loads((root / "data" / "lesson_times.json").read_text(encoding="utf-8"))
     found = []
-    for row in _ROW.finditer(lesson_table(root)):
-        text = (root / "lessons" / f"{row['stem']}.py").read_text(encoding="utf-8")
-        needs = re.search(r"Prerequisites: (.+?)\. Planned", text)
-        if not needs:
-            raise LessonError(f"lessons/{row['stem']}.py: the first cell names no `Prerequisites: ... . Planned time`")
-        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", needs[1])
-        found.append(Lesson(row["number"], row["title"], row["stem"], *_promise(row["rest"], words)))
+    for path in lesson_files(root):
+        text = path.read_text(encoding="utf-8").partition("\n# %%")[0]
+        title, promise, needs = (pattern.search(text) for pattern in (_TITLE, _PROMISE, _NEEDS))
+        try:
+            minutes = planned_minutes(path)
+        except ValueError:
+            minutes = 0
+        if not (title and promise and needs and minutes):
+            raise LessonError(
+                f"{path.name}: the first cell needs a title `# NN Title`, a promise, and a line "
+                "`Prerequisites: ... . Planned time: 60 minutes.`"
+            )
+        words = " ".join(line[2:] for line in promise[1].splitlines())
+        needed = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", needs[1])
+        measured = times[path.stem]
+        seconds, memory = f"{measured['seconds']:.0f} s", f"{measured['peak_mb']:.0f} MB"
+        facts = (needed, f"{minutes} min", seconds, memory)
+        found.append(Lesson(title["number"], title["title"], path.stem, words, *facts))
     return found
 
 
-def _promise(rest: str, needs: str) -> tuple[str, str, str, str, str]:
-    promise, planned, seconds, memory = rest.rsplit(" | ", 3)
-    return promise, needs, planned, seconds, memory
+def by_part(found: list[Lesson]) -> list[tuple[Part, list[Lesson]]]:
+    """Returns the parts of the course that have lessons, each with its lessons in order."""
+    groups = [(part, [one for one in found if part.holds(one.number)]) for part in PARTS]
+    return [(part, mine) for part, mine in groups if mine]
 
 
 def page(root: Path, lesson: Lesson, links: Links) -> NotebookNode:
-    """The lesson's page: every cell of the solved notebook, and a stub before each cell that holds a solution."""
+    """Returns the lesson's page: every cell of the solved notebook, and a stub before each cell that holds a solution."""
     student, solved = (nbformat.read(root / path, as_version=4) for path in (lesson.notebook, lesson.solution))
     made = nbformat.v4.new_notebook(metadata=copy.deepcopy(solved.metadata))
     made.metadata.pop("widgets", None)
@@ -77,7 +95,7 @@ def page(root: Path, lesson: Lesson, links: Links) -> NotebookNode:
             text = cell.source if made.cells else first_cell(cell.source, lesson)
             made.cells.append({**cell, "source": links.for_sphinx(text, lesson.notebook)})
         elif stub is None:
-            made.cells.append(copy.deepcopy(cell))
+            made.cells.append(shown_cell(cell))
         else:
             made.cells += [stub_cell(cell, stub), solution_cell(cell)]
     made.cells = [nbformat.from_dict(cell) for cell in made.cells]
@@ -85,9 +103,10 @@ def page(root: Path, lesson: Lesson, links: Links) -> NotebookNode:
 
 
 def pairs(lesson: Lesson, student: NotebookNode, solved: NotebookNode) -> list[tuple[NotebookNode, str | None]]:
-    """Each cell of the solved notebook with the learner's version of it, None where both are the same.
+    """Returns each cell of the solved notebook with the source of the learner's version, or None where both are the same.
 
-    Cells that the build has added are left out: they only serve where the notebook is run.
+    Cells that the build has added are left out, because they serve only where the notebook is run. Raises LessonError if the
+    two notebooks do not come from the same lesson.
     """
     stubs, cells = ([cell for cell in notebook.cells if not is_added(cell)] for notebook in (student, solved))
     if [cell.id for cell in stubs] != [cell.id for cell in cells]:
@@ -101,7 +120,7 @@ def pairs(lesson: Lesson, student: NotebookNode, solved: NotebookNode) -> list[t
 
 
 def first_cell(text: str, lesson: Lesson) -> str:
-    """The first cell with links that make sense in the book: solutions are on the page, slides beside it."""
+    """Returns the first cell with the links of the book: solutions are on the same page, and slides are added."""
     shown = f'- <a href="../slides/{lesson.stem}.html">Slides for teaching</a>'
     lines = [line for line in text.split("\n") if not re.match(r"- \[Solution\]", line)]
     measured = (
@@ -111,16 +130,27 @@ def first_cell(text: str, lesson: Lesson) -> str:
     return "\n".join([*lines, shown, "", measured])
 
 
+def shown_cell(cell: NotebookNode) -> NotebookNode:
+    """Returns a cell that is the same for learners. If the build has folded it, because it only draws, the fold says so."""
+    made = copy.deepcopy(cell)
+    if FOLDED in made.metadata.get("tags", []):
+        made.metadata["mystnb"] = {
+            "code_prompt_show": "Show the code of this picture",
+            "code_prompt_hide": "Hide the code",
+        }
+    return made
+
+
 def stub_cell(cell: NotebookNode, stub: str) -> NotebookNode:
-    """What the learner finds. It has no output: those that are shown belong to the solution."""
+    """Returns what the learner finds, without outputs, because those belong to the solution."""
     made = nbformat.v4.new_code_cell(stub, id=f"{cell.id}-stub")
     made.metadata["tags"] = ["exercise-stub"]
     return made
 
 
 def solution_cell(cell: NotebookNode) -> NotebookNode:
-    """The solved cell, its code folded away and its outputs in sight."""
+    """Returns the solved cell with its code folded away and its outputs in sight."""
     made = copy.deepcopy(cell)
-    made.metadata["tags"] = [*made.metadata.get("tags", []), "hide-input"]
+    made.metadata["tags"] = list(dict.fromkeys([*made.metadata.get("tags", []), FOLDED]))
     made.metadata["mystnb"] = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
     return made

@@ -1,7 +1,7 @@
 """Links of the repository's pages, made to work inside the web book.
 
-A page of the repository links to files: `../lessons/GLOSSARY.md#way`, `../fsl_course/nets.py`. In the book a file is a page
-of its own, or it is shown by the repository on the web. A link to a file that does not exist is an error.
+A page of the repository links to files: `../lessons/GLOSSARY.md#way`, `../fsl_course/nets.py`. If the book has a page for the
+file, the link leads there, otherwise to the file in the repository on the web. A link to a file that does not exist is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOKEN = re.compile(
     _FENCE
     + r"|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)"
     + r"|!\[(?P<alt>[^\]]*)\]\((?P<image>[^()\s]+)\)"
-    + r"|\]\((?P<link>[^()\s]+)\)",
+    + r"|\]\((?P<link>[^()\s]+)(?P<title>\s+\"[^\"]*\")?\)",
     re.S,
 )
 _ANCHORED = re.compile(r'<a id="([\w-]+)"></a>\s*([^|\n]+?)(?=\s*(?:\||$))', re.M)
@@ -30,14 +30,21 @@ class LinkError(Exception):
 
 
 class Links:
-    """root: the repository; pages: repository path -> file of the book's source ("glossary.md"); blob: address of its files."""
+    """Translates links, and collects the pictures that pages show.
+
+    root: the repository; pages: repository path -> file of the book's source, with an anchor where the page shows several files
+    ("glossary.md", "api/fsl_course.methods.md#maml"); blob: address of the repository's files on the web
+    """
 
     def __init__(self, root: Path, pages: dict[str, str], blob: str) -> None:
         self.root, self.pages, self.blob = root, pages, blob.rstrip("/")
         self.images: set[str] = set()  # repository paths of the pictures that pages show
 
     def resolve(self, target: str, source: str) -> tuple[str | None, str]:
-        """A link of the page `source` (repository path) -> (file of the book, anchor), or (None, address)."""
+        """Returns (file of the book, anchor) for a link on the page `source` (repository path), or (None, address).
+
+        Raises LinkError if the link leads to a file that does not exist.
+        """
         if re.match(r"[a-z][a-z0-9+.-]*:", target):
             return None, target
         path, _, anchor = target.partition("#")
@@ -45,13 +52,14 @@ class Links:
         if path == GLOSSARY and anchor:
             anchor = f"term-{anchor}"
         if path in self.pages:
-            return self.pages[path], anchor
+            page, _, own = self.pages[path].partition("#")
+            return page, anchor or own
         if path.startswith("..") or not (self.root / path).exists():
             raise LinkError(f"{source}: the link {target} leads nowhere; there is no {path}")
         return None, f"{self.blob}/{path}" + (f"#{anchor}" if anchor else "")
 
     def for_sphinx(self, text: str, source: str) -> str:
-        """Markdown with links as MyST wants them, so that Sphinx checks each."""
+        """Returns Markdown with links as MyST wants them, so that Sphinx checks each."""
 
         def write(page: str, anchor: str) -> str:
             if anchor.startswith("term-"):
@@ -61,7 +69,7 @@ class Links:
         return self._rewrite(text, source, write)
 
     def for_html(self, text: str, source: str) -> str:
-        """Markdown with links to built pages, as seen from a folder of the book."""
+        """Returns Markdown with links to built pages, as seen from a folder of the book."""
 
         def write(page: str, anchor: str) -> str:
             return f"../{page.rsplit('.', 1)[0]}.html" + (f"#{anchor}" if anchor else "")
@@ -79,11 +87,11 @@ class Links:
             if not match["link"]:
                 return match[0]
             page, rest = self.resolve(match["link"], source)
-            return f"]({write(page, rest) if page else rest})"
+            return f"]({write(page, rest) if page else rest}{match['title'] or ''})"
 
         return _TOKEN.sub(replace, text)
 
 
 def with_targets(text: str) -> str:
-    """The glossary with MyST targets `term-...` in place of its HTML anchors."""
+    """Returns the glossary with MyST targets `term-...` in place of its HTML anchors."""
     return _ANCHORED.sub(r"[\2]{#term-\1}", text)

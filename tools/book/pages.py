@@ -1,4 +1,4 @@
-"""The parts of the web book that are made from elsewhere: lists of lessons, tables of methods and results, the API's pages.
+"""The parts of the web book that are made from elsewhere: lists of lessons, tables of methods, the navigation.
 
 A page in `book/` holds `<!-- name -->` where a part goes. Every number comes from a file in `data/`.
 """
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.book.lessons import Lesson
+from tools.book import api, diagrams
+from tools.book.lessons import Lesson, by_part
 from tools.notebooks.cells import placeholder
 
 # Short ways through the course: name, lessons, and what a reader goes without.
@@ -24,16 +25,17 @@ PATHS = (
     (
         "A day",
         ("00", "01", "05", "07", "08"),
-        "Both families of methods: compare pictures, and learn a start from which to adapt. "
-        "Pass over recall questions about lessons that you left out.",
+        "You meet both families of methods: those that compare pictures, and those that learn a start from which to adapt. "
+        "Skip recall questions about lessons that you left out.",
     ),
     (
         "Metric learning",
         ("00", "01", "02", "03", "04", "05", "06"),
-        "All methods that compare pictures, and what they must beat.",
+        "You write all methods that compare pictures, and the baselines that they must beat.",
     ),
-    ("Everything", (), "The lessons in their order."),
+    ("Everything", (), "You take the lessons in their order."),
 )
+NBSP = "\N{NO-BREAK SPACE}"
 _PAPER = re.compile(r"[A-Z][\w-]+(?:, [A-Z][\w-]+)*(?: et al\.)? (?:19|20)\d\d")  # the first one that a file names
 _MARK = re.compile(r"<!-- (\w+) -->")
 
@@ -43,16 +45,20 @@ class PageError(Exception):
 
 
 class Book(NamedTuple):
-    """What pages are made from. pages: repository path -> file of the book's source; settings: [tool.fsl_course]."""
+    """What pages are made from.
+
+    pages: repository path -> file of the book's source; settings: [tool.fsl_course] in pyproject.toml; modules: those of the API
+    """
 
     root: Path
     lessons: list[Lesson]
     pages: dict[str, str]
     settings: dict[str, str]
+    modules: tuple[api.Module, ...] = ()
 
 
 def filled(text: str, book: Book, where: str, parts: dict[str, Callable[[Book], str]]) -> str:
-    """A page with every `<!-- name -->` replaced by what `parts[name]` says of the book."""
+    """Returns a page with every `<!-- name -->` replaced by what `parts[name]` returns. Raises PageError for an unknown name."""
 
     def part(match: re.Match[str]) -> str:
         if match[1] not in parts:
@@ -63,39 +69,56 @@ def filled(text: str, book: Book, where: str, parts: dict[str, Callable[[Book], 
 
 
 def table(head: str, rows: list[list[str]]) -> str:
-    """A Markdown table. head: the cells of the header line, divided by |."""
+    """Returns a Markdown table. head: the cells of the header line, divided by |."""
     columns = head.count("|") + 1
     return "\n".join([f"| {head} |", "|" + "---|" * columns, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def percent(mean: float, half: float) -> str:
-    """97.5 ± 0.3 % from fractions, in one piece."""
-    return f"{100 * mean:.1f} ± {100 * half:.1f} %".replace(" ", "\N{NO-BREAK SPACE}")
+    """Returns "97.5 ± 0.3 %" for a mean and a half width that are fractions, with no-break spaces."""
+    return f"{100 * mean:.1f} ± {100 * half:.1f} %".replace(" ", NBSP)
 
 
-def start(book: Book) -> str:
-    """How to begin: on one's own machine, on Binder, on Colab."""
-    repository = book.settings["repository"]
+def unbroken(text: str) -> str:
+    """Returns a text that keeps each number and its interval on one line."""
+    return text.replace(" ± ", f"{NBSP}±{NBSP}")
+
+
+def duration(seconds: float) -> str:
+    """Returns a time with three digits in the largest unit that is not above it: 1.96 s, 165 ms, 220 µs."""
+    unit, size = next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= size), ("µs", 1e-6))
+    return f"{seconds / size:.3g}{NBSP}{unit}"
+
+
+def clone(book: Book) -> str:
+    """Returns the shell commands that fetch the course and open its first lesson."""
+    folder = book.settings["repository"].rstrip("/").rsplit("/", 1)[-1]
+    return f"```\ngit clone {book.settings['repository']}\ncd {folder}\nmake lab\n```"
+
+
+def browser(book: Book) -> str:
+    """Returns links that open the first lesson on Binder and on Colab."""
     first = book.root / "lessons" / f"{book.lessons[0].stem}.py"
     binder, colab = (placeholder(name, book.root, first, "book/index.md") for name in ("binder", "colab"))
-    rows = [
-        [
-            "your machine",
-            f"`git clone {repository}`, then `make lab` in the new folder; [Windows, conda and more](../README.md#start)",
-        ],
-        ["Binder", f"[start in the browser]({binder}); nothing to install, but the first start takes minutes"],
-        ["Colab", f"[open the first lesson]({colab}); its first cell installs the course"],
-    ]
-    return table("where | how", rows)
+    return f"[Binder]({binder}) or [Colab]({colab})"
+
+
+def first_lesson(book: Book) -> str:
+    """Returns the link to the first lesson."""
+    return f"[Lesson {book.lessons[0].number}](../{book.lessons[0].notebook})"
 
 
 def lesson_list(book: Book) -> str:
-    """Every lesson with its promise."""
-    return "\n".join(f"- **[{one.number} {one.title}](../{one.notebook})** {one.promise}" for one in book.lessons)
+    """Returns a section for each part, with the promise of the part and of each of its lessons."""
+    sections = []
+    for part, mine in by_part(book.lessons):
+        lines = [f"- **[{one.number} {one.title}](../{one.notebook})** {one.promise}" for one in mine]
+        sections.append("\n".join([f"### {part.number} {part.title}", "", part.promise, "", *lines]))
+    return "\n\n".join(sections)
 
 
 def lesson_path(book: Book) -> str:
-    """What each lesson needs, and what the build of the notebooks measured."""
+    """Returns a table of what each lesson needs, and what the build of the notebooks measured."""
     rows = [
         [
             f"[{one.number} {one.title.split(':')[0]}](../{one.notebook})",
@@ -110,7 +133,7 @@ def lesson_path(book: Book) -> str:
 
 
 def short_paths(book: Book) -> str:
-    """PATHS as a table, with the planned time added up. Lessons that are not in the book are left out."""
+    """Returns PATHS as a table, with the planned time added up. Lessons that are not in the book are left out."""
     rows = []
     for name, numbers, words in PATHS:
         chosen = [one for one in book.lessons if one.number in numbers or not numbers]
@@ -121,38 +144,46 @@ def short_paths(book: Book) -> str:
 
 
 def lesson_tree(book: Book) -> str:
-    """The lessons for the navigation."""
-    return "\n".join(book.pages[one.notebook] for one in book.lessons)
+    """Returns the navigation of the lessons, a captioned list for each part."""
+    trees = []
+    for part, mine in by_part(book.lessons):
+        pages = [f"{one.number} {one.title.split(':')[0]} <{book.pages[one.notebook]}>" for one in mine]
+        trees.append(
+            "\n".join(["```{toctree}", ":hidden:", f":caption: {part.number} {part.title}", "", *pages, "```"])
+        )
+    return "\n\n".join(trees)
 
 
-def more_tree(book: Book) -> str:
-    """Every page of docs/ for the navigation, those in folders first."""
-    found = [(path.count("/") == 1, name) for path, name in book.pages.items() if path.startswith("docs/")]
-    return "\n".join(name for _, name in sorted(found))
+def api_rooms(book: Book) -> str:
+    """Returns the table of the public modules and their navigation."""
+    return api.index(list(book.modules))
+
+
+def diagram(name: str) -> Callable[[Book], str]:
+    """Returns the part that shows a drawing of `tools.book.diagrams` with its alt text."""
+    return lambda _: diagrams.markdown(name)
 
 
 def methods(book: Book) -> str:
-    """Every method of the package: class, paper, lessons that use it, shipped weights."""
+    """Returns a table of every method of the package: file and class, paper, and the lessons that use it."""
     from fsl_course.weights.learners import MAKERS
 
     rows = []
     for name in MAKERS:
-        path = book.root / "fsl_course" / "methods" / f"{name}.py"
-        source = path.read_text(encoding="utf-8")
+        source = (book.root / "fsl_course" / "methods" / f"{name}.py").read_text(encoding="utf-8")
         learners = re.findall(r"^class (\w+)\((?:FewShotLearner|ComparesEmbeddings|MAML)\):", source, re.M)
         paper = _PAPER.search(source)
         uses = [one for one in book.lessons if _imports(book, one, name)]
-        cards = [card for card in shipped(book) if card["method"] == name]
-        rows.append(
-            [
-                f"[{name}](../fsl_course/methods/{name}.py)",
-                ", ".join(f"`{learner}`" for learner in learners),
-                paper[0] if paper else "",
-                ", ".join(f"[{one.number}](../{one.notebook})" for one in uses),
-                "<br>".join(_weights(card) for card in cards) or "none",
-            ]
-        )
-    return table("method | class | paper | lessons | shipped weights", rows)
+        names = ", ".join(f"`{learner}`" for learner in learners)
+        links = ", ".join(f"[{one.number}](../{one.notebook})" for one in uses)
+        rows.append([f"[{name}](../fsl_course/methods/{name}.py)<br>{names}", _short(paper[0]) if paper else "", links])
+    return table("method and class | paper | lessons", rows)
+
+
+def _short(paper: str) -> str:
+    """Returns "Snell et al. 2017" for three authors or more, and the names for one or two."""
+    authors = paper.split(", ")
+    return paper if len(authors) < 3 else f"{authors[0]} et al. {paper[-4:]}"
 
 
 def _imports(book: Book, lesson: Lesson, method: str) -> bool:
@@ -160,26 +191,37 @@ def _imports(book: Book, lesson: Lesson, method: str) -> bool:
     return re.search(rf"fsl_course\.methods(\.| import .*\b){method}\b", text) is not None
 
 
-def _weights(card: dict[str, Any]) -> str:
-    first = card["test"][0]
-    if "mean" not in first:
-        return f"[{card['file']}](../data/checkpoints/{card['file']}.json)"
-    result = f"{first['way']}-way {first['shot']}-shot {percent(first['mean'], first['ci95'])}"
-    return f"[{card['file']}](../data/checkpoints/{card['file']}.json): {result}"
+def weights(book: Book) -> str:
+    """Returns a table of all shipped weights, one a line, with the first test on their cards."""
+    rows = []
+    for card in shipped(book):
+        first = card["test"][0]
+        link = f"[{card['file']}](../data/checkpoints/{card['file']}.json)"
+        if "mean" in first:
+            rows.append([link, f"{first['way']}-way {first['shot']}-shot", percent(first["mean"], first["ci95"])])
+        else:
+            rows.append([link, "sine curves", "[errors](results.md#sine-curves)"])
+    return table("weights | tested on | accuracy", rows)
 
 
 def shipped(book: Book) -> list[dict[str, Any]]:
-    """The cards of all shipped weights, each with `file`, its name without ending."""
+    """Returns the cards of all shipped weights, each with `file`, its name without ending."""
     paths = sorted((book.root / "data" / "checkpoints").glob("*.json"))
     return [{**json.loads(path.read_text(encoding="utf-8")), "file": path.stem} for path in paths]
 
 
 PARTS: dict[str, Callable[[Book], str]] = {
-    "start": start,
+    "clone": clone,
+    "browser": browser,
+    "first_lesson": first_lesson,
     "lesson_list": lesson_list,
     "lesson_path": lesson_path,
     "short_paths": short_paths,
     "lesson_tree": lesson_tree,
-    "more_tree": more_tree,
+    "api_rooms": api_rooms,
     "methods": methods,
+    "weights": weights,
+    "diagram_metric": diagram("metric"),
+    "diagram_loops": diagram("loops"),
+    "diagram_package": diagram("package"),
 }

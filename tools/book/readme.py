@@ -1,50 +1,95 @@
-"""Writes the parts of README.md that are made from elsewhere: the table of lessons, the badge addresses, the results.
+"""Writes the parts of README.md that are made from elsewhere, each between two markers such as `<!-- lessons -->`.
 
 python -m tools.book.readme            rewrites them
-python -m tools.book.readme --check    fails where README.md does not agree with lessons/, data/lesson_times.json, data/results/,
-                                  pyproject.toml
-python -m tools.book.readme --picture  draws docs/episode.png anew, from the embedded data and the shipped weights
+python -m tools.book.readme --check    fails if README.md does not agree with lessons/, data/, fsl_course/ and pyproject.toml
+python -m tools.book.readme --picture  also draws docs/episode.png anew, from the embedded data and the shipped weights
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from tools.notebooks.cells import lesson_files, placeholder
+from fsl_course.cli import results
+from tools.book.lessons import LessonError, by_part, lessons
+from tools.book.pages import duration, unbroken
+from tools.notebooks.cells import placeholder
 from tools.results import table
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE_SEED = 10  # letters of five scripts; the network errs once, as it does about once in forty queries
+METHODS = (
+    "Prototypical",
+    "Matching",
+    "Relation, transductive",
+    "MAML, transductive",
+    "Transfer",
+)  # rows of `short_results`
+# Rows of `short_speed`: the work, what is compared, and the other library. The first measured row of each is shown.
+WORKS = (
+    ("sampling-memory", "draw one 20-way 5-shot episode", "easyfsl"),
+    ("evaluate-1000", "evaluate 1,000 5-way 1-shot episodes", "easyfsl"),
+    ("prototypical-step", "train one 60-way prototypical step", "easyfsl"),
+    ("maml-sine-25", "one MAML update on 25 sine curves, 5 inner steps", "learn2learn"),
+    ("time-to-95", "train to 95 % in 20 ways", "easyfsl"),
+)
 
 
 def lesson_table(root: Path) -> str:
-    """One row a lesson: number and title, its promise, what the build measured. Title and promise are its first cell's."""
-    times = json.loads((root / "data" / "lesson_times.json").read_text(encoding="utf-8"))
-    lines = ["| lesson | what it teaches | planned | runs in | memory |", "|---|---|---|---|---|"]
-    for path in lesson_files(root):
-        text = path.read_text(encoding="utf-8")
-        title = re.search(r"^# # (\d\d) (.+)$", text, re.M)
-        promise = re.search(r"^# # .+\n#\n((?:# [^#\n-].*\n)+)", text, re.M)
-        minutes = re.search(r"(\d+) minutes", text)
-        if not (title and promise and minutes):
-            raise SystemExit(f"{path.name}: the first cell needs a title `# NN Title`, a promise and planned minutes.")
-        words = " ".join(line[2:] for line in promise.group(1).splitlines())
-        words = re.sub(r"\]\(\.\./", "](", words)
-        measured = times[path.stem]
-        lines.append(
-            f"| [{title.group(1)} {title.group(2)}](notebooks/{path.stem}.ipynb) ([solved](solutions/{path.stem}.ipynb)) "
-            f"| {words} | {minutes.group(1)} min | {measured['seconds']:.0f} s | {measured['peak_mb']:.0f} MB |"
-        )
+    """Returns the table of lessons by part: a line for each part that has lessons, and below it one line a lesson."""
+    lines = ["| lesson | planned | runs in |", "|---|---|---|"]
+    for part, mine in by_part(lessons(root)):
+        lines.append(f"| **Part {part.number}: {part.title}.** {part.promise} | | |")
+        lines += [f"| [{one.number} {one.title}]({one.notebook}) | {one.planned} | {one.seconds} |" for one in mine]
     return "\n".join(lines)
 
 
+def hours(root: Path) -> str:
+    """Returns the planned time of all lessons together, such as "12 hours"."""
+    minutes = sum(int(one.planned.split()[0]) for one in lessons(root))
+    return f"{round(minutes / 60)} hours"
+
+
+def package_lines(root: Path) -> str:
+    """Returns the lines of all Python files of fsl_course, rounded up to the next hundred, such as "6,500 lines"."""
+    files = (root / "fsl_course").rglob("*.py")
+    count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    return f"{-(-count // 100) * 100:,} lines"
+
+
+def short_results() -> str:
+    """Returns the accuracies of METHODS on the papers' split, with intervals and the papers' numbers; "" if none was measured."""
+    found = [row for row in results.rows() if row["protocol"] == "random"]
+    head, lines = results.grid(found)
+    chosen = [line for name in METHODS for line in lines if re.fullmatch(rf"{name}(?: \(\d+ seeds\))?", line[0])]
+    if not chosen:
+        return ""
+    said = (
+        "Accuracy in % ± half width of its 95 % interval over episodes. In brackets: what the paper prints, "
+        "with \\* where that is above our interval. Transductive: batch norm saw all queries of an episode at once."
+    )
+    return f"{table.markdown(head, [[line[0], *map(unbroken, line[1:])] for line in chosen])}\n\n{said}"
+
+
+def short_speed() -> str:
+    """Returns the times of WORKS beside other libraries, measured on two threads; "" if none was measured."""
+    story = results.benchmark()
+    lines = []
+    for work, words, peer in WORKS:
+        rows = [row for row in (story or {}).get("rows", []) if (row["work"], row["peer"]) == (work, peer)]
+        if rows:
+            theirs = " ".join(str(rows[0][key]) for key in ("peer", "peer_version") if rows[0].get(key))
+            times = [duration(rows[0][key]) for key in ("ours_s", "peer_s")]
+            lines.append([words, theirs, *times, f"{rows[0]['ratio']:.3g}"])
+    return table.markdown(["work", "beside", "ours", "theirs", "times faster"], lines) if lines else ""
+
+
 def badges(root: Path) -> str:
-    """Badges that open the first lesson on Binder and Colab, with addresses made as in the lessons, and the course in VS Code."""
+    """Returns badges that open the first lesson on Binder and on Colab, as the lessons do, and the course in VS Code."""
     first = root / "lessons" / "00_start.py"
     binder, colab, repository = (
         placeholder(name, root, first, "README.md") for name in ("binder", "colab", "repository")
@@ -62,25 +107,31 @@ def badges(root: Path) -> str:
     return "\n".join(f"[![{words}]({image})]({address})" for words, image, address in rows)
 
 
+# Marker -> what goes between it and its end. The first ones fill lines of their own, the others stand within a sentence.
+_BLOCKS: dict[str, Callable[[Path], str]] = {
+    "badges": lambda root: badges(root),
+    "lessons": lesson_table,
+    "results": lambda _: short_results(),
+    "speed": lambda _: short_speed(),
+}
+_WORDS: dict[str, Callable[[Path], str]] = {"hours": hours, "lines": package_lines}
+
+
 def rendered(root: Path) -> str:
-    """README.md as it should be."""
+    """Returns README.md as it should be. Raises SystemExit if a marker is missing or stands there twice."""
     text = (root / "README.md").read_text(encoding="utf-8")
-    parts = {
-        "lessons": lesson_table(root),
-        "badges": badges(root),
-        "results": table.readme_results(),
-        "benchmark": table.readme_benchmark(),
-    }
-    for name, content in parts.items():
+    for name, draw in (_BLOCKS | _WORDS).items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise SystemExit(f"README.md needs exactly one {begin} and one {end}.")
-        text = text.split(begin)[0] + "\n".join([begin, *([content] if content else []), end]) + text.split(end)[1]
+        content = draw(root)
+        inner = content if name in _WORDS else "\n".join(["", *([content] if content else []), ""])
+        text = text.split(begin)[0] + begin + inner + end + text.split(end)[1]
     return text
 
 
 def draw_picture(path: Path) -> None:
-    """A 5-way 1-shot episode of unseen scripts with the shipped network's answers."""
+    """Draws a 5-way 1-shot episode of unseen scripts, with the answers of the shipped network, into a PNG file."""
     import torch
 
     from fsl_course import EpisodeSampler, figures, load_glyphs, pretrained
@@ -106,13 +157,19 @@ def draw_picture(path: Path) -> None:
 
 
 def main() -> int:
+    """Rewrites or checks README.md; returns 1, with a message, if it is behind or a lesson lacks something."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--picture", action="store_true")
     options = parser.parse_args()
     if options.picture:
         draw_picture(ROOT / "docs" / "episode.png")
-    wanted, path = rendered(ROOT), ROOT / "README.md"
+    path = ROOT / "README.md"
+    try:
+        wanted = rendered(ROOT)
+    except LessonError as error:
+        print(error, file=sys.stderr)
+        return 1
     if options.check:
         if path.read_text(encoding="utf-8") != wanted:
             print("README.md is behind: run `python -m tools.book.readme`.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The tables of the results page, from the files that the measuring commands have written into `data/`."""
+"""The tables of the results page, from the files that the measuring commands wrote into `data/`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from fsl_course.cli import results
-from tools.book.pages import Book, percent, shipped, table
+from tools.book.pages import Book, duration, percent, shipped, table, unbroken
 from tools.results import table as tables
 
 
@@ -15,14 +15,15 @@ def _read(book: Book, name: str) -> dict[str, Any]:
 
 
 def _notes(story: dict[str, Any]) -> str:
-    """Protocol and command under a table."""
+    """Returns protocol and command, to stand under a table."""
     protocol = f"Protocol: {story['protocol']}.\n\n" if "protocol" in story else ""
     return f"{protocol}Command:\n\n```text\n{story['command']}\n```"
 
 
 def over_seeds(runs: list[list[int]], queries: int) -> tuple[float, float]:
-    """Mean accuracy and half width of its 95 % interval over episodes. runs: right queries, a list [E] for each seed.
+    """Returns the mean accuracy and the half width of its 95 % interval over episodes.
 
+    runs: the right queries of E episodes, a list for each seed; queries: how many an episode has
     An episode counts with its mean over the seeds, so the interval speaks about episodes, not about seeds.
     """
     import torch
@@ -39,7 +40,7 @@ def _accuracy(runs: list[list[int]], queries: int) -> str:
 
 
 def cards(book: Book) -> str:
-    """Accuracy of all shipped classifiers, in every setting on their cards."""
+    """Returns the accuracy of all shipped classifiers, in every setting on their cards."""
     found = [card for card in shipped(book) if "mean" in card["test"][0]]
     settings = sorted({(line["way"], line["shot"]) for card in found for line in card["test"]})
     rows = []
@@ -54,7 +55,7 @@ def cards(book: Book) -> str:
 
 
 def sinusoids(book: Book) -> str:
-    """Mean squared error on sine curves after some inner steps: MAML against pretraining, and the paper's numbers."""
+    """Returns the mean squared error on sine curves by inner steps: MAML, pretraining, and the paper's numbers."""
     card = next(card for card in shipped(book) if card["data"] == "sinusoids")
     steps, paper = sorted({line["steps"] for line in card["test"]}), results.papers()["sinusoids"]
     rows = []
@@ -72,7 +73,7 @@ def sinusoids(book: Book) -> str:
 
 
 def metric_comparison(book: Book) -> str:
-    """All metric methods, trained alike: accuracy in each setting, mean over seeds and (each seed)."""
+    """Returns the accuracy of all metric methods, trained alike, in each setting: mean over seeds and (each seed)."""
     story = _read(book, "metric_comparison.json")
     settings = [(one["way"], one["shot"], one["query"]) for one in story["rows"][0]["results"]]
     rows = []
@@ -88,7 +89,7 @@ def metric_comparison(book: Book) -> str:
 
 
 def maml_comparison(book: Book) -> str:
-    """MAML and its cheaper relatives: accuracy, mean over seeds and (each seed), and cost of an update."""
+    """Returns accuracy, as mean over seeds and (each seed), and cost of an update for MAML and its cheaper relatives."""
     story = _read(book, "maml_comparison.json")
     queries = story["test"]["way"] * story["test"]["query"]
     rows = []
@@ -103,22 +104,71 @@ def maml_comparison(book: Book) -> str:
 
 
 def omniglot_random(book: Book) -> str:
-    """Omniglot as the papers split it: our numbers beside theirs, one table a task, and how the papers measured."""
-    return f"{tables.full_tables('random')}\n\n{tables.costs('random')}\n\n{tables.sources()}"
+    """Returns all methods on Omniglot as the papers split it, with the papers' numbers and, below, why ours are lower."""
+    return tables.short_table(_of("random"))
+
+
+def omniglot_tasks(book: Book) -> str:
+    """Returns a table for each task of the papers' split: the paper's number, ours measured the same way, and ours inductive."""
+    found = _of("random")
+    tasks = sorted({(row["way"], row["shot"], row["episodes"]) for row in found})
+    return "\n\n".join(
+        f"**{way}-way {shot}-shot, {episodes:,} episodes**\n\n{_task(found, way, shot)}"
+        for way, shot, episodes in tasks
+    )
+
+
+def _task(found: list[results.Row], way: int, shot: int) -> str:
+    pairs: dict[str, dict[bool, results.Row]] = {}
+    for row in found:
+        if (row["way"], row["shot"]) == (way, shot):
+            pairs.setdefault(row["label"], {})[row["inductive"]] = row
+    rows = []
+    for label, pair in pairs.items():
+        inductive = _ours(pair[True]) if True in pair else ""
+        same = [row for row in pair.values() if row["paper"] and row["paper"]["inductive"] == row["inductive"]]
+        rows += [[label, _theirs(row), _ours(row) + (r"\*" if row["short"] else ""), inductive] for row in same]
+        if not same:
+            rows.append([label, _theirs(next(iter(pair.values()))), "", inductive])
+    return table("method | paper | ours, the paper's way | ours, inductive", rows)
+
+
+def _theirs(row: results.Row) -> str:
+    """Returns the paper's number and how it was measured, or "" if there is none."""
+    if not (paper := row["paper"]):
+        return ""
+    how = "inductive" if paper["inductive"] else "transductive"
+    return f"{unbroken(results.percent(paper['number'], paper['ci95']))}, {how}"
+
+
+def _ours(row: results.Row) -> str:
+    return unbroken(results.percent(row["mean"], row["ci95"]))
+
+
+def omniglot_costs(book: Book) -> str:
+    """Returns what every training of the papers' split took, beside the paper's budget."""
+    return tables.costs("random")
+
+
+def omniglot_sources(book: Book) -> str:
+    """Returns how each paper measured its number, and where in the paper it is: a list, because the words are long."""
+    measured = {row["label"] for row in results.rows()}
+    entries = [entry for entry in results.papers()["papers"] if entry["label"] in measured]
+    return "\n".join(f"- **{entry['label']}**: {entry['protocol']}. {entry['source']}." for entry in entries)
 
 
 def omniglot_alphabets(book: Book) -> str:
-    """Omniglot split by alphabets."""
+    """Returns the results on Omniglot split by alphabets, and what the trainings took."""
     return f"{tables.short_table(_of('alphabets'))}\n\n{tables.costs('alphabets')}"
 
 
 def omniglot_commands(book: Book) -> str:
-    """What repeats each run from nothing."""
+    """Returns a command for each run that repeats it from the start."""
     return tables.commands([row for protocol in results.PROTOCOLS for row in _of(protocol)])
 
 
 def half_point(book: Book) -> str:
-    """What prototypical networks lose when one thing is taken away."""
+    """Returns what prototypical networks lose when one thing is taken away: a table of accuracies, and what each row changes."""
     if not (book.root / "data" / "results" / "half_point.json").is_file():
         return "Not measured yet."
     story = _read(book, "results/half_point.json")
@@ -127,14 +177,15 @@ def half_point(book: Book) -> str:
         gaps = [f"{percent(cell['mean'], cell['ci95'])}" for cell in row["cells"]]
         for at, cell in enumerate(row["cells"]):
             if "difference" in cell:
-                gaps[at] += f" ({100 * cell['difference']:+.2f} ± {100 * cell['difference_ci95']:.2f})"
-        rows.append([row["variant"], row["words"], *gaps])
+                gaps[at] += unbroken(f" ({100 * cell['difference']:+.2f} ± {100 * cell['difference_ci95']:.2f})")
+        rows.append([row["variant"], *gaps])
+    words = "\n".join(f"- **{row['variant']}**: {row['words']}." for row in story["rows"])
     tasks = [f"{cell['way']}-way {cell['shot']}-shot" for cell in story["rows"][0]["cells"]]
-    return f"{table(' | '.join(['variant', 'what differs', *tasks]), rows)}\n\n{_notes(story)}"
+    return f"{table(' | '.join(['variant', *tasks]), rows)}\n\n{words}\n\n{_notes(story)}"
 
 
 def transfer(book: Book) -> str:
-    """Weights tested on the other data set."""
+    """Returns the accuracy of weights on the data set that they were not trained on."""
     found = results.transfer_rows()
     if not found:
         return "Not measured yet."
@@ -143,18 +194,40 @@ def transfer(book: Book) -> str:
 
 
 def benchmark(book: Book) -> str:
-    """The course's times against other libraries on the same work, and what a training step costs as tasks grow."""
+    """Returns the times beside other libraries on the same work, and what a training step costs as tasks grow."""
     story = results.benchmark()
     if story is None:
         return "Not measured yet: `python -m tools.benchmark` measures your machine."
-    parts = (tables.benchmark_table, tables.benchmark_notes, tables.benchmark_about)
-    drawn = "\n\n".join(text for text in (part(story) for part in parts) if text)
-    if not story.get("scaling"):
-        return drawn
-    from fsl_course import figures
-    from tools.benchmark import scaling
+    works = list(dict.fromkeys((row["work"], row.get("setting", "")) for row in story["rows"]))
+    drawn = [_work([row for row in story["rows"] if (row["work"], row.get("setting", "")) == one]) for one in works]
+    drawn += [text for text in (tables.benchmark_notes(story), tables.benchmark_about(story)) if text]
+    if story.get("scaling"):
+        from fsl_course import figures
+        from tools.benchmark import scaling
 
-    return f"{drawn}\n\n{figures.to_html(*scaling.figure(story['scaling']))}"
+        drawn.append(figures.to_html(*scaling.figure(story["scaling"])))
+    return "\n\n".join(drawn)
+
+
+def _work(rows: list[dict[str, Any]]) -> str:
+    """Returns a work of the benchmark in one setting: what it is, the goal and whether it is met, and a line for each peer."""
+    first = rows[0]
+    aimed = first.get("goal") is not None and first.get("met") is not None  # a quick try has a goal but no verdict
+    goal = f" Goal: {first['goal']:g}, {'met' if all(row['met'] for row in rows) else 'not met'}." if aimed else ""
+    threads = f"{first['threads']} threads" if first.get("threads") else ""
+    setting = ", ".join(text for text in (first.get("setting", ""), threads) if text)
+    share = first["work"] == "conv4-matmul-share"
+    lines = [
+        [
+            " ".join(str(part) for part in (row["peer"], row.get("peer_version")) if part),
+            duration(row["ours_s"]),
+            duration(row["peer_s"]),
+            f"{row['ratio']:.2f} of its rate" if share else f"{row['ratio']:.3g}",
+        ]
+        for row in rows
+    ]
+    head = f"against | ours | theirs | {'share' if share else 'times faster'}"
+    return f"**{first['work']}**: {setting}.{goal}\n\n{table(head, lines)}"
 
 
 def _of(protocol: str) -> list[results.Row]:
@@ -167,6 +240,9 @@ PARTS = {
     "metric_comparison": metric_comparison,
     "maml_comparison": maml_comparison,
     "omniglot_random": omniglot_random,
+    "omniglot_tasks": omniglot_tasks,
+    "omniglot_costs": omniglot_costs,
+    "omniglot_sources": omniglot_sources,
     "omniglot_alphabets": omniglot_alphabets,
     "omniglot_commands": omniglot_commands,
     "half_point": half_point,

@@ -1,7 +1,8 @@
-"""Slides for teaching, made from a lesson by rule: reveal.js pages that work without a network.
+"""Makes slides for teaching from a lesson by rule: reveal.js pages that work without a network.
 
-Headings, what is short, display equations, tables and pictures are kept; code, folded answers, long text and references
-are not. A cell's tags go before the rule: `skip-slide` leaves it out, `slide` keeps all of it, its code too.
+Slides keep headings, short text, display equations, tables and pictures. They leave out code, folded answers, long text and
+references. A cell's tags overrule this: `skip-slide` leaves the cell out, and `slide` keeps all of it, its code too, unless the
+code is folded because it only draws (`hide-input`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
 
-from tools.book.lessons import Lesson
+from tools.book.lessons import FOLDED, Lesson
 from tools.book.links import Links
 from tools.notebooks.cells import is_added
 
-LONGEST = 45  # words of a paragraph that goes onto a slide
+LONGEST = 45  # words: a longer paragraph does not go onto a slide
 _LEFT_OUT = ("References",)
 _DETAILS = re.compile(r"<details>.*?</details>\n*", re.S)
 _PICTURE = re.compile(r"<img\b[^>]*>", re.S)
@@ -36,7 +37,7 @@ class Slide(NamedTuple):
 
 
 def slides(notebook: NotebookNode) -> list[Slide]:
-    """The slides of a solved notebook. Every heading starts one, and every picture has one of its own after it."""
+    """Returns the slides of a solved notebook. Every heading starts a slide, and every picture gets its own after it."""
     found: list[Slide] = []
     title = ""
     for cell in notebook.cells:
@@ -55,19 +56,19 @@ def slides(notebook: NotebookNode) -> list[Slide]:
         else:
             pictures = [picture for output in cell.outputs for picture in _PICTURE.findall(_as_html(output))]
             if whole or pictures:
-                found.append(Slide(title, "", pictures, cell.source if whole else ""))
+                found.append(Slide(title, "", pictures, cell.source if whole and FOLDED not in tags else ""))
     return found
 
 
 def sections(text: str) -> list[tuple[str, str]]:
-    """A text cell cut at its headings: (title, what follows); the title is empty before the first heading."""
+    """Cuts a text cell at its headings into pairs (title, text below); the title is "" before the first heading."""
     parts = re.split(r"^#{1,4} +(.+)$", text, flags=re.M)
     pairs = [("", parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
     return [(title.strip(), body.strip()) for title, body in pairs if title or body.strip()]
 
 
 def shortened(text: str) -> str:
-    """The paragraphs that fit onto a slide: equations, tables, lists and short text. Folded answers and links out go."""
+    """Returns the paragraphs that fit onto a slide: equations, tables, lists and short text, no answers and no lists of links."""
     kept = []
     for paragraph in re.split(r"\n{2,}", _DETAILS.sub("", text)):
         links_only = all(line.startswith("- [") for line in paragraph.strip().split("\n"))
@@ -78,7 +79,7 @@ def shortened(text: str) -> str:
 
 
 def _questions(text: str) -> list[str]:
-    """A quiz has a slide for each question; other text stays in one piece."""
+    """Cuts a quiz into its questions, one for each slide, and leaves other text in one piece."""
     parts = [part.strip() for part in re.split(r"^(?=\*\*\d\.)", text, flags=re.M)]
     return [part for part in parts if part] or [""]
 
@@ -92,7 +93,7 @@ def _as_html(output: NotebookNode) -> str:
 
 
 def page(root: Path, lesson: Lesson, links: Links) -> str:
-    """The slides of one lesson as HTML, for the folder slides/ of the book."""
+    """Returns the slides of one lesson as HTML, for the folder slides/ of the book."""
     notebook = nbformat.read(root / lesson.solution, as_version=4)
     markdown = _markdown()
     shown = []
@@ -109,7 +110,7 @@ def page(root: Path, lesson: Lesson, links: Links) -> str:
 
 
 def _markdown() -> MarkdownIt:
-    """Markdown as in the notebooks, with formulas left to MathJax."""
+    """Returns a parser for Markdown as in the notebooks, which leaves formulas to MathJax."""
 
     def formula(content: str, options: dict) -> str:
         marks = ("\\[", "\\]") if options["display_mode"] else ("\\(", "\\)")
@@ -123,7 +124,7 @@ def _template(root: Path) -> str:
 
 
 def index(lessons: list[Lesson]) -> str:
-    """A list of all slides."""
+    """Returns the page that lists all slides."""
     rows = "".join(f'<li><a href="{one.stem}.html">{one.number} {html.escape(one.title)}</a></li>\n' for one in lessons)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -51,3 +51,12 @@ def test_a_link_takes_no_name_from_another():
     two = f"{link}A</a></li>{link}B</a><details><summary>"
     assert mended(two).count("aria-label") == 1
     assert 'aria-label="Pages below B"' in mended(two)
+
+
+def test_the_difficulty_of_an_exercise_is_set_apart():
+    heading = (
+        '<h3>Exercise 05.6 ★ <em>Cosine</em> (again)  (difficulty 2/5, 5 min)<a class="headerlink" href="#x">#</a></h3>'
+    )
+    assert '(again)  <span class="effort">difficulty 2/5, 5 min</span><a class="headerlink"' in mended(heading)
+    contents = '<a class="reference internal nav-link" href="#x">Exercise 05.6 ★ Cosine (difficulty 2/5, 5 min)</a>'
+    assert mended(contents).endswith(">Exercise 05.6 ★ Cosine</a>")

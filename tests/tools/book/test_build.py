@@ -1,5 +1,6 @@
-"""tools/build.py: two lessons built into a small build, with every check of the whole one."""
+"""tools/book/build.py: a small book of two lessons, with every check of the whole one."""
 
+import html
 import re
 
 import ipywidgets
@@ -7,15 +8,15 @@ import nbformat
 import pytest
 from ipywidgets.embed import dependency_state
 
-from tools.book import build, check, vendor
+from tools.book import build, check, diagrams, pages, vendor
 from tools.book.build import ROOT
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A book of lessons 00 and 05, without the API."""
-    if lacking := vendor.missing(ROOT):
-        pytest.skip(f"the book needs npm, or {' and '.join(lacking)} in .cache/npm; neither is there")
+    if not vendor.available(ROOT):
+        pytest.skip("the book needs npm, or its packages in .cache/npm; neither is there")
     folder = tmp_path_factory.mktemp("book")
     out = folder / "small"
     build.build(
@@ -57,19 +58,38 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_the_readme_comes_without_what_the_landing_page_has():
-    made = build.book_pages.Book(ROOT, [], {}, {})
-    text = build._text(made, "README.md")
-    assert text.startswith("# Install and use")
-    assert "badge" not in text
-    assert "## The lessons" not in text
-    assert "## Start" in text
+def test_the_landing_page_has_three_doors_and_the_drawings(small):
+    page = (small / "index.html").read_text(encoding="utf-8")
+    doors = re.findall(r'<div class="door docutils container">\s*<p><strong>(\w+)</strong>', page)
+    assert doors == ["Learn", "Teach", "Use"]
+    for name in ("metric", "loops"):
+        assert f"{name}.svg" in page
+        assert html.escape(diagrams.DIAGRAMS[name].alt) in page
+    assert "make lab" in page
+
+
+def test_the_navigation_goes_by_part(small):
+    page = (small / "index.html").read_text(encoding="utf-8")
+    captions = re.findall(r'<span class="caption-text">([^<]+)</span>', page)
+    assert captions == ["Learn", "I See", "Teach", "Use"]
+    assert ">05 Prototypical networks</a>" in page
+
+
+def test_answers_of_worksheets_are_reached_from_the_guide_only(small):
+    answers = "protonet_answers.html"
+    assert (small / "teaching" / "worksheets" / answers).exists()
+    assert answers in (small / "teaching" / "README.html").read_text(encoding="utf-8")
+    for page in ("index.html", "teaching/plans.html", "teaching/worksheets/protonet.html"):
+        assert answers not in (small / page).read_text(encoding="utf-8")
+    assert (
+        "worksheets/protonet_answers" not in (small / "searchindex.js").read_text(encoding="utf-8").split('"terms"')[-1]
+    )
 
 
 def test_a_worksheet_has_lines_to_write_on(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "sheet.md").write_text("# Sheet\n\nWhy? ____ or\n\n________\n\n________\n")
-    made = build.book_pages.Book(tmp_path, [], {}, {})
+    made = pages.Book(tmp_path, [], {}, {})
     text = build._text(made, "docs/sheet.md")
     assert (
         text.count('\n<hr class="write-on">\n') == 2
@@ -78,7 +98,7 @@ def test_a_worksheet_has_lines_to_write_on(tmp_path):
 
 
 def test_finished_pages_are_mended(small):
-    """What Sphinx and the theme write, as `book_access` expects it: a new version of either shows here."""
+    """What Sphinx and the theme write, as `tools.book.access` expects it: a new version of either shows here."""
     lesson = (small / "notebooks" / "05_prototypical.html").read_text(encoding="utf-8")
     assert "Toggle hidden content" not in lesson
     assert not re.search(r'search-button-field[^>]*aria-label="Search"', lesson)
@@ -100,8 +120,8 @@ def test_formulas_that_scroll_are_reached_by_keyboard(small):
 
 def test_a_page_with_stored_widgets_finds_the_manager_here(tmp_path):
     """A teacher's own notebook, saved with the state of a slider: nothing is fetched to show it."""
-    if lacking := vendor.missing(ROOT):
-        pytest.skip(f"the book needs npm, or {' and '.join(lacking)} in .cache/npm; neither is there")
+    if not vendor.available(ROOT):
+        pytest.skip("the book needs npm, or its packages in .cache/npm; neither is there")
     slider = ipywidgets.IntSlider(value=42)
     state = {"version_major": 2, "version_minor": 0, "state": dependency_state([slider], drop_defaults=False)}
     view = {"model_id": slider.model_id, "version_major": 2, "version_minor": 0}

@@ -3,7 +3,7 @@
 import docutils.core
 import pytest
 
-from tools.book.docstrings import inline, to_rst
+from tools.book.docstrings import inline, signature, to_rst
 
 
 def html(text):
@@ -40,3 +40,21 @@ def test_what_is_aligned_by_hand_keeps_its_spaces():
 
 def test_both_kinds_of_ticks():
     assert inline("`a` and ``b``") == r"\ ``a``\  and \ ``b``\ ".strip()
+
+
+def test_two_columns_become_a_list():
+    made = html("Files:\n\nbase         what every learner defines\nmeta_lstm    a learned optimiser")
+    assert made.count("<li>") == 2
+    assert '<span class="docutils literal">meta_lstm</span>: a learned optimiser' in made
+
+
+def test_numbered_rows_stay_one_list():
+    made = html("0. ``_system``    files\n1. ``data``, ``nets``    pictures\n2. ``methods``")
+    assert made.count("<ol") == 1
+    assert made.count("<li>") == 3
+    assert '<span class="docutils literal">_system</span>: files' in made
+
+
+def test_a_default_that_is_no_python_can_be_read():
+    assert signature(None, "", "", None, None, "(a: dict = <factory>)", "") == ("(a: dict = ...)", "")
+    assert signature(None, "", "", None, None, "(a)", "") is None

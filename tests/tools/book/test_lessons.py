@@ -47,6 +47,15 @@ def test_a_cell_without_solution_stands_once(tmp_path):
     assert cells[1].metadata["tags"] == ["nbval-check-output"]
 
 
+def test_a_cell_that_only_draws_says_what_is_folded(tmp_path):
+    both = [notebook("return 1"), notebook("return 1")]
+    for one in both:
+        one.cells[1].metadata["tags"] = ["hide-input"]
+    cells = made(tmp_path, *both).cells
+    assert cells[1].metadata["tags"] == ["hide-input"]
+    assert cells[1].metadata["mystnb"]["code_prompt_show"] == "Show the code of this picture"
+
+
 def test_notebooks_that_do_not_pair_up_are_refused(tmp_path):
     with pytest.raises(LessonError, match="build them again"):
         made(tmp_path, notebook("return 1"), notebook("return 1", ids=("05-001", "05-003", "05-colab")))

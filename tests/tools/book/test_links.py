@@ -9,6 +9,7 @@ PAGES = {
     "notebooks/05_proto.ipynb": "notebooks/05_proto.ipynb",
     "solutions/05_proto.ipynb": "notebooks/05_proto.ipynb",
     "fsl_course/nets.py": "api/fsl_course.nets.md",
+    "fsl_course/methods/maml.py": "api/fsl_course.methods.md#maml",
 }
 
 
@@ -27,6 +28,7 @@ def links(tmp_path):
         ("../lessons/GLOSSARY.md", "/glossary.md"),
         ("../solutions/05_proto.ipynb", "/notebooks/05_proto.ipynb"),
         ("../fsl_course/nets.py", "/api/fsl_course.nets.md"),
+        ("../fsl_course/methods/maml.py", "/api/fsl_course.methods.md#maml"),
         ("../data/cards/a.json", "https://example.org/x/blob/main/data/cards/a.json"),
         ("https://example.org/elsewhere", "https://example.org/elsewhere"),
         ("#here", "/notebooks/05_proto.ipynb#here"),
@@ -34,6 +36,13 @@ def links(tmp_path):
 )
 def test_a_link_in_a_source_page(links, target, wanted):
     assert links.for_sphinx(f"see [`a` b]({target}).", "notebooks/05_proto.ipynb") == f"see [`a` b]({wanted})."
+
+
+def test_a_link_keeps_its_title(links):
+    text = '[way](../lessons/GLOSSARY.md#way "类别数") and [nets](../fsl_course/nets.py)'
+    assert links.for_sphinx(text, "notebooks/05_proto.ipynb") == (
+        '[way](#term-way "类别数") and [nets](/api/fsl_course.nets.md)'
+    )
 
 
 def test_a_link_in_a_built_page(links):

@@ -1,4 +1,4 @@
-"""tools/pages.py, results.py and api.py: pages that are made from elsewhere."""
+"""tools/book/pages.py, results.py and api.py: pages that are made from elsewhere."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from tools.book.lessons import lessons
 
 @pytest.fixture(scope="module")
 def book():
-    pages = {one.notebook: one.notebook for one in lessons(ROOT)}
+    paths = {one.notebook: one.notebook for one in lessons(ROOT)}
     settings = {"repository": "https://github.com/a/b", "branch": "main"}
-    return pages.Book(ROOT, lessons(ROOT), pages, settings)
+    return pages.Book(ROOT, lessons(ROOT), paths, settings, tuple(api.modules(ROOT)))
 
 
 @pytest.mark.parametrize("name", sorted(pages.PARTS | results.PARTS))
@@ -36,7 +36,8 @@ def test_every_method_has_a_class_and_a_lesson(book):
     rows = pages.methods(book).split("\n")[2:]
     assert len(rows) >= 10
     for row in rows:
-        _, method, learners, paper, taught, _, _ = (cell.strip() for cell in row.split("|"))
+        _, names, paper, taught, _ = (cell.strip() for cell in row.split("|"))
+        method, learners = names.split("<br>")
         assert method
         assert learners, row
         assert re.search(r"\d{4}$", paper), row
@@ -59,14 +60,60 @@ def test_results_say_what_their_files_say(book):
     assert results.over_seeds([[10, 20], [20, 30]], 40)[0] == pytest.approx(0.5)
 
 
+def test_every_shipped_weight_has_a_line(book):
+    rows = pages.weights(book).split("\n")[2:]
+    cards = sorted(path.stem for path in (ROOT / "data" / "checkpoints").glob("*.json"))
+    assert [re.match(r"\| \[([\w-]+)\]", row)[1] for row in rows] == cards
+
+
+def test_lessons_are_listed_under_their_part(book):
+    listed = pages.lesson_list(book)
+    headings = re.findall(r"^### (\w+) (.+)$", listed, re.M)
+    assert headings[:2] == [("I", "See"), ("II", "Adapt")]
+    assert listed.index("../notebooks/06_relation.ipynb") < listed.index("### II") < listed.index("07_inner_loop")
+    assert all(one.promise in listed for one in book.lessons)
+
+
+def test_numbers_below_a_papers_have_their_reason_on_the_page(book):
+    tasks, notes = results.omniglot_tasks(book), results.omniglot_random(book)
+    for row in results.results.rows():
+        if row["protocol"] == "random":
+            shown = results.results.percent(row["mean"], row["ci95"]).replace(" ± ", f"{pages.NBSP}±{pages.NBSP}")
+            assert shown in tasks
+            if row["short"]:
+                assert f"{shown}\\*" in tasks
+                assert row["why"] in notes
+
+
+def test_the_benchmark_keeps_goals_and_verdicts(book):
+    story, drawn = results.results.benchmark(), results.benchmark(book)
+    for row in story["rows"]:
+        assert f"**{row['work']}**: {row['setting']}" in drawn
+        if row["goal"] is not None:
+            assert f"Goal: {row['goal']:g}, {'met' if row['met'] else 'not met'}." in drawn
+
+
 def test_public_modules_only():
-    found = api.modules(ROOT)
-    assert found["fsl_course/methods/maml.py"] == "fsl_course.methods.maml"
-    assert found["fsl_course/data/__init__.py"] == "fsl_course.data"
+    found = {module.path: module for module in api.modules(ROOT)}
+    assert found["fsl_course/methods/maml.py"].name == "fsl_course.methods.maml"
+    assert found["fsl_course/methods/maml.py"].page == "api/fsl_course.methods.md#maml"
+    assert found["fsl_course/data/__init__.py"].page == "api/fsl_course.data.md"
     assert not any("/_" in path.removesuffix("__init__.py") or "/ex05_" in path for path in found)
+    assert all((ROOT / path).is_file() for path in found)
+
+
+def test_the_api_has_at_most_twenty_pages_each_with_its_reason():
+    assert len(api.PUBLIC) <= 20
+    assert all(room.reason for room in api.PUBLIC)
+    assert not [room.name for room in api.PUBLIC if re.search(r"_system|\.cli|grading", room.name)]
+    front = api.index(api.modules(ROOT))
+    assert all(f"| {room.reason} |" in front for room in api.PUBLIC)
 
 
 def test_a_package_names_where_its_names_live():
-    page = api.page("fsl_course.data", {"fsl_course.data", "fsl_course.data.glyphs"})
-    assert ":py:obj:`load_glyphs <fsl_course.data.glyphs.load_glyphs>`" in page
-    assert ":members:" in api.page("fsl_course.nets", {"fsl_course.nets"})
+    found = api.modules(ROOT)
+    rooms = {room.name: room for room in api.PUBLIC}
+    assert ":py:obj:`load_glyphs <fsl_course.data.glyphs.load_glyphs>`" in api.page(rooms["fsl_course"], found)
+    assert ".. autofunction:: fsl_course.data.glyphs.load_glyphs" in api.page(rooms["fsl_course.data"], found)
+    assert ":members:" in api.page(rooms["fsl_course.nets"], found)
+    assert "## `maml`" in api.page(rooms["fsl_course.methods"], found)

@@ -1,9 +1,12 @@
+"""tools/book/readme.py: the parts of README.md that are made from elsewhere."""
+
 import json
 from pathlib import Path
 
 import pytest
 
 from tools.book import readme
+from tools.book.lessons import LessonError, lessons
 
 LESSON = """# %% [markdown]
 # # 07 Inner loop
@@ -11,51 +14,79 @@ LESSON = """# %% [markdown]
 # You adapt a network
 # by hand ([term](../lessons/GLOSSARY.md#task)).
 #
-# - Planned time: 50 minutes
+# Prerequisites: [lesson 06](x.ipynb). Planned time: 50 minutes.
 # %%
 print(1)
 """
+BLOCKS = ("badges", "lessons", "results", "speed")
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "lessons").mkdir()
     (tmp_path / "data").mkdir()
+    (tmp_path / "fsl_course").mkdir()
+    (tmp_path / "fsl_course" / "nets.py").write_text("x = 1\n" * 101)
     (tmp_path / "lessons" / "07_inner.py").write_text(LESSON)
     (tmp_path / "data" / "lesson_times.json").write_text(json.dumps({"07_inner": {"seconds": 41.6, "peak_mb": 512.3}}))
     (tmp_path / "pyproject.toml").write_text(
         '[tool.fsl_course]\nrepository = "https://github.com/a/b"\nbranch = "main"\n'
     )
+    blocks = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in BLOCKS)
     (tmp_path / "README.md").write_text(
-        "top\n<!-- badges -->\nold\n<!-- /badges -->\n<!-- lessons -->\n<!-- /lessons -->\n"
-        "<!-- results -->\n<!-- /results -->\n<!-- benchmark -->\n<!-- /benchmark -->\nend\n"
+        f"top <!-- hours -->x<!-- /hours -->, <!-- lines -->y<!-- /lines -->.\n{blocks}end\n"
     )
     return tmp_path
 
 
 def test_a_row_comes_from_the_lesson_and_the_measurement(project):
-    row = readme.lesson_table(project).splitlines()[-1]
-    assert row == (
-        "| [07 Inner loop](notebooks/07_inner.ipynb) ([solved](solutions/07_inner.ipynb)) "
-        "| You adapt a network by hand ([term](lessons/GLOSSARY.md#task)). | 50 min | 42 s | 512 MB |"
-    )
+    part, row = readme.lesson_table(project).splitlines()[-2:]
+    assert part.startswith("| **Part II: Adapt.** ")
+    assert row == "| [07 Inner loop](notebooks/07_inner.ipynb) | 50 min | 42 s |"
+    (lesson,) = lessons(project)
+    assert lesson.promise == "You adapt a network by hand ([term](../lessons/GLOSSARY.md#task))."
+    assert (lesson.needs, lesson.planned, lesson.seconds, lesson.memory) == ("lesson 06", "50 min", "42 s", "512 MB")
+    assert lesson.solution == "solutions/07_inner.ipynb"
 
 
 def test_only_the_marked_parts_change_and_twice_is_once(project):
     text = readme.rendered(project)
-    assert text.startswith("top\n<!-- badges -->\n[![Open the course on Binder]")
+    assert text.startswith("top <!-- hours -->1 hours<!-- /hours -->, <!-- lines -->200 lines<!-- /lines -->.\n")
+    assert "<!-- badges -->\n[![Open the course on Binder]" in text
     assert "mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/notebooks/00_start.ipynb" in text
     assert "old" not in text
-    assert text.endswith("<!-- /benchmark -->\nend\n")
-    assert "| Pixels, cosine | 53.4" in text
+    assert text.endswith("<!-- /speed -->\nend\n")
     (project / "README.md").write_text(text)
     assert readme.rendered(project) == text
 
 
-def test_a_lesson_without_a_promise_is_named(project):
-    (project / "lessons" / "07_inner.py").write_text("# %% [markdown]\n# # 07 Inner loop\n# %%\n")
-    with pytest.raises(SystemExit, match="07_inner.py: the first cell needs"):
+def test_a_missing_marker_is_named(project):
+    (project / "README.md").write_text("nothing\n")
+    with pytest.raises(SystemExit, match="<!-- badges -->"):
+        readme.rendered(project)
+
+
+@pytest.mark.parametrize(
+    "gone", ["# You adapt a network\n# by hand", "Prerequisites", "50 minutes", "# # 07 Inner loop"]
+)
+def test_a_lesson_without_a_promise_is_named(project, gone):
+    (project / "lessons" / "07_inner.py").write_text(LESSON.replace(gone, "-"))
+    with pytest.raises(LessonError, match=r"07_inner\.py: the first cell needs"):
         readme.lesson_table(project)
+
+
+def test_the_short_tables_have_five_rows_of_what_was_measured(monkeypatch):
+    drawn = readme.short_results().replace("\N{NO-BREAK SPACE}", " ")
+    rows = drawn.split("\n\n")[0].split("\n")[2:]
+    assert len(rows) == len(readme.METHODS) == 5
+    assert rows[0].startswith("| Prototypical | 99.3 ± 0.1 (98.8) |")
+    assert any(row.startswith("| MAML, transductive | 99.1 ± 0.3 (98.7) |") for row in rows)
+    speed = readme.short_speed().replace("\N{NO-BREAK SPACE}", " ").split("\n")[2:]
+    assert len(speed) == len(readme.WORKS) == 5
+    assert speed[0] == "| draw one 20-way 5-shot episode | easyfsl 1.5.0 | 220 µs | 7.93 ms | 36.2 |"
+    monkeypatch.setattr(readme.results, "rows", list)
+    monkeypatch.setattr(readme.results, "benchmark", lambda: None)
+    assert readme.short_results() == readme.short_speed() == ""
 
 
 def test_the_readme_agrees_with_lessons_and_measured_times():

@@ -54,6 +54,11 @@ def test_tags_go_before_the_rule():
     assert made(code(tags=["skip-slide"], html=PICTURE)) == []
 
 
+def test_code_that_only_draws_is_left_out_even_of_a_cell_that_is_kept_whole():
+    found = made(text("## A"), code("y = 2", ["slide", "hide-input"], html=PICTURE))
+    assert [(one.code, one.pictures) for one in found] == [("", []), ("", [PICTURE])]
+
+
 @pytest.mark.parametrize(
     "kept", ["$$\n" + "x + " * 60 + "y\n$$", "| a | b |\n|---|---|\n" + "| c | d |\n" * 20, "Short."]
 )
