@@ -20,6 +20,7 @@ from tqdm import tqdm
 from fsl_classroom import all_exercises
 from fsl_classroom.grading import confinement, report
 from fsl_classroom.grading.submissions import Submission, find_submissions
+from fsl_course._system import threads
 from fsl_course._system.files import replace_file
 
 _PROGRAM = "from fsl_classroom.grading.lanes import main; main()"
@@ -112,11 +113,11 @@ def _with_lanes(tasks: Any, jobs: int, arguments: argparse.Namespace, bar: Any, 
             for _, theirs in pairs:
                 theirs.close()
             given = tasks, bar, lock, lost
-            threads = [threading.Thread(target=_feed, args=(ours, *given), daemon=True) for ours, _ in pairs]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            feeders = [threading.Thread(target=_feed, args=(ours, *given), daemon=True) for ours, _ in pairs]
+            for feeder in feeders:
+                feeder.start()
+            for feeder in feeders:
+                feeder.join()
             if len(lost) == len(pairs):
                 raise OSError("the process that grades could not be started; what it said stands above")
         finally:
@@ -136,6 +137,7 @@ def _start(scratch: Path, bounds: dict[str, Any], sockets: list[socket.socket]) 
     kept = {name: os.environ[name] for name in ("HOME", "PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH") if name in os.environ}
     root = str(Path(__file__).resolve().parent.parent.parent)
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    one |= threads.settings(one)  # an answer may still ask PyTorch for more threads, which should not spin
     return subprocess.Popen(
         [sys.executable, "-P", "-c", _PROGRAM, str(scratch), json.dumps(bounds), *map(str, handles)],
         cwd=scratch,

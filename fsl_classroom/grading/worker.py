@@ -96,7 +96,7 @@ def _verdict(job: Job, out: int) -> tuple[bool, str]:
 
 
 def _leave_nothing_open(out: int, landlock: int, scratch: Path) -> None:
-    """Closes all file handles but two and replaces the environment, so that an answer finds nothing of the grader's."""
+    """Closes all file handles but `out` and `landlock`, and replaces the environment, so that an answer finds nothing."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for handle in (0, 1, 2):
         os.dup2(nothing, handle)

@@ -1,4 +1,4 @@
-"""A small exercise to try the engine on, and a progress file of its own for every test."""
+"""A small exercise to test the engine with, and a progress file of its own for every test."""
 
 from dataclasses import replace
 
@@ -99,13 +99,13 @@ def toy() -> Exercise:
 
 @pytest.fixture
 def endless(toy) -> Exercise:
-    """The same with a wrong answer that never ends: it costs half a second whenever it is tried."""
+    """The same exercise with one more wrong answer that never ends. Each try of it costs half a second."""
     return replace(toy, wrong=(*toy.wrong, Wrong("endless", _endless, "the loop has no end", "Count to n_way.")))
 
 
 @pytest.fixture(autouse=True)
 def progress_file(tmp_path, monkeypatch):
-    """Nobody's own progress is touched."""
+    """Gives every test a progress file of its own, so that tests do not touch the user's."""
     path = tmp_path / "progress.json"
     monkeypatch.setenv("FSL_PROGRESS", str(path))
     monkeypatch.setattr(progress, "_memory", {})

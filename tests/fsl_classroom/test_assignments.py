@@ -1,4 +1,4 @@
-"""The command `assignment`: valid notebooks that run, one for each student, and clear words for bad input."""
+"""The command `assignment` writes valid notebooks that run, one for each student, and says what is wrong with bad input."""
 
 import argparse
 import csv
@@ -27,7 +27,7 @@ def sources(path: Path) -> list[str]:
 
 
 def printed_by(path: Path, scratch: Path) -> str:
-    """Everything that the cells print when a fresh kernel runs them all."""
+    """Returns all that the cells print when a new kernel runs them."""
     made = nbformat.read(path, as_version=4)
     NotebookClient(made, kernel_name="python3", timeout=60, resources={"metadata": {"path": str(scratch)}}).execute(
         env=kernel_environment(ROOT, scratch)

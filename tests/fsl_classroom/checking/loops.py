@@ -53,7 +53,7 @@ LOOPS = [forever, forever_with_bare_except, forever_nested, forever_in_finally, 
 
 
 def in_thread(function):
-    """The result of a function that runs in a thread of its own; its exception is raised here."""
+    """Returns the result of a function that runs in a thread of its own, or raises its exception."""
     box = []
 
     def target():

@@ -1,4 +1,4 @@
-"""What check says and hands back, on a small exercise."""
+"""What `check` says and returns, for a small exercise."""
 
 import gc
 from dataclasses import replace
@@ -13,13 +13,13 @@ from fsl_classroom.checking.tree import clone
 
 
 def one_call(exercise, reference, *args, **more):
-    """The exercise with another reference and a single case."""
+    """Returns the exercise with another reference and a single case."""
     plain = {"properties": (), "gradient": (), "wrong": (), **more}
     return replace(exercise, reference=reference, cases=lambda generator: [Case("one call", args)], **plain)
 
 
 def refused(exercise, answer, capsys, *parts):
-    """check refuses, hands out the reference, says these parts in 3 to 8 lines, and shows no traceback."""
+    """Asserts that check refuses, returns the reference, says these parts in 3 to 8 lines and shows no traceback."""
     assert check(exercise, answer) is exercise.reference
     said = capsys.readouterr().out
     lines = said.splitlines()
@@ -226,7 +226,7 @@ def test_an_exercise_may_ask_for_a_change_in_place(toy, capsys):
 
 
 def test_every_call_has_its_own_arguments(toy):
-    """A tensor that an answer spoils is whole again in the next call, and so is the case itself."""
+    """A tensor that an answer overwrites is intact in the next call, and in the case itself."""
     seen = []
 
     def spoils(embeddings, labels, n_way):

@@ -1,4 +1,4 @@
-"""Two results side by side, in words."""
+"""The comparison of two results, in words."""
 
 import pytest
 import torch

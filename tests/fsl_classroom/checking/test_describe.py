@@ -1,4 +1,4 @@
-"""Types in words, with a cure."""
+"""Values in words, and advice on how to convert them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The plain sentences, tried on the errors that torch really raises."""
+"""The explanations, tested on errors that torch really raises."""
 
 import pytest
 import torch

@@ -12,7 +12,7 @@ from fsl_classroom.checking import progress as record_of
 
 @pytest.fixture
 def course(toy, monkeypatch):
-    """A course of one lesson with two exercises."""
+    """Makes the course one lesson with two exercises."""
     exercises = (toy, replace(toy, id="99.2", title="Distances"))
     monkeypatch.setattr(catalogue, "lesson_files", lambda: {"99": "ex99_toy_lesson"})
     monkeypatch.setattr(catalogue, "of_lesson", lambda lesson: exercises)
@@ -61,7 +61,7 @@ def test_where_nothing_can_be_written_the_session_remembers(toy, tmp_path, monke
     check(toy, answer)
     assert record_of.load()["99.1"]["attempts"] == 2
 
-    later = tmp_path / "new folder" / "progress.json"  # and writes everything once it can
+    later = tmp_path / "new folder" / "progress.json"  # everything is written as soon as it can be
     monkeypatch.setenv("FSL_PROGRESS", str(later))
     check(replace(toy, id="99.2"), answer)
     written = json.loads(later.read_text(encoding="utf-8"))["exercises"]
@@ -97,7 +97,7 @@ def test_a_hint_can_be_asked_for_by_number(toy, capsys):
     hint(toy, 2)
     assert toy.hints[1] in capsys.readouterr().out
     hint(toy)
-    assert toy.hints[0] in capsys.readouterr().out  # the order of the others is not disturbed
+    assert toy.hints[0] in capsys.readouterr().out  # asking for one hint by number does not disturb the order
     assert record_of.load()["99.1"]["hints_used"] == 2
     with pytest.raises(ValueError, match="hints 1 to 3; got 4"):
         hint(toy, 4)

@@ -1,4 +1,4 @@
-"""Global state that an answer changes is put back, and told where it matters."""
+"""Global state that an answer changes is restored and, where it matters, reported."""
 
 import os
 import random
@@ -16,7 +16,7 @@ from fsl_classroom.checking.timelimit import Clock
 
 
 def world():
-    """The global state that the engine promises to put back."""
+    """Returns the global state that the engine promises to restore."""
     return {
         "dtype": torch.get_default_dtype(),
         "device": torch.get_default_device(),
@@ -125,7 +125,7 @@ def test_what_pytorch_sets_on_first_use_is_not_held_against_the_learner(toy, cap
 
 
 def test_a_working_folder_that_was_deleted_is_survived(tmp_path):
-    """The folder in which the check began is removed by the answer: nothing to return to, and no error."""
+    """An answer removes the folder in which the check began. There is nothing to return to, and no error."""
     home, gone = os.getcwd(), tmp_path / "gone"
     gone.mkdir()
     os.chdir(gone)

@@ -16,7 +16,7 @@ from tests.fsl_classroom.checking.loops import LOOPS, forever, forever_with_bare
 @pytest.mark.parametrize("where", [here, in_thread])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_endless_loops_are_stopped(loop, where):
-    """In the main thread by an alarm, elsewhere by the watchdog."""
+    """An alarm stops them in the main thread, the watchdog in other threads."""
     tracer = sys.gettrace()
 
     def attempt():
@@ -44,7 +44,7 @@ def endless_gradients_and_bare_except():
 @pytest.mark.parametrize("where", [here, in_thread])
 @pytest.mark.parametrize("loop", [endless_gradients, endless_gradients_and_bare_except])
 def test_a_gradient_that_is_cut_off_is_closed(loop, where):
-    """torch.func keeps a stack of transforms: one that stays open makes every later operation fail."""
+    """torch.func keeps a stack of transforms. If one stays open, every later operation fails."""
 
     def attempt():
         found = [Clock(0.01 + 0.007 * k).run(loop) for k in range(10)]
@@ -106,7 +106,7 @@ def test_several_calls_share_one_clock_and_importing_is_free(tmp_path, monkeypat
 
 
 def test_a_coverage_tool_that_looks_on_is_not_interrupted():
-    """It may hold a lock: raising there would lock up the whole run."""
+    """It may hold a lock, so that an exception there would block the whole run."""
     tool = eval("lambda look: look()", {"__name__": "coverage.collector"})
     look = lambda: _may_interrupt(sys._getframe())  # noqa: E731
     assert Clock(5).run(look)[0] is True

@@ -1,4 +1,4 @@
-"""What verify demands of an exercise."""
+"""What `verify` demands of an exercise."""
 
 from dataclasses import replace
 

@@ -31,7 +31,7 @@ accuracy = check("00.1", accuracy)'''
 
 
 def answer_in_a_cell(source: str, name: str) -> None:
-    """Run a cell as a kernel does: compiled under a name of its own, with its lines known to linecache."""
+    """Runs a cell as a kernel does: compiles it under a name of its own and gives its lines to linecache."""
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     exec(compile(source, name, "exec"), {"check": check})
 
@@ -51,7 +51,7 @@ def source_of(notebook: Path) -> str:
 
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The work of somebody who got 00.1 right, and a fresh progress file afterwards."""
+    """Returns the saved work of a learner who got 00.1 right, with an empty progress file in place afterwards."""
     monkeypatch.setenv("FSL_PROGRESS", str(tmp_path / "there.json"))
     answer_in_a_cell(RIGHT, "<cell right>")
     content = saved_work()

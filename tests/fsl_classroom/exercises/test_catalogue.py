@@ -1,4 +1,4 @@
-"""Every exercise judges as it says, and lessons and exercises know each other."""
+"""Every exercise judges as it promises, and every lesson checks exactly its own exercises."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ EXERCISES = all_exercises()
 
 
 def checked_ids(lesson: Path) -> list[str]:
-    """The ids that a lesson checks, in order; words about check in text cells do not count."""
+    """Returns the ids that a lesson checks, in order. Mentions of `check` in text cells do not count."""
     lines = lesson.read_text(encoding="utf-8").splitlines()
     return re.findall(
         r"""\bcheck\(["'](\d\d\.\d+)["']""", "\n".join(line for line in lines if not line.startswith("#"))

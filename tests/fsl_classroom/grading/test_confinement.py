@@ -1,4 +1,4 @@
-"""Landlock, seccomp and limits by themselves: a child shuts itself in and tries, with no other guard at work."""
+"""Landlock, seccomp and limits alone: a child process confines itself and tries to break out, without other guards."""
 
 import json
 import os
@@ -38,7 +38,9 @@ attempt("list", lambda: os.listdir(victim))
 attempt("home", lambda: os.listdir(os.path.expanduser("~")))
 attempt("passwords", lambda: Path("/etc/shadow").read_text())
 attempt("environment", lambda: Path("/proc/self/environ").read_text())
-attempt("exercises", lambda: open(sys.modules["fsl_course"].__file__).read())
+attempt("course", lambda: open(sys.modules["fsl_course"].__file__).read())
+attempt("classroom", lambda: open(sys.modules["fsl_classroom"].__file__).read())
+attempt("exercises", lambda: os.listdir(os.path.join(os.path.dirname(sys.modules["fsl_classroom"].__file__), "exercises")))
 attempt("write", lambda: (victim / "secret").write_text("mine"))
 attempt("delete", lambda: (victim / "secret").unlink())
 attempt("truncate", lambda: os.truncate(victim / "secret", 0))
@@ -96,7 +98,8 @@ def test_what_an_answer_needs_still_works(found):
 
 
 REFUSED = """
-read, list, home, passwords, environment, exercises, write, delete, truncate, rename, link, chmod, chown, utime, xattr,
+read, list, home, passwords, environment, course, classroom, exercises, write, delete, truncate, rename, link, chmod, chown,
+utime, xattr,
 tcp, udp, unix, pair, fork, program, exec, kill, prlimit, setuid, chroot, anonymous file, more memory
 """
 
@@ -109,7 +112,7 @@ def test_nothing_else_does(found, name):
 
 @needs_landlock
 def test_nobody_is_traced_and_limits_hold(found):
-    # The calls return -1, and dividing by the sum with 1 fails.
+    # Each call returns -1, so that the attempt divides by 0.
     assert found["ptrace"] == found["dumpable again"] == "ZeroDivisionError"
     assert found["memory"] == "MemoryError"
     assert found["large file"] == "OSError"
@@ -131,7 +134,7 @@ def test_an_old_system_is_told_what_is_missing(monkeypatch):
 def test_every_jump_of_the_filter_lands_inside_and_it_ends_by_allowing(monkeypatch, machine):
     monkeypatch.setattr(seccomp.platform, "machine", lambda: machine)
     program = seccomp._program(1234)
-    assert len(program) < 4096  # the kernel takes no longer ones
+    assert len(program) < 4096  # the longest program that the kernel accepts
     assert program[-1] == (seccomp._RETURN, 0, 0, seccomp._ALLOW)
     for place, (_code, yes, no, _value) in enumerate(program):
         assert max(yes, no) < 256

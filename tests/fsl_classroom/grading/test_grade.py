@@ -1,4 +1,4 @@
-"""The command from outside: two classes are graded once each, and every test looks at what came out."""
+"""Tests the command from outside: it grades two classes once each, and every test checks the tables."""
 
 import csv
 import json
@@ -11,7 +11,8 @@ import pytest
 
 from fsl_classroom import all_exercises
 from fsl_classroom.__main__ import main
-from fsl_classroom.grading import confinement
+from fsl_classroom.grading import confinement, grade
+from fsl_course._system import threads
 from tests.fsl_classroom.grading import zoo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,7 +69,7 @@ def battlefield(tmp_path_factory) -> tuple[Path, Path]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         for name, (cell, _words) in zoo.HOSTILE.items():
             if UNCONFINED and name in ("fork", "fills the disk", "kills"):
-                continue  # nothing would stop these
+                continue  # nothing would stop these attacks
             cell = cell.replace("{target}", str(victim / "precious")).replace("{folder}", str(victim))
             zoo.write(folder / name, [zoo.IMPORTS, cell.replace("{port}", str(server.getsockname()[1]))])
         for name in ("aaa neighbour", "zzz neighbour"):
@@ -78,7 +79,7 @@ def battlefield(tmp_path_factory) -> tuple[Path, Path]:
         options = ["--seconds", "4", "--memory", "500", "--jobs", "4", *UNCONFINED]
         assert main(["grade", str(folder), *options]) == 0
         server.setblocking(False)
-        with pytest.raises(BlockingIOError):  # nobody called
+        with pytest.raises(BlockingIOError):  # no answer has connected
             server.accept()
     return folder, victim
 
@@ -238,3 +239,14 @@ def test_unknown_lessons_and_odd_numbers_are_errors(tmp_path, capsys):
     assert "there is no lesson 77" in capsys.readouterr().err
     assert main(["grade", str(tmp_path), "--jobs", "0", "--unconfined"]) == 1
     assert "must be positive" in capsys.readouterr().err
+
+
+def test_the_process_that_grades_gets_one_thread_and_waits_without_spinning(tmp_path, monkeypatch):
+    started = {}
+    monkeypatch.setattr(grade.subprocess, "Popen", lambda command, **options: started.update(options))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("A_SECRET", "of the teacher's")
+    grade._start(tmp_path, {}, [])
+    assert started["env"]["OMP_NUM_THREADS"] == "1"
+    assert started["env"].items() >= threads.SPINNING.items()
+    assert "A_SECRET" not in started["env"]

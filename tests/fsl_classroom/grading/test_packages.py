@@ -1,4 +1,4 @@
-"""The two packages against answers: nothing of fsl_classroom may be used, of fsl_course only what the lesson imports."""
+"""An answer may use nothing of fsl_classroom, and of fsl_course only what its lesson imports."""
 
 import ast
 import builtins
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def found(line: str, before: str = "") -> str | None:
-    """What the rules say about a function that contains this line."""
+    """Returns what the rules say about a function that contains this line."""
     source = f'{zoo.IMPORTS}\n{before}\ndef f():\n    {line}\ncheck("05.1", f)'
     return rules.suspicion(answers_of([Cell(1, source, ast.parse(source))])["05.1"])
 
@@ -96,7 +96,7 @@ def test_guarded_attributes_of_a_module_of_the_classroom_are_refused():
 
 
 def test_nothing_in_the_course_holds_a_piece_of_the_classroom():
-    """An answer may hold modules of the course; from none of them does a name lead up into the classroom."""
+    """An answer may hold modules of the course, so no name in them may lead to the classroom."""
     program = """
 import pkgutil, sys, importlib, contextlib, fsl_course, fsl_classroom
 for package in (fsl_course, fsl_classroom):
@@ -175,7 +175,7 @@ print("|".join(incidents.words))
     ],
 )
 def test_a_running_answer_reads_no_file_of_either_package_and_gets_none_by_a_library(tmp_path, line, words):
-    """Without Landlock and without the scan of the answer's code: only the audit hook and the guarded imports are at work."""
+    """Without Landlock and without the scan of the answer's code: only the audit hook and the guarded imports protect."""
     (tmp_path / "scratch").mkdir()
     ran = subprocess.run(
         [sys.executable, "-c", WATCHED, tmp_path / "scratch", line],
@@ -207,7 +207,7 @@ def test_a_running_answer_may_read_the_data_that_a_wheel_keeps_in_the_package(tm
 
 @pytest.mark.parametrize("layout", ["site-packages", "checkout"])
 def test_neither_package_is_readable_wherever_they_lie(tmp_path, monkeypatch, layout):
-    """An installed wheel has both beside other packages, a checkout has them beside lessons and tools."""
+    """An installed wheel has both packages beside others; a checkout has them beside lessons and tools."""
     installed = tmp_path / "site-packages"
     home = {"site-packages": installed, "checkout": tmp_path / "checkout"}[layout]
     for folder in (installed / "numpy", home / "fsl_course", home / "fsl_classroom", home / "solutions"):

@@ -1,4 +1,4 @@
-"""What is read off an answer's code. Many more answers are tried in test_grade.py."""
+"""The rules that are checked on an answer's code. test_grade.py tries many more answers."""
 
 import ast
 
@@ -26,7 +26,7 @@ def test_what_the_lesson_imports_may_be_used_under_every_path():
 @pytest.mark.parametrize("body", ["package.prototypes", "[package]", "check", "progress", "package.squared_distances"])
 def test_the_rest_of_the_package_may_not(body):
     assert zoo.REFERENCE in found(f'def f(): return {body}\ncheck("05.1", f)')
-    assert fsl_course.methods.prototypical.prototypes  # it is there to be found
+    assert fsl_course.methods.prototypical.prototypes  # it exists, so the rules have something to forbid
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which statements an answer needs."""
+"""Finding the statements that an answer needs."""
 
 import ast
 
@@ -80,7 +80,7 @@ def test_what_is_defined_after_the_check_is_a_second_answer():
     assert "return 1" in ast.unparse(answer.statements[-1][1])
     assert "return 2" in ast.unparse(answer.later.statements[-1][1])
     (answer,) = answers_of([Cell(1, "", ast.parse(f"k = 1\ndef f(): return k\n{CHECK}\nk = 2"))]).values()
-    assert answer.later is None  # nothing is defined there: the lesson goes on
+    assert answer.later is None  # the lesson goes on and defines no function
 
 
 def test_stars_of_the_course_become_names():

@@ -71,7 +71,7 @@ def test_magics_are_taken_out_and_modulo_is_not(tmp_path):
     assert kept == "pass\nif a:\n    pass\nb = None\npass\nc = 7 % 2"
     assert without_magics("%%time\na = 1") == "\na = 1"
     assert without_magics("%%bash\nrm -rf x").strip() == ""
-    plain = "a = (7\n% 2)"  # valid as it is, so nothing is taken out
+    plain = "a = (7\n% 2)"  # valid Python, so nothing is removed
     (cell,) = read_cells(zoo.write(tmp_path, [plain]))
     assert cell.source == plain
 

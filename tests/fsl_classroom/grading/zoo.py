@@ -1,7 +1,7 @@
-"""Answers to exercise 05.1 of every kind, as students might hand them in: name -> (cell, words of the diagnosis; "" passes).
+"""Answers to exercise 05.1 of every kind that students may hand in, as name -> cell.
 
-HONEST must pass. LAZY import the reference, CURIOUS look into the checker, HOSTILE attack the machine, FORGED lie about the
-result.
+HONEST answers must pass. LAZY ones import the reference, CURIOUS ones look into the checker, HOSTILE ones attack the machine
+(name -> (cell, words of the diagnosis)), and FORGED ones return objects that lie about themselves.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ REFERENCE, CHECKER = "imports the reference", "looks into the checker"
 
 
 def answer(body: str, before: str = "") -> str:
-    """A cell with the function's body (indented by four) and what stands before it."""
+    """Returns a cell with the function, its check and the code before it. body: indented by four."""
     return f"{before}\n{DEF}{body}\n{CHECK}"
 
 
 def doing(*lines: str) -> str:
-    """A right answer that does something first."""
+    """Returns a right answer that runs these lines first."""
     return answer("".join(f"    {line}\n" for line in lines) + RIGHT)
 
 
 def trying(*lines: str) -> str:
-    """The same, with whatever it raises swallowed."""
+    """Returns a right answer that runs these lines first and swallows their exceptions."""
     return answer(
         "    try:\n" + "".join(f"        {line}\n" for line in lines) + "    except BaseException: pass\n" + RIGHT
     )
@@ -127,6 +127,24 @@ LAZY = {
     ),
     "torch.package": trying(
         "from torch.package import sys_importer as s", "s.import_module('fsl_course.methods.prototypical')"
+    ),
+    "classroom's exercises": answer(
+        "    return p(embeddings, labels, n_way)\n",
+        "from fsl_classroom.exercises.ex05_prototypical import prototypes as p",
+    ),
+    "classroom's catalogue": answer(
+        "    return c.find('05.1').reference(embeddings, labels, n_way)\n",
+        "import fsl_classroom.checking.catalogue as c",
+    ),
+    "classroom's star": answer(
+        "    return find('05.1').reference(embeddings, labels, n_way)\n", "from fsl_classroom import *"
+    ),
+    "classroom by mock": trying(
+        "from unittest import mock",
+        "mock.patch('fsl_classroom.checking.compare.compare', lambda *a, **k: None).start()",
+    ),
+    "classroom by torch.package": trying(
+        "from torch.package import sys_importer as s", "s.import_module('fsl_classroom.checking.catalogue')"
     ),
     "rebound": answer("    return p(embeddings, labels, n_way)\n", "q = package\np = q.prototypes"),
 }
@@ -234,7 +252,7 @@ FORGED = {
 
 
 def write(folder: Path, cells: list[str], name: str = "05_prototypical.ipynb") -> Path:
-    """A notebook whose outputs claim that everything is right."""
+    """Writes a notebook whose outputs claim that everything is right."""
     folder.mkdir(parents=True, exist_ok=True)
     claim = [{"output_type": "stream", "name": "stdout", "text": ["✓ 05.1 Prototypes: right\n"]}]
     made = [

@@ -1,4 +1,4 @@
-"""Seeded variants: the public solution fails, the own one passes, seeds differ, and every mistake is named."""
+"""Seeded variants: the public solution fails, their own passes, seeds differ, and every mistake has a diagnosis."""
 
 import sys
 from dataclasses import replace
@@ -21,7 +21,7 @@ SEEDS = range(30)
 
 
 def results(exercise, answer):
-    """What an answer does on the cases, one after the other; the gradients are left to `verify`, they take most of the time."""
+    """Yields what an answer does in each case. `verify` tests the gradients, which take most of the time."""
     cases = cases_of(exercise)
     for position in range(len(cases)):
         step = ("case", position)
@@ -29,7 +29,7 @@ def results(exercise, answer):
 
 
 def alike(exercise, known, answer) -> bool:
-    """known: list(results(exercise, another answer)). Stops at the first difference."""
+    """Returns True if an answer does the same as another one. known: list(results(exercise, the other answer))."""
     pairs = zip(known, results(exercise, answer), strict=True)
     return all(same_outcome(exercise, one, other, tolerance) for (one, tolerance), (other, _) in pairs)
 
@@ -52,7 +52,7 @@ def test_thirty_seeds_refuse_the_public_solution_and_accept_two_ways_of_their_ow
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_variant_judges_as_it_says(family):
-    """Everything verify asks of an exercise: gradients, and a diagnosis of its own for each wrong answer."""
+    """`verify` also tests the gradients, and that each wrong answer has its own diagnosis."""
     assert verify(replace(find(f"{family}@3"), id=family)) == []
 
 
@@ -67,7 +67,7 @@ def test_the_public_solution_is_told_what_it_is(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_seeds_differ_in_behaviour(family):
-    """Of six neighbours in class at least three want different functions."""
+    """Among six seeds, at least three ask for different functions."""
     made = find(f"{family}@0")
     different = [list(results(made, made.reference))]
     for seed in range(1, 6):
@@ -83,7 +83,7 @@ def test_the_statement_holds_the_numbers_and_the_text_is_the_reference(family):
     assert made.statement.count("\n- ") >= 2
     assert 1 <= made.difficulty <= 5
     space = {}
-    exec(f"{IMPORTS}\n\n{made.written()}", space)  # what a teacher reads, with what the set-up cell imports
+    exec(f"{IMPORTS}\n\n{made.written()}", space)  # the text that a teacher reads, with the imports of the set-up cell
     assert judge(made, space[made.name]).kind == "right"
     exec(f"{IMPORTS}\n\n{made.written('    raise NotImplementedError(' + repr('x is not attempted yet') + ')')}", space)
     assert judge(made, space[made.name]).kind == "unattempted"
@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_variant_and_find_gives_one_object():
     first, again = find("05.1@7"), variant.__wrapped__("05.1", 7)
     assert first is find("05.1@7")
     assert (first.statement, first.written()) == (again.statement, again.written())
-    # A change of the drawing would change work that was handed out: then this line must change knowingly.
+    # A change of the random choices changes assignments that were handed out; this line makes such a change deliberate.
     assert "m = 2 imagined shots" in first.statement
 
 
