@@ -1,7 +1,7 @@
-"""The one palette and the one set of markers, and the pictures that lessons share.
+"""The palette, the markers and the figures that lessons share.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; every role has a marker of its own besides.
-`show` is how a figure reaches a page: as a picture with alt text.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart; every role also has its own marker.
+`show` puts a figure on a page as a picture with alt text.
 """
 
 from __future__ import annotations
@@ -25,16 +25,8 @@ from fsl_course.episodes import Episode
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
-SLOTS = [
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#F0E442",
-    "#000000",
-]  # colour of slot 0, 1, ...
+# the colours and markers of slot 0, 1, ...
+SLOTS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000"]
 SLOT_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "h"]
 SUPPORT, QUERY, PROTOTYPE, CHANCE = "#0072B2", "#D55E00", "#000000", "#767676"
 SUPPORT_MARKER, QUERY_MARKER, PROTOTYPE_MARKER = "o", "^", "*"
@@ -51,18 +43,18 @@ STYLE = {
 
 
 def slot_style(slot: int) -> dict[str, str]:
-    """Colour and marker of a label slot, as keyword arguments for scatter and plot."""
+    """Returns colour and marker of a label slot, as keyword arguments for scatter and plot."""
     return {"color": SLOTS[slot % len(SLOTS)], "marker": SLOT_MARKERS[slot % len(SLOT_MARKERS)]}
 
 
 def new(width: float = 7.0, height: float = 3.0, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """A figure in the course's style and its axes. width, height: inches of the whole figure."""
+    """Makes a figure in the course's style, and its axes. width, height: inches of the whole figure."""
     with matplotlib.rc_context(STYLE):
         return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
 def to_html(figure: Figure, alt: str) -> str:
-    """The figure as an <img> with alt text, byte-identical for identical drawings."""
+    """Returns the figure as an <img> with alt text, byte-identical for identical drawings."""
     if not alt.strip():
         raise ValueError("every figure needs alt text: a sentence that says what can be seen in it.")
     buffer = io.BytesIO()
@@ -73,7 +65,7 @@ def to_html(figure: Figure, alt: str) -> str:
 
 
 def in_notebook() -> bool:
-    """True when the code runs in a Jupyter kernel."""
+    """Returns True if the code runs in a Jupyter kernel."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -93,13 +85,13 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def _as_picture(image: Tensor) -> np.ndarray:
-    """Picture [c, H, W] (uint8 or float in [0, 1]) -> [H, W] or [H, W, 3] for imshow; grey ink is shown dark on white."""
+    """Converts a picture [c, H, W] (uint8 or float in [0, 1]) to [H, W] or [H, W, 3] for imshow, grey ink dark on white."""
     picture = image.detach().cpu().to(torch.float32) / (255 if image.dtype == torch.uint8 else 1)
     return (1 - picture[0]).numpy() if picture.shape[0] == 1 else picture.permute(1, 2, 0).numpy()
 
 
 def draw_image(axes: Axes, image: Tensor, title: str = "", edge: str | None = None) -> None:
-    """One picture [c, H, W] on the axes, without ticks. edge: colour of a thick frame."""
+    """Draws one picture [c, H, W] on the axes, without ticks. edge: colour of a thick frame."""
     axes.imshow(_as_picture(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
@@ -112,7 +104,7 @@ def draw_image(axes: Axes, image: Tensor, title: str = "", edge: str | None = No
 
 
 def image_rows(rows: Sequence[tuple[str, Tensor]], *, size: float = 0.75) -> Figure:
-    """Rows of pictures, each with a label on its left. rows: (label, pictures [B, c, H, W]); size: inches of a picture."""
+    """Draws rows of pictures, each with a label on its left. rows: (label, pictures [B, c, H, W]); size: inches of a picture."""
     columns = max(len(pictures) for _, pictures in rows)
     figure, grid = new(1.4 + size * columns, size * len(rows) + 0.1, columns, len(rows), squeeze=False)
     for axes_row, (label, pictures) in zip(grid, rows, strict=True):
@@ -126,11 +118,11 @@ def image_rows(rows: Sequence[tuple[str, Tensor]], *, size: float = 0.75) -> Fig
 
 
 def episode_grid(episode: Episode, *, queries: int = 5, names: Sequence[str] | None = None) -> Figure:
-    """One task as pictures: a row for each slot, support on the left, queries on the right. names: class names of the source.
+    """Draws one task: a row for each slot, support on the left, queries on the right. names: class names of the source.
 
-    Frames carry the colour of the slot; the titles say support or query, so colour is never alone.
+    Frames have the colour of the slot. The titles say support or query, so colour is never the only sign.
     """
-    shots = int(episode.support_y.bincount().max())  # shots may differ from class to class: the widest row counts
+    shots = int(episode.support_y.bincount().max())  # of the widest row, because shots may differ by class
     queries = min(queries, int(episode.query_y.bincount().max()))
     columns, n_way = shots + queries, episode.n_way
     figure, grid = new(1.6 + 0.8 * columns, 0.85 * n_way + 0.3, columns, n_way, squeeze=False)
@@ -156,7 +148,7 @@ def training_curve(
     chance: float | None = None,
     steps: int | None = None,
 ) -> Figure:
-    """Loss on the left, accuracy with the chance line on the right. validation: (step, mean, ci95) as in History."""
+    """Draws the loss on the left, accuracy with the chance line on the right. validation: (step, mean, ci95) as in History."""
 
     def smooth(values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         window = max(1, len(values) // 40)
@@ -185,14 +177,11 @@ def training_curve(
 def intervals(
     rows: Mapping[str, tuple[float, float]], *, chance: float | None = None, xlabel: str = "accuracy"
 ) -> Figure:
-    """Means with 95 % intervals, one row a method, best at the top. rows: name -> (mean, ci95)."""
+    """Draws means with 95 % intervals, one row per method, the best at the top. rows: name -> (mean, ci95)."""
     ordered = sorted(rows.items(), key=lambda item: item[1][0])
     figure, axes = new(7, 0.42 * len(rows) + 1.0)
-    plain = {
-        "fontsize": 8,
-        "textcoords": "offset points",
-        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-    }
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    plain = {"fontsize": 8, "textcoords": "offset points", "bbox": box}
     if chance is not None:
         axes.set_xlim(0, 1.05)
         axes.axvline(chance, color=CHANCE, linestyle="--")
@@ -215,46 +204,27 @@ def points_2d(
     query: Tensor | None = None,
     regions: Any = None,
 ) -> list[Line2D]:
-    """A task in the plane. support [S, 2], labels [S], prototypes [N, 2], query [M, 2].
+    """Draws a task in the plane and returns legend handles. support [S, 2], labels [S], centres [N, 2], query [M, 2].
 
-    regions: a function from points [P, 2] to logits [P, N]; the class that wins is shaded. Returns legend handles.
+    regions: a function from points [P, 2] to logits [P, N]; the plane is shaded by the winning class
     """
     everything = torch.cat([p for p in (support, centres, query) if p is not None])
     low, high = everything.amin(0) - 1, everything.amax(0) + 1
     if regions is not None:
-        x, y = torch.meshgrid(
-            torch.linspace(float(low[0]), float(high[0]), 200),
-            torch.linspace(float(low[1]), float(high[1]), 200),
-            indexing="xy",
-        )
+        columns, rows = (torch.linspace(float(low[i]), float(high[i]), 200) for i in range(2))
+        x, y = torch.meshgrid(columns, rows, indexing="xy")
         winner = regions(torch.stack([x.flatten(), y.flatten()], 1).to(support.dtype)).argmax(1).reshape(x.shape)
         colours = matplotlib.colors.ListedColormap(SLOTS[: int(labels.max()) + 1])
-        axes.pcolormesh(
-            x.numpy(),
-            y.numpy(),
-            winner.numpy(),
-            cmap=colours,
-            alpha=0.15,
-            shading="nearest",
-            vmin=-0.5,
-            vmax=int(labels.max()) + 0.5,
-        )
-    handles = []
+        shading = {"cmap": colours, "alpha": 0.15, "shading": "nearest", "vmin": -0.5, "vmax": int(labels.max()) + 0.5}
+        axes.pcolormesh(x.numpy(), y.numpy(), winner.numpy(), **shading)
+    handles, star = [], {"marker": PROTOTYPE_MARKER, "edgecolor": "black"}
     for slot in range(int(labels.max()) + 1):
         mine = support[labels == slot]
         handles.append(axes.scatter(*mine.T.numpy(), s=45, label=f"support, class {slot}", **slot_style(slot)))
         if centres is not None:
-            axes.scatter(
-                *centres[slot].numpy(),
-                s=260,
-                marker=PROTOTYPE_MARKER,
-                color=SLOTS[slot % len(SLOTS)],
-                edgecolor="black",
-            )
+            axes.scatter(*centres[slot].numpy(), s=260, color=SLOTS[slot % len(SLOTS)], **star)
     if centres is not None:
-        handles.append(
-            axes.scatter([], [], s=150, marker=PROTOTYPE_MARKER, color="white", edgecolor="black", label="prototype")
-        )
+        handles.append(axes.scatter([], [], s=150, color="white", label="prototype", **star))
     if query is not None:
         handles.append(axes.scatter(*query.T.numpy(), s=70, marker="X", color="black", label="query"))
     axes.set(xlim=(float(low[0]), float(high[0])), ylim=(float(low[1]), float(high[1])), aspect="equal")

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 
 def conv_block(in_channels: int, width: int, norm: str, pool: bool, stride: int = 1) -> list[nn.Module]:
-    """One block of the literature: 3x3 convolution, normalisation, ReLU and, where asked for, 2x2 max-pooling."""
-    # a bias right before batch norm is subtracted again by it, and group norm has its own: none here
+    """Makes one block of the literature: 3x3 convolution, normalisation, ReLU and, with pool=True, 2x2 max-pooling."""
+    # no bias before a norm: batch norm subtracts it again, and group norm has its own
     layers = [nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=norm == "none"), _norm(norm, width)]
-    # the maximum of ReLUs is the ReLU of the maximum, to the last bit: pooling first leaves it a quarter of the numbers
+    # pooling first, because the maximum of ReLUs is exactly the ReLU of the maximum, and ReLU then sees a quarter of the numbers
     return [*layers, nn.MaxPool2d(2), nn.ReLU()] if pool else [*layers, nn.ReLU()]
 
 
 class _Conv4(nn.Module):
-    """Four blocks of 3x3 convolution, normalisation, ReLU and halving, flattened (or averaged, see conv4)."""
+    """Four blocks of 3x3 convolution, normalisation, ReLU and halving; the last maps are flattened, or averaged (see conv4)."""
 
     def __init__(self, width: int, norm: str, in_channels: int, halving: str) -> None:
         super().__init__()
@@ -31,7 +31,9 @@ class _Conv4(nn.Module):
             layers.append(nn.AdaptiveAvgPool2d(1))
         self.layers = nn.Sequential(*layers)
         self.width, self.norm, self.in_channels = width, norm, in_channels
-        self.to(memory_format=torch.channels_last)  # 1.7 times faster convolutions on a CPU, the same numbers
+        self.to(
+            memory_format=torch.channels_last
+        )  # makes convolutions 1.7 times faster on a CPU, with the same numbers
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float [B, c, H, W] with H, W >= 16 -> [B, width * (H // 16) * (W // 16)]."""
@@ -45,8 +47,8 @@ class _Conv4(nn.Module):
                 f"conv4 has weights in {self.layers[0].weight.dtype} and got pictures in {x.dtype}: "
                 "take net.to(dtype), episode.to(dtype) or EpisodeSampler(..., dtype=dtype)."
             )
-        # channels last by permuting, because vmap knows no memory formats; by way of one long row, because the strides of grey
-        # pictures fit both formats, and a convolution would take the slower one as soon as its weights fit both as well
+        # Converts to channels last by permuting, because vmap has no memory formats, and through one long row, because the
+        # strides of grey pictures fit both formats: a convolution whose weights fit both, too, would take the slower one.
         rows, columns = x.shape[2:]
         flat = x.permute(0, 2, 3, 1).flatten()
         return self.layers(flat.view(-1, rows, columns, self.in_channels).permute(0, 3, 1, 2)).flatten(1)
@@ -64,15 +66,16 @@ def _norm(norm: str, width: int) -> nn.Module:
 
 
 def conv4(width: int = 64, norm: str = "batch", in_channels: int = 1, halving: str = "pool") -> nn.Module:
-    """The four-block convolutional encoder of the few-shot literature.
+    """Makes the four-block convolutional encoder of the few-shot literature.
 
     width:       filters in each block (64 in most papers, 32 in MAML's miniImageNet net)
     norm:        "batch", "group" (up to 8 groups; the same in training and evaluation) or "none"
     in_channels: c, 1 for grey and 3 for colour
-    halving:     "pool": every block ends with 2x2 max-pooling; "stride": its convolution takes every second position, and the
-                 last maps are averaged: MAML's net for Omniglot (Finn et al. 2017, section 5.2), a quarter of the work,
-                 [B, c, H, W] -> [B, width]
-    Maps [B, c, 28, 28] -> [B, width] and [B, 3, 84, 84] -> [B, 25 * width].
+    halving:     "pool": every block ends with 2x2 max-pooling; "stride": convolutions of stride 2, and the last maps are
+                 averaged, [B, c, H, W] -> [B, width]: MAML's net for Omniglot (Finn et al. 2017, section 5.2), a quarter of
+                 the work
+
+    By default [B, c, 28, 28] -> [B, width] and [B, 3, 84, 84] -> [B, 25 * width].
     """
     if width < 1 or in_channels < 1:
         raise ValueError(f"width and in_channels must be at least 1; got width={width}, in_channels={in_channels}.")
@@ -83,11 +86,11 @@ def conv4(width: int = 64, norm: str = "batch", in_channels: int = 1, halving: s
 
 @torch.no_grad()
 def embedding_size(encoder: nn.Module, size: int = 28) -> int:
-    """D of an encoder, asked with one blank picture [1, c, size, size]; c is encoder.in_channels, or 1 where it has none."""
+    """Finds D of an encoder by one blank picture [1, c, size, size]; c is encoder.in_channels, or 1 if it has none."""
     weight = next(encoder.parameters(), torch.zeros(()))
     picture = torch.zeros(1, getattr(encoder, "in_channels", 1), size, size, dtype=weight.dtype, device=weight.device)
     try:
-        blank = deepcopy(encoder).eval()(picture)  # a copy: mode and running statistics stay as they are
+        blank = deepcopy(encoder).eval()(picture)  # a copy, so that mode and running statistics stay
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"the encoder does not take a blank picture {list(picture.shape)} ({error}): pass features=D instead."
@@ -98,9 +101,9 @@ def embedding_size(encoder: nn.Module, size: int = 28) -> int:
 
 
 def classifier(encoder: nn.Module, n_way: int, features: int | None = None) -> nn.Sequential:
-    """An encoder with a linear head of n_way outputs, the model of methods that adapt one: [B, c, H, W] -> [B, n_way].
+    """Makes an encoder with a linear head, the model of methods that adapt one: [B, c, H, W] -> [B, n_way].
 
-    features: D of the encoder; asked with a blank 28 x 28 picture where it is left out.
+    features: D of the encoder; None finds it with a blank 28x28 picture
     """
     if n_way < 1:
         raise ValueError(f"n_way must be at least 1; got {n_way}.")
@@ -109,7 +112,7 @@ def classifier(encoder: nn.Module, n_way: int, features: int | None = None) -> n
 
 
 def mlp(sizes: Sequence[int] = (1, 40, 40, 1)) -> nn.Sequential:
-    """Linear layers with ReLU between them. sizes: features of input, hidden layers, output. [B, sizes[0]] -> [B, sizes[-1]].
+    """Makes linear layers with ReLU between them, [B, sizes[0]] -> [B, sizes[-1]]. sizes: of input, hidden layers, output.
 
     The default is the sine regressor of Finn et al. 2017, section 5.1.
     """

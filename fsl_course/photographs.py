@@ -1,4 +1,4 @@
-"""A network trained on photographs as an encoder: torchvision's ResNet-18 with ImageNet weights, where they can be had."""
+"""A network trained on photographs as an encoder: torchvision's ResNet-18 with ImageNet weights, if they are installed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from fsl_course.data.assets import sha256
 
 WEIGHTS = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends with the first digits of its SHA-256
 FETCH = "from torchvision.models import resnet18; resnet18(weights='IMAGENET1K_V1')"
-PIXELS = 112  # half the size that it was trained on, a quarter of the cost; less shrinks its last map to almost nothing
+PIXELS = (
+    112  # half the size it was trained on, a quarter of the cost; smaller pictures leave almost nothing of its last map
+)
 
 
 class PhotographEncoder(nn.Module):
     """Pictures [B, 1 or 3, H, W] in [0, 1] -> embeddings [B, 512].
 
-    Grey pictures get three equal channels; all are resized to 112x112 and shifted and scaled as the photographs were. Drawings
-    show ink as 1 on 0, photographs of paper the other way round: grey pictures are inverted.
+    Grey pictures get three equal channels. All are resized to 112x112 and normalised as the photographs were. Drawings show ink
+    as 1 on 0, but photographs of paper the other way round, so grey pictures are inverted.
     """
 
     def __init__(self, resnet: nn.Module) -> None:
@@ -38,10 +40,10 @@ class PhotographEncoder(nn.Module):
 
 
 def photograph_encoder(weights: str | Path | None = None) -> PhotographEncoder:
-    """ResNet-18 with ImageNet weights, in evaluation mode: [B, 1 or 3, H, W] in [0, 1] -> [B, 512]. Downloads nothing.
+    """Returns ResNet-18 with ImageNet weights in evaluation mode: [B, 1 or 3, H, W] in [0, 1] -> [B, 512]. Never downloads.
 
-    weights: the file resnet18-f37072fd.pth; None looks where torchvision keeps it
-    Raises ImportError where torchvision is missing, FileNotFoundError where the weights are, ValueError where they are damaged.
+    weights: the file resnet18-f37072fd.pth; None looks in torchvision's folder
+    Raises ImportError or FileNotFoundError if torchvision or the weights are missing, ValueError if the weights are damaged.
     """
     models = import_torchvision().models
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS if weights is None else Path(weights)

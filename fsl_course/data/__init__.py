@@ -1,4 +1,12 @@
-"""Image sets: embedded (glyphs, icons), the real Omniglot, and your own folders. All are one `ImageSet`."""
+"""Image sets, each loaded as one `ImageSet`.
+
+imageset  the tensor of all pictures, and splits, rotations and random splits of it
+glyphs    embedded: letters of 50 scripts
+icons     embedded: everyday ideas, each drawn by 20 designers
+omniglot  the real Omniglot, from its published files
+folder    your own pictures, one folder for each class
+assets    where the embedded files lie, and whether they are intact
+"""
 
 from fsl_course.data.folder import load_folder
 from fsl_course.data.glyphs import load_glyphs

@@ -1,4 +1,4 @@
-"""What the embedded image sets have in common: one npz file with images, names, a group and a split for each class."""
+"""The format of the embedded image sets: one npz file with images and, for each class, a name, a group and a split."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fsl_course.data.imageset import ImageSet
 
 
 def load_embedded(name: str, group: str) -> ImageSet:
-    """The image set of data/NAME.npz; `group` names the array that holds the group of each class.
+    """Returns the image set of data/NAME.npz; `group` names the array that holds the group of each class.
 
-    Raises FileNotFoundError where the file is missing and ValueError where it is damaged.
+    Raises FileNotFoundError if the file is missing and ValueError if it is damaged.
     """
     with np.load(verified(f"{name}.npz")) as file:
         images = torch.from_numpy(file["images"]).unsqueeze(2)

@@ -1,4 +1,4 @@
-"""Where the embedded data and weights lie, and whether they are whole."""
+"""Finds the embedded data and weights, and checks that they are intact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _IN_CHECKOUT = Path(__file__).resolve().parent.parent.parent / "data"
 
 
 def asset(name: str) -> Path:
-    """The path of an embedded file, e.g. asset("glyphs.npz"). Raises FileNotFoundError with the cure when it is missing."""
+    """Returns the path of an embedded file, e.g. asset("glyphs.npz"). Raises FileNotFoundError if it is missing."""
     for root in (_IN_WHEEL, _IN_CHECKOUT):
         if (root / name).is_file():
             return root / name
@@ -22,13 +22,13 @@ def asset(name: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(name: str) -> Path:
-    """The path of an embedded file whose SHA-256 agrees with data/checksums.json; ValueError where it does not."""
+    """Returns the path of an embedded file. Raises ValueError unless its SHA-256 is the one in data/checksums.json."""
     path = asset(name)
     expected = json.loads(asset("checksums.json").read_text(encoding="utf-8")).get(name)
     if expected is None:

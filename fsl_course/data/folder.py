@@ -1,4 +1,4 @@
-"""Your own pictures: one folder per class."""
+"""Image sets from your own pictures, one folder for each class."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class _Class(NamedTuple):
 
 
 def load_folder(path: str | Path, size: int = 28, channels: int = 1, *, invert: bool | str = "auto") -> ImageSet:
-    """Every PNG, JPEG and WebP file below path: images uint8 [C, n, channels, size, size], n the largest class.
+    """Loads every PNG, JPEG and WebP file below path: images uint8 [C, n, channels, size, size], n the largest class.
 
-    Layouts, all read in sorted order (hidden files and files of other kinds are passed over):
-        path/class/picture.png                   the group of a class is the name of the folder it lies in, here path's own
+    Layouts, all read in sorted order (hidden files and files of other kinds are skipped):
+        path/class/picture.png                   the group of a class is the name of its parent folder, here path
         path/group/class/picture.png             class names are then "group/class"
-        path/{train,val,test}/...                either of the two below each; these folders become the splits
+        path/{train,val,test}/...                either of the two inside each; these folders become the splits
 
-    A picture is turned upright (EXIF), made grey (channels=1) or RGB (channels=3), shrunk or enlarged to fit into the square
-    without distortion, and padded with its background: the median of its outermost pixels. Transparent parts become white
-    paper, or black where what is visible is light on average, so that no drawing vanishes in its own background. Of an
-    animation the first frame counts.
+    A picture is turned upright (EXIF), converted to grey (channels=1) or RGB (channels=3), scaled to fit into the square without
+    distortion, and padded with its background, the median of its outermost pixels. Transparent parts become white, or black if
+    the visible part is light on average, so that no drawing vanishes in its background. Only the first frame of an animation
+    is read.
 
-    invert: "auto" turns a grey picture into its negative where its background is lighter than mid-grey, so that ink is light
-            on dark as everywhere in this course; colour pictures (channels=3) stay as they are. True: all; False: none.
+    invert: "auto" turns a grey picture into its negative if its background is lighter than mid-grey, because ink is light on
+            dark everywhere in this course; colour pictures (channels=3) are not inverted. True: all; False: none.
 
-    Raises FileNotFoundError or ValueError, which name the folder or file and say what to do: no folder, no class or only
-    one, a class with fewer than two pictures (one for support, one for query), pictures that belong to no class, a class
-    in two splits, a picture that is damaged or too large to be decoded safely, wrong arguments.
+    Raises FileNotFoundError or ValueError, which name the folder or file and say what to do: no folder, no class or only one, a
+    class with fewer than two pictures (one for support, one for query), pictures that belong to no class, a class in two
+    splits, a picture that is damaged or too large to be decoded safely, wrong arguments.
     """
     if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"size must be a whole number of pixels, 1 or more: the side of the square; got {size!r}.")
@@ -72,7 +72,7 @@ def load_folder(path: str | Path, size: int = 28, channels: int = 1, *, invert: 
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What a folder holds, by name: never in the order of the disk, which differs between machines."""
+    """Returns the visible contents of a folder by name, because the order of the disk differs between machines."""
     hidden = (".", "__MACOSX")
     return sorted(
         (entry for entry in folder.iterdir() if not entry.name.startswith(hidden)), key=lambda entry: entry.name
@@ -88,7 +88,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _find_splits(root: Path) -> list[_Class]:
-    """The classes of all splits, or of the one folder where there are no splits."""
+    """Returns the classes of all splits, or those of root itself if it has no splits."""
     if not root.exists():
         raise FileNotFoundError(f"there is no folder {root}: load_folder needs a folder with one folder per class.")
     if not root.is_dir():
@@ -119,7 +119,7 @@ def _find_splits(root: Path) -> list[_Class]:
 
 
 def _find_classes(root: Path, split: str | None) -> list[_Class]:
-    """The class folders one or two levels below root, each with its pictures; at least two classes of at least two pictures."""
+    """Returns the classes one or two levels below root, each with its pictures: at least two classes of at least two pictures."""
     if loose := _pictures(root):
         raise ValueError(f"{loose[0]} belongs to no class: put the pictures of each class into a folder of their own.")
     classes = []
@@ -166,15 +166,15 @@ def _checked_pictures(folder: Path) -> list[Path]:
 
 
 def _read(file: Path, size: int, channels: int, invert: bool | str) -> np.ndarray:
-    """One file -> uint8 [channels, size, size]."""
+    """Reads one file -> uint8 [channels, size, size]."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # refuse, do not only warn
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # an error, not only a warning
             with Image.open(file) as opened:
                 picture = _flat(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{file} has too many pixels to be decoded safely ({error}): save a smaller copy.") from error
-    except Exception as error:  # a damaged file makes the decoders raise nearly anything
+    except Exception as error:  # decoders raise almost any exception on a damaged file
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{file} cannot be read as a picture ({reason}): replace it, or take it out of the folder."
@@ -185,8 +185,8 @@ def _read(file: Path, size: int, channels: int, invert: bool | str) -> np.ndarra
 
 
 def _flat(picture: Image.Image) -> Image.Image:
-    """The same picture with 8 bits a channel and without transparency."""
-    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255 instead of scaling
+    """Returns the picture with 8 bits per channel and without transparency."""
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255 instead of scaling
         values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if not picture.has_transparency_data:
@@ -199,13 +199,13 @@ def _flat(picture: Image.Image) -> Image.Image:
 
 
 def _square(picture: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a grey or RGB picture into the middle of a square: uint8 [c, size, size], and its background uint8 [c]."""
+    """Fits a grey or RGB picture into the middle of a square: uint8 [c, size, size], and its background uint8 [c]."""
     pixels = np.atleast_3d(np.asarray(picture))
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.median(border, axis=0).astype(np.uint8)
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
-    # HAMMING averages over the area like the 28x28 Omniglot; BILINEAR is smooth where there is nothing to average
+    # HAMMING averages over an area, as for the 28x28 Omniglot; BILINEAR enlarges smoothly
     small = picture.resize((width, height), Image.Resampling.HAMMING if scale < 1 else Image.Resampling.BILINEAR)
     square = np.empty((size, size, len(background)), dtype=np.uint8)
     square[:] = background

@@ -1,4 +1,4 @@
-"""What every image source gives: one uint8 tensor of classes by drawings, and names for the classes."""
+"""The form of every image source: one uint8 tensor of classes by drawings, and names for the classes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """C classes with up to n drawings each, all in one tensor, so that an episode is an index gather.
+    """C classes with up to n drawings each, all in one tensor, so that an episode is one gather by index.
 
     images:      uint8 [C, n, c, H, W]; drawings show ink as 255 on 0
-    counts:      int64 [C]; how many of the n drawings of a class are real (own folders are uneven; the rest is never sampled)
+    counts:      int64 [C]; how many of the n drawings of a class are real; the rest, in uneven folders, is never sampled
     class_names: C names
     groups:      C names of groups (alphabet, theme, folder), one for each class
-    splits:      C names out of "train", "val", "test", or None where a source has no splits of its own
-    name:        what the source is called in messages and on the command line
+    splits:      C names out of "train", "val", "test", or None if the source has no splits of its own
+    name:        the name of the source in messages and on the command line
     """
 
     images: Tensor
@@ -62,9 +62,9 @@ class ImageSet:
         )
 
     def select(self, classes: Sequence[int] | Tensor) -> ImageSet:
-        """The classes at these positions, in this order. classes: int64 [M] or a list of M positions -> M classes.
+        """Returns the classes at these positions, in this order. classes: int64 [M] or a list of M positions -> M classes.
 
-        Raises TypeError for anything but whole numbers (a mask is none), IndexError for positions outside 0..C-1.
+        Raises TypeError for anything except whole numbers, also for a mask, and IndexError for positions outside 0..C-1.
         """
         index = torch.as_tensor(classes).flatten()
         if len(index) and (index.dtype == torch.bool or index.is_floating_point()):
@@ -88,7 +88,7 @@ class ImageSet:
         )
 
     def split(self, name: str) -> ImageSet:
-        """The classes of one split, "train", "val" or "test". Splits share no class (and, where the card says so, no group)."""
+        """Returns the classes of "train", "val" or "test". Splits share no class (and, if the data card says so, no group)."""
         if name not in SPLITS:
             raise ValueError(f"there is no split {name!r}: choose one of {', '.join(SPLITS)}.")
         if self.splits is None:
@@ -101,15 +101,15 @@ class ImageSet:
         return replace(self.select(rows), name=f"{self.name}/{name}")
 
     def to(self, device: str | torch.device) -> ImageSet:
-        """The same set with its pictures on another device; episodes are then gathered there."""
+        """Returns the same set with its pictures on another device, where episodes are then gathered."""
         return replace(self, images=self.images.to(device))
 
 
 def rotations_as_classes(source: ImageSet) -> ImageSet:
-    """Every class turned by 0, 90, 180 and 270 degrees, each turn a class of its own: C -> 4C classes (Santoro et al. 2016).
+    """Turns every class by 0, 90, 180 and 270 degrees and makes each turn a class: C -> 4C classes (Santoro et al. 2016).
 
-    The turn belongs to the class, never to the single picture, and stays within the split of its class.
-    Pictures must be square. Class k of the source turned by 90*r degrees counter-clockwise becomes class 4*k + r.
+    All pictures of a class turn together, and the new classes stay in the split of the old one. Pictures must be square.
+    Class k of the source, turned by 90*r degrees counter-clockwise, becomes class 4*k + r.
     """
     height, width = source.images.shape[-2:]
     if height != width:
@@ -128,7 +128,7 @@ def rotations_as_classes(source: ImageSet) -> ImageSet:
 def split_classes(
     source: ImageSet, *, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0
 ) -> ImageSet:
-    """The same set with splits drawn at random over its classes: fractions of train, val and test, the same for the same seed.
+    """Returns the same set with its classes split at random. fractions: of train, val and test. A pure function of the seed.
 
     The classes are sorted by group and name first, so that the split does not depend on the order in which a disk lists them.
     """

@@ -1,12 +1,12 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 handwritten characters of 50 alphabets, 20 drawings each.
 
-The drawings are shrunk once from 105x105 bits to 28x28 grey values, by a triangle filter, and kept in a cache.
+The drawings are shrunk once from 105x105 bits to 28x28 grey values by a triangle filter (in Pillow and torchvision: bilinear
+with antialiasing, torchvision's default), and kept in a cache.
 
-Why a triangle (what Pillow and torchvision call bilinear with antialiasing, torchvision's default): the published pictures
-have one bit per pixel, and Pillow resizes such pictures by nearest neighbour whatever filter it is asked for; the published
-code of MAML and of prototypical networks thus sees ragged strokes. LANCZOS leaves faint ripples beside every stroke.
-Comparing pixels works best after the triangle (48.5 % 5-way 1-shot; area averages 47.1, nearest 43.7), so the baseline is not
-made weak. The filter is written out in whole numbers: the same bytes with every Pillow and every machine.
+Why a triangle? The published pictures have one bit per pixel, and Pillow resizes such pictures by nearest neighbour whatever
+filter it is given, so the published code of MAML and of prototypical networks sees ragged strokes. LANCZOS leaves faint ripples
+beside every stroke. Comparing pixels works best after the triangle (48.5 % 5-way 1-shot; area averages 47.1, nearest 43.7), so
+it does not weaken the baseline. The filter is computed in whole numbers: the same bytes with every Pillow on every machine.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.torchvision_guard import import_torchvision
 from fsl_course.data.imageset import ImageSet, rotations_as_classes, split_classes
 
-# The five smallest background alphabets (14, 14, 16, 17 and 20 characters), the choice of Meta-Dataset (Triantafillou et al.
-# 2020): validation costs training only 81 of 964 characters, and the three related syllabics stay together on one side.
+# The five smallest background alphabets (14, 14, 16, 17 and 20 characters), as chosen by Meta-Dataset (Triantafillou et al.
+# 2020): validation takes only 81 of 964 characters from training, and the three related syllabics stay in one split.
 VALIDATION_ALPHABETS = (
     "Alphabet_of_the_Magi",
     "Blackfoot_(Canadian_Aboriginal_Syllabics)",
@@ -51,7 +51,7 @@ SOURCE = "https://github.com/brendenlake/omniglot, folder python"
 class _Part(NamedTuple):
     alphabets: int
     characters: int
-    sha256: str  # of the names and the 105x105 bits in sorted order, so that a zip packed again still passes
+    sha256: str  # of names and 105x105 bits in sorted order, so that a zip packed anew still passes
 
 
 _PARTS = {
@@ -64,19 +64,19 @@ _DRAWINGS, _SIDE, _SIZE = 20, 105, 28
 def load_omniglot(
     root: str | Path | None = None, *, protocol: str = "alphabets", rotations: bool = False, download: bool = False
 ) -> ImageSet:
-    """Omniglot as one tensor: images uint8 [1623, 20, 1, 28, 28], ink 255 on 0; groups are the alphabets.
+    """Loads Omniglot as one tensor: images uint8 [1623, 20, 1, 28, 28], ink 255 on 0; groups are the alphabets.
 
     root:      the folder that holds omniglot-py/images_background(.zip) and omniglot-py/images_evaluation(.zip), zipped or
-               unpacked (a zip goes first where both are there), or omniglot-py itself; None: the environment variable FSL_DATA
-    protocol:  "alphabets": the background alphabets train, less the five of VALIDATION_ALPHABETS; the evaluation alphabets
-               test. "random": 1100 / 100 / 423 characters, from a seeded shuffle of the sorted list of all 1,623 names;
-               characters of one alphabet then stand on both sides, as in Vinyals et al. 2016
-    rotations: every character turned by 90, 180 and 270 degrees is a class of its own: 6,492 classes
-    download:  fetch what is missing through torchvision, into root
+               unpacked (the zip is read if both exist), or omniglot-py itself; None: the environment variable FSL_DATA
+    protocol:  "alphabets": the background alphabets for training, except the five of VALIDATION_ALPHABETS; the evaluation
+               alphabets for test. "random": 1100 / 100 / 423 characters from a seeded shuffle of the sorted list of all 1,623
+               names, so one alphabet has characters in several splits, as in Vinyals et al. 2016
+    rotations: makes every character turned by 90, 180 and 270 degrees a class of its own: 6,492 classes
+    download:  fetches missing files through torchvision into root
 
-    The first call takes seconds and leaves a cache in the folder FSL_CACHE (default ~/.cache/fsl_course).
-    Raises FileNotFoundError where root or a part of it is missing, ValueError where a file is damaged or is not the
-    published Omniglot, ImportError and ConnectionError where a download is impossible; each message names the file.
+    The first call takes seconds and writes a cache to the folder FSL_CACHE (default ~/.cache/fsl_course).
+    Raises FileNotFoundError if root or a part of it is missing, ValueError if a file is damaged or is not the published
+    Omniglot, ImportError or ConnectionError if a download is impossible; each message names the file.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
@@ -104,9 +104,9 @@ def load_omniglot(
 
 
 def original_drawings(root: str | Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """The published drawings: for every character its name "Alphabet/character01" and bool [20, 105, 105], True where ink is.
+    """Yields the published drawings: a character's name "Alphabet/character01" and bool [20, 105, 105], True where ink is.
 
-    The order is that of `load_omniglot`; the same errors. For comparisons of ways to shrink them, and for tools that want files.
+    Order and errors are those of `load_omniglot`. For comparing ways to shrink the drawings, and for tools that need files.
     """
     for part, path in _find_parts(_root(root), download=False).items():
         yield from _characters(part, path)
@@ -123,7 +123,7 @@ def _root(root: str | Path | None) -> Path:
 
 
 def _find_parts(root: Path, download: bool) -> dict[str, Path]:
-    """The zip or the unpacked folder of each part."""
+    """Returns the zip or the unpacked folder of each part."""
     found = {}
     for part in _PARTS:
         homes = (root / "omniglot-py", root)
@@ -143,14 +143,14 @@ def _find_parts(root: Path, download: bool) -> dict[str, Path]:
 
 
 def _download(root: Path, parts: list[str]) -> None:
-    """Fetch the zips of these parts. They arrive in a scratch folder and move in place whole, or not at all."""
+    """Downloads the zips of these parts into a scratch folder and moves them into place only when all are complete."""
     torchvision = import_torchvision()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as scratch:
         try:
             for part in parts:
                 torchvision.datasets.Omniglot(scratch, background=part == "images_background", download=True)
-        except (OSError, RuntimeError) as error:  # no network, or not the file that torchvision's checksum promises
+        except (OSError, RuntimeError) as error:  # no network, or a file that fails torchvision's checksum
             raise ConnectionError(
                 f"Omniglot could not be downloaded ({error}), and nothing of it was kept. Try again with a network, or "
                 f"bring {' and '.join(f'{part}.zip' for part in parts)} from {SOURCE} into {root / 'omniglot-py'}."
@@ -162,7 +162,7 @@ def _download(root: Path, parts: list[str]) -> None:
 
 
 def _build(parts: dict[str, Path]) -> tuple[Tensor, list[str]]:
-    """Decode, check and shrink every drawing: images uint8 [C, 20, 1, 28, 28] and the C names, background first."""
+    """Decodes, checks and shrinks every drawing: images uint8 [C, 20, 1, 28, 28] and the C names, background first."""
     images, names = [], []
     total = _DRAWINGS * sum(part.characters for part in _PARTS.values())
     with tqdm(desc="Omniglot to 28x28 (once)", unit=" drawings", total=total, delay=1, leave=False) as bar:
@@ -183,21 +183,21 @@ def _build(parts: dict[str, Path]) -> tuple[Tensor, list[str]]:
 
 
 def _shrink(ink: np.ndarray) -> np.ndarray:
-    """Triangle filter: bool [n, 105, 105] -> uint8 [n, 28, 28], 255 where everything under the triangle is ink.
+    """Applies the triangle filter: bool [n, 105, 105] -> uint8 [n, 28, 28], 255 if everything under the triangle is ink.
 
     Cell i is centred at 3.75 (i + 0.5), pixel j at j + 0.5, and the triangle reaches 3.75 pixels to each side. In units of 1/30
-    its weights are the whole numbers 30 - |8j - 30i - 11|, so that the sums are exact in float32.
+    its weights are the whole numbers 30 - |8j - 30i - 11|, so the sums are exact in float32.
     """
     cells, pixels = np.arange(_SIZE)[:, None], np.arange(_SIDE)[None]
     weights = np.maximum(0, 30 - np.abs(8 * pixels - 30 * cells - 11)).astype(np.float32)
     sums = (weights @ ink.astype(np.float32) @ weights.T).astype(np.int64)
     total = weights.sum(1).astype(np.int64)
-    whole = total[:, None] * total[None]  # smaller at the edges, where the triangle reaches over the paper
+    whole = total[:, None] * total[None]  # smaller at the edges, where the triangle reaches beyond the picture
     return ((510 * sums + whole) // (2 * whole)).astype(np.uint8)
 
 
 def _characters(part: str, path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Every character of a part in sorted order: its name "Alphabet/character01" and its drawings, bool [20, 105, 105]."""
+    """Yields every character of a part in sorted order: name "Alphabet/character01" and drawings, bool [20, 105, 105]."""
     with _opened(path) as (members, read):
         classes: dict[str, list[str]] = {}
         for member in sorted(members):
@@ -209,7 +209,7 @@ def _characters(part: str, path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 @contextmanager
 def _opened(path: Path):
-    """The PNG files below a zip or a folder, and a function that reads one of them."""
+    """Yields the PNG files in a zip or a folder, and a function that reads one of them."""
 
     def wanted(member: str) -> bool:
         parts = PurePosixPath(member).parts
@@ -229,7 +229,7 @@ def _opened(path: Path):
 
 
 def _check_counts(part: str, path: Path, classes: dict[str, list[str]]) -> None:
-    """Say what is missing or too many, before a single drawing is decoded."""
+    """Raises ValueError if a part has too few or too many files, before any drawing is decoded."""
     expected = _PARTS[part]
     cure = f"Delete it and get it again from {SOURCE}."
     alphabets = len({name.split("/")[0] for name in classes})
@@ -245,10 +245,10 @@ def _check_counts(part: str, path: Path, classes: dict[str, list[str]]) -> None:
 
 
 def _ink(data: bytes, where: str) -> np.ndarray:
-    """One PNG file, black ink on white -> bool [105, 105], True where there is ink."""
+    """Decodes one PNG file, black ink on white -> bool [105, 105], True where there is ink."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            # the published files have one bit a pixel, which need no conversion
+            # the published files have one bit per pixel and need no conversion
             white = np.asarray(picture) if picture.mode == "1" else np.asarray(picture.convert("L")) > 127
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{where} is not a readable picture ({error}). Get it again from {SOURCE}.") from error
@@ -260,7 +260,7 @@ def _ink(data: bytes, where: str) -> np.ndarray:
 
 
 def _cache_file() -> Path:
-    """Where the small drawings are kept. The name holds what they were made from: another content is another file."""
+    """Returns the cache file of the small drawings. Its name has a digest of the source, so other data get another file."""
     folder = os.environ.get("FSL_CACHE") or Path("~", ".cache", "fsl_course")
     content = hashlib.sha256("".join(part.sha256 for part in _PARTS.values()).encode()).hexdigest()
     return Path(folder) / f"omniglot-{_SIZE}-triangle-{content[:12]}.safetensors"
@@ -273,11 +273,11 @@ def _checksum(images: Tensor, names: list[str]) -> str:
 
 
 def _read_cache(path: Path) -> tuple[Tensor, list[str]] | None:
-    """The cached images and names; None where there is no cache, or (with a word) where it is damaged."""
+    """Returns the cached images and names, or None if there is no cache or (with a warning) if it is damaged."""
     try:
         with safetensors.safe_open(path.expanduser(), framework="pt") as file:
             metadata = file.metadata() or {}
-            images = file.get_tensor("images").clone()  # not a view of a file that may be replaced
+            images = file.get_tensor("images").clone()  # a copy, because the mapped file may be replaced
         names = json.loads(metadata["names"])
         if _checksum(images, names) != metadata["sha256"]:
             raise ValueError("its checksum is wrong")
@@ -290,7 +290,7 @@ def _read_cache(path: Path) -> tuple[Tensor, list[str]] | None:
 
 
 def _write_cache(path: Path, images: Tensor, names: list[str]) -> None:
-    """Write the cache; where that is not possible, say so and go on without."""
+    """Writes the cache. Only warns if that is impossible."""
     metadata = {"names": json.dumps(names), "sha256": _checksum(images, names)}
     try:
         path = path.expanduser()

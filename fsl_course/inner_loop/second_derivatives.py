@@ -194,43 +194,27 @@ def _not_ours(x: Tensor) -> bool:
     return x.device.type != "cpu" or transforms_active() or torch.is_autocast_enabled("cpu")
 
 
-def _batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    own_statistics = training and running_mean is None and x.numel() > x.shape[1]
-    if _not_ours(x) or not own_statistics or weight is None or bias is None or x.dtype != weight.dtype:
-        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+# The arguments of the next three are those of PyTorch's functions.
+
+
+def _batch_norm(x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> Tensor:
+    of_the_batch = training and mean is None and x.numel() > x.shape[1]
+    if _not_ours(x) or not of_the_batch or weight is None or bias is None or x.dtype != weight.dtype:
+        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
     return batch_norm(x, weight, bias, eps)
 
 
-def _conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
+def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     if _not_ours(x) or bias is not None or isinstance(padding, str) or x.dim() != 4:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return convolution(x, weight, _pair(stride), _pair(padding), _pair(dilation), groups)
 
 
-def _max_pool2d(
-    x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool
-) -> Tensor:
+def _max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False) -> Tensor:
     if _not_ours(x) or x.dim() != 4:
         return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    sizes = (_pair(size) for size in (kernel_size, kernel_size if stride is None else stride, padding, dilation))
-    return max_pool(x, *sizes, ceil_mode)
+    stride = kernel_size if stride is None else stride
+    return max_pool(x, _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), ceil_mode)
 
 
 def _pair(value: Any) -> tuple[int, int]:

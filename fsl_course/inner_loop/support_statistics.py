@@ -52,9 +52,7 @@ def query_statistics(model: nn.Module, support_pass: Callable[[], Any]) -> Itera
             support_pass()
         recorded = iter(moments)
 
-        def by_support(
-            x: Tensor, *args: Any, weight: Tensor | None, bias: Tensor | None, eps: float, **_: Any
-        ) -> Tensor:
+        def by_support(x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> Tensor:
             return _normalise(x, *next(recorded), weight, bias, eps)
 
         with Instead({F.batch_norm: by_support}):
@@ -71,25 +69,15 @@ def norms_for_vmap(model: nn.Module) -> AbstractContextManager:
     return Instead({F.batch_norm: _batch_norm, F.group_norm: _group_norm}) if norms else nullcontext()
 
 
-def _batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """F.batch_norm, which does not move the running statistics."""
+def _batch_norm(x, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> Tensor:
+    """Computes F.batch_norm without moving the running statistics."""
     if not training:
-        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
     return _normalise(x, *_moments(x), weight, bias, eps)
 
 
-def _group_norm(
-    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
+def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5) -> Tensor:
+    """Computes F.group_norm."""
     groups = x.reshape(len(x), num_groups, -1)
     mean, variance = groups.mean(2, keepdim=True), groups.var(2, keepdim=True, correction=0)
     return _scale(((groups - mean) * (variance + eps).rsqrt()).view(x.shape), weight, bias)

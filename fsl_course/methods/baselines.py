@@ -1,4 +1,4 @@
-"""What any method must beat: guessing, the nearest picture in pixels, and a convolutional net that was never trained."""
+"""Baselines that every method must beat: guessing, the nearest picture in pixels, and an untrained convolutional net."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fsl_course.nets import conv4
 
 
 class Chance(FewShotLearner):
-    """Guesses a slot for every query without looking at a picture; right 1/N of the time.
+    """Guesses a slot for every query without looking at a picture, and is right 1/N of the time.
 
-    The guesses are a pure function of (seed, classes, number of queries), so that a run can be repeated.
+    The guesses are a pure function of (seed, classes, number of queries), so a run can be repeated.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -32,7 +32,7 @@ class Chance(FewShotLearner):
 
 
 class PixelNearestNeighbour(FewShotLearner):
-    """The class of the most similar support picture, pixel by pixel. metric: "euclidean" or "cosine"."""
+    """Predicts the class of the most similar support picture, pixel by pixel. metric: "euclidean" or "cosine"."""
 
     def __init__(self, metric: str = "cosine") -> None:
         super().__init__()
@@ -50,7 +50,9 @@ class PixelNearestNeighbour(FewShotLearner):
         likeness = (
             cosine_similarities(query, support) if self.metric == "cosine" else -squared_distances(query, support)
         )
-        best = likeness.new_full((*likeness.shape[:-1], n_way), -torch.inf)  # no [..., M, N, S] array
+        best = likeness.new_full(
+            (*likeness.shape[:-1], n_way), -torch.inf
+        )  # reduced by scatter, without an array [..., M, N, S]
         return best.scatter_reduce(-1, labels.unsqueeze(-2).expand_as(likeness), likeness, "amax")
 
     def forward(self, episode: Episode) -> Tensor:
@@ -59,14 +61,14 @@ class PixelNearestNeighbour(FewShotLearner):
 
 
 def random_conv4(seed: int = 0, width: int = 64, in_channels: int = 1) -> PrototypicalNetwork:
-    """A Conv4 with random weights as fixed features, nearest class mean on top. The weights depend on the seed only."""
+    """Returns a Conv4 with random, fixed weights and the nearest class mean on top. The weights depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PrototypicalNetwork(conv4(width, in_channels=in_channels)).eval()
 
 
 def baselines(seed: int = 0, in_channels: int = 1) -> dict[str, FewShotLearner]:
-    """Every baseline by the name that tables show."""
+    """Returns every baseline by the name that tables show."""
     return {
         "chance": Chance(seed),
         "pixels, Euclidean": PixelNearestNeighbour("euclidean"),

@@ -12,10 +12,10 @@ from fsl_course.nets import embedding_size
 
 
 def class_log_probabilities(similarity: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Attention over the support, summed by class (equation 1): log sum_{i in class k} softmax_i(similarity).
+    """Sums the attention over the support by class (equation 1): log sum_{i in class k} softmax_i(similarity).
 
     similarity: [..., M, S]; labels: int64 [..., S], every slot at least once -> log-probabilities [..., M, n_way].
-    Computed in logarithms throughout: a class that gets no attention in float32 would otherwise have the loss log(0).
+    Computed in logarithms throughout, because a class whose attention underflows in float32 would have the loss -log(0).
     """
     check_labels(labels, n_way)
     attention = similarity.log_softmax(-1)
@@ -27,9 +27,9 @@ def class_log_probabilities(similarity: Tensor, labels: Tensor, n_way: int) -> T
 
 
 class SupportContext(nn.Module):
-    """g: support embeddings that know each other, by a bidirectional LSTM over the support (Vinyals et al. 2016, appendix A.2).
+    """g: support embeddings in the context of each other, by a bidirectional LSTM over the support (appendix A.2).
 
-    A support set has no order and an LSTM reads in one: with it, shuffling the support changes predictions.
+    A support set has no order, but an LSTM reads in order, so shuffling the support changes predictions.
     """
 
     def __init__(self, features: int) -> None:
@@ -43,7 +43,7 @@ class SupportContext(nn.Module):
 
 
 class QueryContext(nn.Module):
-    """f: a query reads the support a few times before it is compared (Vinyals et al. 2016, appendix A.1, equations 3 to 6)."""
+    """f: a query reads the support a few times before it is compared (appendix A.1, equations 3 to 6)."""
 
     def __init__(self, features: int, steps: int = 5) -> None:
         super().__init__()
@@ -64,14 +64,15 @@ class QueryContext(nn.Module):
 
 
 class MatchingNetwork(FewShotLearner):
-    """Logits are log-probabilities: attention over the support, summed by class.
+    """Predicts log-probabilities: attention over the support, summed by class.
 
     encoder:      pictures [B, c, H, W] -> embeddings [B, D]
     full_context: adds the two context modules ("FCE" in the paper)
     similarity:   "cosine" (the paper's) or "euclidean" (minus the squared distance; with one shot a prototypical network)
-    scale:        multiplies the similarity. The paper has none, i.e. 1, at which cosine attention is nearly flat (lesson 04)
-    steps:        times that a query reads the support (full context only)
-    features:     D, needed for the context; None asks the encoder with a blank 28x28 picture
+    scale:        multiplies the similarity; None: 10 for cosine, 1 for Euclidean. The paper has none, i.e. 1, at which cosine
+                  attention is nearly flat (lesson 04)
+    steps:        how often a query reads the support (full context only)
+    features:     D, needed for the context; None finds it with a blank 28x28 picture
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Prototypical Networks (Snell, Swersky, Zemel 2017): a class is the mean of its embedded support, the nearest mean wins."""
+"""Prototypical Networks (Snell, Swersky, Zemel 2017): a class is the mean of its embedded support; the nearest mean wins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fsl_course.methods.base import FewShotLearner, by_embeddings, class_means
 
 
 def prototypes(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Class means (equation 1). Shots may differ from class to class.
+    """Returns the class means (equation 1). Shots may differ from class to class.
 
     support: embeddings [..., S, D]; labels: int64 [..., S] in 0..n_way-1, every slot at least once -> [..., n_way, D]
     """
@@ -18,17 +18,17 @@ def prototypes(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 
 def squared_distances(query: Tensor, centres: Tensor) -> Tensor:
-    """Squared Euclidean distances. query [..., M, D], centres [..., N, D] -> [..., M, N].
+    """Returns squared Euclidean distances. query [..., M, D], centres [..., N, D] -> [..., M, N].
 
-    Written out as |q|^2 - 2 q.c + |c|^2: one matrix product, no [M, N, D] array. Rounding can push a distance of zero a hair
-    below it, where a distance cannot be: it is clamped. Squared, so the gradient at distance zero is 0 and not NaN.
+    Computed as |q|^2 - 2 q.c + |c|^2, by one matrix product and without an array [M, N, D]. Rounding can make a distance of zero
+    slightly negative, so the result is clamped. Because it is squared, the gradient at distance zero is 0 and not NaN.
     """
     squares = query.square().sum(-1, keepdim=True) + centres.square().sum(-1).unsqueeze(-2)
     return (squares - 2 * query @ centres.mT).clamp_min(0)
 
 
 def cosine_similarities(query: Tensor, centres: Tensor) -> Tensor:
-    """Cosines in [-1, 1]. query [..., M, D], centres [..., N, D] -> [..., M, N]."""
+    """Returns cosines in [-1, 1]. query [..., M, D], centres [..., N, D] -> [..., M, N]."""
     return F.normalize(query, dim=-1) @ F.normalize(centres, dim=-1).mT
 
 
@@ -37,8 +37,8 @@ class PrototypicalNetwork(FewShotLearner):
 
     encoder:  pictures [B, c, H, W] -> embeddings [B, D], e.g. conv4()
     distance: "euclidean" (squared, the paper's choice: a Bregman divergence, section 2.3) or "cosine"
-    scale:    multiplies the logits. With "cosine" they lie in [-scale, scale]: at the default 1 the softmax is nearly flat,
-              the wrong turn of lesson 05; 10 is a usable value
+    scale:    multiplies the logits. With "cosine" they lie in [-scale, scale]; at the default 1 the softmax is nearly flat
+              (the wrong turn of lesson 05), and 10 is a usable value
     """
 
     def __init__(self, encoder: nn.Module, distance: str = "euclidean", scale: float = 1.0) -> None:

@@ -12,7 +12,7 @@ from fsl_course.nets import conv_block
 
 
 class RelationModule(nn.Module):
-    """g: feature maps of a class and of a query -> one relation logit (Sung et al. 2018, figure 2).
+    """g: feature maps of a class and of a query -> one relation logit (figure 2).
 
     Two blocks of convolution and pooling over the concatenated maps, then two linear layers.
     """
@@ -39,13 +39,13 @@ class RelationModule(nn.Module):
 
 
 class RelationNetwork(FewShotLearner):
-    """Logits are relation logits; their sigmoid is the relation score r in [0, 1] (Sung et al. 2018, equation 1).
+    """Predicts relation logits, whose sigmoid is the relation score r in [0, 1] (equation 1).
 
     width:     filters of every block
     objective: "mse" of the scores against 1 for the right class and 0 for the others (equation 2, the paper's), or
                "cross_entropy" of the logits
-    shots:     "mean" of the feature maps of a class, so that nothing changes its scale with K, or "sum" (the paper's)
-    size:      pixels of a picture's side, a multiple of 4
+    shots:     "mean" of the feature maps of a class, whose scale does not change with K, or "sum" (the paper's)
+    size:      side of a picture in pixels, a multiple of 4
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RelationNetwork(FewShotLearner):
             raise ValueError(f"size must be a multiple of 4 and at least 16; got {size}.")
         self.objective, self.shots = objective, shots
         self.maps = (width, size // 4, size // 4)
-        self.encoder = nn.Sequential(  # pooled twice only: the comparison should still see where things are
+        self.encoder = nn.Sequential(  # pools only twice, so that the comparison still sees where things are
             *conv_block(in_channels, width, norm, pool=True),
             *conv_block(width, width, norm, pool=True),
             *conv_block(width, width, norm, pool=False),
@@ -92,7 +92,7 @@ class RelationNetwork(FewShotLearner):
             return self.relation(classes, query)
         lead = query.shape[:-4]
         tasks = zip(classes.flatten(0, -5), query.flatten(0, -5), strict=True)
-        # task by task: all pairs of 64 tasks at once would need gigabytes
+        # task by task, because all pairs of 64 tasks at once would need gigabytes
         return torch.stack([self.relation(c, q) for c, q in tasks]).unflatten(0, lead)
 
     def forward(self, episode: Episode) -> Tensor:

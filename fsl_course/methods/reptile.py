@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
@@ -49,9 +51,7 @@ class Reptile(FewShotLearner):
         count = len(episode.support_x)
         rows = (torch.arange(min(self.batch or count, count)) + step * (self.batch or 0)) % count
         rows = rows.to(episode.support_y.device)
-        return Episode(
-            episode.support_x[rows], episode.support_y[rows], episode.query_x, episode.query_y, episode.classes
-        )
+        return replace(episode, support_x=episode.support_x[rows], support_y=episode.support_y[rows])
 
     def adapted(self, episode: Episode) -> Params:
         """Returns the model's parameters after training on this task's support, without a graph."""

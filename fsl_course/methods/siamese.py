@@ -1,6 +1,6 @@
-"""Siamese networks: two pictures through one encoder, and a score for "the same class?".
+"""Siamese networks: one encoder embeds two pictures, and a score says whether they show the same class.
 
-Koch, Zemel, Salakhutdinov 2015; contrastive loss after Hadsell, Chopra, LeCun 2006; triplets after Schroff et al. 2015.
+Koch, Zemel, Salakhutdinov 2015; contrastive loss by Hadsell, Chopra, LeCun 2006; triplets by Schroff et al. 2015.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ OBJECTIVES = ("bce", "contrastive", "triplet")
 
 
 def sample_pairs(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """As many pairs of one class as of two, with replacement. labels: int64 [B].
+    """Draws as many pairs of one class as of two classes, with replacement. labels: int64 [B].
 
-    -> first, second: int64 [count], rows that are never the same row; same: bool [count], the first count // 2 are True.
-    Two rows drawn at random are of one class about once in N times: a net that always answers "different" would be right.
+    -> first, second: int64 [count], two different rows each; same: bool [count], the first count // 2 are True.
+    Of two rows drawn at random only about one pair in N is of one class, so always answering "different" would be mostly right.
     """
     row = torch.arange(len(labels), device=labels.device)
     equal = labels[:, None] == labels
@@ -38,28 +38,28 @@ def sample_pairs(labels: Tensor, count: int, generator: torch.Generator) -> tupl
 
 
 def weighted_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """sum_j weight_j |a_j - b_j| for all pairs of rows (Koch et al. 2015, section 3.1).
+    """Returns sum_j weight_j |a_j - b_j| for all pairs of rows (Koch et al. 2015, section 3.1).
 
     a: [..., M, D]; b: [..., S, D]; weight: [D] -> [..., M, S]
 
-    Weights may have either sign: each sign is one L1 distance of scaled rows, so that no [M, S, D] array is made. A weight of
-    exactly 0 gets the gradient 0: do not start there.
+    Weights may have either sign. Each sign is one L1 distance of scaled rows, so no array [M, S, D] is made. A weight of
+    exactly 0 gets the gradient 0, so do not start there.
     """
     plus, minus = weight.clamp_min(0), weight.neg().clamp_min(0)
     return torch.cdist(a * plus, b * plus, p=1) - torch.cdist(a * minus, b * minus, p=1)
 
 
 def euclidean_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Distances without the square. a [..., M, D], b [..., S, D] -> [..., M, S].
+    """Returns Euclidean distances, not squared. a [..., M, D], b [..., S, D] -> [..., M, S].
 
-    The gradient of a square root is infinite at zero; cdist gives 0 there, which is one of the subgradients. The mode forbids
-    the fast |a|^2 - 2ab + |b|^2, which is wrong by about 1e-3 for equal rows: just where the gradient is steep.
+    The gradient of a square root is infinite at zero; cdist returns 0 there, one of the subgradients. The mode forbids the fast
+    |a|^2 - 2ab + |b|^2, whose error of about 1e-3 for equal rows comes exactly where the gradient is steep.
     """
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def balanced_mean(losses: Tensor, same: Tensor) -> Tensor:
-    """Half the mean over equal pairs plus half the mean over unequal ones. losses [P], same bool [P] -> scalar."""
+    """Returns half the mean over equal pairs plus half the mean over unequal ones. losses [P], same bool [P] -> scalar."""
     if same.all() or not same.any():
         raise ValueError("a pair loss needs equal and unequal pairs: two classes, and two pictures of a class.")
     return 0.5 * losses[same].mean() + 0.5 * losses[~same].mean()
@@ -74,9 +74,9 @@ def contrastive_losses(distance: Tensor, same: Tensor, margin: float = 10.0) -> 
 
 
 def semi_hard_negatives(squared: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For every anchor and positive: the nearest negative that is farther than the positive; where there is none, the farthest.
+    """Finds for every anchor and positive the nearest negative that is farther than the positive, or else the farthest.
 
-    (Schroff et al. 2015, section 3.2: harder negatives, nearer than the positive, can make all embeddings collapse.)
+    Harder negatives, nearer than the positive, can make all embeddings collapse (Schroff et al. 2015, section 3.2).
     squared: distances [B, B]; labels: int64 [B] -> anchor, positive, negative: int64 [P], P ordered pairs of one class
     """
     equal = labels[:, None] == labels
@@ -102,13 +102,13 @@ def triplet_loss(embeddings: Tensor, labels: Tensor, margin: float = 0.2) -> Ten
 
 
 class SiameseNetwork(FewShotLearner):
-    """Scores pairs; a query belongs to the class whose support pictures it resembles most on average.
+    """Scores pairs, and assigns a query to the class whose support pictures it resembles most on average.
 
     encoder:   pictures [B, c, H, W] -> embeddings [B, D]
     objective: "bce" (Koch et al. 2015: weighted L1 and a sigmoid), "contrastive" or "triplet" (Euclidean distances)
-    margin:    of the contrastive (10) or triplet (0.2) loss; None takes these. Contrastive embeddings are not normalised: those
-               of a fresh Conv4 lie about 5 apart
-    features:  D; None asks the encoder with a blank 28x28 picture
+    margin:    of the contrastive or triplet loss; None: 10 or 0.2. Contrastive embeddings are not normalised: those of a fresh
+               Conv4 lie about 5 apart
+    features:  D; None finds it with a blank 28x28 picture
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class SiameseNetwork(FewShotLearner):
         self.margin = margin if margin is not None else {"triplet": 0.2}.get(objective, 10.0)
         if objective == "bce":
             size = embedding_size(encoder) if features is None else features
-            # log-odds start at 4 for equal embeddings and at 0 for a mean difference of one half, about what a fresh Conv4 has.
-            # Adam moves a bias by 0.001 a step: one that starts at 0 would hold training up for thousands of steps
+            # Log-odds start at 4 for equal embeddings and at 0 for a mean difference of one half, about that of a fresh Conv4.
+            # A bias that starts at 0 would delay training by thousands of steps, because Adam moves it by 0.001 a step.
             self.weight = nn.Parameter(torch.full((size,), -8 / size))
             self.bias = nn.Parameter(torch.tensor(4.0))
 
