@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from fsl_course._system.allocator import keep_memory
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import compare, evaluate, evaluation_mode, mean_and_ci95
 from fsl_course.methods.base import FewShotLearner
@@ -138,6 +139,12 @@ def test_pairing_narrows_the_interval_and_refuses_other_episodes(toys):
     same_name = EpisodeSampler(toys.select(range(11, -1, -1)), 5, 1, 3)
     with pytest.raises(ValueError, match="same episodes"):
         compare(a, evaluate(Chance(), same_name, 200))
+
+
+def test_it_leaves_the_memory_of_the_process_to_the_caller(toys):
+    keep_memory.cache_clear()
+    evaluate(PrototypicalNetwork(conv4(8)), EpisodeSampler(toys, 5, 1, 3), 4)
+    assert keep_memory.cache_info().misses == 0
 
 
 class Zero(FewShotLearner):

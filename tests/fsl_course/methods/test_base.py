@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fsl_course.episodes import Episode
+from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.inner_loop.functional import supervised_loss, with_gradient
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, by_embeddings, class_means, class_sums
@@ -93,6 +93,13 @@ def test_a_plain_learner_compares_no_embeddings_and_says_what_is_missing(task):
     assert not isinstance(FewShotLearner(), ComparesEmbeddings)
     with pytest.raises(NotImplementedError, match=r"FewShotLearner must define forward\(episode\)"):
         FewShotLearner()(task)
+
+
+def test_by_default_nothing_follows_training_and_everything_ships(toys):
+    learner = Recorder()
+    assert learner.after_training(EpisodeSampler(toys, 3, 1, 2)) is None
+    assert learner.for_shipping() == (learner, {}, "")
+    assert not learner.joins_tasks
 
 
 def test_the_loss_follows_the_targets():

@@ -1,14 +1,13 @@
-import math
-from copy import deepcopy
+"""The transferred learner: its pretraining, and the laws that its classifiers keep."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor
 
-from fsl_course.episodes import Episode, EpisodeSampler
+from fsl_course.episodes import EpisodeSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import ComparesEmbeddings
 from fsl_course.methods.transfer import (
@@ -22,10 +21,10 @@ from fsl_course.methods.transfer import (
 )
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
+from fsl_course.weights.learners import make
 from tests.conftest import permute_support, relabel, settled, toy_images
 from tests.fsl_course.methods.laws import judges_each_query_alone, other_queries
-
-LABELS = torch.tensor([2, 0, 1, 2, 2, 0])  # unequal shots
+from tests.fsl_course.methods.transferring import LABELS, randn
 
 
 @pytest.fixture
@@ -37,124 +36,6 @@ def encoder(precise) -> torch.nn.Module:
 @pytest.fixture(params=CLASSIFIERS)
 def learner(request, encoder) -> TransferNetwork:
     return TransferNetwork(encoder, 12, classifier=request.param, steps=20).double().eval()
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# --- the classifiers of a task ---------------------------------------------------------------------------------------
-
-
-def probe_objective(weight: Tensor, bias: Tensor, support: Tensor, labels: Tensor, l2: float) -> Tensor:
-    total = support.new_zeros(())
-    for z, k in zip(support, labels.tolist(), strict=True):
-        logits = torch.stack([w @ z + b for w, b in zip(weight, bias, strict=True)])
-        total = total - logits[k] + logits.exp().sum().log()
-    return total / len(support) + l2 / 2 * (weight.square().sum() + bias.square().sum())
-
-
-@pytest.mark.parametrize("l2", [0.01, 0.3])
-def test_the_probe_is_the_minimum_that_scipy_finds(l2):
-    support = randn(6, 4, seed=1)
-    weight, bias = (t.requires_grad_() for t in fit_probe(support, LABELS, 3, l2))
-    gradient = torch.autograd.grad(probe_objective(weight, bias, support, LABELS, l2), (weight, bias))
-    assert all(g.abs().max() < 1e-5 for g in gradient)
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        w = torch.from_numpy(flat).view(3, 5).requires_grad_()
-        value = probe_objective(w[:, :4], w[:, 4], support, LABELS, l2)
-        value.backward()
-        return value.item(), w.grad.numpy().ravel()
-
-    found = minimize(objective, np.ones(15), jac=True, method="BFGS", options={"gtol": 1e-8})
-    expected = torch.from_numpy(found.x).view(3, 5)
-    assert torch.allclose(torch.cat([weight, bias[:, None]], 1), expected, atol=1e-3)
-    assert expected.abs().max() > 0.1
-
-
-def test_the_probe_by_hand():
-    """Two points at +1 and -1: by symmetry w = (v, -v), b = 0, with sigmoid(-2v) = l2 * v."""
-    weight, bias = fit_probe(torch.tensor([[1.0], [-1.0]]).double(), torch.tensor([0, 1]), 2, l2=0.1)
-    v = weight[0, 0].item()
-    assert weight[1, 0].item() == pytest.approx(-v, abs=1e-6)
-    assert bias.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
-    assert 1 / (1 + math.exp(2 * v)) == pytest.approx(0.1 * v, abs=1e-5)
-
-
-def test_linear_head_equals_an_explicit_loop():
-    support, labels = randn(6, 4, seed=1), LABELS
-    weight, bias = torch.zeros(3, 4).double(), torch.zeros(3).double()
-    for _ in range(7):
-        step_w, step_b = torch.zeros_like(weight), torch.zeros_like(bias)
-        for z, k in zip(support, labels.tolist(), strict=True):
-            p = (weight @ z + bias).softmax(0)
-            p[k] -= 1  # the gradient of cross-entropy in the logits
-            step_w += p[:, None] * z / 6
-            step_b += p / 6
-        weight, bias = weight - 0.3 * step_w, bias - 0.3 * step_b
-    found = fit_linear(support, labels, 3, steps=7, lr=0.3)
-    assert torch.allclose(found[0], weight, atol=1e-12)
-    assert torch.allclose(found[1], bias, atol=1e-12)
-    assert all((t == 0).all() for t in fit_linear(support, labels, 3, steps=0))  # no slot is ahead
-
-
-def test_cosine_head_equals_an_explicit_loop():
-    support = randn(6, 4, seed=1)
-    unit = [z / z.norm() for z in support]
-    rows = []
-    for k in range(3):
-        members = [z for z, label in zip(unit, LABELS.tolist(), strict=True) if label == k]
-        mean = sum(members) / len(members)
-        rows.append(mean / mean.norm())
-    start = torch.stack(rows)
-    assert torch.allclose(fit_cosine(support, LABELS, 3, 5.0, steps=0), start, atol=1e-12)
-    weight = start
-    for _ in range(6):
-        weight = weight.detach().requires_grad_()
-        total = 0.0
-        for z, k in zip(unit, LABELS.tolist(), strict=True):
-            logits = torch.stack([5 * (z @ w) / w.norm() for w in weight])
-            total = total - logits.log_softmax(0)[k] / 6
-        total.backward()
-        weight = weight - 0.4 * weight.grad
-    found = fit_cosine(support, LABELS, 3, 5.0, steps=6, lr=0.4)
-    assert torch.allclose(found, weight.detach(), atol=1e-12)
-    assert not torch.allclose(found, start, atol=1e-2)
-    assert torch.allclose(fit_cosine(3 * support, LABELS, 3, 5.0, 6, 0.4), found, atol=1e-12)  # directions only
-
-
-def test_classifiers_are_fitted_also_where_gradients_are_switched_off_and_leave_none_behind():
-    support = randn(6, 4, seed=1).requires_grad_()
-    fitters = (fit_probe, fit_linear, lambda *args: (fit_cosine(*args, 10.0),))
-    for fitter in fitters:
-        outside = fitter(support, LABELS, 3)
-        with torch.no_grad():
-            inside = fitter(support, LABELS, 3)
-        assert all(torch.equal(a, b) and not a.requires_grad for a, b in zip(inside, outside, strict=True))
-    assert support.grad is None
-
-
-def test_tasks_do_not_see_each_other():
-    """An easy and a hard task, and one task alone: the same classifiers, to the accuracy of the solver."""
-    support = torch.stack([randn(6, 4, seed=1), 5 * randn(6, 4, seed=2), 0.1 * randn(6, 4, seed=3)])
-    labels = torch.stack([LABELS, LABELS.flip(0), LABELS])
-    for fitter, atol in (
-        (fit_probe, 1e-3),
-        (fit_linear, 1e-12),
-        (lambda *args: (fit_cosine(*args, 10.0),), 1e-12),
-    ):
-        together = fitter(support, labels, 3)
-        for t in range(3):
-            alone = fitter(support[t], labels[t], 3)
-            assert all(torch.allclose(a[t], b, atol=atol) for a, b in zip(together, alone, strict=True))
-
-
-@pytest.mark.parametrize("fitter", [fit_probe, fit_linear, lambda *args: fit_cosine(*args, 10.0)])
-def test_labels_that_do_not_fit_are_explained(fitter):
-    for labels in ([0, 0, 1, 1], [0, 1, 2, 3]):
-        with pytest.raises(ValueError, match="cover the slots 0..2"):
-            fitter(torch.rand(4, 3), torch.tensor(labels), 3)
 
 
 def score_by_hand(learner: TransferNetwork, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -199,9 +80,6 @@ def test_unscaled_cosine_to_the_centroids_is_bounded(encoder, precise):
     logits = TransferNetwork(encoder, 12).double().eval()(precise)
     assert logits.abs().max() <= 1 + 1e-12
     assert logits.softmax(1).max() <= math.e / (math.e + 4 / math.e)
-
-
-# --- pretraining -----------------------------------------------------------------------------------------------------
 
 
 def test_cosine_head_by_hand():
@@ -277,9 +155,6 @@ def test_every_classifier_knows_easy_classes(toys, encoder):
         assert evaluate(learner, EpisodeSampler(toys, 5, 2, 3, dtype=torch.float64), 20).mean > 0.6, classifier
 
 
-# --- laws of the transferred learner ---------------------------------------------------------------------------------
-
-
 def test_relabelling_slots_permutes_logits_and_order_of_support_changes_nothing(learner, precise):
     """The heads of tasks start without a preference, so that the law holds though they are trained."""
     logits, new_slot = learner(precise), torch.tensor([3, 0, 4, 1, 2])
@@ -327,9 +202,9 @@ def test_wrong_arguments_are_explained():
         TransferNetwork(conv4(8), 5, "mlp")
     with pytest.raises(ValueError, match="classifier must be one of centroid, probe, linear, cosine; got 'svm'"):
         TransferNetwork(conv4(8), 5, classifier="svm")
-    for make in (lambda net: TransferNetwork(net, 5), FineTuneAll):
+    for of_encoder in (lambda net: TransferNetwork(net, 5), FineTuneAll):
         with pytest.raises(ValueError, match="pass features=D"):
-            make(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)))
+            of_encoder(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)))
     assert TransferNetwork(torch.nn.Identity(), 5, features=4).head.weight.shape == (5, 4)
 
 
@@ -339,105 +214,22 @@ def test_only_the_transferred_learner_lets_evaluate_embed_each_picture_once(lear
     assert not isinstance(FineTuneAll(conv4(8)), ComparesEmbeddings)
 
 
-# --- fine-tuning of everything ---------------------------------------------------------------------------------------
-
-
-def test_fine_tuning_equals_a_copy_trained_with_adam(encoder, precise):
-    copy, head = deepcopy(encoder).eval(), torch.nn.Linear(8, 5).double()
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    optimiser = torch.optim.Adam([*copy.parameters(), *head.parameters()], lr=0.01)
-    learner = FineTuneAll(encoder, steps=6, lr=0.01).eval()
-    seen = 0
-    for params in learner.adapt(precise.support_x, precise.support_y, 5):
-        assert torch.allclose(learner.predict(params, precise.query_x), head(copy(precise.query_x)), atol=1e-10)
-        seen += 1
-        optimiser.zero_grad()
-        F.cross_entropy(head(copy(precise.support_x)), precise.support_y).backward()
-        optimiser.step()
-    assert seen == 7  # before the first step, and after each of six
-    found = learner(precise)
-    assert torch.equal(found, learner.predict(params, precise.query_x))
-    assert not torch.allclose(params["encoder.layers.0.weight"], encoder.layers[0].weight, atol=1e-3)
-
-
-def test_an_encoder_with_a_part_called_head_is_fine_tuned_too(precise):
-    class Named(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = torch.nn.Linear(784, 6)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(x.flatten(1))
-
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_it_ships_without_the_head_over_the_base_classes(toys, head):
     torch.manual_seed(0)
-    encoder = Named().double()
-    *_, params = FineTuneAll(encoder, steps=3, lr=0.01).adapt(precise.support_x, precise.support_y, 5)
-    assert params["head.weight"].shape == (5, 6)
-    assert not torch.allclose(params["encoder.head.weight"], encoder.head.weight, atol=1e-3)
-
-
-def test_fine_tuning_gives_no_slot_a_head_start(encoder, precise):
-    assert torch.equal(FineTuneAll(encoder, steps=0).eval()(precise), torch.zeros(15, 5, dtype=torch.float64))
-
-
-def test_fine_tuning_keeps_the_laws(encoder, precise):
-    """The head starts at zero, so that relabelling permutes the logits though the head is trained."""
-    learner = FineTuneAll(encoder, steps=5, lr=0.01).eval()
-    logits, new_slot = learner(precise), torch.tensor([3, 0, 4, 1, 2])
-    assert logits.std() > 0.05
-    assert torch.allclose(learner(relabel(precise, new_slot))[:, new_slot], logits, atol=1e-9)
-    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(learner(permute_support(precise, order)), logits, atol=1e-9)
-    changed = precise.query_x.clone()
-    changed[1:] = changed[1:].flip(0) * 0.3
-    other = Episode(precise.support_x, precise.support_y, changed, precise.query_y, precise.classes)
-    assert torch.allclose(learner(other)[0], logits[0], atol=1e-12)
-
-
-def test_fine_tuning_learns_its_support_without_gradients_around_it(encoder, precise):
-    learner = FineTuneAll(encoder, steps=40, lr=0.03).eval()
-    own = Episode(precise.support_x, precise.support_y, precise.support_x, precise.support_y, precise.classes)
-    with torch.no_grad():
-        assert (learner(own).argmax(1) == own.query_y).all()
-    with pytest.raises(ValueError, match="cover the slots 0..4"):
-        learner(permute_support(precise, torch.arange(4)))
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_fine_tuning_twice_gives_the_same_and_changes_nothing(toys, frozen):
-    """Trap C5, through evaluate and by a call of its own; also with an encoder whose weights take no gradient."""
-    torch.manual_seed(0)
-    learner = FineTuneAll(conv4(8).requires_grad_(not frozen), steps=3, lr=0.01)
-    before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    settings = {"width": 4, "n_base": 12, "head": head}
+    learner = make("transfer", **settings).eval()
+    bare, changed, note = learner.for_shipping()
+    assert changed == {"n_base": 0}
+    assert "without the head over the base classes" in note
+    made = make("transfer", **settings | changed).state_dict()
+    shipped = bare.state_dict()
+    assert {name: t.shape for name, t in shipped.items()} == {name: t.shape for name, t in made.items()}
+    kept = {f"encoder.{name}": t for name, t in learner.encoder.state_dict().items()}
+    assert all(torch.equal(shipped[name], t) for name, t in kept.items())
+    assert all(torch.equal(shipped[name], t) for name, t in made.items() if name not in kept)
     sampler = EpisodeSampler(toys, 4, 1, 3)
-    first, second = (evaluate(learner, sampler, 5).per_episode for _ in range(2))
-    assert torch.equal(first, second)
-    assert learner.training
-    learner.eval()
-    assert torch.equal(learner(sampler[0]), learner(sampler[0]))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
-    assert all(p.grad is None and p.requires_grad != frozen for p in learner.encoder.parameters())
-
-
-def test_fine_tuning_in_training_mode_leaves_the_encoder_as_it_was(toys):
-    """A fresh module is in training mode, in which batch norm moves running statistics: those of the copy only."""
-    torch.manual_seed(0)
-    learner = FineTuneAll(conv4(8), steps=3, lr=0.01)
-    before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
-    episode = EpisodeSampler(toys, 4, 1, 3)[0]
-    assert torch.equal(learner(episode), learner(episode))
-    assert [name for name, tensor in learner.state_dict().items() if not torch.equal(tensor, before[name])] == []
-
-
-def test_fine_tuning_beats_its_start():
-    """A fresh network, trained on each task's support alone. Without a step it names the same slot for all: 0.2."""
-    sampler = EpisodeSampler(toy_images(20, 8, noise=60), 5, 3, 3)
-    torch.manual_seed(0)
-    encoder = conv4(16, "group")
-    untrained, trained = (evaluate(FineTuneAll(encoder, steps, 5e-3), sampler, 6).mean for steps in (0, 30))
-    assert untrained == pytest.approx(0.2)
-    assert trained > 0.7
+    assert torch.equal(evaluate(bare, sampler, 5).per_episode, evaluate(learner, sampler, 5).per_episode)
 
 
 def test_without_base_classes_nothing_warns(recwarn):

@@ -1,137 +1,33 @@
-"""Real processes that talk over gloo, started as torchrun starts them."""
+"""Two processes compute what one does, step by step and run by run."""
 
 import json
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file as load_tensors
-from torch import nn
 
-from fsl_course.episodes import EpisodeSampler, SinusoidSampler
-from fsl_course.methods.anil import ANIL
-from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import MAML
-from fsl_course.methods.matching import MatchingNetwork
-from fsl_course.methods.meta_lstm import MetaLSTM
-from fsl_course.methods.meta_sgd import MetaSGD
-from fsl_course.methods.prototypical import PrototypicalNetwork
-from fsl_course.methods.relation import RelationNetwork
-from fsl_course.methods.reptile import Reptile
-from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.transfer import TransferNetwork
-from fsl_course.nets import classifier, conv4, mlp
+from fsl_course.nets import conv4
 from fsl_course.training import distributed
 from fsl_course.training.distributed import Processes
 from fsl_course.training.loop import fit
 from fsl_course.weights.checkpoints import CheckpointError, load_file
-from tests.conftest import toy_images
-
-ROOT = Path(__file__).resolve().parents[3]
-TASKS, SEED = 4, 3
-
-
-def sampler(split: str = "train") -> EpisodeSampler:
-    return EpisodeSampler(toy_images(24, 8, noise=200).split(split), 3, 1, 2, dtype=torch.float64)
-
-
-def learners() -> dict[str, FewShotLearner]:
-    """Every method, tiny and in float64, always with the same weights."""
-    torch.manual_seed(SEED)
-    head = classifier(conv4(4), 3)
-    found = {
-        "prototypical": PrototypicalNetwork(conv4(4)),
-        "matching": MatchingNetwork(conv4(4), full_context=True),
-        "siamese": SiameseNetwork(conv4(4)),
-        "siamese triplet": SiameseNetwork(conv4(4), "triplet"),
-        "relation": RelationNetwork(4),
-        "transfer": TransferNetwork(conv4(4, norm="group"), 12),
-        "maml": MAML(head, 0.1, 2),
-        "maml at once": MAML(classifier(conv4(4), 3), 0.1, 1, vmap=True),
-        "first order": MAML(classifier(conv4(4), 3), 0.1, 2, first_order=True),
-        "anil": ANIL(classifier(conv4(4), 3), 0.1, 2),
-        "meta_sgd": MetaSGD(classifier(conv4(4), 3), 0.1, 1),
-        "reptile": Reptile(classifier(conv4(4), 3), 0.1, 3, batch=2),
-        "meta_lstm": MetaLSTM(classifier(conv4(4), 3), 1),
-        "sine": MAML(mlp((1, 8, 1)), 0.01, 1),
-    }
-    return {name: learner.double().train() for name, learner in found.items()}
-
-
-def tasks_of(name: str) -> EpisodeSampler | SinusoidSampler:
-    return SinusoidSampler(dtype=torch.float64) if name == "sine" else sampler()
-
-
-def step(learner: FewShotLearner, source, group: Processes) -> tuple[dict[str, torch.Tensor], float]:
-    """Gradients, buffers and loss of one training step, as `fit` makes it."""
-    buffers = [(b, b.clone()) for b in learner.buffers()]
-    loss = learner.training_step(source.batch(*group.share(TASKS, TASKS)))
-    loss.backward()
-    value = loss.item()
-    if group.size > 1:
-        (value,) = group.combine(learner, buffers, [value / group.size])
-    found = {f"gradient {n}": p.grad.contiguous() for n, p in learner.named_parameters() if p.grad is not None}
-    return found | {f"buffer {n}": b.contiguous() for n, b in learner.named_buffers()}, value
-
-
-def fit_toy(learner: FewShotLearner, steps: int, checkpoint: Path | None, **more):
-    return fit(learner, sampler(), steps=steps, tasks=TASKS, lr=0.01, halve_every=10, validation=sampler("val"),
-               validate_every=5, validation_episodes=10, checkpoint=checkpoint, save_every=3, progress=False,
-               **more)  # fmt: skip
-
-
-def toy_learner(seed: int = 0) -> FewShotLearner:
-    torch.manual_seed(seed)
-    return PrototypicalNetwork(conv4(4)).double()
-
-
-def weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {k: v.clone() for k, v in module.state_dict().items()}
-
-
-def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    return max((a[k].double() - b[k].double()).abs().max().item() for k in a)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def start(code: str, *arguments: object, size: int = 2) -> list[subprocess.Popen]:
-    """The same Python code in several processes, each with the environment that torchrun would give it."""
-    common = os.environ | {
-        "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    head = "import sys, torch; torch.set_num_threads(1)\nfrom tests.fsl_course.training.test_distributed import *\n"
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", head + code, *map(str, arguments)], cwd=ROOT, text=True,
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
-
-
-def ended(processes: list[subprocess.Popen], seconds: float = 120) -> list[tuple[int, str, str]]:
-    """Exit status, output and errors of each; whatever happens, none is left behind."""
-    try:
-        found = [process.communicate(timeout=seconds) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, *texts) for process, texts in zip(processes, found, strict=True)]
-
+from tests.fsl_course.training.processes import (
+    TASKS,
+    Centred,
+    ended,
+    fit_toy,
+    free_port,
+    largest_difference,
+    learners,
+    sampler,
+    start,
+    step,
+    tasks_of,
+    toy_learner,
+    weights,
+)
 
 TOGETHER = """
 from safetensors.torch import save_file
@@ -155,6 +51,9 @@ with distributed.processes() as group:
     learner = toy_learner(seed=rank)
     fit_toy(learner, length, folder / "old.safetensors")
     note("old", weights(learner), None)
+    learner = Centred(seed=rank)
+    fit_toy(learner, 3, None)
+    note("centred", weights(learner), None)
 os.environ["MASTER_PORT"] = sys.argv[2]
 with distributed.processes():
     fit(toy_learner(), sampler(), steps=3, tasks=2, lr=0.01 * (1 + rank), progress=False)
@@ -217,88 +116,19 @@ def test_one_may_go_on_with_the_run_of_two_and_two_with_the_run_of_one(together,
     assert largest_difference(weights(longer), weights(whole)) < 1e-9
 
 
+def test_both_processes_hold_what_follows_training(together):
+    learner = Centred()
+    fit_toy(learner, 3, None)
+    assert learner.centre.abs().max() > 0.01
+    assert largest_difference(both(together[0], "centred"), weights(learner)) < 1e-9
+
+
 def test_processes_with_different_settings_do_not_train_together(together):
     first, second = together[1]
     assert (first[0], second[0]) == (1, 1)
     assert "lr: 0.01 there, 0.02 now" in second[2]
     assert CheckpointError.__name__ in second[2]
     assert "another process of this run has ended" in first[2]
-
-
-def wait_for_steps(checkpoint: Path, processes: list[subprocess.Popen], steps: int = 1) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and all(p.poll() is None for p in processes):
-        if checkpoint.exists() and load_file(checkpoint)[1]["done"] >= steps:
-            return
-        time.sleep(0.02)
-
-
-LONG = """
-with distributed.processes() as group:
-    while True:
-        history = fit_toy(toy_learner(), 100_000, f"{sys.argv[1]}/run.safetensors")
-        print("interrupted after", len(history.loss), history.interrupted, flush=True)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to another process")
-def test_asked_to_end_all_stop_after_the_same_step_and_a_killed_process_ends_the_run_in_words(tmp_path):
-    checkpoint = tmp_path / "run.safetensors"
-    processes = start(LONG, tmp_path)
-    try:
-        wait_for_steps(checkpoint, processes)
-        processes[1].send_signal(signal.SIGTERM)
-        stopped, first, second = (processes[rank].stdout.readline() for rank in (0, 0, 1))
-        assert stopped.startswith("Stopped after step")  # one process speaks for both
-        assert re.fullmatch(r"interrupted after \d+ True\n", first)
-        assert first == second
-        wait_for_steps(checkpoint, processes, int(first.split()[2]) + 1)  # they have gone on
-        processes[1].kill()
-        deadline = time.monotonic() + 60  # far below the ten minutes of a step
-        while processes[0].poll() is None and time.monotonic() < deadline:
-            processes[0].send_signal(signal.SIGTERM)  # as torchrun does, at whatever moment
-            time.sleep(0.05)
-    finally:
-        found = ended(processes, seconds=10)
-    assert found[1][0] == -signal.SIGKILL
-    assert found[0][0] == 1
-    done = load_file(checkpoint)[1]["done"]
-    assert "ConnectionError: another process of this run has ended" in found[0][2]
-    assert re.search(rf"The state after step {done} is in .*run.safetensors: start again to go on", found[0][2])
-    resumed, alone = toy_learner(seed=9), toy_learner()
-    fit_toy(resumed, done + 2, checkpoint)
-    fit_toy(alone, done + 2, None)
-    assert largest_difference(weights(resumed), weights(alone)) < 1e-9
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to another process")
-def test_when_the_process_that_writes_is_killed_the_others_end_and_its_last_checkpoint_is_whole(tmp_path):
-    processes = start(LONG, tmp_path)
-    try:
-        wait_for_steps(tmp_path / "run.safetensors", processes)
-        processes[0].kill()
-    finally:
-        found = ended(processes, seconds=60)
-    assert found[0][0] == -signal.SIGKILL
-    assert found[1][0] == 1
-    assert "ConnectionError: another process of this run has ended" in found[1][2]
-    about = load_file(tmp_path / "run.safetensors")[1]
-    assert about["done"] == len(about["history"]["loss"]) >= 3
-
-
-def test_torchrun_trains_and_only_the_first_process_writes(tmp_path):
-    command = [
-        "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}", "-m", "fsl_course",
-        "train", "prototypical", "--data", "glyphs", "--way", "5", "--query", "2", "--width", "4", "--steps", "4",
-        "--tasks", "2", "--validate-every", "4", "--quiet", "--out", str(tmp_path),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["prototypical-glyphs.json", "prototypical-glyphs.safetensors"]
-    assert done.stdout.count("prototypical-glyphs.safetensors and its card") == 1
 
 
 def test_tasks_that_cannot_be_shared_name_the_next_number(monkeypatch):
@@ -313,6 +143,7 @@ def test_batch_norm_over_all_tasks_of_a_step_cannot_be_shared():
         Processes(0, 2).check(TransferNetwork(conv4(4), 12), tasks=2)
     Processes(0, 2).check(TransferNetwork(conv4(4, norm="group"), 12), tasks=2)
     Processes().check(TransferNetwork(conv4(4), 12), tasks=1)
+    Processes(0, 2).check(toy_learner(), tasks=2)  # its tasks pass through batch norm one by one
 
 
 def test_shares_cover_the_step_in_order():
