@@ -1,11 +1,12 @@
 """Builds the notebooks from the lessons, and checks that the committed ones agree with them.
 
-    python -m tools.notebooks.build             all lessons: convert, execute, measure, write
-    python -m tools.notebooks.build 05 07       only these
-    python -m tools.notebooks.build 05 --text   only text cells changed: keep the outputs, execute nothing
-    python -m tools.notebooks.build --check     convert only, and fail with a diff where a committed notebook differs
+    python -m tools.notebooks.build              all lessons: convert, execute, write
+    python -m tools.notebooks.build 05 07        only these
+    python -m tools.notebooks.build 05 --measure also write time and memory to data/lesson_times.json; for a quiet machine
+    python -m tools.notebooks.build 05 --text    only text cells, tags or folds changed: keep the outputs, execute nothing
+    python -m tools.notebooks.build --check      convert only, and fail with a diff where a committed notebook differs
 
-Times and memory go to data/lesson_times.json. A lesson that fails leaves the notebooks of its last build untouched.
+A lesson that fails leaves the notebooks of its last build untouched. Measured times change with --measure only.
 """
 
 from __future__ import annotations
@@ -31,14 +32,17 @@ MOST_SECONDS, MOST_CELL_SECONDS = 120, 60  # what the guide allows a lesson and 
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """The command line. Returns the exit status: 0, or 1 after saying what is wrong."""
+    """Runs the command line. Returns the exit status: 0, or 1 after printing what is wrong."""
     parser = argparse.ArgumentParser(description="Build the notebooks from lessons/NN_name.py.")
     parser.add_argument("lessons", nargs="*", metavar="NN", help="numbers of lessons, e.g. 05 (default: all)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="execute nothing; fail where a committed notebook differs")
-    mode.add_argument("--text", action="store_true", help="only text cells changed: keep the outputs")
-    parser.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="lessons at once; 2 measures no times")
+    mode.add_argument("--text", action="store_true", help="only text cells, tags or folds changed: keep the outputs")
+    mode.add_argument("--measure", action="store_true", help="write time and memory to data/lesson_times.json")
+    parser.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="lessons at once (default: 1)")
     options = parser.parse_args(arguments)
+    if options.measure and options.jobs > 1:
+        parser.error("--measure runs one lesson at a time, because two slow each other down; leave out --jobs")
     try:
         lessons = select(root, options.lessons)
         if options.check:
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             for lesson in lessons:
                 rewrite_text(root, lesson)
         else:
-            problems = build_all(root, lessons, options.jobs)
+            problems = build_all(root, lessons, options.jobs, measure=options.measure)
     except BuildError as error:
         problems = [str(error)]
     for problem in problems:
@@ -60,15 +64,15 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
 
 
 def select(root: Path, numbers: Sequence[str]) -> list[Path]:
-    """The lessons with these numbers ("05"), or all. BuildError for a number without a lesson."""
+    """Returns the lessons with these numbers ("05"), or all. Raises BuildError for a number without a lesson."""
     lessons = {file.name[:2]: file for file in lesson_files(root)}
     if unknown := [number for number in numbers if number not in lessons]:
         raise BuildError(f"no lesson {', '.join(unknown)}; there are {', '.join(lessons) or 'none'}")
     return [lessons[number] for number in sorted(set(numbers))] if numbers else list(lessons.values())
 
 
-def build_all(root: Path, lessons: Sequence[Path], jobs: int) -> list[str]:
-    """Build every lesson, whether or not another one fails. Returns what failed."""
+def build_all(root: Path, lessons: Sequence[Path], jobs: int, *, measure: bool = False) -> list[str]:
+    """Builds every lesson, whether or not another one fails. Returns what failed. measure: write times and memory, too."""
     problems: list[str] = []
     measured: dict[str, dict[str, float]] = {}
 
@@ -85,17 +89,15 @@ def build_all(root: Path, lessons: Sequence[Path], jobs: int) -> list[str]:
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(one, lessons))
-    if jobs == 1 and measured:
+    if measure and measured:
         write_times(root, measured)
-    elif jobs > 1:
-        print("data/lesson_times.json is unchanged: two lessons at once slow each other down. Measure with --jobs 1.")
     return problems
 
 
 def build(root: Path, lesson: Path) -> dict[str, float]:
-    """Execute both versions of a lesson and write them. Returns its entry of data/lesson_times.json.
+    """Executes both versions of a lesson and writes them. Returns the lesson's entry for data/lesson_times.json.
 
-    BuildError lists everything that is wrong with the first version that fails; then nothing is written.
+    Raises BuildError with everything that is wrong with the first version that fails, and then writes nothing.
     """
     made: dict[str, NotebookNode] = {}
     runs: dict[str, Run] = {}
@@ -117,13 +119,13 @@ def build(root: Path, lesson: Path) -> dict[str, float]:
 
 
 def write_notebooks(root: Path, lesson: Path, made: dict[str, NotebookNode]) -> None:
-    """Write the versions of a lesson: all of them, or (when one cannot be written) none."""
+    """Writes both versions of a lesson, or none if one cannot be written."""
     whole = {root / version / f"{lesson.stem}.ipynb": nbformat.writes(made[version]) + "\n" for version in VERSIONS}
     _replace(whole)
 
 
 def write_times(root: Path, measured: dict[str, dict[str, float]]) -> None:
-    """Put the entries of the lessons just built into data/lesson_times.json; drop those of lessons that are gone."""
+    """Writes the entries of the lessons just built to data/lesson_times.json, and drops those of lessons that are gone."""
     path = root / "data" / "lesson_times.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     existing = {file.stem for file in lesson_files(root)}
@@ -133,7 +135,7 @@ def write_times(root: Path, measured: dict[str, dict[str, float]]) -> None:
 
 
 def _replace(files: dict[Path, str]) -> None:
-    """Write every file beside its place first and move them only when all are whole."""
+    """Writes every file under another name first, and moves them to their places when all are complete."""
     beside = {path: path.with_name(f".{path.name}.new") for path in files}
     try:
         for path, text in files.items():
@@ -146,7 +148,7 @@ def _replace(files: dict[Path, str]) -> None:
 
 
 def rewrite_text(root: Path, lesson: Path) -> None:
-    """Write both notebooks again with new text cells and the outputs they have. BuildError when code changed too."""
+    """Writes both notebooks again with the outputs they have. Raises BuildError if the code of a cell changed."""
     made: dict[str, NotebookNode] = {}
     for version in VERSIONS:
         path = root / version / f"{lesson.stem}.ipynb"
@@ -161,7 +163,7 @@ def rewrite_text(root: Path, lesson: Path) -> None:
 
 
 def check(root: Path, lesson: Path) -> Iterator[str]:
-    """What is wrong with the committed notebooks of a lesson, each problem with a readable diff or the cell's name."""
+    """Yields what is wrong with the committed notebooks of a lesson, with a readable diff or the cell's name."""
     for version in VERSIONS:
         path = root / version / f"{lesson.stem}.ipynb"
         name = f"{version}/{path.name}"
@@ -186,7 +188,7 @@ def check(root: Path, lesson: Path) -> Iterator[str]:
 
 
 def orphans(root: Path) -> Iterator[str]:
-    """Notebooks for which there is no lesson."""
+    """Yields a problem for every notebook without a lesson."""
     names = {lesson.stem for lesson in lesson_files(root)}
     for version in VERSIONS:
         for path in sorted((root / version).glob("*.ipynb")):
@@ -203,12 +205,12 @@ def _code_cells(nb: NotebookNode) -> list[NotebookNode]:
 
 
 def _run_cells(nb: NotebookNode) -> list[NotebookNode]:
-    """The code cells that the build executes."""
+    """Returns the code cells that the build executes."""
     return [cell for cell in _code_cells(nb) if not is_added(cell)]
 
 
 def _readable(nb: NotebookNode) -> list[str]:
-    """A notebook without its outputs as lines for a diff: everything that the lesson determines."""
+    """Returns a notebook as lines for a diff: everything that the lesson determines, so no outputs."""
     lines = [f"format {nb.nbformat}.{nb.nbformat_minor}", json.dumps(nb.metadata, sort_keys=True)]
     for cell in nb.cells:
         lines.append(f"[{cell.get('id')}] {cell.cell_type} {json.dumps(cell.metadata, sort_keys=True)}")

@@ -1,8 +1,8 @@
-"""From a lesson script to the cells of its two notebooks. Nothing runs here; the same lesson gives the same bytes.
+"""Turns a lesson script into the cells of its two notebooks. Executes nothing; the same lesson gives the same bytes.
 
 `lessons/NN_name.py` (jupytext percent format) becomes `notebooks/NN_name.ipynb`, where the body of every exercise is a
-stub, and `solutions/NN_name.ipynb`, which is complete. Both get a cell that installs the course on Colab, and the student's
-version one with the buttons that keep the learner's work: see `added_cells`.
+stub, and `solutions/NN_name.ipynb`, which is complete. Both get a cell that installs the course on Colab. The student's
+version also gets a cell with the buttons that save the learner's work: see `added_cells`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from tools.notebooks.folding import figure_names, folded_metadata
+
 STUDENT, SOLVED = "notebooks", "solutions"  # the two versions, named by their folders
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 STUB = ("# YOUR CODE HERE", 'raise NotImplementedError("exercise {exercise} is not attempted yet")')
 PLACEHOLDERS = ("repository", "branch", "binder", "colab", "lesson", "solution", "next")
 
-# Google Colab starts every notebook on a bare machine of its own, with PyTorch. Nothing else needs this cell.
+# Google Colab starts every notebook on a machine that has PyTorch but not the course. Nothing else needs this cell.
 COLAB_CELL = """\
 # Google Colab needs this cell: it installs the course. Anywhere else it does nothing.
 import sys
@@ -40,10 +42,10 @@ KEEP_CELL = """\
 from fsl_classroom.widgets import WorkKeeper
 
 WorkKeeper()"""
-# The build leaves these cells alone, and so do the tests of notebooks: one only works on Colab, one only under a reader's hand.
+# The build and the tests of notebooks skip these cells: one works only on Colab, the other needs a reader who clicks.
 NOT_RUN = ["skip-execution", "nbval-skip"]
 
-# No version of Python in here: it would change with every machine.
+# Leaves out the version of Python, because it would change with every machine.
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {
@@ -62,11 +64,11 @@ _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
 class BuildError(Exception):
-    """A lesson cannot be built. The message says where, why and what to do."""
+    """Raised when a lesson cannot be built. The message says where, why and what to do."""
 
 
 class Block(NamedTuple):
-    """One solution in a cell: indices of its two marker lines, its indentation, the exercise it belongs to."""
+    """A solution in a cell: the indices of its two marker lines, its indentation, and the exercise it belongs to."""
 
     begin: int
     end: int
@@ -75,7 +77,7 @@ class Block(NamedTuple):
 
 
 def lesson_files(root: Path) -> list[Path]:
-    """All lessons in their order. BuildError for a file that is not named NN_name.py, and for a number used twice."""
+    """Returns all lessons in order. Raises BuildError if a file is not named NN_name.py or a number occurs twice."""
     files = sorted((root / "lessons").glob("*.py"))
     for file in files:
         if not _NAME.fullmatch(file.stem):
@@ -87,7 +89,7 @@ def lesson_files(root: Path) -> list[Path]:
 
 
 def read_cells(lesson: Path) -> list[NotebookNode]:
-    """The cells of a lesson script as jupytext reads them: cell_type, source, metadata."""
+    """Returns the cells of a lesson script as jupytext reads them: cell_type, source, metadata."""
     cells = jupytext.reads(lesson.read_text(encoding="utf-8").strip(), fmt=_FORMAT).cells
     if not cells:
         raise BuildError(f"{lesson.name}: the lesson is empty; start it with a `# %% [markdown]` cell")
@@ -95,17 +97,22 @@ def read_cells(lesson: Path) -> list[NotebookNode]:
 
 
 def notebook(root: Path, lesson: Path, version: str) -> NotebookNode:
-    """One version (STUDENT or SOLVED) of a lesson as a notebook without outputs.
+    """Returns one version (STUDENT or SOLVED) of a lesson as a notebook without outputs.
 
-    Cell ids are the lesson's number and the cell's position ("05-012"); tags and other cell metadata are kept.
+    Cell ids are the lesson's number and the cell's position ("05-012"). Tags and other cell metadata are kept; a cell that only
+    draws is folded, see `folding`.
     """
     made = nbformat.v4.new_notebook(metadata=_METADATA)
-    for position, cell in enumerate(read_cells(lesson), start=1):
+    cells = read_cells(lesson)
+    rewrite = student_source if version == STUDENT else solved_source
+    figures: set[str] = set()  # what the cells so far have imported for drawing
+    for position, cell in enumerate(cells, start=1):
         id = f"{lesson.name[:2]}-{position:03d}"
         metadata = {key: value for key, value in cell.metadata.items() if key != "lines_to_next_cell"}
         if cell.cell_type == "code":
-            rewrite = student_source if version == STUDENT else solved_source
             source = rewrite(cell.source, f"{lesson.name}, cell {id}")
+            figures |= figure_names(source)
+            metadata = folded_metadata(metadata, source, figures)
             made.cells.append(nbformat.v4.new_code_cell(source, id=id, metadata=metadata))
         elif cell.cell_type == "markdown":
             source = fill(cell.source, root, lesson, f"{lesson.name}, cell {id}")
@@ -119,7 +126,7 @@ def notebook(root: Path, lesson: Path, version: str) -> NotebookNode:
 
 
 def added_cells(root: Path, lesson: Path, version: str) -> tuple[list[NotebookNode], list[NotebookNode]]:
-    """Cells that no lesson holds: those after its title, and those at its end. Their ids are words ("05-colab")."""
+    """Returns the cells that the build adds after the title, and those it adds at the end. Their ids are words ("05-colab")."""
     number, where = lesson.name[:2], f"{lesson.name}, added cells"
     install = COLAB_CELL.format(**{name: placeholder(name, root, lesson, where) for name in ("repository", "branch")})
     first = [nbformat.v4.new_code_cell(install, id=f"{number}-colab", metadata={"tags": NOT_RUN})]
@@ -130,12 +137,12 @@ def added_cells(root: Path, lesson: Path, version: str) -> tuple[list[NotebookNo
 
 
 def is_added(cell: NotebookNode) -> bool:
-    """Is this one of `added_cells`?"""
+    """Returns True if the build added this cell, see `added_cells`."""
     return re.fullmatch(r"\d\d-[a-z-]+", cell.get("id", "")) is not None
 
 
 def student_source(source: str, where: str) -> str:
-    """A code cell with the stub of its exercise in place of every solution. where: the cell's name for errors."""
+    """Returns a code cell with a stub in place of every solution. where: the cell's name for errors."""
     lines = source.split("\n")
     for block in reversed(solution_blocks(source, where)):
         stub = [block.indent + line.format(exercise=block.exercise) for line in STUB]
@@ -146,7 +153,7 @@ def student_source(source: str, where: str) -> str:
 
 
 def solved_source(source: str, where: str) -> str:
-    """A code cell as it is, less the marker lines."""
+    """Returns a code cell without the marker lines."""
     blocks = solution_blocks(source, where)
     markers = {line for block in blocks for line in (block.begin, block.end)}
     kept = [line for i, line in enumerate(source.split("\n")) if i not in markers and not _EXERCISE.match(line)]
@@ -154,7 +161,7 @@ def solved_source(source: str, where: str) -> str:
 
 
 def solution_blocks(source: str, where: str) -> list[Block]:
-    """Where the solutions of a code cell lie, in order. BuildError where a mark is misplaced, misspelt or unpaired."""
+    """Returns the solutions of a code cell in order. Raises BuildError if a mark is misplaced, misspelt or unpaired."""
     tree = _parse(source, where)
     lines = source.split("\n")
     blocks: list[Block] = []
@@ -178,7 +185,7 @@ def solution_blocks(source: str, where: str) -> list[Block]:
 
 
 def _block(lines: list[str], tree: ast.Module, begin: int, end: int, where: str) -> Block:
-    """The solution between two marks, proven to be code inside a function with the marks at its own indentation."""
+    """Returns the solution between two marks. Raises BuildError unless it is code within a function, indented like its marks."""
     body = [i for i in range(begin + 1, end) if lines[i].strip()]
     if not body:
         raise BuildError(f"{where}: there is no code between `{BEGIN}` and `{END}`")
@@ -196,7 +203,7 @@ def _block(lines: list[str], tree: ast.Module, begin: int, end: int, where: str)
 
 
 def _exercise_of(lines: list[str], begin: int, end: int, where: str) -> str:
-    """The id that the next check("05.1", ...) names, or else the nearest `# EXERCISE 05.1` above."""
+    """Returns the id that the next check("05.1", ...) names, or else the one of the nearest `# EXERCISE 05.1` above."""
     if after := _CHECK.search("\n".join(lines[end:])):
         return after[1]
     for line in reversed(lines[:begin]):
@@ -223,7 +230,7 @@ def _parse(source: str, where: str) -> ast.Module:
 
 
 def fill(source: str, root: Path, lesson: Path, where: str) -> str:
-    """A text cell with its {{placeholders}} replaced from pyproject.toml and the lesson's place in the course."""
+    """Returns a text cell with its {{placeholders}} filled in from pyproject.toml and the lesson's place in the course."""
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in PLACEHOLDERS:
@@ -235,7 +242,7 @@ def fill(source: str, root: Path, lesson: Path, where: str) -> str:
 
 
 def placeholder(name: str, root: Path, lesson: Path, where: str) -> str:
-    """What one of PLACEHOLDERS stands for in a lesson. Links are relative to notebooks/ and solutions/ alike."""
+    """Returns what one of PLACEHOLDERS stands for in a lesson. Relative links work from notebooks/ and from solutions/."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["fsl_course"]
     repository, branch = settings["repository"].rstrip("/").removesuffix(".git"), settings["branch"]
     if name in ("binder", "colab"):

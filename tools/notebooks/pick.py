@@ -1,7 +1,7 @@
-"""Print the notebooks that `make test` executes: every solution, and student notebooks in rotation.
+"""Prints the notebooks that `make test` executes: every solution, and two of the student notebooks in rotation.
 
-All student notebooks in every run would cost twice the time, so each day tests the next two, untouched, as a reader first
-meets them: day d of the year picks numbers 2d and 2d+1 (modulo their count). A whole round takes one week at most.
+Executing all student notebooks in every run would take twice the time. So each day tests the next two, untouched, as a reader
+first meets them: day d of the year picks numbers 2d and 2d+1, modulo their count.
 `python -m tools.notebooks.pick 3` picks as on day 3, `... all` picks all.
 """
 
@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rotate(names: list[str], turn: int, count: int = 2) -> list[str]:
-    """The count names whose turn it is, without repetition: turn 0 gives the first ones, turn 1 the next, and so on around."""
+    """Returns the `count` names whose turn it is, without repetition: turn 0 gives the first ones, turn 1 the next ones."""
     return [names[(turn * count + i) % len(names)] for i in range(min(count, len(names)))]
 
 
 def pick(root: Path, turn: str | None = None) -> list[str]:
-    """Paths relative to root. turn: a number, "all", or None for the day of the year.
+    """Returns paths relative to root. turn: a number, "all", or None for the day of the year.
 
-    ValueError when lessons and notebooks differ: nothing may pass because it was not there.
+    Raises ValueError if a lesson has no notebook or a notebook no lesson, because a missing notebook must not pass the tests.
     """
     if turn is not None and turn != "all" and not turn.isdecimal():
         raise ValueError(f"FSL_ROTATE must be a number or all; got {turn!r}.")
@@ -41,4 +41,4 @@ if __name__ == "__main__":
     try:
         print(" ".join(pick(ROOT, sys.argv[1] if len(sys.argv) > 1 else None)))
     except ValueError as error:
-        sys.exit(f"pick_notebooks: {error}")
+        sys.exit(f"tools.notebooks.pick: {error}")

@@ -28,7 +28,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Run:
-    """What one execution took: wall seconds with the kernel's start, seconds of the slowest cell, peak memory in MB."""
+    """What one execution took: wall seconds with the kernel's start, seconds of the slowest cell, and peak memory in MB."""
 
     seconds: float
     longest_cell_seconds: float
@@ -36,18 +36,18 @@ class Run:
 
 
 def kernel_environment(root: Path, scratch: Path) -> dict[str, str]:
-    """The environment of a lesson's kernel: offline, this checkout's package, the same on every machine.
+    """Returns the environment of a lesson's kernel: offline, with this checkout's packages, the same on every machine.
 
-    scratch: an existing folder for what the kernel writes besides (the learner's progress, IPython's history).
+    scratch: an existing folder for what else the kernel writes (the learner's progress, IPython's history).
     """
-    inherited = {"MPLBACKEND", "PYTHONWARNINGS", "FSL_DATA"}  # would change what the outputs show
+    inherited = {"MPLBACKEND", "PYTHONWARNINGS", "FSL_DATA"}  # these would change what the outputs show
     environment = {name: value for name, value in os.environ.items() if name not in inherited}
     paths = [str(OFFLINE), str(root), environment.get("PYTHONPATH", "")]
     return environment | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(CORES),  # sums over another number of threads differ in the last digits
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait do not burn a core that another program needs
+        "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave their core to other programs
         "CUDA_VISIBLE_DEVICES": "",
         "IPYTHONDIR": str(scratch / "ipython"),
         "FSL_PROGRESS": str(scratch / "progress.json"),
@@ -55,8 +55,8 @@ def kernel_environment(root: Path, scratch: Path) -> dict[str, str]:
 
 
 def execute(notebook: NotebookNode, folder: Path, root: Path, where: str) -> Run:
-    """Run all cells in place, with `folder` as working directory. BuildError names the first cell that fails."""
-    metadata = notebook.metadata.copy()  # execution adds the kernel's exact version of Python
+    """Executes all cells in place, with `folder` as working directory. Raises BuildError that names the first failing cell."""
+    metadata = notebook.metadata.copy()  # restored below, because execution adds the kernel's exact version of Python
     now = {"cell": notebook.cells[0], "started": 0.0}
     longest, peak = 0.0, 0
 
@@ -74,7 +74,7 @@ def execute(notebook: NotebookNode, folder: Path, root: Path, where: str) -> Run
         timeout=CELL_TIMEOUT,
         record_timing=False,
         store_widget_state=False,
-        extra_arguments=["--log-level=ERROR"],  # the kernel would warn that it talks to us without encryption
+        extra_arguments=["--log-level=ERROR"],  # silences the kernel's warning about an unencrypted connection
         resources={"metadata": {"path": str(folder)}},
         on_cell_execute=cell_starts,
         on_cell_executed=cell_ends,
@@ -101,7 +101,7 @@ def execute(notebook: NotebookNode, folder: Path, root: Path, where: str) -> Run
 
 
 def _peak_bytes(pid: int) -> int:
-    """Peak resident memory of a process so far. Where the system keeps no peak: what it holds now."""
+    """Returns the peak resident memory of a process in bytes, or what it holds now where the system records no peak."""
     status = Path(f"/proc/{pid}/status")
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))):
         return int(found[1]) * 1024
@@ -110,13 +110,13 @@ def _peak_bytes(pid: int) -> int:
 
 
 def _first_line(name: str, text: str) -> str:
-    """An error in one line, e.g. "ValueError: 3 labels for 4 rows"."""
+    """Returns an error in one line, e.g. "ValueError: 3 labels for 4 rows"."""
     lines = _COLOUR.sub("", text).strip().splitlines()
     return f"{name}: {lines[0][:200]}" if lines else name
 
 
 def _failing_line(cell: NotebookNode) -> str:
-    """The line of the cell at which its traceback points, ready to be appended to a message; "" when unknown."""
+    """Returns the line of the cell that its traceback points at, to be appended to a message, or "" if it is unknown."""
     for output in cell.outputs:
         if output.output_type == "error":
             arrows = re.findall(r"^-+> (\d+ .*)$", _COLOUR.sub("", "\n".join(output.traceback)), re.MULTILINE)
@@ -125,10 +125,10 @@ def _failing_line(cell: NotebookNode) -> str:
 
 
 def _tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs as they are stored: neighbouring pieces of a stream joined, overwritten progress lines and widgets gone.
+    """Returns outputs as they are stored: pieces of a stream joined, without overwritten progress lines and without widgets.
 
-    How many pieces a stream arrives in is chance; a widget's id is random, and without its kernel it shows nothing. Its static
-    twin stays.
+    How many pieces a stream arrives in is chance. A widget's id is random, and without its kernel a widget shows nothing; its
+    static twin stays.
     """
     tidy: list[NotebookNode] = []
     for output in outputs:
@@ -139,12 +139,12 @@ def _tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
             tidy.append(output)
     for output in tidy:
         if output.output_type == "stream":
-            output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)  # a carriage return starts the line again
+            output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)  # a carriage return overwrites the line
     return tidy
 
 
 def output_problems(notebook: NotebookNode, root: Path, where: str) -> list[str]:
-    """What may not be stored: errors, warnings, pictures without alt text, paths of this machine, object addresses."""
+    """Returns what may not be stored: errors, warnings, pictures without alt text, paths of this machine, object addresses."""
     private = {str(path) for path in (root, Path.home(), Path(sys.prefix), Path(tempfile.gettempdir()))} - {"/"}
     machine_path = re.compile("(?:" + "|".join(map(re.escape, sorted(private))) + r")(?![\w.-])")
     problems = []
@@ -187,7 +187,7 @@ def _problems_of(output: NotebookNode, tags: list[str], machine_path: re.Pattern
 
 
 class _Page(HTMLParser):
-    """Reads an HTML output: its texts without embedded pictures, and the pictures that lack a description."""
+    """Parses an HTML output: its texts without embedded pictures, and the pictures that lack a description."""
 
     def __init__(self, content: str) -> None:
         super().__init__()

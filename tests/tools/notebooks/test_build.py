@@ -83,9 +83,9 @@ def test_lessons_that_cannot_be_built(tmp_path: Path, capsys, lessons: dict[str,
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A course of one lesson, built."""
+    """A course of one lesson, built and measured."""
     root = course(tmp_path_factory.mktemp("course"), _05_means=GOOD)
-    assert main(["05"], root) == 0
+    assert main(["05", "--measure"], root) == 0
     return root
 
 
@@ -148,6 +148,16 @@ def test_times_and_memory_are_kept(built: Path):
     assert list(times["05_means"]) == ["cores", "longest_cell_seconds", "peak_mb", "seconds", "student_seconds"]
     assert times["05_means"]["peak_mb"] > 20  # a kernel alone takes more
     assert times["05_means"]["seconds"] >= times["05_means"]["longest_cell_seconds"] >= 0
+
+
+def test_only_measuring_touches_times(copy: Path, capsys):
+    times = copy / "data" / "lesson_times.json"
+    times.write_text("{}\n")
+    assert main(["05"], copy) == 0
+    assert times.read_text() == "{}\n"
+    with pytest.raises(SystemExit):
+        main(["05", "--measure", "--jobs", "2"], copy)
+    assert "--measure runs one lesson at a time" in capsys.readouterr().err
 
 
 def test_an_error_fails_the_build_and_nothing_is_written(tmp_path: Path, capsys):
@@ -259,6 +269,9 @@ def test_new_text_keeps_the_outputs_and_new_code_is_refused(copy: Path):
     assert main(["05", "--text"], copy) == 0
     assert printed(copy, "solutions", 4) == before
     assert main(["--check"], copy) == 0
+    edit(lesson, '# %% tags=["nbval-check-output"]', '# %% tags=["nbval-check-output", "draws"]')
+    assert main(["05", "--text"], copy) == 0
+    assert "hide-input" in own_cells(copy, "notebooks")[2].metadata.tags
     edit(lesson, "([1, 3])", "([1, 5])")
     with pytest.raises(BuildError, match="code cells changed too; build 05 without --text"):
         rewrite_text(copy, lesson)

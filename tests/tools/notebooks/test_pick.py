@@ -18,13 +18,13 @@ def course(tmp_path: Path) -> Path:
         for name in NAMES:
             (tmp_path / folder / f"{name}.{suffix}").touch()
     (tmp_path / "lessons" / "helper.py").touch()  # no number: not a lesson
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / TOOL.name).write_bytes(TOOL.read_bytes())
+    (tmp_path / "tools" / "notebooks").mkdir(parents=True)
+    (tmp_path / "tools" / "notebooks" / TOOL.name).write_bytes(TOOL.read_bytes())
     return tmp_path
 
 
 def picked(course: Path, *arguments: str) -> list[str]:
-    tool = course / "tools" / TOOL.name
+    tool = course / "tools" / "notebooks" / TOOL.name
     done = subprocess.run([sys.executable, tool, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -1,8 +1,8 @@
 """Closes the network for every Python process that has this folder on PYTHONPATH.
 
 The notebook build and the tests start their kernels with it, which proves that the lessons work offline. Connections to
-this machine (127.0.0.0/8, ::1, localhost, unix sockets) stay open: Jupyter needs them. An audit hook cannot be removed
-again, not even by the code of a lesson, and a child process inherits PYTHONPATH.
+this machine (127.0.0.0/8, ::1, localhost, unix sockets) stay open, because Jupyter needs them. The code of a lesson cannot
+remove an audit hook, and a child process inherits PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _TO_NAME = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"
 
 
 def _is_local(host: object) -> bool:
-    """Whether a host, as the socket module is given it, is this machine. Anything but text is no internet address."""
+    """Returns True if a host, as passed to the socket module, is this machine. Anything but text is no internet address."""
     import ipaddress
 
     if isinstance(host, bytes):
