@@ -42,6 +42,8 @@ print(glyphs)
 # %%
 test = glyphs.split("test")
 episode = EpisodeSampler(test, n_way=5, k_shot=1, n_query=2, seed=11)[0]
+
+# %%
 figure, grid = new(8, 2.1, columns=10, rows=2)
 for place, axes in enumerate(grid[0]):
     axes.axis("off")
@@ -53,7 +55,8 @@ for number, axes in enumerate(grid[1]):
     draw_image(axes, episode.query_x[number], f"query {number}")
 show(
     figure,
-    "Top: five letters numbered 0 to 4, one drawing of each. Bottom: ten more drawings of the same letters in mixed order.",
+    "Top: five letters numbered 0 to 4, one drawing of each. Bottom: ten more drawings "
+    "of the same letters in mixed order.",
 )
 
 # %% [markdown]
@@ -71,37 +74,49 @@ show(
 # A rare disease, a new product, a dialect, your own handwriting: there, examples are few and classes keep coming.
 
 # %% [markdown]
-# [Few-shot learning](../lessons/GLOSSARY.md#few-shot-learning) 少样本学习 asks for a classifier of *new* classes from a handful of examples each.
-# [Meta-learning](../lessons/GLOSSARY.md#meta-learning) 元学习 is one way there: practise on many small tasks, so that the next task is easy.
+# [Few-shot learning](../lessons/GLOSSARY.md#few-shot-learning "少样本学习") asks for a classifier of *new* classes from a handful of examples each.
+# [Meta-learning](../lessons/GLOSSARY.md#meta-learning "元学习") is one way there: practise on many small tasks, so that the next task is easy.
 
 # %% [markdown]
 # ## The idea in one picture
 #
-# The problem comes in [episodes](../lessons/GLOSSARY.md#episode) 情景. The [support set](../lessons/GLOSSARY.md#support-set) 支持集 shows what you may learn from,
-# the [query set](../lessons/GLOSSARY.md#query-set) 查询集 is what you must name.
+# The problem comes in [episodes](../lessons/GLOSSARY.md#episode "情景"). The [support set](../lessons/GLOSSARY.md#support-set "支持集") shows what you may learn from,
+# the [query set](../lessons/GLOSSARY.md#query-set "查询集") is what you must name.
 # Five classes with one example each: *5-way 1-shot*.
 
 # %%
 picture = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=3)[0]
+
+# %%
 show(
     episode_grid(picture, names=test.class_names),
-    "A 5-way 1-shot episode: five rows, one for each class. The first picture of a row is the support drawing, framed in the colour of "
-    "its slot; the five to its right are queries of the same class.",
+    "A 5-way 1-shot episode: five rows, one for each class. The first picture of a row "
+    "is the support drawing, framed in the colour of its slot; the five to its right "
+    "are queries of the same class.",
 )
 
 # %% [markdown]
 # The rows are sorted here so that you can compare them. The learner gets them shuffled, and classes carry only the numbers 0 to 4:
-# their [label slots](../lessons/GLOSSARY.md#label-slot) 标签槽位. Slot 2 is another letter in the next episode.
+# their [label slots](../lessons/GLOSSARY.md#label-slot "标签槽位"). Slot 2 is another letter in the next episode.
 
 # %%
-print("support pictures", tuple(episode.support_x.shape), " labels", episode.support_y.tolist())
-print("query pictures  ", tuple(episode.query_x.shape), "labels", episode.query_y.tolist())
-print("grey values from", float(episode.query_x.min()), "to", float(episode.query_x.max()))
+print(
+    "support pictures",
+    tuple(episode.support_x.shape),
+    " labels",
+    episode.support_y.tolist(),
+)
+print(
+    "query pictures  ", tuple(episode.query_x.shape), "labels", episode.query_y.tolist()
+)
+print(
+    "grey values from", float(episode.query_x.min()), "to", float(episode.query_x.max())
+)
 
 # %% [markdown]
 # ## How the classifier works
 #
-# An [encoder](../lessons/GLOSSARY.md#encoder) 编码器 $f_\phi$, a network with weights $\phi$, turns a picture into a vector $z$, its [embedding](../lessons/GLOSSARY.md#embedding) 嵌入.
+# An [encoder](../lessons/GLOSSARY.md#encoder "编码器") $f_\phi$, a network with weights $\phi$, turns a picture into a vector $z$, its [embedding](../lessons/GLOSSARY.md#embedding "嵌入").
 # Pictures of the same letter should land close together. Then a query belongs to the support picture nearest to it:
 #
 # $$\hat y = y_{i^*}, \qquad i^* = \arg\min_i \lVert f_\phi(x) - f_\phi(x_i) \rVert^2$$
@@ -156,7 +171,9 @@ hint("00.1", 1)
 
 # %%
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """Fraction of right predictions. predicted int64 [M], labels int64 [M] -> float in [0, 1]."""
+    """Fraction of right predictions.
+    predicted int64 [M], labels int64 [M] -> float in [0, 1].
+    """
     # BEGIN SOLUTION
     hits = predicted == labels
     return hits.double().mean().item()
@@ -174,7 +191,9 @@ accuracy = check("00.1", accuracy)
 
 # %%
 def nearest(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
-    """Label of the nearest support row. query [M, D], support [S, D], labels int64 [S] -> int64 [M]."""
+    """Label of the nearest support row.
+    query [M, D], support [S, D], labels int64 [S] -> int64 [M].
+    """
     # BEGIN SOLUTION
     gaps = query[:, None, :] - support[None, :, :]
     return labels[gaps.square().sum(2).argmin(1)]
@@ -209,7 +228,7 @@ print("accuracy    ", accuracy(predicted, episode.query_y))
 # %% [markdown]
 # ## Meet the package
 #
-# `fsl_course` packs both steps into one *learner*. It turns an episode into [logits](../lessons/GLOSSARY.md#logits) 对数几率, one score for each query and slot.
+# `fsl_course` packs both steps into one *learner*. It turns an episode into [logits](../lessons/GLOSSARY.md#logits "对数几率"), one score for each query and slot.
 # With one shot, the highest score belongs to the nearest support picture: it must agree with yours.
 
 # %%
@@ -229,24 +248,31 @@ assert same >= total - 2  # a near tie may be rounded either way
 # ## Is that good? Many episodes and baselines
 #
 # One episode says little: its letters may be easy. So average over hundreds and show an interval, the ± of lesson 01.
-# And a number needs company, [baselines](../lessons/GLOSSARY.md#baseline) 基线: guessing, pixels, the network with random weights (`Conv4`).
+# And a number needs company, [baselines](../lessons/GLOSSARY.md#baseline "基线"): guessing, pixels, the network with random weights (`Conv4`).
 
 # %%
-results = {name: evaluate(baseline, sampler, episodes=300) for name, baseline in baselines().items()}
+results = {
+    name: evaluate(baseline, sampler, episodes=300)
+    for name, baseline in baselines().items()
+}
 results["trained encoder"] = evaluate(learner, sampler, episodes=300)
 for name, result in results.items():
     print(f"{name:18s} {result}")
 
 # %%
-figure = intervals({name: (r.mean, r.ci95) for name, r in results.items()}, chance=1 / 5)
+figure = intervals(
+    {name: (r.mean, r.ci95) for name, r in results.items()}, chance=1 / 5
+)
 rows = ", ".join(f"{name} {r.mean:.0%}" for name, r in results.items())
 show(
-    figure, f"Accuracy with 95 % intervals on 300 test episodes, 5-way 1-shot: {rows}. The dashed line is chance, 20 %."
+    figure,
+    f"Accuracy with 95 % intervals on 300 test episodes, 5-way 1-shot: {rows}. The "
+    "dashed line is chance, 20 %.",
 )
 
 # %% [markdown]
 # Pixels know something, random features a little more, training nearly everything.
-# Every query was judged on its own ([inductive](../lessons/GLOSSARY.md#inductive) 归纳式), on alphabets that training never saw. You may *not* claim as much
+# Every query was judged on its own ([inductive](../lessons/GLOSSARY.md#inductive "归纳式")), on alphabets that training never saw. You may *not* claim as much
 # for photographs or for real handwriting: these drawings come from [virtual hands](../data/glyphs.md).
 
 # %% [markdown]
@@ -293,12 +319,22 @@ print(compare(a, b))
 
 # %%
 n_way, k_shot, within_group = 10, 1, False
-harder = EpisodeSampler(test, n_way, k_shot, n_query=5, seed=1, within_group=within_group)
-rows = {name: evaluate(known, harder, episodes=100) for name, known in baselines().items()}
+harder = EpisodeSampler(
+    test, n_way, k_shot, n_query=5, seed=1, within_group=within_group
+)
+rows = {
+    name: evaluate(known, harder, episodes=100) for name, known in baselines().items()
+}
 rows["trained encoder"] = evaluate(learner, harder, episodes=100)
-figure = intervals({name: (r.mean, r.ci95) for name, r in rows.items()}, chance=1 / n_way)
+figure = intervals(
+    {name: (r.mean, r.ci95) for name, r in rows.items()}, chance=1 / n_way
+)
 listed = ", ".join(f"{name} {r.mean:.0%}" for name, r in rows.items())
-show(figure, f"Accuracy on 100 episodes, {n_way}-way {k_shot}-shot: {listed}. Chance is {1 / n_way:.0%}.")
+show(
+    figure,
+    f"Accuracy on 100 episodes, {n_way}-way {k_shot}-shot: {listed}. Chance is "
+    f"{1 / n_way:.0%}.",
+)
 
 # %% [markdown]
 # ## Teach it your own alphabet
@@ -343,6 +379,7 @@ TeachAlphabet()
 from fsl_course.cli import doctor
 
 status = doctor.run(brief=True)
+
 # %% [markdown]
 # ## Quiz
 #

@@ -58,7 +58,16 @@ from torch import Tensor
 from fsl_classroom import check, progress
 from fsl_course import Episode, EpisodeSampler, ImageSet, compare, evaluate, load_glyphs
 from fsl_course.evaluation import mean_and_ci95
-from fsl_course.figures import CHANCE, SLOTS, episode_grid, image_rows, intervals, new, show, slot_style
+from fsl_course.figures import (
+    CHANCE,
+    SLOTS,
+    episode_grid,
+    image_rows,
+    intervals,
+    new,
+    show,
+    slot_style,
+)
 from fsl_course.methods.baselines import PixelNearestNeighbour, baselines
 
 torch.manual_seed(0)
@@ -68,26 +77,30 @@ train, test = glyphs.split("train"), glyphs.split("test")
 # %% [markdown]
 # ## The idea in one picture
 #
-# An [episode](../lessons/GLOSSARY.md#episode) 情景 is one small [task](../lessons/GLOSSARY.md#task) 任务:
-# $N$ classes ([way](../lessons/GLOSSARY.md#way) 类别数) in [label slots](../lessons/GLOSSARY.md#label-slot) 标签槽位 0 to $N-1$.
-# Left the [support set](../lessons/GLOSSARY.md#support-set) 支持集, $K$ pictures for each class ([shot](../lessons/GLOSSARY.md#shot) 样本数);
-# right the [query set](../lessons/GLOSSARY.md#query-set) 查询集, to be named.
+# An [episode](../lessons/GLOSSARY.md#episode "情景") is one small [task](../lessons/GLOSSARY.md#task "任务"):
+# $N$ classes ([way](../lessons/GLOSSARY.md#way "类别数")) in [label slots](../lessons/GLOSSARY.md#label-slot "标签槽位") 0 to $N-1$.
+# Left the [support set](../lessons/GLOSSARY.md#support-set "支持集"), $K$ pictures for each class ([shot](../lessons/GLOSSARY.md#shot "样本数"));
+# right the [query set](../lessons/GLOSSARY.md#query-set "查询集"), to be named.
 
 # %%
 episode = EpisodeSampler(test, n_way=4, k_shot=2, n_query=3, seed=5)[0]
+
+# %%
 show(
     episode_grid(episode, names=test.class_names),
-    "A 4-way 2-shot episode with 3 queries for each class. Four rows, one for each slot: two framed support drawings on the left, "
-    "three query drawings of the same class on the right.",
+    "A 4-way 2-shot episode with 3 queries for each class. Four rows, one for each "
+    "slot: two framed support drawings on the left, three query drawings of the same "
+    "class on the right.",
 )
-print("support", tuple(episode.support_x.shape), "slots", episode.support_y.tolist())  # rows come shuffled
+# rows come shuffled
+print("support", tuple(episode.support_x.shape), "slots", episode.support_y.tolist())
 print("query  ", tuple(episode.query_x.shape), "slots", episode.query_y.tolist())
 
 # %% [markdown]
 # ## Base classes and novel classes
 #
-# A learner practises on [base classes](../lessons/GLOSSARY.md#base-classes) 基类 and is judged on [novel classes](../lessons/GLOSSARY.md#novel-classes) 新类.
-# So a [split](../lessons/GLOSSARY.md#split) 数据划分 divides the *classes*, never the drawings of a class. Here whole alphabets stay together.
+# A learner practises on [base classes](../lessons/GLOSSARY.md#base-classes "基类") and is judged on [novel classes](../lessons/GLOSSARY.md#novel-classes "新类").
+# So a [split](../lessons/GLOSSARY.md#split "数据划分") divides the *classes*, never the drawings of a class. Here whole alphabets stay together.
 
 # %%
 for name in ("train", "val", "test"):
@@ -97,13 +110,14 @@ rows = [(f"base\n{train.groups[c]}", train.images[c : c + 8, 0]) for c in (0, 20
 rows += [(f"novel\n{test.groups[c]}", test.images[c : c + 8, 0]) for c in (0, 100)]
 show(
     image_rows(rows),
-    "Two rows of letters from training alphabets and two rows from test alphabets; no letter is shared.",
+    "Two rows of letters from training alphabets and two rows from test alphabets; no "
+    "letter is shared.",
 )
 
 # %% [markdown]
 # ## Why episodes?
 #
-# Train under the conditions of the test (Vinyals et al. 2016): practice comes as many small tasks, too. That is [meta-learning](../lessons/GLOSSARY.md#meta-learning) 元学习.
+# Train under the conditions of the test (Vinyals et al. 2016): practice comes as many small tasks, too. That is [meta-learning](../lessons/GLOSSARY.md#meta-learning "元学习").
 #
 # $$\mathcal{S} = \{(x_i, y_i)\}_{i=1}^{NK}, \qquad \mathcal{Q} = \{(x_j, y_j)\}_{j=1}^{NQ}$$
 #
@@ -134,7 +148,10 @@ for classes in ([17, 4], [4, 17]):
     nearest = (query[:, None] - support).square().sum(2).argmin(1)
     predicted = support_y[nearest]
     hits = int((predicted == query_y).sum())
-    print(f"slots of classes {classes}: predicted {predicted.tolist()}, truth {query_y.tolist()}, right {hits} of 3")
+    print(
+        f"slots of classes {classes}: predicted {predicted.tolist()}, truth "
+        f"{query_y.tolist()}, right {hits} of 3"
+    )
 
 # %% [markdown]
 # ### Exercise 01.1  From class ids to label slots  (difficulty 1/5, 5 min)
@@ -150,7 +167,9 @@ for classes in ([17, 4], [4, 17]):
 
 # %%
 def to_slots(class_ids: Tensor, classes: Tensor) -> Tensor:
-    """Label slots. class_ids int64 [M], every one of them in classes int64 [N] -> int64 [M] in 0..N-1."""
+    """Label slots.
+    class_ids int64 [M], every one of them in classes int64 [N] -> int64 [M] in 0..N-1.
+    """
     # BEGIN SOLUTION
     table = class_ids[:, None] == classes  # [M, N], one True in each row
     return table.int().argmax(1)
@@ -163,7 +182,7 @@ to_slots = check("01.1", to_slots)
 # ### Exercise 01.2  Draw one episode  (difficulty 2/5, 8 min)
 #
 # Choose by number; pictures come later. `torch.randperm(6, generator=generator)` is one shuffle of 0 to 5.
-# Hand `generator` to *every* random call: its [seed](../lessons/GLOSSARY.md#seed) 随机种子 then fixes the episode.
+# Hand `generator` to *every* random call: its [seed](../lessons/GLOSSARY.md#seed "随机种子") then fixes the episode.
 #
 # | return | shape | whole numbers |
 # |---|---|---|
@@ -176,9 +195,16 @@ to_slots = check("01.1", to_slots)
 
 # %%
 def draw_episode(
-    n_classes: int, n_drawings: int, n_way: int, k_shot: int, n_query: int, generator: torch.Generator
+    n_classes: int,
+    n_drawings: int,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One episode by number -> classes int64 [N], support int64 [N, K], query int64 [N, Q] (drawings of class classes[i])."""
+    """One episode by number -> classes int64 [N], support int64 [N, K], query int64
+    [N, Q] (drawings of class classes[i]).
+    """
     # BEGIN SOLUTION
     classes = torch.randperm(n_classes, generator=generator)[:n_way]
     shuffled = [torch.randperm(n_drawings, generator=generator) for _ in range(n_way)]
@@ -193,7 +219,7 @@ draw_episode = check("01.2", draw_episode)
 # ## From a loop to an index gather
 #
 # All pictures lie in `images` `[C, n, 1, 28, 28]`: $C$ classes, $n$ drawings of each. Join the first two axes: drawing $d$ of class $c$ is row $c \cdot n + d$.
-# An [index gather](../lessons/GLOSSARY.md#gather) 索引收集 reads many rows at once, for any number of episodes.
+# An [index gather](../lessons/GLOSSARY.md#gather "索引收集") reads many rows at once, for any number of episodes.
 
 
 # %% tags=["nbval-check-output"]
@@ -206,14 +232,21 @@ def pictures_loop(source: ImageSet, classes: Tensor, drawings: Tensor) -> Tensor
     return torch.stack(found)
 
 
+# %% tags=["nbval-check-output"]
 def pictures(source: ImageSet, classes: Tensor, drawings: Tensor) -> Tensor:
-    """classes [..., N], drawings [..., N, K] -> float [..., N*K, 1, 28, 28], in one gather."""
+    """classes [..., N], drawings [..., N, K]
+    -> float [..., N*K, 1, 28, 28], in one gather.
+    """
     rows = classes[..., None] * source.images.shape[1] + drawings
     return source.images.flatten(0, 1)[rows.flatten(-2)].float() / 255
 
 
-classes, support, query = draw_episode(len(test), 20, 5, 2, 3, torch.Generator().manual_seed(1))
-assert torch.equal(pictures_loop(test, classes, support), pictures(test, classes, support))
+classes, support, query = draw_episode(
+    len(test), 20, 5, 2, 3, torch.Generator().manual_seed(1)
+)
+assert torch.equal(
+    pictures_loop(test, classes, support), pictures(test, classes, support)
+)
 print("loop and gather agree:", tuple(pictures(test, classes, support).shape))
 
 # %% [markdown]
@@ -233,7 +266,9 @@ print("loop and gather agree:", tuple(pictures(test, classes, support).shape))
 def draw_batch(
     class_scores: Tensor, drawing_scores: Tensor, k_shot: int, n_query: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores [T, C] and [T, N, n] -> classes int64 [T, N], support int64 [T, N, K], query int64 [T, N, Q]. No loop over T."""
+    """Scores [T, C] and [T, N, n] -> classes int64 [T, N], support int64 [T, N, K],
+    query int64 [T, N, Q]. No loop over T.
+    """
     # BEGIN SOLUTION
     n_way = drawing_scores.shape[1]
     classes = class_scores.topk(n_way, dim=1).indices
@@ -243,10 +278,19 @@ def draw_batch(
 
 
 draw_batch = check("01.3", draw_batch)
+
+# %%
 generator = torch.Generator().manual_seed(3)
 class_scores = torch.rand(100, len(test), generator=generator)
-classes, support, query = draw_batch(class_scores, torch.rand(100, 5, 20, generator=generator), 1, 5)
-print("100 episodes: support", tuple(pictures(test, classes, support).shape), "query", tuple(query.shape))
+classes, support, query = draw_batch(
+    class_scores, torch.rand(100, 5, 20, generator=generator), 1, 5
+)
+print(
+    "100 episodes: support",
+    tuple(pictures(test, classes, support).shape),
+    "query",
+    tuple(query.shape),
+)
 
 # %% [markdown]
 # ## Meet the package
@@ -256,8 +300,15 @@ print("100 episodes: support", tuple(pictures(test, classes, support).shape), "q
 # So methods can meet the same episodes, and parallel data loaders can be given different ones.
 
 # %%
-source_code = inspect.getsource(EpisodeSampler._draw_block)  # BLOCK: 256 at a time; real: drawings that exist
-print(source_code[source_code.index("        classes = rank.topk") : source_code.index("        label =")])
+# BLOCK: 256 at a time; real: drawings that exist
+source_code = inspect.getsource(EpisodeSampler._draw_block)
+print(
+    source_code[
+        source_code.index("        classes = rank.topk") : source_code.index(
+            "        label ="
+        )
+    ]
+)
 sampler = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=0)
 alone = sampler[7]
 batch = sampler.batch(0, 10)  # episodes 0..9, stacked: a leading axis [10]
@@ -265,8 +316,10 @@ fresh = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=0).batch(5, 3)
 assert torch.equal(alone.query_x, batch[7].query_x)
 assert torch.equal(alone.query_x, fresh[2].query_x)
 assert not torch.equal(alone.query_x, EpisodeSampler(test, 5, 1, 5, seed=1)[7].query_x)
-layout, n = sampler.layout(7, 1), test.images.shape[1]  # the row numbers behind episode 7
-assert torch.equal(to_slots(layout.support[0] // n, layout.classes[0]), alone.support_y)  # your exercise 01.1
+# the row numbers behind episode 7
+layout, n = sampler.layout(7, 1), test.images.shape[1]
+# your exercise 01.1
+assert torch.equal(to_slots(layout.support[0] // n, layout.classes[0]), alone.support_y)
 print("episode 7 is the same in all three; your slots agree with the package's")
 
 # %% [markdown]
@@ -276,36 +329,61 @@ print("episode 7 is the same in all three; your slots agree with the package's")
 
 
 # %%
-def blind_player(sort: bool, n_classes: int = 64, n_way: int = 5, rounds: int = 20_000) -> tuple[float, Tensor]:
-    """Accuracy of a player that knows class ids only, and how often [C, N] each class sat in each slot."""
-    scores = torch.rand(2 * rounds, n_classes, generator=torch.Generator().manual_seed(0))
+def blind_player(
+    sort: bool, n_classes: int = 64, n_way: int = 5, rounds: int = 20_000
+) -> tuple[float, Tensor]:
+    """Accuracy of a player that knows class ids only,
+    and how often [C, N] each class sat in each slot.
+    """
+    scores = torch.rand(
+        2 * rounds, n_classes, generator=torch.Generator().manual_seed(0)
+    )
     classes = scores.topk(n_way, dim=1).indices
     if sort:
         classes = classes.sort(dim=1).values  # a fixed rule: low id, low slot
     watched, played = classes[:rounds], classes[rounds:]
     slots = torch.arange(n_way).expand(rounds, n_way)
-    counts = torch.bincount((watched * n_way + slots).flatten(), minlength=n_classes * n_way).view(n_classes, n_way)
+    counts = torch.bincount(
+        (watched * n_way + slots).flatten(), minlength=n_classes * n_way
+    ).view(n_classes, n_way)
     usual = counts.argmax(dim=1)  # [C]
-    return float((usual[played] == slots).double().mean()), counts / counts.sum(1, keepdim=True)
+    return float((usual[played] == slots).double().mean()), counts / counts.sum(
+        1, keepdim=True
+    )
 
 
+# %%
 figure, axes = new(8, 2.8, columns=2, sharey=True)
 for axis, name in zip(axes, ("sorted", "random"), strict=True):
     right, share = blind_player(sort=name == "sorted")
-    print(f"slots in {name} order: the blind player is right in {right:.1%} of its answers")
+    print(
+        f"slots in {name} order: the blind player is right in {right:.1%} of its "
+        "answers"
+    )
     for slot in range(5):
-        axis.plot(share[:, slot], markevery=9, markersize=5, label=f"slot {slot}", **slot_style(slot))
-    axis.set(title=f"{name} order: blind player {right:.0%}", xlabel="class id", ylim=(0, 1.05))
+        axis.plot(
+            share[:, slot],
+            markevery=9,
+            markersize=5,
+            label=f"slot {slot}",
+            **slot_style(slot),
+        )
+    axis.set(
+        title=f"{name} order: blind player {right:.0%}",
+        xlabel="class id",
+        ylim=(0, 1.05),
+    )
 axes[0].set_ylabel("how often the class sat there")
 axes[1].legend(fontsize=8, ncols=2)
 show(
     figure,
-    "How often each of 64 classes sat in each of 5 slots. Left, sorted: every slot has its own hill of class ids, so the id gives "
-    "the slot away. Right, random: all curves lie flat near one fifth.",
+    "How often each of 64 classes sat in each of 5 slots. Left, sorted: every slot has "
+    "its own hill of class ids, so the id gives the slot away. Right, random: all "
+    "curves lie flat near one fifth.",
 )
 
 # %% [markdown]
-# With sorted slots half of all answers are right, without a picture. Random slots leave [chance](../lessons/GLOSSARY.md#chance) 随机水平, $1/N$.
+# With sorted slots half of all answers are right, without a picture. Random slots leave [chance](../lessons/GLOSSARY.md#chance "随机水平"), $1/N$.
 #
 # <details><summary>Why not 20 %, 35 % or 80 %?</summary>
 #
@@ -317,19 +395,25 @@ show(
 # A network with one output for each slot can learn such a habit; on novel classes it is worthless. A learner that only *compares* cannot: permute the slots, and its scores move along.
 
 # %%
-pixels = PixelNearestNeighbour("cosine")  # the class of the support picture with the largest cosine, pixel by pixel
-permutation = torch.tensor([3, 0, 4, 1, 2])  # slot 0 becomes slot 3, slot 1 becomes slot 0, ...
+# the class of the support picture with the largest cosine, pixel by pixel
+pixels = PixelNearestNeighbour("cosine")
+# slot 0 becomes slot 3, slot 1 becomes slot 0, ...
+permutation = torch.tensor([3, 0, 4, 1, 2])
 before = sampler[0]
-after = replace(before, support_y=permutation[before.support_y], query_y=permutation[before.query_y])
+after = replace(
+    before, support_y=permutation[before.support_y], query_y=permutation[before.query_y]
+)
 assert torch.equal(pixels(after)[:, permutation], pixels(before))
-accuracies = [float((pixels(e).argmax(1) == e.query_y).double().mean()) for e in (before, after)]
+accuracies = [
+    float((pixels(e).argmax(1) == e.query_y).double().mean()) for e in (before, after)
+]
 assert accuracies[0] == accuracies[1]
 print(f"accuracy before {accuracies[0]:.2f}, after {accuracies[1]:.2f}")
 
 # %% [markdown]
 # ## Leaks, and the test that catches each
 #
-# A [leak](../lessons/GLOSSARY.md#leak) 数据泄漏 is any way in which the answer reaches the learner other than through the support set.
+# A [leak](../lessons/GLOSSARY.md#leak "数据泄漏") is any way in which the answer reaches the learner other than through the support set.
 #
 # | leak | the test |
 # |---|---|
@@ -342,29 +426,44 @@ print(f"accuracy before {accuracies[0]:.2f}, after {accuracies[1]:.2f}")
 
 # %%
 def careless(index: int, n_way: int = 5, k_shot: int = 5, n_query: int = 5) -> Episode:
-    """An episode whose queries are drawn separately: some of them are support drawings."""
+    """An episode whose queries are drawn separately:
+    some of them are support drawings.
+    """
     generator = torch.Generator().manual_seed(index)
     classes, support, _ = draw_episode(len(test), 20, n_way, k_shot, 1, generator)
     query = torch.randint(20, (n_way, n_query), generator=generator)
     slots = torch.arange(n_way)
-    support_y, query_y = slots.repeat_interleave(k_shot), slots.repeat_interleave(n_query)
-    return Episode(pictures(test, classes, support), support_y, pictures(test, classes, query), query_y, classes)
+    support_y = slots.repeat_interleave(k_shot)
+    query_y = slots.repeat_interleave(n_query)
+    return Episode(
+        pictures(test, classes, support),
+        support_y,
+        pictures(test, classes, query),
+        query_y,
+        classes,
+    )
 
 
+# %%
 fair = EpisodeSampler(test, n_way=5, k_shot=5, n_query=5, seed=0)
 for name, deal in (("careless", careless), ("fair", fair.__getitem__)):
-    found = [(pixels(e).argmax(1) == e.query_y).double().mean() for e in map(deal, range(300))]
+    found = [
+        (pixels(e).argmax(1) == e.query_y).double().mean()
+        for e in map(deal, range(300))
+    ]
     print(
         f"{name:8s} pixels score {float(torch.stack(found).mean()):.1%}"
     )  # the same learner: recognising, not learning
-layout = fair.layout(0, 300)  # row numbers of 300 episodes: support [300, 25], query [300, 25]
-shared = (layout.support[:, :, None] == layout.query[:, None, :]).any()  # the test, one line
+# row numbers of 300 episodes: support [300, 25], query [300, 25]
+layout = fair.layout(0, 300)
+# the test, one line
+shared = (layout.support[:, :, None] == layout.query[:, None, :]).any()
 print("the fair sampler deals a drawing twice:", bool(shared))
 
 # %% [markdown]
 # ## How sure is a mean?
 #
-# Single episodes differ widely; their mean is steadier. A [confidence interval](../lessons/GLOSSARY.md#confidence-interval) 置信区间 $\bar a \pm h$ says how steady.
+# Single episodes differ widely; their mean is steadier. A [confidence interval](../lessons/GLOSSARY.md#confidence-interval "置信区间") $\bar a \pm h$ says how steady.
 #
 # $$h = t_{0.975,\,E-1} \, \frac{s}{\sqrt{E}}, \qquad s^2 = \frac{1}{E-1} \sum_{e=1}^{E} (a_e - \bar a)^2$$
 #
@@ -379,16 +478,21 @@ print("the fair sampler deals a drawing twice:", bool(shared))
 # %%
 result = evaluate(pixels, sampler, episodes=600)
 accuracy = result.per_episode  # [600]
+low, high = float(accuracy.min()), float(accuracy.max())
+
+# %%
 figure, axis = new(7, 2.6)
-axis.hist(accuracy.numpy(), bins=torch.arange(-0.02, 1.04, 0.04).numpy(), color=SLOTS[0])
+axis.hist(
+    accuracy.numpy(), bins=torch.arange(-0.02, 1.04, 0.04).numpy(), color=SLOTS[0]
+)
 axis.axvline(result.mean, color="black", label=f"mean {result.mean:.1%}")
 axis.axvline(0.2, color=CHANCE, linestyle="--", label="chance 20%")
 axis.set(xlabel="accuracy of one episode (25 queries)", ylabel="episodes")
 axis.legend(fontsize=8)
-low, high = float(accuracy.min()), float(accuracy.max())
 show(
     figure,
-    f"Histogram of 600 accuracies of single episodes: from {low:.0%} to {high:.0%}, mean {result.mean:.1%}; chance is 20 %.",
+    f"Histogram of 600 accuracies of single episodes: from {low:.0%} to {high:.0%}, "
+    f"mean {result.mean:.1%}; chance is 20 %.",
 )
 
 # %% [markdown]
@@ -399,7 +503,9 @@ show(
 
 # %%
 def mean_and_half_width(values: Tensor) -> tuple[float, float]:
-    """Mean and half width of the 95 % t interval. values float [E], E >= 2 -> two floats."""
+    """Mean and half width of the 95 % t interval.
+    values float [E], E >= 2 -> two floats.
+    """
     # BEGIN SOLUTION
     count = len(values)
     standard_error = float(values.std()) / math.sqrt(count)
@@ -408,7 +514,9 @@ def mean_and_half_width(values: Tensor) -> tuple[float, float]:
 
 
 mean_and_half_width = check("01.4", mean_and_half_width)
-for mine, theirs in zip(mean_and_half_width(accuracy), mean_and_ci95(accuracy), strict=True):
+for mine, theirs in zip(
+    mean_and_half_width(accuracy), mean_and_ci95(accuracy), strict=True
+):
     assert math.isclose(mine, theirs)
 print("yours and the package's agree:", result)
 
@@ -420,16 +528,29 @@ print("yours and the package's agree:", result)
 counts = [5, 10, 20, 40, 80, 150, 300, 600]
 deviations = [float(accuracy[:e].std()) for e in counts]
 halves = [mean_and_half_width(accuracy[:e])[1] for e in counts]
+
+# %%
 figure, axis = new(7, 2.8)
-axis.plot(counts, deviations, color=SLOTS[1], marker="^", label="standard deviation of episodes")
-axis.plot(counts, halves, color=SLOTS[0], marker="o", label="half width of the 95 % interval")
-axis.set(xscale="log", xlabel="episodes E", xticks=counts, xticklabels=counts, ylim=(0, None))
+axis.plot(
+    counts,
+    deviations,
+    color=SLOTS[1],
+    marker="^",
+    label="standard deviation of episodes",
+)
+axis.plot(
+    counts, halves, color=SLOTS[0], marker="o", label="half width of the 95 % interval"
+)
+axis.set(
+    xscale="log", xlabel="episodes E", xticks=counts, xticklabels=counts, ylim=(0, None)
+)
 axis.minorticks_off()
 axis.legend(fontsize=8)
 show(
     figure,
-    f"Against the number of episodes: the standard deviation stays near {deviations[-1]:.2f}; the half width falls from "
-    f"{halves[0]:.2f} with 5 episodes to {halves[-1]:.3f} with 600.",
+    "Against the number of episodes: the standard deviation stays near "
+    f"{deviations[-1]:.2f}; the half width falls from {halves[0]:.2f} with 5 episodes "
+    f"to {halves[-1]:.3f} with 600.",
 )
 
 # %% [markdown]
@@ -450,42 +571,81 @@ generator = torch.Generator().manual_seed(4)
 truth = float(accuracy.mean())
 print("episodes   t interval   1.96 for t   one standard error")
 for count in (5, 20, 200):
-    studies = accuracy[torch.randint(600, (4000, count), generator=generator)]  # [4000, E]
+    # [4000, E]
+    studies = accuracy[torch.randint(600, (4000, count), generator=generator)]
     miss, error = (studies.mean(1) - truth).abs(), studies.std(1) / math.sqrt(count)
     factors = (float(stdtrit(count - 1, 0.975)), 1.96, 1.0)
-    print(f"{count:8d}   " + "   ".join(f"{float((miss <= f * error).double().mean()):10.1%}" for f in factors))
-
-studies = accuracy[torch.randint(600, (50, 30), generator=generator)]  # 50 studies of 30 episodes
+    print(
+        f"{count:8d}   "
+        + "   ".join(
+            f"{float((miss <= f * error).double().mean()):10.1%}" for f in factors
+        )
+    )
+# 50 studies of 30 episodes
+studies = accuracy[torch.randint(600, (50, 30), generator=generator)]
 means, halves = map(torch.tensor, zip(*map(mean_and_half_width, studies), strict=True))
 outside = (means - truth).abs() > halves
+
+# %%
 figure, axis = new(8, 2.6)
-for miss, colour, marker, label in ((False, SLOTS[0], "o", "contains it"), (True, SLOTS[1], "X", "misses it")):
+for miss, colour, marker, label in (
+    (False, SLOTS[0], "o", "contains it"),
+    (True, SLOTS[1], "X", "misses it"),
+):
     at = (outside == miss).nonzero()[:, 0]
-    axis.errorbar(at, means[at], yerr=halves[at], color=colour, marker=marker, linestyle="", markersize=5, label=label)
+    axis.errorbar(
+        at,
+        means[at],
+        yerr=halves[at],
+        color=colour,
+        marker=marker,
+        linestyle="",
+        markersize=5,
+        label=label,
+    )
 axis.axhline(truth, color="black", linewidth=1, label="true mean")
-axis.set(xlabel="study", ylabel="mean accuracy", ylim=(None, float((means + halves).max()) + 0.05))
+axis.set(
+    xlabel="study",
+    ylabel="mean accuracy",
+    ylim=(None, float((means + halves).max()) + 0.05),
+)
 axis.legend(fontsize=8, ncols=3, loc="upper right")
-show(figure, f"Fifty studies of 30 episodes with 95 % intervals; {int(outside.sum())} of 50 miss the true mean.")
+show(
+    figure,
+    f"Fifty studies of 30 episodes with 95 % intervals; {int(outside.sum())} of 50 "
+    "miss the true mean.",
+)
 
 # %% [markdown]
 # ## Evaluate honestly: baselines, in pairs
 #
-# No net is trained here, but whatever you train later must beat these [baselines](../lessons/GLOSSARY.md#baseline) 基线 on the same episodes.
-# A [paired comparison](../lessons/GLOSSARY.md#paired-comparison) 配对比较 takes the difference within each episode: what makes an episode hard for both cancels.
+# No net is trained here, but whatever you train later must beat these [baselines](../lessons/GLOSSARY.md#baseline "基线") on the same episodes.
+# A [paired comparison](../lessons/GLOSSARY.md#paired-comparison "配对比较") takes the difference within each episode: what makes an episode hard for both cancels.
 
 # %%
-results = {name: evaluate(learner, fair, episodes=800) for name, learner in baselines().items()}
+results = {
+    name: evaluate(learner, fair, episodes=800) for name, learner in baselines().items()
+}
 listed = ", ".join(f"{name} {found.mean:.0%}" for name, found in results.items())
 print("guessing:", results["chance"])
-shown = {name: (found.mean, found.ci95) for name, found in results.items() if name != "chance"}
+shown = {
+    name: (found.mean, found.ci95)
+    for name, found in results.items()
+    if name != "chance"
+}
 show(
     intervals(shown, chance=1 / 5),
-    f"Accuracy with 95 % intervals, 5-way 5-shot, 800 episodes: {listed}. The dashed line is chance, 20 %.",
+    f"Accuracy with 95 % intervals, 5-way 5-shot, 800 episodes: {listed}. The dashed "
+    "line is chance, 20 %.",
 )
 a, b = results["pixels, cosine"], results["pixels, Euclidean"]
-difference, apart = compare(a, b), math.hypot(a.ci95, b.ci95)  # apart: if the two had met different episodes
+# apart: if the two had met different episodes
+difference, apart = compare(a, b), math.hypot(a.ci95, b.ci95)
 print("cosine minus Euclidean, paired:", difference)
-print(f"unpaired: half width {apart:.2%}, that is {apart / difference.ci95:.1f} times as wide")
+print(
+    f"unpaired: half width {apart:.2%}, that is {apart / difference.ci95:.1f} times as "
+    "wide"
+)
 
 # %% [markdown]
 # ## How many episodes separate two methods?
@@ -498,18 +658,36 @@ print(f"unpaired: half width {apart:.2%}, that is {apart / difference.ci95:.1f} 
 # %%
 one, two = results["random Conv4"].per_episode, results["pixels, cosine"].per_episode
 counts = [20, 40, 80, 150, 300, 500, 800]
-gap, paired = map(torch.tensor, zip(*(mean_and_half_width((one - two)[:e]) for e in counts), strict=True))
-unpaired = torch.tensor([math.hypot(*(mean_and_half_width(v[:e])[1] for v in (one, two))) for e in counts])
+gap, paired = map(
+    torch.tensor,
+    zip(*(mean_and_half_width((one - two)[:e]) for e in counts), strict=True),
+)
+unpaired = torch.tensor(
+    [math.hypot(*(mean_and_half_width(v[:e])[1] for v in (one, two))) for e in counts]
+)
 figure, axis = new(8, 3)
-for half, label, colour in ((unpaired, "unpaired", "#F6DDA6"), (paired, "paired", SLOTS[5])):
+for half, label, colour in (
+    (unpaired, "unpaired", "#F6DDA6"),
+    (paired, "paired", SLOTS[5]),
+):
     axis.fill_between(counts, gap - half, gap + half, color=colour, label=label)
 axis.plot(counts, gap, color="black", marker="o", markersize=4, label="difference")
 axis.axhline(0, color=CHANCE, linestyle="--")
-axis.set(xscale="log", xlabel="episodes E", ylabel="Conv4 minus pixels", xticks=counts, xticklabels=counts)
+axis.set(
+    xscale="log",
+    xlabel="episodes E",
+    ylabel="Conv4 minus pixels",
+    xticks=counts,
+    xticklabels=counts,
+)
 axis.minorticks_off()
 axis.legend(fontsize=8, ncols=3)
 last = compare(results["random Conv4"], results["pixels, cosine"])
-show(figure, f"The difference against the number of episodes, inside two bands; the paired one is narrower. {last}")
+show(
+    figure,
+    "The difference against the number of episodes, inside two bands; the paired one "
+    f"is narrower. {last}",
+)
 print(last)  # when the interval contains 0, say "not separated", not "equal"
 
 # %% [markdown]
@@ -532,13 +710,21 @@ print(last)  # when the interval contains 0, say "not separated", not "equal"
 k_shot, episodes, ways = 1, 200, (2, 5, 10, 20)
 figure, axis = new(7, 3)
 told = []
-for label, within_group, slot in (("mixed alphabets", False, 0), ("one alphabet", True, 1)):
+for label, within_group, slot in (
+    ("mixed alphabets", False, 0),
+    ("one alphabet", True, 1),
+):
     found = []
     for way in ways:
         tasks = EpisodeSampler(test, way, k_shot, 5, seed=3, within_group=within_group)
         found.append(evaluate(pixels, tasks, episodes))
     axis.errorbar(
-        ways, [r.mean for r in found], yerr=[r.ci95 for r in found], capsize=3, label=label, **slot_style(slot)
+        ways,
+        [r.mean for r in found],
+        yerr=[r.ci95 for r in found],
+        capsize=3,
+        label=label,
+        **slot_style(slot),
     )
     told.append(f"{label} " + ", ".join(f"{r.mean:.0%}" for r in found))
 axis.plot(ways, [1 / way for way in ways], color=CHANCE, linestyle="--", label="chance")
@@ -546,7 +732,8 @@ axis.set(xlabel="ways N", ylabel="accuracy of pixels, cosine", xticks=ways, ylim
 axis.legend(fontsize=8)
 show(
     figure,
-    f"Pixel accuracy for {ways} ways, {k_shot} shot, with 95 % intervals: {'; '.join(told)}. Chance falls as 1/N.",
+    f"Pixel accuracy for {ways} ways, {k_shot} shot, with 95 % intervals: "
+    f"{'; '.join(told)}. Chance falls as 1/N.",
 )
 
 # %% [markdown]
@@ -594,7 +781,9 @@ for name, suspect in benchmark(glyphs, talk=True).items():
 
 # %%
 def exposes_leak(implementation, source: ImageSet) -> bool:
-    """True when a class is dealt in two splits. implementation: ImageSet -> {"train" | "val" | "test": EpisodeSampler}."""
+    """True when a class is dealt in two splits.
+    implementation: ImageSet -> {"train" | "val" | "test": EpisodeSampler}.
+    """
     # BEGIN SOLUTION
     owner = {}
     for name, sampler in implementation(source).items():
@@ -623,7 +812,10 @@ print("the benchmark leaks:", exposes_leak(benchmark, glyphs))
 # %%
 def mended(source: ImageSet) -> dict[str, EpisodeSampler]:
     """A 5-way 1-shot sampler for each split, over the classes of that split only."""
-    return {name: EpisodeSampler(source.split(name), 5, 1, 5, seed=0) for name in ("train", "val", "test")}
+    return {
+        name: EpisodeSampler(source.split(name), 5, 1, 5, seed=0)
+        for name in ("train", "val", "test")
+    }
 
 
 assert exposes_leak(benchmark, glyphs)
@@ -720,5 +912,8 @@ def episodes_needed(spread: float, half_width: float) -> int:
 
 episodes_needed = check("01.6", episodes_needed)
 for wish in (0.02, 0.01, 0.005):
-    print(f"± {wish:.1%} for the pixels needs {episodes_needed(float(accuracy.std()), wish)} episodes")
+    print(
+        f"± {wish:.1%} for the pixels needs "
+        f"{episodes_needed(float(accuracy.std()), wish)} episodes"
+    )
 progress("01")

@@ -46,7 +46,7 @@
 # |---|---|
 # | A | trains a fresh net on the five pictures until it names them all |
 # | B | learns nothing: the nearest labelled picture wins, pixel by pixel |
-# | C | has a net that learned to name *other* letters, and compares its [embeddings](../lessons/GLOSSARY.md#embedding) 嵌入 |
+# | C | has a net that learned to name *other* letters, and compares its [embeddings](../lessons/GLOSSARY.md#embedding "嵌入") |
 
 # %%
 import copy
@@ -62,15 +62,35 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from fsl_classroom import check, progress
-from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_folder, load_glyphs, load_icons, pretrained
+from fsl_course import (
+    Episode,
+    EpisodeSampler,
+    compare,
+    evaluate,
+    fit,
+    load_folder,
+    load_glyphs,
+    load_icons,
+    pretrained,
+)
 from fsl_course.evaluation import Result, embed_all, mean_and_ci95
-from fsl_course.figures import CHANCE, SLOTS, draw_image, image_rows, intervals, new, show, slot_style
+from fsl_course.figures import (
+    CHANCE,
+    SLOTS,
+    draw_image,
+    image_rows,
+    intervals,
+    new,
+    show,
+    slot_style,
+)
 from fsl_course.methods import transfer as package
 from fsl_course.methods.baselines import PixelNearestNeighbour, random_conv4
 from fsl_course.methods.transfer import FineTuneAll, TransferNetwork
 from fsl_course.nets import conv4
 from fsl_course.photographs import photograph_encoder
 
+# %%
 torch.manual_seed(0)
 threads = torch.get_num_threads()
 glyphs = load_glyphs()
@@ -80,25 +100,39 @@ one_shot = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7)
 # %% [markdown]
 # ## Player A: train from scratch
 #
-# `FineTuneAll` trains a copy of an [encoder](../lessons/GLOSSARY.md#encoder) 编码器 and a new [head](../lessons/GLOSSARY.md#head) 分类头, one output for each slot, on the
-# [support](../lessons/GLOSSARY.md#support-set) 支持集 alone. Here the encoder is fresh. Watch support and [query](../lessons/GLOSSARY.md#query-set) 查询集 over 20 episodes.
+# `FineTuneAll` trains a copy of an [encoder](../lessons/GLOSSARY.md#encoder "编码器") and a new [head](../lessons/GLOSSARY.md#head "分类头"), one output for each slot, on the
+# [support](../lessons/GLOSSARY.md#support-set "支持集") alone. Here the encoder is fresh. Watch support and [query](../lessons/GLOSSARY.md#query-set "查询集") over 20 episodes.
 
 # %%
-torch.set_num_threads(1)  # with five pictures at a time a second thread would mostly wait
+# with five pictures at a time a second thread would mostly wait
+torch.set_num_threads(1)
 fresh = conv4().eval()  # a random start, the same for every episode
 print(f"{sum(p.numel() for p in fresh.parameters()):,} weights, 5 labelled pictures")
 scratch, shown = FineTuneAll(fresh, steps=50), [0, 1, 2, 3, 5, 8, 12, 20, 30, 40, 50]
-curves = torch.zeros(2, 20, len(shown), dtype=torch.float64)  # support and query, episode by episode
+# support and query, episode by episode
+curves = torch.zeros(2, 20, len(shown), dtype=torch.float64)
 for i in range(20):
     task = one_shot[i]
     for step, weights in enumerate(scratch.adapt(task.support_x, task.support_y, 5)):
         if step in shown:
             with torch.no_grad():
-                parts = [scratch.predict(weights, x).argmax(1) for x in (task.support_x, task.query_x)]
-            right = [p == y for p, y in zip(parts, (task.support_y, task.query_y), strict=True)]
-            curves[:, i, shown.index(step)] = torch.tensor([r.double().mean() for r in right], dtype=torch.float64)
+                parts = [
+                    scratch.predict(weights, x).argmax(1)
+                    for x in (task.support_x, task.query_x)
+                ]
+            right = [
+                p == y
+                for p, y in zip(parts, (task.support_y, task.query_y), strict=True)
+            ]
+            curves[:, i, shown.index(step)] = torch.tensor(
+                [r.double().mean() for r in right], dtype=torch.float64
+            )
 torch.set_num_threads(threads)
 mean = curves.mean(1)  # [2, 11]
+told = f"after 50 steps support {mean[0, -1]:.0%}, query {mean[1, -1]:.0%}"
+print(told)
+
+# %%
 figure, axis = new(7.5, 2.8)
 axis.plot(shown, curves[1].T, color=SLOTS[1], alpha=0.15, linewidth=1)
 for slot, name in enumerate(("support", "query")):
@@ -106,50 +140,78 @@ for slot, name in enumerate(("support", "query")):
 axis.axhline(0.2, color=CHANCE, linestyle="--", label="chance 20%")
 axis.set(xlabel="gradient steps on the support", ylabel="accuracy", ylim=(0, 1.03))
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-told = f"after 50 steps support {mean[0, -1]:.0%}, query {mean[1, -1]:.0%}"
-print(told)
 show(
     figure,
-    "Accuracy over 50 steps, mean of 20 episodes, with a thin line for the queries of each. The support soon reaches 100 %, "
-    f"the queries level off far below it: {told}.",
+    "Accuracy over 50 steps, mean of 20 episodes, with a thin line for the queries of "
+    "each. The support soon reaches 100 %, the queries level off far below it: "
+    f"{told}.",
 )
 
 # %% [markdown]
-# That is [overfitting](../lessons/GLOSSARY.md#overfitting) 过拟合: five pictures right, about half of the new drawings wrong, and nothing left to learn from.
+# That is [overfitting](../lessons/GLOSSARY.md#overfitting "过拟合"): five pictures right, about half of the new drawings wrong, and nothing left to learn from.
 #
 # ## The idea in one picture: copy the features
 #
-# [Transfer learning](../lessons/GLOSSARY.md#transfer-learning) 迁移学习: [pretrain](../lessons/GLOSSARY.md#pretraining) 预训练 an encoder on the [base classes](../lessons/GLOSSARY.md#base-classes) 基类, freeze it, fit a small new head to each task.
+# [Transfer learning](../lessons/GLOSSARY.md#transfer-learning "迁移学习"): [pretrain](../lessons/GLOSSARY.md#pretraining "预训练") an encoder on the [base classes](../lessons/GLOSSARY.md#base-classes "基类"), freeze it, fit a small new head to each task.
 
 # %%
 figure, axis = new(8.6, 2.9)
 axis.set(xlim=(0, 8.6), ylim=(0, 2.9), xticks=[], yticks=[], frame_on=False)
 rows = (
-    (2.2, "once", train.images[[3, 90, 400, 800], 0], "encoder,\ntrained", "head:\n916 base classes", SLOTS[0]),
-    (0.6, "every\ntask", test.images[[5, 80, 200, 300], 0], "encoder,\nfrozen", "new head:\n5 novel classes", SLOTS[1]),
+    (
+        2.2,
+        "once",
+        train.images[[3, 90, 400, 800], 0],
+        "encoder,\ntrained",
+        "head:\n916 base classes",
+        SLOTS[0],
+    ),
+    (
+        0.6,
+        "every\ntask",
+        test.images[[5, 80, 200, 300], 0],
+        "encoder,\nfrozen",
+        "new head:\n5 novel classes",
+        SLOTS[1],
+    ),
 )
 for height, when, pictures, encoder_text, head_text, colour in rows:
     axis.text(0, height, when, fontweight="bold", va="center")
     for place, picture in enumerate(pictures):
-        inset = axis.inset_axes((0.9 + 0.66 * place, height - 0.3, 0.6, 0.6), transform=axis.transData)
+        inset = axis.inset_axes(
+            (0.9 + 0.66 * place, height - 0.3, 0.6, 0.6), transform=axis.transData
+        )
         draw_image(inset, picture)
-    for middle, text, filled in ((5.0, encoder_text, "#E4E4E4"), (7.5, head_text, "white")):
-        box = {"boxstyle": "round,pad=0.6", "facecolor": filled, "edgecolor": colour, "linewidth": 2}
+    for middle, text, filled in (
+        (5.0, encoder_text, "#E4E4E4"),
+        (7.5, head_text, "white"),
+    ):
+        box = {
+            "boxstyle": "round,pad=0.6",
+            "facecolor": filled,
+            "edgecolor": colour,
+            "linewidth": 2,
+        }
         axis.text(middle, height, text, ha="center", va="center", fontsize=9, bbox=box)
     for start, end in ((3.65, 4.3), (5.7, 6.35)):
-        axis.annotate("", (end, height), (start, height), arrowprops={"arrowstyle": "->"})
-axis.annotate("", (5.0, 1.05), (5.0, 1.75), arrowprops={"arrowstyle": "->", "linestyle": "--"})
+        axis.annotate(
+            "", (end, height), (start, height), arrowprops={"arrowstyle": "->"}
+        )
+axis.annotate(
+    "", (5.0, 1.05), (5.0, 1.75), arrowprops={"arrowstyle": "->", "linestyle": "--"}
+)
 axis.text(5.1, 1.4, "copy the weights", va="center", fontsize=9)
 show(
     figure,
-    "Two rows. Once: base letters pass an encoder that is trained, and a head for 916 base classes. For every task: novel letters "
-    "pass the same encoder, copied and frozen, and a new head for five novel classes.",
+    "Two rows. Once: base letters pass an encoder that is trained, and a head for 916 "
+    "base classes. For every task: novel letters pass the same encoder, copied and "
+    "frozen, and a new head for five novel classes.",
 )
 
 # %% [markdown]
 # ## The maths
 #
-# Pretraining is plain [cross-entropy](../lessons/GLOSSARY.md#cross-entropy) 交叉熵 (CE) over $C$ base classes. A task's head may be linear too, or compare directions by [cosine](../lessons/GLOSSARY.md#cosine-similarity) 余弦相似度:
+# Pretraining is plain [cross-entropy](../lessons/GLOSSARY.md#cross-entropy "交叉熵") (CE) over $C$ base classes. A task's head may be linear too, or compare directions by [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度"):
 #
 # $$\mathcal{L}(\phi, W, b) = \frac{1}{B} \sum_{i=1}^{B} \mathrm{CE}(W f_\phi(x_i) + b, \; y_i), \qquad y_i \in \{0, \dots, C-1\}$$
 #
@@ -176,23 +238,29 @@ show(
 # Now you: query (0.8, 0.6). Which class wins by cosine? By distance to the raw means (1.5, 4.5) and (7, 1.5)?
 
 # %% tags=["nbval-check-output"]
-support = torch.tensor([[0.0, 5.0], [4.0, 3.0], [3.0, 4.0], [10.0, 0.0]])  # rows come shuffled
+# rows come shuffled
+support = torch.tensor([[0.0, 5.0], [4.0, 3.0], [3.0, 4.0], [10.0, 0.0]])
 support_y = torch.tensor([0, 1, 0, 1])
 query = torch.tensor([[6.0, 8.0], [0.8, 0.6]])
-unit_means, raw_means = torch.tensor([[0.3, 0.9], [0.9, 0.3]]), torch.tensor([[1.5, 4.5], [7.0, 1.5]])
-cosines = torch.stack([q @ unit_means.T / (q.norm() * unit_means.norm(dim=1)) for q in query])
+unit_means = torch.tensor([[0.3, 0.9], [0.9, 0.3]])
+raw_means = torch.tensor([[1.5, 4.5], [7.0, 1.5]])
+cosines = torch.stack(
+    [q @ unit_means.T / (q.norm() * unit_means.norm(dim=1)) for q in query]
+)
 for q, row in zip(query, cosines, strict=True):
     distances = (q - raw_means).square().sum(1)
     sharp = [f"{float((s * row).softmax(0).max()):.2f}" for s in (1, 10)]
     print(
-        f"query {[round(v, 1) for v in q.tolist()]}: cosines {[round(c, 3) for c in row.tolist()]}, class {int(row.argmax())} wins"
+        f"query {[round(v, 1) for v in q.tolist()]}: cosines "
+        f"{[round(c, 3) for c in row.tolist()]}, class {int(row.argmax())} wins"
     )
     print(
-        f"   by distance class {int(distances.argmin())}; probability of the winner {sharp[0]}, with scale 10 {sharp[1]}"
+        f"   by distance class {int(distances.argmin())}; probability of the winner "
+        f"{sharp[0]}, with scale 10 {sharp[1]}"
     )
 
 # %% [markdown]
-# Distance punishes short rows, cosine sees directions only. But its [logits](../lessons/GLOSSARY.md#logits) 对数几率 lie within −1 and 1: without a scale the probabilities stay near each other.
+# Distance punishes short rows, cosine sees directions only. But its [logits](../lessons/GLOSSARY.md#logits "对数几率") lie within −1 and 1: without a scale the probabilities stay near each other.
 #
 # ### Exercise 02.1  From slots back to base classes  (difficulty 1/5, 4 min)
 #
@@ -207,7 +275,9 @@ for q, row in zip(query, cosines, strict=True):
 
 # %%
 def base_targets(classes: Tensor, slots: Tensor) -> Tensor:
-    """Class numbers of all pictures of T episodes. classes int64 [T, N], slots int64 [T, S] -> int64 [T*S]."""
+    """Class numbers of all pictures of T episodes.
+    classes int64 [T, N], slots int64 [T, S] -> int64 [T*S].
+    """
     # BEGIN SOLUTION
     looked_up = classes.gather(1, slots)  # [T, S], row by row
     return looked_up.flatten()
@@ -228,8 +298,12 @@ base_targets = check("02.1", base_targets)
 
 
 # %%
-def centroid_logits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Cosines of queries with the class means of unit rows. support [S, D], labels [S], query [M, D] -> [M, n_way]."""
+def centroid_logits(
+    support: Tensor, labels: Tensor, query: Tensor, n_way: int
+) -> Tensor:
+    """Cosines of queries with the class means of unit rows.
+    support [S, D], labels [S], query [M, D] -> [M, n_way].
+    """
     # BEGIN SOLUTION
     rows = F.normalize(support, dim=1)
     means = [rows[labels == k].mean(0) for k in range(n_way)]
@@ -246,7 +320,9 @@ centroid_logits = check("02.2", centroid_logits)
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(3)
-many, labels = torch.randn(8, 5, generator=generator), torch.tensor([2, 0, 1, 2, 2, 1, 0, 2])  # shots 2, 2 and 4
+# shots 2, 2 and 4
+many = torch.randn(8, 5, generator=generator)
+labels = torch.tensor([2, 0, 1, 2, 2, 1, 0, 2])
 queries = torch.randn(6, 5, generator=generator)
 unit = F.normalize(many, dim=1)
 loop = torch.zeros(6, 3)
@@ -290,18 +366,27 @@ z, y = many.double().requires_grad_(), labels
 weight = torch.randn(3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
 log_scale = torch.tensor(10.0, dtype=torch.float64).log().requires_grad_()
 # 1. The gradient is right: against central differences, in float64.
-assert torch.autograd.gradcheck(lambda *a: F.cross_entropy(cosine_head(*a), y), (z, weight, log_scale))
+assert torch.autograd.gradcheck(
+    lambda *a: F.cross_entropy(cosine_head(*a), y), (z, weight, log_scale)
+)
 # 2. A longer weight row changes nothing.
-assert torch.allclose(cosine_head(z, 7 * weight, log_scale), cosine_head(z, weight, log_scale))
+assert torch.allclose(
+    cosine_head(z, 7 * weight, log_scale), cosine_head(z, weight, log_scale)
+)
 # 3. So the gradient of a row has no part along the row: it can only turn it.
-slope = torch.autograd.grad(F.cross_entropy(cosine_head(z, weight, log_scale), y), weight)[0]
-print("inner products of rows and their gradients:", [abs(round(v, 6)) for v in (slope * weight).sum(1).tolist()])
+slope = torch.autograd.grad(
+    F.cross_entropy(cosine_head(z, weight, log_scale), y), weight
+)[0]
+print(
+    "inner products of rows and their gradients:",
+    [abs(round(v, 6)) for v in (slope * weight).sum(1).tolist()],
+)
 print("gradient, length and direction: three laws hold")
 
 # %% [markdown]
 # ### Exercise 02.4  One step of a linear head  (difficulty 3/5, 9 min)
 #
-# The third is a linear head, trained on the support. With $p_i$ the [softmax](../lessons/GLOSSARY.md#softmax) 归一化 of row $i$, and $e_{y_i}$ its label as zeros and one 1:
+# The third is a linear head, trained on the support. With $p_i$ the [softmax](../lessons/GLOSSARY.md#softmax "softmax 归一化") of row $i$, and $e_{y_i}$ its label as zeros and one 1:
 #
 # $$\frac{\partial \mathcal{L}}{\partial W} = \frac{1}{S} \sum_{i=1}^{S} (p_i - e_{y_i})\, z_i^\top, \qquad \frac{\partial \mathcal{L}}{\partial b} = \frac{1}{S} \sum_{i=1}^{S} (p_i - e_{y_i})$$
 #
@@ -313,8 +398,12 @@ print("gradient, length and direction: three laws hold")
 
 
 # %%
-def head_step(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-    """One gradient step on the mean cross-entropy. weight [N, D], bias [N], z [S, D], labels [S] -> weight, bias."""
+def head_step(
+    weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float
+) -> tuple[Tensor, Tensor]:
+    """One gradient step on the mean cross-entropy.
+    weight [N, D], bias [N], z [S, D], labels [S] -> weight, bias.
+    """
     # BEGIN SOLUTION
     probabilities = (z @ weight.T + bias).softmax(1)  # [S, N]
     error = probabilities - F.one_hot(labels, len(bias)).to(z)
@@ -327,7 +416,7 @@ head_step = check("02.4", head_step)
 # %% [markdown]
 # ## Meet the package
 #
-# `fit_linear` repeats your step, from zeros. `fit_probe` adds a penalty and goes to the minimum: a [linear probe](../lessons/GLOSSARY.md#linear-probe) 线性探针.
+# `fit_linear` repeats your step, from zeros. `fit_probe` adds a penalty and goes to the minimum: a [linear probe](../lessons/GLOSSARY.md#linear-probe "线性探针").
 # `fit_cosine` moves your cosine head, from the class means.
 
 # %%
@@ -335,26 +424,46 @@ head = torch.zeros(3, 5), torch.zeros(3)
 for _ in range(100):
     head = head_step(*head, unit, labels, lr=0.1)
 theirs = package.fit_linear(unit, labels, 3, steps=100, lr=0.1)
-assert all(torch.allclose(mine, other, atol=1e-5) for mine, other in zip(head, theirs, strict=True))
-network = TransferNetwork(nn.Flatten(), n_base=3, classifier="centroid", features=5)
-assert torch.allclose(network.score(many, labels, queries, 3), centroid_logits(many, labels, queries, 3), atol=1e-6)
-started = package.fit_cosine(many, labels, 3, scale=10.0, steps=0)  # no step: the class means
-assert torch.allclose(
-    cosine_head(queries, started, torch.tensor(0.0)), centroid_logits(many, labels, queries, 3), atol=1e-6
+assert all(
+    torch.allclose(mine, other, atol=1e-5)
+    for mine, other in zip(head, theirs, strict=True)
 )
-print("100 of your steps are the package's fit_linear; its cosine head starts at your class means\n")
+network = TransferNetwork(nn.Flatten(), n_base=3, classifier="centroid", features=5)
+assert torch.allclose(
+    network.score(many, labels, queries, 3),
+    centroid_logits(many, labels, queries, 3),
+    atol=1e-6,
+)
+# no step: the class means
+started = package.fit_cosine(many, labels, 3, scale=10.0, steps=0)
+assert torch.allclose(
+    cosine_head(queries, started, torch.tensor(0.0)),
+    centroid_logits(many, labels, queries, 3),
+    atol=1e-6,
+)
+print(
+    "100 of your steps are the package's fit_linear; its cosine head starts at your "
+    "class means\n"
+)
 print(inspect.getsource(TransferNetwork.score))
 
 # %% [markdown]
 # ## Train for real
 #
 # Pretraining is classification: `training_step` takes all pictures of an episode, with class numbers as you made them. A linear head (Baseline) and a cosine head (Baseline++), on every fourth base letter.
-# Accuracy: class means on [novel](../lessons/GLOSSARY.md#novel-classes) 新类 validation letters, 20-way.
+# Accuracy: class means on [novel](../lessons/GLOSSARY.md#novel-classes "新类") validation letters, 20-way.
 
 # %%
 few, briefly = train.select(range(0, len(train), 4)), {}
-practice, trial = EpisodeSampler(few, 20, 1, 5, seed=1), EpisodeSampler(val, 20, 1, 5, seed=3)
-options = {"steps": 160, "lr": 3e-3, "validation": trial, "validate_every": 80, "validation_episodes": 20}
+practice = EpisodeSampler(few, 20, 1, 5, seed=1)
+trial = EpisodeSampler(val, 20, 1, 5, seed=3)
+options = {
+    "steps": 160,
+    "lr": 3e-3,
+    "validation": trial,
+    "validate_every": 80,
+    "validation_episodes": 20,
+}
 for head_name in ("linear", "cosine"):
     print(f"pretraining with a {head_name} head on {len(few)} base classes")
     torch.manual_seed(1)
@@ -362,23 +471,36 @@ for head_name in ("linear", "cosine"):
     fit(briefly[head_name], practice, **options)
 scale = float(briefly["cosine"].head.log_scale.detach().exp())
 print(f"the cosine head began with scale 10 and ends with {scale:.1f}")
-learners = {"never trained": random_conv4(1, width=32)} | {f"{name} head": net for name, net in briefly.items()}
+learners = {"never trained": random_conv4(1, width=32)} | {
+    f"{name} head": net for name, net in briefly.items()
+}
 for name, learner in learners.items():
     print(f"{name:14s} {evaluate(learner, one_shot, episodes=100)}")
 
 # %%
-stack, net = practice.batch(0, 2), briefly["cosine"]  # your functions inside the package's training step
+# your functions inside the package's training step
+stack, net = practice.batch(0, 2), briefly["cosine"]
 pictures = torch.cat([stack.support_x, stack.query_x], dim=1).flatten(0, 1)
-targets = base_targets(stack.classes, torch.cat([stack.support_y, stack.query_y], dim=1))
+targets = base_targets(
+    stack.classes, torch.cat([stack.support_y, stack.query_y], dim=1)
+)
 with torch.no_grad():
-    mine = F.cross_entropy(cosine_head(net.embed(pictures), net.head.weight, net.head.log_scale), targets)
+    mine = F.cross_entropy(
+        cosine_head(net.embed(pictures), net.head.weight, net.head.log_scale), targets
+    )
     assert torch.allclose(mine, net.training_step(stack), atol=1e-4)
-print("your loss of a pretraining batch is the package's:", tuple(pictures.shape), "->", targets[:5].tolist(), "...")
+print(
+    "your loss of a pretraining batch is the package's:",
+    tuple(pictures.shape),
+    "->",
+    targets[:5].tolist(),
+    "...",
+)
 
 # %% [markdown]
 # ## The shipped nets, and a fair choice
 #
-# Two shipped nets saw 3,000 batches of 180 pictures of the 916 base letters: one pretrained as above, one [meta-learned](../lessons/GLOSSARY.md#meta-learning) 元学习, the net of lesson 05.
+# Two shipped nets saw 3,000 batches of 180 pictures of the 916 base letters: one pretrained as above, one [meta-learned](../lessons/GLOSSARY.md#meta-learning "元学习"), the net of lesson 05.
 #
 # Which classifier for which? Choosing by test accuracy would flatter: choose on *validation* letters.
 
@@ -392,43 +514,76 @@ for name in package.CLASSIFIERS:
     heads[name] = twin.score
 
 
-def judge(score: Callable, table: Tensor, sampler: EpisodeSampler, episodes: int = 400) -> Result:
-    """What evaluate does, for pictures that are embedded already. table: [C*n, D], a row for each drawing."""
+def judge(
+    score: Callable, table: Tensor, sampler: EpisodeSampler, episodes: int = 400
+) -> Result:
+    """What evaluate does, for pictures that are embedded already.
+    table: [C*n, D], a row for each drawing.
+    """
     drawn = sampler.layout(0, episodes)
-    logits = score(table[drawn.support], drawn.support_y, table[drawn.query], sampler.n_way)
+    logits = score(
+        table[drawn.support], drawn.support_y, table[drawn.query], sampler.n_way
+    )
     right = (logits.argmax(-1) == drawn.query_y).double().mean(-1)
-    return Result(*mean_and_ci95(right), right, "accuracy", False, f"{sampler.key}, episodes 0..{episodes - 1}")
+    return Result(
+        *mean_and_ci95(right),
+        right,
+        "accuracy",
+        False,
+        f"{sampler.key}, episodes 0..{episodes - 1}",
+    )
 
 
+# %%
 chosen = {}
 for net_name, net in nets.items():
     table = embed_all(net, val.images.flatten(0, 1))
     for shot in (1, 5):
         sampler = EpisodeSampler(val, 5, shot, 5, seed=5)
-        found = {name: judge(score, table, sampler).mean for name, score in heads.items()}
+        found = {
+            name: judge(score, table, sampler).mean for name, score in heads.items()
+        }
         best = chosen[net_name, shot] = max(found, key=found.get)
-        print(f"{net_name}, {shot} shot: " + ", ".join(f"{name} {mean:.1%}" for name, mean in found.items()))
+        print(
+            f"{net_name}, {shot} shot: "
+            + ", ".join(f"{name} {mean:.1%}" for name, mean in found.items())
+        )
         print(f"   chosen: {best}")
 
 # %% [markdown]
 # ## Evaluate honestly: what to do with features
 #
-# Test letters, every row on the same episodes. [Fine-tuning](../lessons/GLOSSARY.md#fine-tuning) 微调 *all* weights is slow: 20 episodes at one shot, in pairs with class means on just those.
+# Test letters, every row on the same episodes. [Fine-tuning](../lessons/GLOSSARY.md#fine-tuning "微调") *all* weights is slow: 20 episodes at one shot, in pairs with class means on just those.
 # Predict: all 111,680 pretrained weights free to move. Better or worse than frozen?
 
 # %%
 flat = test.images.flatten(0, 1)  # [8160, 1, 28, 28]
-tables = {name: embed_all(net, flat) for name, net in (*nets.items(), ("random", random_conv4()))}
+tables = {
+    name: embed_all(net, flat)
+    for name, net in (*nets.items(), ("random", random_conv4()))
+}
 tables["pixels"] = flat.flatten(1).float() / 255
 pixels = PixelNearestNeighbour("cosine")
-players = {f"copied, {name}": (heads[name], "copied features") for name in package.CLASSIFIERS}
-players |= {"random features, centroid": (heads["centroid"], "random"), "pixels, cosine": (pixels.score, "pixels")}
+players = {
+    f"copied, {name}": (heads[name], "copied features") for name in package.CLASSIFIERS
+}
+players |= {
+    "random features, centroid": (heads["centroid"], "random"),
+    "pixels, cosine": (pixels.score, "pixels"),
+}
 five_shot = EpisodeSampler(test, n_way=5, k_shot=5, n_query=5, seed=7)
+
+# %%
 print(f"{'':27s}1 shot          5 shots")
 results = {}
 for name, (score, table) in players.items():
-    results[name], more = (judge(score, tables[table], sampler) for sampler in (one_shot, five_shot))
-    print(f"{name:26s} {results[name].mean:.1%} ± {results[name].ci95:.1%}   {more.mean:.1%} ± {more.ci95:.1%}")
+    results[name], more = (
+        judge(score, tables[table], sampler) for sampler in (one_shot, five_shot)
+    )
+    print(
+        f"{name:26s} {results[name].mean:.1%} ± {results[name].ci95:.1%}   "
+        f"{more.mean:.1%} ± {more.ci95:.1%}"
+    )
 
 # %%
 torch.set_num_threads(1)
@@ -440,10 +595,20 @@ last = curves[1, :, -1]  # player A, from scratch
 alone = Result(*mean_and_ci95(last), last, "accuracy", False, copying.episodes_key)
 print("all fine-tuned minus frozen:", compare(tuned, frozen))
 print("from scratch minus pixels:  ", compare(alone, copying))
-rows = {**results, "copied, all fine-tuned (20 episodes)": tuned, "from scratch (20 episodes)": alone}
+
+# %%
+rows = {
+    **results,
+    "copied, all fine-tuned (20 episodes)": tuned,
+    "from scratch (20 episodes)": alone,
+}
 rows = {name: (found.mean, found.ci95) for name, found in rows.items()}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
-show(intervals(rows, chance=0.2), f"5-way 1-shot accuracy on test letters with 95 % intervals: {told}. Dashed: chance.")
+show(
+    intervals(rows, chance=0.2),
+    f"5-way 1-shot accuracy on test letters with 95 % intervals: {told}. Dashed: "
+    "chance.",
+)
 
 # %% [markdown]
 # **The puzzle.** A and B end near one half; C is far ahead, with any small head. Fine-tuning all weights, at this rate, is worse: they bend to five pictures.
@@ -463,15 +628,26 @@ for place, (name, (n_way, shot)) in enumerate(settings.items()):
         pair[net_name] = judge(heads[head_name], tables[net_name], sampler)
         found = pair[net_name]
         axis.errorbar(
-            found.mean, place + 0.15 * (0.5 - slot), xerr=found.ci95, capsize=4, linestyle="",
-            label=None if place else net_name, **slot_style(slot),
-        )  # fmt: skip
+            found.mean,
+            place + 0.15 * (0.5 - slot),
+            xerr=found.ci95,
+            capsize=4,
+            linestyle="",
+            label=None if place else net_name,
+            **slot_style(slot),
+        )
         print(f"{name}, {net_name}, {head_name}: {found.mean:.1%} ± {found.ci95:.1%}")
         told.append(f"{name}, {net_name} {found.mean:.1%}")
-    print("   meta-learned minus copied:", compare(pair["meta-learned"], pair["copied features"]))
+    print(
+        "   meta-learned minus copied:",
+        compare(pair["meta-learned"], pair["copied features"]),
+    )
 axis.set(yticks=range(3), yticklabels=settings, xlabel="accuracy", ylim=(2.5, -0.5))
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-show(figure, f"Accuracy of both nets with 95 % intervals in three settings: {'; '.join(told)}.")
+show(
+    figure,
+    f"Accuracy of both nets with 95 % intervals in three settings: {'; '.join(told)}.",
+)
 
 # %% [markdown]
 # At one shot learning to learn is ahead; at five the two are not separated. *You may not claim more*: one training seed, one small net, one data set. On photographs, larger nets pretrained plainly have kept up (Chen et al. 2019; Tian et al. 2020).
@@ -483,27 +659,44 @@ show(figure, f"Accuracy of both nets with 95 % intervals in three settings: {'; 
 # %%
 icons = load_icons()
 for source in (test, icons):
-    print(f"{source.name}: {float(source.images.float().mean() / 255):.0%} of a picture is ink")
+    print(
+        f"{source.name}: {float(source.images.float().mean() / 255):.0%} of a picture "
+        "is ink"
+    )
 flat = icons.images.flatten(0, 1)  # [6000, 1, 28, 28]
-icon_tables = {name: embed_all(net, flat) for name, net in (*nets.items(), ("random", random_conv4()))}
+icon_tables = {
+    name: embed_all(net, flat)
+    for name, net in (*nets.items(), ("random", random_conv4()))
+}
 icon_tables["pixels"] = flat.flatten(1).float() / 255
 players = {f"{name}, centroid": (heads["centroid"], name) for name in (*nets, "random")}
 players["copied features, cosine head"] = heads["cosine"], "copied features"
-players |= {"pixels, cosine head": (heads["cosine"], "pixels"), "pixels, nearest": (pixels.score, "pixels")}
+players |= {
+    "pixels, cosine head": (heads["cosine"], "pixels"),
+    "pixels, nearest": (pixels.score, "pixels"),
+}
 for shot in (5, 1):
     sampler = EpisodeSampler(icons, 5, shot, 5, seed=7)
-    found = {name: judge(score, icon_tables[table], sampler, 300) for name, (score, table) in players.items()}
+    found = {
+        name: judge(score, icon_tables[table], sampler, 300)
+        for name, (score, table) in players.items()
+    }
     print(f"{shot} shot, and pixels minus the row, paired")
     for name, row in found.items():
         gap = compare(found["pixels, nearest"], row)
         minus = f"{gap.mean:+.1%} ± {gap.ci95:.1%}" if name != "pixels, nearest" else ""
         print(f"   {name:29s} {row.mean:.1%} ± {row.ci95:.1%}   {minus}")
+
+# %%
 rows = {name: (row.mean, row.ci95) for name, row in found.items()}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
-show(intervals(rows, chance=0.2), f"5-way 1-shot accuracy on icons with 95 % intervals: {told}. Dashed: chance.")
+show(
+    intervals(rows, chance=0.2),
+    f"5-way 1-shot accuracy on icons with 95 % intervals: {told}. Dashed: chance.",
+)
 
 # %% [markdown]
-# [Domain shift](../lessons/GLOSSARY.md#domain-shift) 域偏移: a net learns what tells *its* classes apart and learns to overlook the rest. Letters are thin strokes; icons are centred shapes with filled areas, which pixels compare directly. The meta-learned net even trails random features.
+# [Domain shift](../lessons/GLOSSARY.md#domain-shift "域偏移"): a net learns what tells *its* classes apart and learns to overlook the rest. Letters are thin strokes; icons are centred shapes with filled areas, which pixels compare directly. The meta-learned net even trails random features.
 # At five shots a fitted head finds what features still hold.
 #
 # ## Features from photographs
@@ -517,7 +710,8 @@ try:
 except (ImportError, FileNotFoundError) as word:
     print("not here, and nothing below needs it:", word)
 else:
-    seen, beside = evaluate(photographs, few_icons, episodes=40), evaluate(pixels, few_icons, episodes=40)
+    seen = evaluate(photographs, few_icons, episodes=40)
+    beside = evaluate(pixels, few_icons, episodes=40)
     print("photographs, nearest class mean:", seen)
     print("minus pixels:", compare(seen, beside))
 
@@ -528,7 +722,13 @@ else:
 # Grey fits the shipped net. Colour at 84×84 takes the Conv4 of the miniImageNet papers, $64 \times 5 \times 5 = 1600$ features, untrained here: training needs base classes in colour.
 
 # %%
-shapes = {"triangle": (3, 0.5), "square": (4, 0.71), "disc": (30, 1), "star": (5, 0.4), "spark": (4, 0.3)}
+shapes = {
+    "triangle": (3, 0.5),
+    "square": (4, 0.71),
+    "disc": (30, 1),
+    "star": (5, 0.4),
+    "spark": (4, 0.3),
+}
 dice = np.random.default_rng(2)
 with tempfile.TemporaryDirectory() as place:
     folder = Path(place) / "shapes"
@@ -538,22 +738,41 @@ with tempfile.TemporaryDirectory() as place:
             picture = Image.new("RGB", (100, 100), "white")
             colour = tuple(int(v) for v in dice.integers(0, 170, 3))
             radius, turn, x, y = dice.uniform((20, -0.3, 38, 38), (34, 0.3, 62, 62))
-            angle = np.pi * np.arange(2 * corners) / corners + turn  # outer and inner corners by turns
+            # outer and inner corners by turns
+            angle = np.pi * np.arange(2 * corners) / corners + turn
             length = radius * np.where(np.arange(2 * corners) % 2, inner, 1)
-            points = zip(x + length * np.sin(angle), y - length * np.cos(angle), strict=True)
+            points = zip(
+                x + length * np.sin(angle), y - length * np.cos(angle), strict=True
+            )
             ImageDraw.Draw(picture).polygon(list(points), fill=colour)
             picture.save(folder / name / f"{number}.png")
-    grey, coloured = load_folder(folder, size=28), load_folder(folder, size=84, channels=3)
+    grey = load_folder(folder, size=28)
+    coloured = load_folder(folder, size=84, channels=3)
+
+# %%
 wide = TransferNetwork(conv4(in_channels=3), n_base=5, features=1600).eval()
 for source, net in ((grey, features), (coloured, wide)):
     with torch.no_grad():
-        print(source, "-> embeddings", tuple(net.embed(source.images[:, 0].float() / 255).shape))
+        print(
+            source,
+            "-> embeddings",
+            tuple(net.embed(source.images[:, 0].float() / 255).shape),
+        )
     for name, learner in (("pixels", pixels), ("features", net)):
-        found = evaluate(learner, EpisodeSampler(source, n_way=5, k_shot=1, n_query=5, seed=1), episodes=100)
+        found = evaluate(
+            learner,
+            EpisodeSampler(source, n_way=5, k_shot=1, n_query=5, seed=1),
+            episodes=100,
+        )
         print(f"   {name:9s} {found.mean:.1%} ± {found.ci95:.1%}")
+
+# %%
 show(
-    image_rows([(name, coloured.images[k]) for k, name in enumerate(coloured.class_names)]),
-    "Five rows of six coloured shapes of different size, turn and place: disc, spark, square, star, triangle.",
+    image_rows(
+        [(name, coloured.images[k]) for k, name in enumerate(coloured.class_names)]
+    ),
+    "Five rows of six coloured shapes of different size, turn and place: disc, spark, "
+    "square, star, triangle.",
 )
 
 # %% [markdown]
@@ -576,21 +795,34 @@ show(
 # </details>
 
 # %%
-source, table_of, shots = icons, icon_tables, (1, 2, 5, 10)  # or: test, tables, (1, 2, 5, 10)
+# or: test, tables, (1, 2, 5, 10)
+source, table_of, shots = icons, icon_tables, (1, 2, 5, 10)
 figure, axis = new(7.5, 3)
 told = []
 for slot, name in enumerate((*package.CLASSIFIERS, "pixels")):
     score = pixels.score if name == "pixels" else heads[name]
     table = table_of["pixels" if name == "pixels" else "copied features"]
-    found = [judge(score, table, EpisodeSampler(source, 5, k, 5, seed=11), episodes=200) for k in shots]
+    found = [
+        judge(score, table, EpisodeSampler(source, 5, k, 5, seed=11), episodes=200)
+        for k in shots
+    ]
     axis.errorbar(
-        shots, [r.mean for r in found], yerr=[r.ci95 for r in found], capsize=3, label=name, **slot_style(slot)
+        shots,
+        [r.mean for r in found],
+        yerr=[r.ci95 for r in found],
+        capsize=3,
+        label=name,
+        **slot_style(slot),
     )
     told.append(f"{name} " + ", ".join(f"{r.mean:.0%}" for r in found))
 axis.set(xlabel="shots K", ylabel="accuracy", xticks=shots)
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 print("\n".join(told))
-show(figure, f"5-way accuracy against {shots} shots on {source.name}, with 95 % intervals: {'; '.join(told)}.")
+show(
+    figure,
+    f"5-way accuracy against {shots} shots on {source.name}, with 95 % intervals: "
+    f"{'; '.join(told)}.",
+)
 
 # %% [markdown]
 # ## Bug hunt
@@ -602,7 +834,9 @@ shared = copy.deepcopy(features.encoder)  # our weights stay as they are
 
 
 def colleague(episode: Episode) -> Tensor:
-    """Fine-tunes encoder and a new head on the support -> logits of the queries [M, N]."""
+    """Fine-tunes encoder and a new head on the support
+    -> logits of the queries [M, N].
+    """
     head = nn.Linear(64, episode.n_way)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -615,19 +849,30 @@ def colleague(episode: Episode) -> Tensor:
         return head(shared(episode.query_x))
 
 
+# %%
 def accuracies(predict: Callable, order: range) -> Tensor:
     """Accuracy of every episode, in the order in which they are asked. -> [E]"""
-    right = [(predict(one_shot[i]).argmax(1) == one_shot[i].query_y).double().mean() for i in order]
+    right = [
+        (predict(one_shot[i]).argmax(1) == one_shot[i].query_y).double().mean()
+        for i in order
+    ]
     return torch.stack(right)
 
 
+# %%
 torch.set_num_threads(1)
 ours = accuracies(FineTuneAll(features.encoder, steps=20), range(20))
 hers = accuracies(colleague, range(20))
 shared.load_state_dict(features.encoder.state_dict())
 backwards = accuracies(colleague, range(19, -1, -1))
-print(f"episode 0: ours {ours[0]:.0%}, hers {hers[0]:.0%}, hers when it comes last {backwards[-1]:.0%}")
-print(f"20 episodes: ours {ours.mean():.1%}, hers {hers.mean():.1%}, hers backwards {backwards.mean():.1%}")
+print(
+    f"episode 0: ours {ours[0]:.0%}, hers {hers[0]:.0%}, hers when it comes last "
+    f"{backwards[-1]:.0%}"
+)
+print(
+    f"20 episodes: ours {ours.mean():.1%}, hers {hers.mean():.1%}, hers backwards "
+    f"{backwards.mean():.1%}"
+)
 
 # %% [markdown]
 # ### Exercise 02.5  Bug hunt: does an episode remember the one before?  (difficulty 3/5, 10 min)
@@ -642,7 +887,9 @@ print(f"20 episodes: ours {ours.mean():.1%}, hers {hers.mean():.1%}, hers backwa
 
 # %%
 def exposes_memory(predict, first: Episode, second: Episode) -> bool:
-    """True when predicting `second` changes the logits of `first`. predict: Episode -> logits [M, N]."""
+    """True when predicting `second` changes the logits of `first`.
+    predict: Episode -> logits [M, N].
+    """
     # BEGIN SOLUTION
     before = predict(first)
     predict(second)
@@ -652,7 +899,10 @@ def exposes_memory(predict, first: Episode, second: Episode) -> bool:
 
 
 exposes_memory = check("02.5", exposes_memory)
-print("the colleague's code remembers:", exposes_memory(colleague, one_shot[0], one_shot[1]))
+print(
+    "the colleague's code remembers:",
+    exposes_memory(colleague, one_shot[0], one_shot[1]),
+)
 
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
@@ -666,9 +916,16 @@ print("the colleague's code remembers:", exposes_memory(colleague, one_shot[0], 
 
 # %%
 shared.load_state_dict(features.encoder.state_dict())
-print(*[line.strip() for line in inspect.getsource(FineTuneAll.adapt).splitlines() if "detach().clone()" in line])
+print(
+    *[
+        line.strip()
+        for line in inspect.getsource(FineTuneAll.adapt).splitlines()
+        if "detach().clone()" in line
+    ]
+)
 
 
+# %%
 def cured(episode: Episode) -> Tensor:
     """The colleague's function, each time with fresh weights."""
     shared.load_state_dict(features.encoder.state_dict())
@@ -677,7 +934,9 @@ def cured(episode: Episode) -> Tensor:
 
 assert exposes_memory(colleague, one_shot[0], one_shot[1])
 assert not exposes_memory(cured, one_shot[0], one_shot[1])
-assert not exposes_memory(FineTuneAll(features.encoder, steps=20), one_shot[0], one_shot[1])
+assert not exposes_memory(
+    FineTuneAll(features.encoder, steps=20), one_shot[0], one_shot[1]
+)
 forwards, backwards = accuracies(cured, range(4)), accuracies(cured, range(3, -1, -1))
 torch.set_num_threads(threads)
 assert torch.equal(forwards, backwards.flip(0))
@@ -754,7 +1013,7 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 # %% [markdown]
 # ### Exercise 02.6 ★  Imprinted weights  (difficulty 2/5, 6 min)
 #
-# An extra: let a head name old classes *and* new ones, without training ([imprinting](../lessons/GLOSSARY.md#imprinting) 权重印记). Below the $C$ old rows put the $N$ means of the unit support rows; return all rows with unit length.
+# An extra: let a head name old classes *and* new ones, without training ([imprinting](../lessons/GLOSSARY.md#imprinting "权重印记")). Below the $C$ old rows put the $N$ means of the unit support rows; return all rows with unit length.
 #
 # <details><summary>Why the old letters fare as they do: open it after you have run the cell</summary>
 #
@@ -770,7 +1029,9 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 
 # %%
 def imprint(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """A cosine head grown by n_way classes. weight [C, D], support [S, D], labels [S] -> unit rows [C+n_way, D]."""
+    """A cosine head grown by n_way classes.
+    weight [C, D], support [S, D], labels [S] -> unit rows [C+n_way, D].
+    """
     # BEGIN SOLUTION
     rows = F.normalize(support, dim=1)
     means = torch.stack([rows[labels == k].mean(0) for k in range(n_way)])
@@ -779,21 +1040,34 @@ def imprint(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tens
 
 
 imprint = check("02.6", imprint)
-some = torch.arange(0, 916, 8)  # 115 old letters: five drawings for a mean, two to be asked about
-drawings = embed_all(features, train.images[some, :7].flatten(0, 1)).view(len(some), 7, 64)
-asked, truth = F.normalize(drawings[:, 5:].flatten(0, 1), dim=1), torch.arange(len(some)).repeat_interleave(2)
+# 115 old letters: five drawings for a mean, two to be asked about
+some = torch.arange(0, 916, 8)
+drawings = embed_all(features, train.images[some, :7].flatten(0, 1)).view(
+    len(some), 7, 64
+)
+asked = F.normalize(drawings[:, 5:].flatten(0, 1), dim=1)
+truth = torch.arange(len(some)).repeat_interleave(2)
 means = F.normalize(drawings[:, :5], dim=2).mean(1)
-drawn, z = EpisodeSampler(test, 5, 5, 5, seed=3).layout(0, 40), tables["copied features"]
-for name, old in (("rows of the linear head", features.head.weight.detach()[some]), ("class means", means)):
+drawn = EpisodeSampler(test, 5, 5, 5, seed=3).layout(0, 40)
+z = tables["copied features"]
+for name, old in (
+    ("rows of the linear head", features.head.weight.detach()[some]),
+    ("class means", means),
+):
     hits = []
     for e in range(40):
         grown = imprint(old, z[drawn.support[e]], drawn.support_y[e], 5)  # [120, 64]
-        new_right = (F.normalize(z[drawn.query[e]], dim=1) @ grown.T).argmax(1) == len(old) + drawn.query_y[e]
+        new_right = (F.normalize(z[drawn.query[e]], dim=1) @ grown.T).argmax(1) == len(
+            old
+        ) + drawn.query_y[e]
         logits = asked @ grown.T
         pair = logits[:, : len(old)].argmax(1) == truth, logits.argmax(1) == truth
         hits.append(torch.stack([h.float().mean() for h in (*pair, new_right)]))
     before, after, new_right = torch.stack(hits).mean(0).tolist()
-    print(f"old rows are {name}: old letters {before:.0%} before, {after:.0%} after; new ones {new_right:.0%}")
+    print(
+        f"old rows are {name}: old letters {before:.0%} before, {after:.0%} after; new "
+        f"ones {new_right:.0%}"
+    )
 
 # %% [markdown]
 # ### Exercise 02.7 ★  The probe's objective  (difficulty 2/5, 6 min)
@@ -804,8 +1078,12 @@ for name, old in (("rows of the linear head", features.head.weight.detach()[some
 
 
 # %%
-def probe_objective(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
-    """Mean cross-entropy + l2/2 (|W|^2 + |b|^2). weight [N, D], bias [N], z [S, D], labels [S] -> scalar."""
+def probe_objective(
+    weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float
+) -> Tensor:
+    """Mean cross-entropy + l2/2 (|W|^2 + |b|^2).
+    weight [N, D], bias [N], z [S, D], labels [S] -> scalar.
+    """
     # BEGIN SOLUTION
     squares = weight.square().sum() + bias.square().sum()
     return F.cross_entropy(z @ weight.T + bias, labels) + l2 / 2 * squares
@@ -813,12 +1091,18 @@ def probe_objective(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2:
 
 
 probe_objective = check("02.7", probe_objective)
+
+# %%
 solved = [t.requires_grad_() for t in package.fit_probe(unit, labels, 3, l2=0.01)]
 slopes = torch.autograd.grad(probe_objective(*solved, unit, labels, 0.01), solved)
-print(f"steepest slope where the package stops: {max(float(s.abs().max()) for s in slopes):.6f}")
+print(
+    "steepest slope where the package stops: "
+    f"{max(float(s.abs().max()) for s in slopes):.6f}"
+)
 for l2 in (1.0, 0.1, 0.01, 0.001):
     w, b = package.fit_probe(unit, labels, 3, l2=l2)
     print(
-        f"l2 {l2:5.3f}: length of the weights {float(w.norm()):6.2f}, loss {float(probe_objective(w, b, unit, labels, 0)):.3f}"
+        f"l2 {l2:5.3f}: length of the weights {float(w.norm()):6.2f}, loss "
+        f"{float(probe_objective(w, b, unit, labels, 0)):.3f}"
     )
 progress("02")

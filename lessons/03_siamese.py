@@ -41,12 +41,12 @@
 # %% [markdown]
 # ## A puzzle: 95 % of pairs
 #
-# A net says "same" or "different" about all pairs of drawings in 20-[way](../lessons/GLOSSARY.md#way) 类别数 [episodes](../lessons/GLOSSARY.md#episode) 情景 of unseen letters. It is right in about 95 %.
-# How many [queries](../lessons/GLOSSARY.md#query-set) 查询集 will it name rightly, 20-way 1-[shot](../lessons/GLOSSARY.md#shot) 样本数? Write down:
+# A net says "same" or "different" about all pairs of drawings in 20-[way](../lessons/GLOSSARY.md#way "类别数") [episodes](../lessons/GLOSSARY.md#episode "情景") of unseen letters. It is right in about 95 %.
+# How many [queries](../lessons/GLOSSARY.md#query-set "查询集") will it name rightly, 20-way 1-[shot](../lessons/GLOSSARY.md#shot "样本数")? Write down:
 #
 # - **A**: about 95 %,
 # - **B**: about 36 %, $0.95^{20}$,
-# - **C**: 5 %, [chance](../lessons/GLOSSARY.md#chance) 随机水平,
+# - **C**: 5 %, [chance](../lessons/GLOSSARY.md#chance "随机水平"),
 # - **D**: it cannot be told.
 
 # %%
@@ -60,40 +60,66 @@ from matplotlib.patches import Circle
 from torch import Tensor, nn
 
 from fsl_classroom import check, progress
-from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_glyphs, pretrained
+from fsl_course import (
+    Episode,
+    EpisodeSampler,
+    compare,
+    evaluate,
+    fit,
+    load_glyphs,
+    pretrained,
+)
 from fsl_course.evaluation import embed_all, mean_and_ci95
-from fsl_course.figures import CHANCE, QUERY, SLOTS, SUPPORT, draw_image, intervals, new, show, slot_style
+from fsl_course.figures import (
+    CHANCE,
+    QUERY,
+    SLOTS,
+    SUPPORT,
+    draw_image,
+    intervals,
+    new,
+    show,
+    slot_style,
+)
 from fsl_course.methods import siamese as package
 from fsl_course.methods.baselines import baselines, random_conv4
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.nets import conv4
 
+# %%
 torch.manual_seed(0)
 glyphs = load_glyphs()
 train, val, test = (glyphs.split(name) for name in ("train", "val", "test"))
-shipped = pretrained("siamese", "glyphs")  # trained for longer than there is time for here
+# trained for longer than there is time for here
+shipped = pretrained("siamese", "glyphs")
 
 # %% [markdown]
 # ## The idea in one picture
 #
-# A [Siamese network](../lessons/GLOSSARY.md#siamese-network) 孪生网络 sends both pictures through one [encoder](../lessons/GLOSSARY.md#encoder) 编码器 and compares the [embeddings](../lessons/GLOSSARY.md#embedding) 嵌入.
+# A [Siamese network](../lessons/GLOSSARY.md#siamese-network "孪生网络") sends both pictures through one [encoder](../lessons/GLOSSARY.md#encoder "编码器") and compares the [embeddings](../lessons/GLOSSARY.md#embedding "嵌入").
 # Out comes $p$, the probability of "same class". It learns no class, only a comparison: so it works on unseen ones.
 
 # %%
 letters = EpisodeSampler(test, n_way=8, k_shot=1, n_query=1, seed=4)[0]
-tops, bottoms = letters.support_x[letters.support_y.argsort()], letters.query_x[letters.query_y.argsort()]
+tops = letters.support_x[letters.support_y.argsort()]
+bottoms = letters.query_x[letters.query_y.argsort()]
 bottoms[4:] = bottoms[[5, 6, 7, 4]]  # the last four meet a stranger
 with torch.no_grad():
     odds = shipped.similarities(shipped.embed(tops), shipped.embed(bottoms)).diagonal()
+
+# %% tags=["draws"]
 figure, grid = new(8, 2.5, columns=8, rows=2)
 for column, p in enumerate(odds.sigmoid().tolist()):
-    draw_image(grid[0, column], tops[column], "same" if column < 4 else "different", SUPPORT)
+    draw_image(
+        grid[0, column], tops[column], "same" if column < 4 else "different", SUPPORT
+    )
     draw_image(grid[1, column], bottoms[column], "", QUERY)
     grid[1, column].set_xlabel(f"p = {p:.2f}", fontsize=9)
 show(
     figure,
-    "Eight pairs of novel letters, one above the other. The first four pairs show one letter twice, the last four two letters. "
-    f"Below each pair the net's probability of the same class: {', '.join(f'{p:.2f}' for p in odds.sigmoid().tolist())}.",
+    "Eight pairs of novel letters, one above the other. The first four pairs show one "
+    "letter twice, the last four two letters. Below each pair the net's probability "
+    f"of the same class: {', '.join(f'{p:.2f}' for p in odds.sigmoid().tolist())}.",
 )
 
 # %% [markdown]
@@ -107,13 +133,13 @@ show(
 # |---|---|---|
 # | $z = f_\phi(x)$, $z'$ | `a`, `b`: rows of embeddings | `[M, D]`, `[S, D]` |
 # | $w$, $b$ | `weight`, `bias`: learned | `[D]`, one number |
-# | $s$ | `log_odds`, [log-odds](../lessons/GLOSSARY.md#log-odds) 对数几率 | `[M, S]` |
+# | $s$ | `log_odds`, [log-odds](../lessons/GLOSSARY.md#log-odds "对数几率") | `[M, S]` |
 # | $\sigma$ | `torch.sigmoid` | any |
 
 # %% [markdown]
 # ## By hand
 #
-# $w = (-1, -2)$, $b = 3$. The query (1, 1) against each [support](../lessons/GLOSSARY.md#support-set) 支持集 picture; the class with the larger *mean* log-odds wins.
+# $w = (-1, -2)$, $b = 3$. The query (1, 1) against each [support](../lessons/GLOSSARY.md#support-set "支持集") picture; the class with the larger *mean* log-odds wins.
 #
 # | class | support | log-odds | mean |
 # |---|---|---|---|
@@ -123,7 +149,8 @@ show(
 # Class 0 wins. Now you: the query (3, 1), of class 1.
 
 # %% tags=["nbval-check-output"]
-support = torch.tensor([[0.0, 1.0], [3.0, 3.0], [2.0, 1.0], [5.0, 1.0]])  # rows come shuffled
+# rows come shuffled
+support = torch.tensor([[0.0, 1.0], [3.0, 3.0], [2.0, 1.0], [5.0, 1.0]])
 support_y = torch.tensor([0, 1, 0, 1])
 query, query_y = torch.tensor([[1.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1])
 weight, bias = torch.tensor([-1.0, -2.0]), torch.tensor(3.0)
@@ -131,14 +158,17 @@ for point, k in zip(query.tolist(), query_y.tolist()):
     odds = [3 - abs(point[0] - x) - 2 * abs(point[1] - y) for x, y in support.tolist()]
     means = [(odds[0] + odds[2]) / 2, (odds[1] + odds[3]) / 2]
     print(f"query {point}, class {k}: log-odds {odds}, means {means}")
-print("probabilities of log-odds 2, 0, -1, -3:", torch.tensor([2.0, 0.0, -1.0, -3.0]).sigmoid().numpy().round(2))
+print(
+    "probabilities of log-odds 2, 0, -1, -3:",
+    torch.tensor([2.0, 0.0, -1.0, -3.0]).sigmoid().numpy().round(2),
+)
 
 # %% [markdown]
 # The second query is a mistake: class 0 wins by 1 to 0.
 #
 # ### Exercise 03.1  All pairs  (difficulty 1/5, 5 min)
 #
-# List every [pair](../lessons/GLOSSARY.md#pair) 样本对 of two different rows once, in any order. The labels 0, 1, 0, 1 give six pairs, two of them equal.
+# List every [pair](../lessons/GLOSSARY.md#pair "样本对") of two different rows once, in any order. The labels 0, 1, 0, 1 give six pairs, two of them equal.
 #
 # | | shape |
 # |---|---|
@@ -149,7 +179,9 @@ print("probabilities of log-odds 2, 0, -1, -3:", torch.tensor([2.0, 0.0, -1.0, -
 
 # %%
 def all_pairs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Every pair of two rows once. labels [B] -> first int64 [P], second int64 [P], same bool [P]."""
+    """Every pair of two rows once.
+    labels [B] -> first int64 [P], second int64 [P], same bool [P].
+    """
     # BEGIN SOLUTION
     first, second = torch.triu_indices(len(labels), len(labels), 1)
     return first, second, labels[first] == labels[second]
@@ -160,13 +192,17 @@ all_pairs = check("03.1", all_pairs)
 for n_way in (2, 5, 20):
     _, _, same = all_pairs(torch.arange(n_way).repeat_interleave(6))
     share = float(same.double().mean())
-    print(f"{n_way:2d} ways: {len(same):4d} pairs, {int(same.sum()):3d} equal, {share:5.1%}; ", end="")
+    print(
+        f"{n_way:2d} ways: {len(same):4d} pairs, {int(same.sum()):3d} equal, "
+        f"{share:5.1%}; ",
+        end="",
+    )
     print(f'"different" is right in {1 - share:.1%}')
 
 # %% [markdown]
 # ## The trap: nearly all pairs are different
 #
-# Only about one pair in $N$ is equal: [class imbalance](../lessons/GLOSSARY.md#class-imbalance) 类别不平衡. A lazy net that always answers "different" is right in over 95 % at 20 ways, and can name nothing.
+# Only about one pair in $N$ is equal: [class imbalance](../lessons/GLOSSARY.md#class-imbalance "类别不平衡"). A lazy net that always answers "different" is right in over 95 % at 20 ways, and can name nothing.
 #
 # ### Exercise 03.2  Log-odds of a pair  (difficulty 2/5, 6 min)
 #
@@ -179,7 +215,9 @@ for n_way in (2, 5, 20):
 
 # %%
 def log_odds(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Log-odds of "same class". a [M, D], b [S, D], weight [D], bias a scalar -> [M, S]."""
+    """Log-odds of "same class".
+    a [M, D], b [S, D], weight [D], bias a scalar -> [M, S].
+    """
     # BEGIN SOLUTION
     difference = (a[:, None] - b).abs()  # [M, S, D]
     return difference @ weight + bias
@@ -187,17 +225,29 @@ def log_odds(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 log_odds = check("03.2", log_odds)
-loop = [[sum(weight * (one - other).abs()) + bias for other in support] for one in query]  # one pair at a time
+# one pair at a time
+loop = [
+    [sum(weight * (one - other).abs()) + bias for other in support] for one in query
+]
 table = log_odds(query, support, weight, bias)
 assert torch.allclose(table, torch.tensor(loop))
-assert torch.allclose(table, log_odds(support, query, weight, bias).T)  # no first and no second twin
-scores = torch.stack([table[:, support_y == k].mean(1) for k in range(2)], dim=1)  # [M, N]
-print("scores", scores.tolist(), "predicted", scores.argmax(1).tolist(), "truth", query_y.tolist())
+# no first and no second twin
+assert torch.allclose(table, log_odds(support, query, weight, bias).T)
+# [M, N]
+scores = torch.stack([table[:, support_y == k].mean(1) for k in range(2)], dim=1)
+print(
+    "scores",
+    scores.tolist(),
+    "predicted",
+    scores.argmax(1).tolist(),
+    "truth",
+    query_y.tolist(),
+)
 
 # %% [markdown]
 # ### Exercise 03.3  A loss that is balanced  (difficulty 2/5, 6 min)
 #
-# The [binary cross-entropy](../lessons/GLOSSARY.md#binary-cross-entropy) 二元交叉熵 of a pair is $-\log p$ if equal, $-\log(1 - p)$ if not. Give both kinds half the say:
+# The [binary cross-entropy](../lessons/GLOSSARY.md#binary-cross-entropy "二元交叉熵") of a pair is $-\log p$ if equal, $-\log(1 - p)$ if not. Give both kinds half the say:
 #
 # $$\mathcal{L} = \frac{1}{2} \operatorname*{mean}_{\text{equal}} \bigl(-\log \sigma(s)\bigr) + \frac{1}{2} \operatorname*{mean}_{\text{unequal}} \bigl(-\log(1 - \sigma(s))\bigr)$$
 #
@@ -212,20 +262,32 @@ print("scores", scores.tolist(), "predicted", scores.argmax(1).tolist(), "truth"
 
 # %%
 def pair_loss(log_odds: Tensor, same: Tensor) -> Tensor:
-    """Half the mean loss of equal pairs plus half that of unequal ones. log_odds [P], same bool [P] -> scalar."""
+    """Half the mean loss of equal pairs plus half that of unequal ones.
+    log_odds [P], same bool [P] -> scalar.
+    """
     # BEGIN SOLUTION
-    losses = F.binary_cross_entropy_with_logits(log_odds, same.to(log_odds.dtype), reduction="none")
+    losses = F.binary_cross_entropy_with_logits(
+        log_odds, same.to(log_odds.dtype), reduction="none"
+    )
     return 0.5 * losses[same].mean() + 0.5 * losses[~same].mean()
     # END SOLUTION
 
 
 pair_loss = check("03.3", pair_loss)
-lazy, same = torch.full((7140,), -6.0), all_pairs(torch.arange(20).repeat_interleave(6))[2]
+
+# %%
+lazy = torch.full((7140,), -6.0)
+same = all_pairs(torch.arange(20).repeat_interleave(6))[2]
 plain = F.binary_cross_entropy_with_logits(lazy, same.float())
-print(f'always "different": plain mean {plain:.2f}, balanced {pair_loss(lazy, same):.2f}; a coin scores 0.69')
+print(
+    f'always "different": plain mean {plain:.2f}, balanced'
+    f" {pair_loss(lazy, same):.2f}; a coin scores 0.69"
+)
 inputs = [t.double().requires_grad_() for t in (query, support, weight, bias)]
 truth = query_y[:, None] == support_y
-assert torch.autograd.gradcheck(lambda *t: pair_loss(log_odds(*t).flatten(), truth.flatten()), inputs)
+assert torch.autograd.gradcheck(
+    lambda *t: pair_loss(log_odds(*t).flatten(), truth.flatten()), inputs
+)
 
 # %% [markdown]
 # ## Distance zero
@@ -235,24 +297,31 @@ assert torch.autograd.gradcheck(lambda *t: pair_loss(log_odds(*t).flatten(), tru
 # %% tags=["nbval-check-output"]
 ways_at_zero = {
     "bare square root": lambda a, b: (a - b).square().sum(1).sqrt(),
-    "guarded by torch.where": lambda a, b: torch.where((a == b).all(1), 0.0, (a - b).square().sum(1).sqrt()),
+    "guarded by torch.where": lambda a, b: torch.where(
+        (a == b).all(1), 0.0, (a - b).square().sum(1).sqrt()
+    ),
     "F.pairwise_distance": F.pairwise_distance,
     "torch.cdist": lambda a, b: torch.cdist(a, b).diagonal(),
-    "root of clamp_min(1e-12)": lambda a, b: (a - b).square().sum(1).clamp_min(1e-12).sqrt(),
+    "root of clamp_min(1e-12)": (
+        lambda a, b: (a - b).square().sum(1).clamp_min(1e-12).sqrt()
+    ),
     "absolute differences": lambda a, b: (a - b).abs().sum(1),
 }
 for name, distance in ways_at_zero.items():
     a = torch.tensor([[1.0, 2.0]], requires_grad=True)
     value = distance(a, torch.tensor([[1.0, 2.0]]))
     value.backward()
-    print(f"{name:25s} distance {value.item():.1e}   gradient {[round(g, 2) for g in a.grad[0].tolist()]}")
+    print(
+        f"{name:25s} distance {value.item():.1e}   gradient "
+        f"{[round(g, 2) for g in a.grad[0].tolist()]}"
+    )
 
 # %% [markdown]
 # The values are fine, two gradients NaN: infinity times zero. `torch.where` drops a branch, not its gradient. One such pair ruins *every* weight. `F.pairwise_distance` pushes in an arbitrary direction; the others return 0, a legal slope at a kink.
 #
 # ## Two other losses
 #
-# [Contrastive](../lessons/GLOSSARY.md#contrastive-loss) 对比损失, and [triplet](../lessons/GLOSSARY.md#triplet-loss) 三元组损失 for anchor $a$, positive $p$, negative $n$:
+# [Contrastive](../lessons/GLOSSARY.md#contrastive-loss "对比损失"), and [triplet](../lessons/GLOSSARY.md#triplet-loss "三元组损失") for anchor $a$, positive $p$, negative $n$:
 #
 # $$\ell = \frac{1}{2} d^2 \;\text{(equal)}, \qquad \ell = \frac{1}{2} \max(0, m - d)^2 \;\text{(unequal)}$$
 #
@@ -261,14 +330,18 @@ for name, distance in ways_at_zero.items():
 # | symbol | variable | shape |
 # |---|---|---|
 # | $d = \Vert z - z' \Vert$ | `distance` | `[P]` |
-# | $m$, [margin](../lessons/GLOSSARY.md#margin) 间隔 | `margin` | one number |
+# | $m$, [margin](../lessons/GLOSSARY.md#margin "间隔") | `margin` | one number |
 # | $\ell$ | `losses` | `[P]` |
 
 # %%
 x = torch.linspace(0, 9, 181)
+curves = [
+    ("weighted L1, bias 4", F.softplus(x - 4), F.softplus(4 - x)),
+    ("contrastive, margin 5", x.square() / 2, (5 - x).clamp_min(0).square() / 2),
+]
+
+# %% tags=["draws"]
 figure, axes = new(9, 3.1, columns=3)
-curves = [("weighted L1, bias 4", F.softplus(x - 4), F.softplus(4 - x)),
-          ("contrastive, margin 5", x.square() / 2, (5 - x).clamp_min(0).square() / 2)]  # fmt: skip
 for axis, (title, equal, unequal) in zip(axes, curves):
     axis.plot(x, equal, markevery=30, label="equal pair", **slot_style(0))
     axis.plot(x, unequal, markevery=30, label="unequal pair", **slot_style(1))
@@ -276,21 +349,44 @@ for axis, (title, equal, unequal) in zip(axes, curves):
     axis.legend(fontsize=8, loc="center right")
 for radius, style in ((1.0, "-"), (1.6, "--")):  # d(a, p), and the edge of the margin
     axes[2].add_patch(Circle((0, 0), radius, fill=False, linestyle=style))
-places = {"anchor": (0, 0), "positive": (0.8, 0.6), "hard": (-0.6, -0.3), "semi-hard": (-0.9, 0.9), "easy": (1.5, -1.5)}
+places = {
+    "anchor": (0, 0),
+    "positive": (0.8, 0.6),
+    "hard": (-0.6, -0.3),
+    "semi-hard": (-0.9, 0.9),
+    "easy": (1.5, -1.5),
+}
 plain = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 for slot, (name, place) in enumerate(places.items()):
     axes[2].scatter(*place, s=60, zorder=3, **slot_style(slot))
-    axes[2].annotate(name, place, (0, 8), textcoords="offset points", ha="center", fontsize=8, bbox=plain)
-axes[2].set(title="three kinds of negatives", xlim=(-2.1, 2.1), ylim=(-2, 2.1), aspect="equal", xticks=[], yticks=[])
+    axes[2].annotate(
+        name,
+        place,
+        (0, 8),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+        bbox=plain,
+    )
+axes[2].set(
+    title="three kinds of negatives",
+    xlim=(-2.1, 2.1),
+    ylim=(-2, 2.1),
+    aspect="equal",
+    xticks=[],
+    yticks=[],
+)
 show(
     figure,
-    "Left and middle: loss against distance. For equal pairs it rises; for unequal pairs it falls, to near 0 for the weighted L1 "
-    "and to exactly 0 at the margin for the contrastive loss. Right: an anchor in two circles, the inner one through its positive, the "
-    "dashed one a margin farther. A hard negative lies inside the inner circle, a semi-hard one between, an easy one outside.",
+    "Left and middle: loss against distance. For equal pairs it rises; for unequal "
+    "pairs it falls, to near 0 for the weighted L1 and to exactly 0 at the margin for "
+    "the contrastive loss. Right: an anchor in two circles, the inner one through its "
+    "positive, the dashed one a margin farther. A hard negative lies inside the inner "
+    "circle, a semi-hard one between, an easy one outside.",
 )
 
 # %% [markdown]
-# Easy negatives cost nothing; the hardest can make all embeddings collapse. [Semi-hard](../lessons/GLOSSARY.md#semi-hard-negative) 半难负样本 ones lie between positive and margin: take the nearest (03.7 ★).
+# Easy negatives cost nothing; the hardest can make all embeddings collapse. [Semi-hard](../lessons/GLOSSARY.md#semi-hard-negative "半难负样本") ones lie between positive and margin: take the nearest (03.7 ★).
 #
 # ### Exercise 03.4  Contrastive losses, safe at zero  (difficulty 3/5, 8 min)
 #
@@ -321,9 +417,12 @@ contrastive_losses = check("03.4", contrastive_losses)
 
 # %%
 generator = torch.Generator().manual_seed(3)
-left, right = torch.randn(9, 16, generator=generator), torch.randn(7, 16, generator=generator)
+left = torch.randn(9, 16, generator=generator)
+right = torch.randn(7, 16, generator=generator)
 w, b = torch.randn(16, generator=generator), torch.tensor(0.5)
-assert torch.allclose(log_odds(left, right, w, b), package.weighted_l1(left, right, w) + b, atol=1e-5)
+assert torch.allclose(
+    log_odds(left, right, w, b), package.weighted_l1(left, right, w) + b, atol=1e-5
+)
 same = torch.arange(7) % 2 == 0
 distance = package.euclidean_distances(left[:7], right).diagonal()
 theirs = package.contrastive_losses(distance, same, margin=6.0)
@@ -334,7 +433,7 @@ for method in (SiameseNetwork.similarities, SiameseNetwork.score, SiameseNetwork
 # %% [markdown]
 # ## Train for real
 #
-# Every step sees 120 pictures of 20 classes: 7140 pairs. The accuracy panel shows validation only: naming, on 20-way episodes of the [validation split](../lessons/GLOSSARY.md#split) 数据划分.
+# Every step sees 120 pictures of 20 classes: 7140 pairs. The accuracy panel shows validation only: naming, on 20-way episodes of the [validation split](../lessons/GLOSSARY.md#split "数据划分").
 
 # %%
 practice = EpisodeSampler(train, n_way=20, k_shot=1, n_query=5, seed=1)
@@ -343,15 +442,23 @@ fresh = SiameseNetwork(conv4(32)).eval()  # the same start, kept as it is
 torch.manual_seed(1)
 nets = {"bce": SiameseNetwork(conv4(32))}
 validation = EpisodeSampler(val, n_way=20, k_shot=1, n_query=2, seed=5)
-usual = {"steps": 120, "validation": validation, "validate_every": 60, "validation_episodes": 30}
+usual = {
+    "steps": 120,
+    "validation": validation,
+    "validate_every": 60,
+    "validation_episodes": 30,
+}
 learned = fit(nets["bce"], practice, **usual)
-print(f"loss {learned.loss[0]:.2f} at the start, {sum(learned.loss[-20:]) / 20:.2f} at the end; a coin scores 0.69")
+print(
+    f"loss {learned.loss[0]:.2f} at the start, {sum(learned.loss[-20:]) / 20:.2f} at "
+    "the end; a coin scores 0.69"
+)
 
 # %% [markdown]
 # ## Same or different: the whole curve
 #
-# [Verification](../lessons/GLOSSARY.md#verification) 验证 says "same" above a threshold. The [ROC curve](../lessons/GLOSSARY.md#roc-curve) ROC 曲线 shows hits (equal pairs found) against false alarms, for all thresholds. Its area, the [AUC](../lessons/GLOSSARY.md#auc) 曲线下面积, is how often an equal pair outscores an unequal one.
-# At the [equal error rate](../lessons/GLOSSARY.md#equal-error-rate) 等错误率 both kinds fail equally often.
+# [Verification](../lessons/GLOSSARY.md#verification "验证") says "same" above a threshold. The [ROC curve](../lessons/GLOSSARY.md#roc-curve "ROC 曲线") shows hits (equal pairs found) against false alarms, for all thresholds. Its area, the [AUC](../lessons/GLOSSARY.md#auc "曲线下面积"), is how often an equal pair outscores an unequal one.
+# At the [equal error rate](../lessons/GLOSSARY.md#equal-error-rate "等错误率") both kinds fail equally often.
 
 
 # %%
@@ -359,22 +466,30 @@ def roc(scores: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
     """False alarms and hits, both rising from 0 to 1. scores [P], same bool [P]."""
     order = scores.argsort(descending=True)
     ranked, equal = scores[order], same[order].double()
-    ends = torch.cat([ranked.diff() != 0, torch.tensor([True])])  # tied scores share one threshold
+    # tied scores share one threshold
+    ends = torch.cat([ranked.diff() != 0, torch.tensor([True])])
     start = torch.zeros(1, dtype=torch.float64)
     hits = torch.cat([start, equal.cumsum(0)[ends] / equal.sum()])
     alarms = torch.cat([start, (1 - equal).cumsum(0)[ends] / (1 - equal).sum()])
     return alarms, hits
 
 
+# %%
 def auc_and_eer(scores: Tensor, same: Tensor) -> tuple[float, float]:
     """Area below the curve, and the false alarms where they equal the misses."""
     alarms, hits = roc(scores, same)
-    return float(torch.trapezoid(hits, alarms)), float(np.interp(1.0, alarms + hits, alarms))
+    return float(torch.trapezoid(hits, alarms)), float(
+        np.interp(1.0, alarms + hits, alarms)
+    )
 
 
 truth = torch.tensor([True, True, False, False])
-print("on paper, 3 of 4 comparisons won:", auc_and_eer(torch.tensor([4.0, 2.0, 3.0, 1.0]), truth)[0])
-assert auc_and_eer(torch.zeros(4), truth) == (0.5, 0.5)  # one answer for all says nothing
+print(
+    "on paper, 3 of 4 comparisons won:",
+    auc_and_eer(torch.tensor([4.0, 2.0, 3.0, 1.0]), truth)[0],
+)
+# one answer for all says nothing
+assert auc_and_eer(torch.zeros(4), truth) == (0.5, 0.5)
 
 # %%
 exam = EpisodeSampler(test, n_way=20, k_shot=1, n_query=5, seed=9).batch(0, 12)
@@ -392,20 +507,42 @@ def verify(net: SiameseNetwork) -> tuple[Tensor, Tensor]:
     return scores, same
 
 
-exams = {"untrained": verify(fresh), "trained here": verify(nets["bce"]), "shipped": verify(shipped)}
-exams = {'always "different"': (torch.full_like(exams["shipped"][0], -1.0), exams["shipped"][1]), **exams}
+# %%
+exams = {
+    "untrained": verify(fresh),
+    "trained here": verify(nets["bce"]),
+    "shipped": verify(shipped),
+}
+exams = {
+    'always "different"': (
+        torch.full_like(exams["shipped"][0], -1.0),
+        exams["shipped"][1],
+    ),
+    **exams,
+}
 print(f"{'':20s}accuracy  hits   false alarms   AUC   equal error rate")
 for name, (scores, same) in exams.items():
     yes = scores > 0
     area, error = auc_and_eer(scores, same)
-    print(f"{name:20s}{(yes == same).double().mean():7.1%}{yes[same].double().mean():8.1%}", end="")
+    print(
+        f"{name:20s}{(yes == same).double().mean():7.1%}"
+        f"{yes[same].double().mean():8.1%}",
+        end="",
+    )
     print(f"{yes[~same].double().mean():12.1%}{area:10.3f}{error:14.1%}")
 
-# %%
+# %% tags=["draws"]
 figure, axes = new(8.5, 3.2, columns=2)
 scores, same = exams["shipped"]
 for slot, (kind, name) in enumerate(((same, "equal pairs"), (~same, "unequal pairs"))):
-    axes[0].hist(scores[kind].clamp(-15, 6), bins=60, density=True, alpha=0.6, color=SLOTS[slot], label=name)
+    axes[0].hist(
+        scores[kind].clamp(-15, 6),
+        bins=60,
+        density=True,
+        alpha=0.6,
+        color=SLOTS[slot],
+        label=name,
+    )
 axes[0].axvline(0, color="black", linestyle=":", label="threshold 0")
 axes[0].set(title="shipped net", xlabel="log-odds", ylabel="density")
 axes[0].legend(fontsize=8, loc="upper left")
@@ -414,7 +551,11 @@ for slot, (name, (scores, same)) in enumerate(exams.items()):
     alarms, hits = roc(scores, same)
     area, error = auc_and_eer(scores, same)
     axes[1].plot(
-        alarms, hits, color=SLOTS[slot], linestyle=("--", ":", "-.", "-")[slot], label=f"{name}, AUC {area:.3f}"
+        alarms,
+        hits,
+        color=SLOTS[slot],
+        linestyle=("--", ":", "-.", "-")[slot],
+        label=f"{name}, AUC {area:.3f}",
     )
     axes[1].scatter(error, 1 - error, zorder=3, **slot_style(slot))
     told.append(f"{name} {area:.3f}")
@@ -422,8 +563,10 @@ axes[1].set(title="marks: equal error rate", xlabel="false alarms", ylabel="hits
 axes[1].legend(fontsize=8, loc="lower right")
 show(
     figure,
-    "Left: the shipped net's log-odds; equal pairs lie mostly right of the threshold 0, unequal pairs mostly left of it. Right: ROC "
-    f"curves with their equal error rates; the better the net, the nearer to the upper left corner. AUC: {', '.join(told)}.",
+    "Left: the shipped net's log-odds; equal pairs lie mostly right of the threshold "
+    "0, unequal pairs mostly left of it. Right: ROC curves with their equal error "
+    "rates; the better the net, the nearer to the upper left corner. AUC: "
+    f"{', '.join(told)}.",
 )
 
 # %% [markdown]
@@ -431,7 +574,7 @@ show(
 #
 # ## Evaluate honestly
 #
-# Naming: the class with the larger mean log-odds, with [baselines](../lessons/GLOSSARY.md#baseline) 基线 on the same episodes.
+# Naming: the class with the larger mean log-odds, with [baselines](../lessons/GLOSSARY.md#baseline "基线") on the same episodes.
 
 # %%
 games = {
@@ -440,17 +583,33 @@ games = {
     "20-way 1-shot": EpisodeSampler(test, n_way=20, k_shot=1, n_query=3, seed=7),
 }
 count = {"5-way 1-shot": 250, "5-way 5-shot": 120, "20-way 1-shot": 80}
-learners = {name: b for name, b in baselines().items() if name in ("chance", "pixels, cosine")}
+learners = {
+    name: b for name, b in baselines().items() if name in ("chance", "pixels, cosine")
+}
 learners["random features"] = random_conv4(0, width=32)
 learners |= {"siamese, trained here": nets["bce"], "siamese, shipped": shipped}
 results = {}
 print(f"{'':24s}" + "".join(f"{game:18s}" for game in games))
 for name, learner in learners.items():
-    results[name] = {game: evaluate(learner, sampler, count[game]) for game, sampler in games.items()}
-    print(f"{name:24s}" + "".join(f"{r.mean:6.1%} ± {r.ci95:4.1%}     " for r in results[name].values()))
-gain = compare(results["siamese, trained here"]["5-way 1-shot"], results["random features"]["5-way 1-shot"])
+    results[name] = {
+        game: evaluate(learner, sampler, count[game]) for game, sampler in games.items()
+    }
+    print(
+        f"{name:24s}"
+        + "".join(f"{r.mean:6.1%} ± {r.ci95:4.1%}     " for r in results[name].values())
+    )
+gain = compare(
+    results["siamese, trained here"]["5-way 1-shot"],
+    results["random features"]["5-way 1-shot"],
+)
 print("5-way 1-shot, trained here minus random features:", gain)
-rows = {name: (r["20-way 1-shot"].mean, r["20-way 1-shot"].ci95) for name, r in results.items() if name != "chance"}
+
+# %%
+rows = {
+    name: (r["20-way 1-shot"].mean, r["20-way 1-shot"].ci95)
+    for name, r in results.items()
+    if name != "chance"
+}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
 show(
     intervals(rows, chance=0.05, xlabel="accuracy, 20-way 1-shot"),
@@ -460,11 +619,11 @@ show(
 # %% [markdown]
 # **The puzzle: D.** Both nets with about 95 % exist above: the lazy one names at chance (C), the shipped one far above. Not B: naming needs no threshold, the right class must only *outscore* the others.
 #
-# *Not covered* by [intervals](../lessons/GLOSSARY.md#confidence-interval) 置信区间: other seeds, other alphabets.
+# *Not covered* by [intervals](../lessons/GLOSSARY.md#confidence-interval "置信区间"): other seeds, other alphabets.
 #
 # ## Contrastive and triplet, trained alike
 #
-# Same start, episodes and steps; [paired](../lessons/GLOSSARY.md#paired-comparison) 配对比较 differences. Predict: does any interval leave out zero?
+# Same start, episodes and steps; [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") differences. Predict: does any interval leave out zero?
 
 # %%
 for objective in ("contrastive", "triplet"):
@@ -476,8 +635,13 @@ for name, net in nets.items():
     area, error = auc_and_eer(*verify(net))
     print(f"{name:12s} AUC {area:.3f}, equal error rate {error:.1%}")
 for game in ("5-way 1-shot", "20-way 1-shot"):
-    found = {name: evaluate(net, games[game], count[game]) for name, net in nets.items()}
-    print(f"{game}: " + ", ".join(f"{name} {r.mean:.1%} ± {r.ci95:.1%}" for name, r in found.items()))
+    found = {
+        name: evaluate(net, games[game], count[game]) for name, net in nets.items()
+    }
+    print(
+        f"{game}: "
+        + ", ".join(f"{name} {r.mean:.1%} ± {r.ci95:.1%}" for name, r in found.items())
+    )
     for name in ("contrastive", "triplet"):
         print(f"   {name} minus bce: {compare(found[name], found['bce'])}")
 
@@ -491,9 +655,13 @@ for game in ("5-way 1-shot", "20-way 1-shot"):
 # %%
 letters = EpisodeSampler(test, n_way=5, k_shot=5, n_query=10, seed=2)[0]
 labels = torch.cat([letters.support_y, letters.query_y])
+
+# %% tags=["draws"]
 figure, axes = new(8, 3.4, columns=2)
 told = []
-for axis, title, net in zip(axes, ("before training", "after training"), (fresh, nets["bce"])):
+for axis, title, net in zip(
+    axes, ("before training", "after training"), (fresh, nets["bce"])
+):
     with torch.no_grad():
         z = net.embed(torch.cat([letters.support_x, letters.query_x]))  # [75, 32]
         right = float((net(letters).argmax(1) == letters.query_y).double().mean())
@@ -501,21 +669,31 @@ for axis, title, net in zip(axes, ("before training", "after training"), (fresh,
     flat = (z - z.mean(0)) @ spread.Vh[:2].T  # [75, 2]
     kept = float(spread.S[:2].square().sum() / spread.S.square().sum())
     for slot in range(5):
-        axis.scatter(*flat[labels == slot].T, s=28, alpha=0.75, label=f"letter {slot}", **slot_style(slot))
-    told.append(f"{title}: {right:.0%} of queries right, the plane holds {kept:.0%} of the spread")
+        axis.scatter(
+            *flat[labels == slot].T,
+            s=28,
+            alpha=0.75,
+            label=f"letter {slot}",
+            **slot_style(slot),
+        )
+    told.append(
+        f"{title}: {right:.0%} of queries right, the plane holds {kept:.0%} of the "
+        "spread"
+    )
     axis.set(title=title, xticks=[], yticks=[])
 axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 print("\n".join(told))
 show(
     figure,
-    "Two maps of 75 drawings of five novel letters, the same colours and markers in both. Before training the letters are mixed; "
-    f"after training each forms a cloud, with some overlap. {'; '.join(told)}.",
+    "Two maps of 75 drawings of five novel letters, the same colours and markers in "
+    "both. Before training the letters are mixed; after training each forms a cloud, "
+    f"with some overlap. {'; '.join(told)}.",
 )
 
 # %% [markdown]
 # ## Explore: from pairs to names
 #
-# If wrong classes were independent, accuracy would be AUC$^{N-1}$. Predict, look, then change `k_shot`.
+# If wrong classes were independent, accuracy would be AUC$^{N-1}$. Predict, look, then change `k_shot` and run both cells.
 #
 # 1. Why does the net do better than AUC$^{N-1}$?
 # 2. Where do five shots help most: few ways or many?
@@ -538,27 +716,51 @@ for n_way in ways:
     for name, shots in zip(found, (1, k_shot, k_shot)):
         drawn = EpisodeSampler(test, n_way, shots, 4, seed=11).layout(0, 100)
         with torch.no_grad():
-            odds = net.similarities(table[drawn.query], table[drawn.support])  # [100, M, S]
+            # [100, M, S]
+            odds = net.similarities(table[drawn.query], table[drawn.support])
         mine = F.one_hot(drawn.support_y, n_way).bool()[:, None]  # [100, 1, S, N]
         apart = odds[..., None].masked_fill(~mine, -torch.inf)  # [100, M, S, N]
         scores = (
             apart.amax(2) if "best" in name else apart.masked_fill(~mine, 0).sum(2)
         )  # equal shots: sums rank as means
-        found[name].append(mean_and_ci95((scores.argmax(-1) == drawn.query_y).double().mean(-1)))
+        found[name].append(
+            mean_and_ci95((scores.argmax(-1) == drawn.query_y).double().mean(-1))
+        )
+for name, pairs in found.items():
+    means, halves = zip(*pairs)
+    print(
+        f"{name:20s} "
+        + ", ".join(
+            f"{n} ways {m:.1%} ± {h:.1%}" for n, m, h in zip(ways, means, halves)
+        )
+    )
+print(
+    f"{'AUC to the N - 1':20s} "
+    + ", ".join(f"{n} ways {area ** (n - 1):.1%}" for n in ways)
+)
+
+# %%
 figure, axis = new(7, 3)
 for slot, (name, pairs) in enumerate(found.items()):
     means, halves = zip(*pairs)
     axis.errorbar(ways, means, yerr=halves, capsize=3, label=name, **slot_style(slot))
-    print(f"{name:20s} " + ", ".join(f"{n} ways {m:.1%} ± {h:.1%}" for n, m, h in zip(ways, means, halves)))
-print(f"{'AUC to the N - 1':20s} " + ", ".join(f"{n} ways {area ** (n - 1):.1%}" for n in ways))
-axis.plot(ways, [area ** (n - 1) for n in ways], color="black", linestyle=":", label="AUC to the N − 1")
+axis.plot(
+    ways,
+    [area ** (n - 1) for n in ways],
+    color="black",
+    linestyle=":",
+    label="AUC to the N − 1",
+)
 axis.plot(ways, [1 / n for n in ways], color=CHANCE, linestyle="--", label="chance")
 axis.set(xlabel="ways N", ylabel="accuracy", xticks=ways, ylim=(0, 1.03))
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 show(
     figure,
-    f"Accuracy against ways. It falls with N, far slower than the dotted curve AUC to the N − 1, and stays above chance. {k_shot} shots lie above one shot: "
-    + "; ".join(f"{name} {pairs[-1][0]:.0%} at 20 ways" for name, pairs in found.items())
+    "Accuracy against ways. It falls with N, far slower than the dotted curve AUC to "
+    f"the N − 1, and stays above chance. {k_shot} shots lie above one shot: "
+    + "; ".join(
+        f"{name} {pairs[-1][0]:.0%} at 20 ways" for name, pairs in found.items()
+    )
     + ".",
 )
 
@@ -576,18 +778,26 @@ class DrawnPairs(SiameseNetwork):
 
     def __init__(self, draw: Draw) -> None:
         super().__init__(conv4(32))
-        self.draw, self.generator, self.right = draw, torch.Generator().manual_seed(0), []
+        self.draw, self.generator, self.right = (
+            draw,
+            torch.Generator().manual_seed(0),
+            [],
+        )
 
     def loss(self, episode: Episode) -> Tensor:
         labels = torch.cat([episode.support_y, episode.query_y])
         z = self.embed(torch.cat([episode.support_x, episode.query_x]))
         first, second = self.draw(labels, 200, self.generator)
-        odds, same = self.similarities(z, z)[first, second], labels[first] == labels[second]
+        odds = self.similarities(z, z)[first, second]
+        same = labels[first] == labels[second]
         self.right.append(float(((odds > 0) == same).double().mean()))
         return F.binary_cross_entropy_with_logits(odds, same.to(odds.dtype))
 
 
-def colleague(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+# %%
+def colleague(
+    labels: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """`count` pairs of rows. labels int64 [B] -> first, second int64 [count]."""
     first = torch.randint(len(labels), (count,), generator=generator)
     second = torch.randint(len(labels), (count,), generator=generator)
@@ -598,12 +808,21 @@ torch.manual_seed(1)
 unfair = DrawnPairs(colleague)
 history = fit(unfair, practice, **usual)
 scores, same = verify(unfair)
-print(f"report: {sum(unfair.right[-20:]) / 20:.1%} of training pairs right, loss {sum(history.loss[-20:]) / 20:.2f}")
-print(f"new letters: {((scores > 0) == same).double().mean():.1%} of pairs right,", end=" ")
+
+# %%
+print(
+    f"report: {sum(unfair.right[-20:]) / 20:.1%} of training pairs right, loss "
+    f"{sum(history.loss[-20:]) / 20:.2f}"
+)
+print(
+    f"new letters: {((scores > 0) == same).double().mean():.1%} of pairs right,",
+    end=" ",
+)
 print(f"but only {(scores[same] > 0).double().mean():.0%} of the equal ones found")
 named = {"unfair": evaluate(unfair, games["5-way 1-shot"], 250)}
 print(
-    f"naming, 5-way 1-shot: {named['unfair'].mean:.1%}; yours {results['siamese, trained here']['5-way 1-shot'].mean:.1%}"
+    f"naming, 5-way 1-shot: {named['unfair'].mean:.1%}; yours "
+    f"{results['siamese, trained here']['5-way 1-shot'].mean:.1%}"
 )
 
 # %% [markdown]
@@ -617,7 +836,9 @@ print(
 
 # %%
 def exposes_pairs(draw: Draw, labels: Tensor) -> bool:
-    """True when a sampler's pairs are unfair. draw: (labels, count, generator) -> first, second int64 [count]."""
+    """True when a sampler's pairs are unfair.
+    draw: (labels, count, generator) -> first, second int64 [count].
+    """
     # BEGIN SOLUTION
     first, second = draw(labels, 2000, torch.Generator().manual_seed(0))
     share = float((labels[first] == labels[second]).double().mean())
@@ -642,7 +863,9 @@ print("the colleague's pairs are unfair:", exposes_pairs(colleague, labels))
 
 
 # %%
-def fair(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def fair(
+    labels: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The cure, in the form that your test takes."""
     return package.sample_pairs(labels, count, generator)[:2]
 
@@ -655,10 +878,20 @@ fit(cured, practice, **usual)
 print(f"report: {sum(cured.right[-20:]) / 20:.1%} of training pairs right")
 for name, net in (("unfair", unfair), ("cured", cured)):
     scores, same = verify(net)
-    print(f"{name:6s} on new letters: {((scores > 0) == same).double().mean():.1%} of pairs right,", end=" ")
-    print(f"{(scores[same] > 0).double().mean():.0%} of the equal ones found, AUC {auc_and_eer(scores, same)[0]:.3f}")
+    print(
+        f"{name:6s} on new letters: {((scores > 0) == same).double().mean():.1%} of "
+        "pairs right,",
+        end=" ",
+    )
+    print(
+        f"{(scores[same] > 0).double().mean():.0%} of the equal ones found, AUC "
+        f"{auc_and_eer(scores, same)[0]:.3f}"
+    )
 named["cured"] = evaluate(cured, games["5-way 1-shot"], 250)
-print("naming, 5-way 1-shot: " + ", ".join(f"{name} {result.mean:.1%}" for name, result in named.items()))
+print(
+    "naming, 5-way 1-shot: "
+    + ", ".join(f"{name} {result.mean:.1%}" for name, result in named.items())
+)
 print("cured minus unfair:", compare(named["cured"], named["unfair"]))
 
 # %% [markdown]
@@ -730,8 +963,12 @@ print("cured minus unfair:", compare(named["cured"], named["unfair"]))
 
 
 # %%
-def draw_pairs(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Half equal, half unequal pairs. labels int64 [B], count even -> first, second int64 [count]."""
+def draw_pairs(
+    labels: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Half equal, half unequal pairs.
+    labels int64 [B], count even -> first, second int64 [count].
+    """
     # BEGIN SOLUTION
     equal, drawn = labels[:, None] == labels, []
     for table in (equal & ~torch.eye(len(labels), dtype=torch.bool), ~equal):
@@ -759,7 +996,9 @@ print("your pairs are unfair:", exposes_pairs(draw_pairs, labels))
 
 # %%
 def semi_hard(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
-    """Rows of the semi-hard negatives. to_positive [P], to_all [P, B], stranger bool [P, B] -> int64 [P]."""
+    """Rows of the semi-hard negatives.
+    to_positive [P], to_all [P, B], stranger bool [P, B] -> int64 [P].
+    """
     # BEGIN SOLUTION
     farther = stranger & (to_all > to_positive[:, None])
     nearest = to_all.masked_fill(~farther, torch.inf).argmin(1)
@@ -769,10 +1008,16 @@ def semi_hard(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
 
 
 semi_hard = check("03.7", semi_hard)
-z, names = F.normalize(torch.randn(12, 4, generator=generator), dim=1), torch.arange(12) % 4
+z = F.normalize(torch.randn(12, 4, generator=generator), dim=1)
+names = torch.arange(12) % 4
 squared = (z[:, None] - z).square().sum(2)
 anchor, positive, negative = package.semi_hard_negatives(squared, names)
-assert torch.equal(semi_hard(squared[anchor, positive], squared[anchor], names[anchor][:, None] != names), negative)
+assert torch.equal(
+    semi_hard(
+        squared[anchor, positive], squared[anchor], names[anchor][:, None] != names
+    ),
+    negative,
+)
 
 # %% [markdown]
 # ### Exercise 03.8 ★  NaN hunt  (difficulty 3/5, 8 min)
@@ -783,7 +1028,9 @@ assert torch.equal(semi_hard(squared[anchor, positive], squared[anchor], names[a
 
 # %%
 def exposes_nan(distance: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """True when gradients at distance zero are not finite. distance: a [P, D], b [P, D] -> [P]."""
+    """True when gradients at distance zero are not finite.
+    distance: a [P, D], b [P, D] -> [P].
+    """
     # BEGIN SOLUTION
     a = torch.tensor([[1.0, 2.0], [0.0, 1.0]], requires_grad=True)
     b = torch.tensor([[1.0, 2.0], [2.0, 0.0]], requires_grad=True)
@@ -806,15 +1053,28 @@ slow = SiameseNetwork(conv4(32))
 slow.bias.data.zero_()
 curves = {"b starts at 4": learned.loss[:60]}  # your first training
 curves["b starts at 0"] = fit(slow, practice, steps=60, progress=False).loss
+
+# %%
 figure, axis = new(7, 2.8)
 for slot, (name, loss) in enumerate(curves.items()):
-    axis.plot(torch.tensor(loss).view(-1, 5).mean(1).repeat_interleave(5), markevery=12, label=name, **slot_style(slot))
+    axis.plot(
+        torch.tensor(loss).view(-1, 5).mean(1).repeat_interleave(5),
+        markevery=12,
+        label=name,
+        **slot_style(slot),
+    )
 axis.axhline(0.693, color=CHANCE, linestyle="--", label="a coin")
 axis.set(xlabel="step", ylabel="balanced loss")
 axis.legend(fontsize=8)
-words = ", ".join(f"{name}: {sum(loss[-10:]) / 10:.2f}" for name, loss in curves.items())
+words = ", ".join(
+    f"{name}: {sum(loss[-10:]) / 10:.2f}" for name, loss in curves.items()
+)
 print(f"b came from 0 to {slow.bias.item():.2f} in 60 steps; loss at the end: {words}")
-show(figure, f"Loss over 60 steps from two starts of the bias; the dashed line is a coin, 0.69. At the end {words}.")
+show(
+    figure,
+    "Loss over 60 steps from two starts of the bias; the dashed line is a coin, 0.69. "
+    f"At the end {words}.",
+)
 
 # %% [markdown]
 # ### Exercise 03.9 ★  Siamese networks from memory  (difficulty 3/5, 10 min)
@@ -824,18 +1084,31 @@ show(figure, f"Loss over 60 steps from two starts of the bias; the dashed line i
 
 # %%
 def siamese(
-    encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor, query_x: Tensor,
-    query_y: Tensor, n_way: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Pictures and labels of an episode, weight [D], bias scalar -> scores [M, n_way], loss (a scalar)."""
+    encoder: nn.Module,
+    weight: Tensor,
+    bias: Tensor,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    """Pictures and labels of an episode, weight [D],
+    bias scalar -> scores [M, n_way], loss (a scalar).
+    """
     # BEGIN SOLUTION
     shots, labels = len(support_x), torch.cat([support_y, query_y])
     z = encoder(torch.cat([support_x, query_x]))
     table = (z[:, None] - z).abs() @ weight + bias
-    scores = torch.stack([table[shots:, :shots][:, support_y == k].mean(1) for k in range(n_way)], dim=1)
+    scores = torch.stack(
+        [table[shots:, :shots][:, support_y == k].mean(1) for k in range(n_way)], dim=1
+    )
     first, second = torch.triu_indices(len(z), len(z), 1)
     odds, same = table[first, second], labels[first] == labels[second]
-    return scores, (F.softplus(-odds[same]).mean() + F.softplus(odds[~same]).mean()) / 2
+    return (
+        scores,
+        (F.softplus(-odds[same]).mean() + F.softplus(odds[~same]).mean()) / 2,
+    )
     # END SOLUTION
 
 

@@ -58,7 +58,16 @@ from torch import Tensor, nn
 from fsl_classroom import check, progress
 from fsl_course import EpisodeSampler, compare, evaluate, fit, load_glyphs, pretrained
 from fsl_course.evaluation import embed_all
-from fsl_course.figures import CHANCE, SLOTS, draw_image, intervals, new, points_2d, show, slot_style
+from fsl_course.figures import (
+    CHANCE,
+    SLOTS,
+    draw_image,
+    intervals,
+    new,
+    points_2d,
+    show,
+    slot_style,
+)
 from fsl_course.methods import matching as package
 from fsl_course.methods.baselines import baselines, random_conv4
 from fsl_course.methods.matching import MatchingNetwork
@@ -70,37 +79,52 @@ train, test = glyphs.split("train"), glyphs.split("test")
 
 
 def cosines(query: Tensor, support: Tensor) -> Tensor:
-    """Cosine of every query with every support row. query [M, D], support [S, D] -> [M, S]."""
+    """Cosine of every query with every support row.
+    query [M, D], support [S, D] -> [M, S].
+    """
     return F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).mT
 
 
 # %% [markdown]
 # ## The idea in one picture
 #
-# An [encoder](../lessons/GLOSSARY.md#encoder) 编码器 makes an [embedding](../lessons/GLOSSARY.md#embedding) 嵌入 of every picture.
-# The [query](../lessons/GLOSSARY.md#query-set) 查询集 spreads one unit of [attention](../lessons/GLOSSARY.md#attention) 注意力 over the
-# [support set](../lessons/GLOSSARY.md#support-set) 支持集: the more alike, the more. Each class collects what its pictures got.
+# An [encoder](../lessons/GLOSSARY.md#encoder "编码器") makes an [embedding](../lessons/GLOSSARY.md#embedding "嵌入") of every picture.
+# The [query](../lessons/GLOSSARY.md#query-set "查询集") spreads one unit of [attention](../lessons/GLOSSARY.md#attention "注意力") over the
+# [support set](../lessons/GLOSSARY.md#support-set "支持集"): the more alike, the more. Each class collects what its pictures got.
 
 # %%
 generator = torch.Generator().manual_seed(4)
 labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
-points = torch.tensor([[1.0, 3.6], [4.2, 0.8], [3.6, 3.4]])[labels] + 0.45 * torch.randn(9, 2, generator=generator)
+points = torch.tensor([[1.0, 3.6], [4.2, 0.8], [3.6, 3.4]])[
+    labels
+] + 0.45 * torch.randn(9, 2, generator=generator)
 point = torch.tensor([[2.6, 1.9]])
-weights = (20 * cosines(point, points)).softmax(1)[0]  # [9]; a cosine compares directions, seen from (0, 0)
+# [9]; a cosine compares directions, seen from (0, 0)
+weights = (20 * cosines(point, points)).softmax(1)[0]
+shares = [float(weights[labels == k].sum()) for k in range(3)]
+
+# %%
 figure, (left, right) = new(8, 3.3, columns=2, width_ratios=[1.6, 1])
 for place, weight in zip(points, weights.tolist()):
-    left.plot(*torch.stack([point[0], place]).T, color="black", linewidth=30 * weight, alpha=0.4, zorder=0)
+    left.plot(
+        *torch.stack([point[0], place]).T,
+        color="black",
+        linewidth=30 * weight,
+        alpha=0.4,
+        zorder=0,
+    )
 handles = points_2d(left, points, labels, query=point)
 left.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 left.plot(0, 0, marker="+", color="black", markersize=12)
 left.set(xlim=(-0.5, 5.5), ylim=(-0.5, 5))
-shares = [float(weights[labels == k].sum()) for k in range(3)]
 right.bar(range(3), shares, color=SLOTS[:3])
 right.set(xticks=range(3), xlabel="class", ylabel="attention collected", ylim=(0, 1))
 show(
     figure,
-    "Left: nine support points of three classes and a query in the plane, seen from a cross at (0, 0); the thicker the line to a support point, the more attention "
-    f"it gets. Right: the attention that each class collects, {', '.join(f'{s:.2f}' for s in shares)} for classes 0, 1, 2.",
+    "Left: nine support points of three classes and a query in the plane, seen from a "
+    "cross at (0, 0); the thicker the line to a support point, the more attention it "
+    "gets. Right: the attention that each class collects, "
+    f"{', '.join(f'{s:.2f}' for s in shares)} for classes 0, 1, 2.",
 )
 
 # %% [markdown]
@@ -116,14 +140,14 @@ show(
 # |---|---|---|
 # | $z = f_\phi(x)$, $z_i = f_\phi(x_i)$ | `query`, `support` | embeddings `[M, D]`, `[S, D]` |
 # | $s$ | `scale` | one number; the paper has none, $s = 1$ |
-# | $s \cos(z, z_i)$ | `similarity` | `[M, S]`, [cosine](../lessons/GLOSSARY.md#cosine-similarity) 余弦相似度 times the scale |
+# | $s \cos(z, z_i)$ | `similarity` | `[M, S]`, [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度") times the scale |
 # | $a(x, x_i)$ | `attention` | `[M, S]`, each row sums to one |
 # | $p(y = k \mid x)$ | `probabilities` | `[M, N]` |
 
 # %% [markdown]
 # ## By hand
 #
-# Two classes, two [shots](../lessons/GLOSSARY.md#shot) 样本数, and the query (1, 0). A cosine ignores lengths.
+# Two classes, two [shots](../lessons/GLOSSARY.md#shot "样本数"), and the query (1, 0). A cosine ignores lengths.
 #
 # | support | class | cosine with the query |
 # |---|---|---|
@@ -145,14 +169,17 @@ for scale in (1, 10):
     votes = [0.0, 0.0]
     for share, k in zip(shares, support_y.tolist()):  # one support row at a time
         votes[k] += share
-    print(f"scale {scale:2d}: attention {[round(a, 2) for a in shares]}, classes {[round(p, 3) for p in votes]}")
+    print(
+        f"scale {scale:2d}: attention {[round(a, 2) for a in shares]}, classes "
+        f"{[round(p, 3) for p in votes]}"
+    )
 
 # %% [markdown]
 # With scale 1 two middling rows outvote the query's twin; with scale 10 likeness counts.
 #
 # ### Exercise 04.1  Attention weights  (difficulty 1/5, 4 min)
 #
-# Turn similarities into attention: each query shares out one unit over the support. Large numbers overflow in `exp`; PyTorch's [softmax](../lessons/GLOSSARY.md#softmax) 归一化 takes care of that.
+# Turn similarities into attention: each query shares out one unit over the support. Large numbers overflow in `exp`; PyTorch's [softmax](../lessons/GLOSSARY.md#softmax "softmax 归一化") takes care of that.
 #
 # | `similarity` | returned |
 # |---|---|
@@ -195,25 +222,33 @@ class_probabilities = check("04.2", class_probabilities)
 # %% [markdown]
 # ## From loops to one matrix product
 #
-# Write labels as a table of zeros and ones, `[S, N]` ([one-hot](../lessons/GLOSSARY.md#one-hot) 独热编码): attention times that table *is* the weighted mean.
+# Write labels as a table of zeros and ones, `[S, N]` ([one-hot](../lessons/GLOSSARY.md#one-hot "独热编码")): attention times that table *is* the weighted mean.
 # Three things must not matter: order of the support, lengths of embeddings, names of slots.
 
 # %% tags=["nbval-check-output"]
 labels = torch.tensor([2, 0, 1, 2, 2, 1, 0, 2])  # shots 2, 2 and 4
-many, queries = torch.randn(8, 5, generator=generator), torch.randn(6, 5, generator=generator)
+many = torch.randn(8, 5, generator=generator)
+queries = torch.randn(6, 5, generator=generator)
 attention = attention_weights(10 * cosines(queries, many))
 loop = torch.zeros(6, 3)
 for i, k in enumerate(labels.tolist()):  # one support row at a time
     loop[:, k] += attention[:, i]
-assert torch.allclose(loop, attention @ F.one_hot(labels, 3).float(), atol=1e-6)  # [M, S] times [S, N]
+# [M, S] times [S, N]
+assert torch.allclose(loop, attention @ F.one_hot(labels, 3).float(), atol=1e-6)
 assert torch.allclose(loop, class_probabilities(attention, labels, 3), atol=1e-6)
 order = torch.randperm(8, generator=generator)  # 1. a support set has no order
 shuffled = attention_weights(10 * cosines(queries, many[order]))
 assert torch.allclose(class_probabilities(shuffled, labels[order], 3), loop, atol=1e-5)
-assert torch.allclose(attention_weights(10 * cosines(3 * queries, many)), attention, atol=1e-5)  # 2. lengths
-swapped = class_probabilities(attention, 2 - labels, 3).flip(1)  # 3. slots are names: columns move along
+# 2. lengths
+assert torch.allclose(
+    attention_weights(10 * cosines(3 * queries, many)), attention, atol=1e-5
+)
+# 3. slots are names: columns move along
+swapped = class_probabilities(attention, 2 - labels, 3).flip(1)
 assert torch.allclose(swapped, loop, atol=1e-6)
-print("loop, product and your function agree; order, lengths and slots: three laws hold")
+print(
+    "loop, product and your function agree; order, lengths and slots: three laws hold"
+)
 
 # %% [markdown]
 # ## How sure can a cosine be?
@@ -236,7 +271,9 @@ print("loop, product and your function agree; order, lengths and slots: three la
 
 # %%
 def surest(n_way: int, scale: float, lowest: float) -> float:
-    """Largest probability of the right class with one shot: cosines in lowest..1, times scale, then softmax."""
+    """Largest probability of the right class with one shot:
+    cosines in lowest..1, times scale, then softmax.
+    """
     # BEGIN SOLUTION
     gap = 1 - lowest
     return 1 / (1 + (n_way - 1) * math.exp(-scale * gap))
@@ -244,11 +281,19 @@ def surest(n_way: int, scale: float, lowest: float) -> float:
 
 
 surest = check("04.3", surest)
-print("ways   scale 1, from -1   scale 1, from 0   scale 10, from 0   smallest loss, scale 1, from 0")
+
+# %%
+print(
+    "ways   scale 1, from -1   scale 1, from 0   scale 10, from 0   smallest loss, "
+    "scale 1, from 0"
+)
 for n_way in (2, 5, 20):
     found = [surest(n_way, 1, -1), surest(n_way, 1, 0), surest(n_way, 10, 0)]
     floor = -math.log(found[1])
-    print(f"{n_way:4d}{found[0]:19.1%}{found[1]:18.1%}{found[2]:19.1%}{floor:19.2f} (guessing: {math.log(n_way):.2f})")
+    print(
+        f"{n_way:4d}{found[0]:19.1%}{found[1]:18.1%}{found[2]:19.1%}{floor:19.2f} "
+        f"(guessing: {math.log(n_way):.2f})"
+    )
 
 # %% [markdown]
 # **The puzzle:** C; with features that are never negative not even half of that.
@@ -262,7 +307,8 @@ for n_way in (2, 5, 20):
 # C holds for one lucky query: 19 embeddings opposite to it coincide. What can all 20 classes reach at once? Let free vectors learn it.
 
 # %% tags=["nbval-check-output"]
-anchors = torch.randn(20, 32, generator=generator).requires_grad_()  # one embedding a class; queries equal them
+# one embedding a class; queries equal them
+anchors = torch.randn(20, 32, generator=generator).requires_grad_()
 optimiser = torch.optim.Adam([anchors], lr=0.05)
 for _ in range(400):
     similarity = cosines(anchors, anchors)  # scale 1
@@ -272,16 +318,20 @@ for _ in range(400):
     optimiser.step()
 own = similarity.softmax(1).diagonal()
 wrong = similarity[~torch.eye(20, dtype=torch.bool)].mean()
-print(f"all 20 at once: right class {own.mean():.1%}, mean cosine of two classes {wrong:.3f} (-1/19 is {-1 / 19:.3f})")
-assert abs(own.mean().item() - surest(20, 1, -1 / 19)) < 1e-3  # your bound, with the lowest cosine all can have
+print(
+    f"all 20 at once: right class {own.mean():.1%}, mean cosine of two classes "
+    f"{wrong:.3f} (-1/19 is {-1 / 19:.3f})"
+)
+# your bound, with the lowest cosine all can have
+assert abs(own.mean().item() - surest(20, 1, -1 / 19)) < 1e-3
 
 # %% [markdown]
 # 13 %, yet the right class leads: *accuracy* could be perfect. Whether this teaches badly, you measure below.
 #
 # ### Exercise 04.4  The loss, in logarithms  (difficulty 3/5, 8 min)
 #
-# The loss is the mean of $-\log p$ of the right class (equation 2): the [cross-entropy](../lessons/GLOSSARY.md#cross-entropy) 交叉熵.
-# Small weights [underflow](../lessons/GLOSSARY.md#underflow) 下溢 to 0, whose logarithm is infinite. Never leave the logarithms.
+# The loss is the mean of $-\log p$ of the right class (equation 2): the [cross-entropy](../lessons/GLOSSARY.md#cross-entropy "交叉熵").
+# Small weights [underflow](../lessons/GLOSSARY.md#underflow "下溢") to 0, whose logarithm is infinite. Never leave the logarithms.
 #
 # | | shape |
 # |---|---|
@@ -291,17 +341,25 @@ assert abs(own.mean().item() - surest(20, 1, -1 / 19)) < 1e-3  # your bound, wit
 
 
 # %%
-def matching_loss(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
-    """Mean negative log-probability. similarity [M, S], labels [S], query_y [M] -> scalar."""
+def matching_loss(
+    similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int
+) -> Tensor:
+    """Mean negative log-probability.
+    similarity [M, S], labels [S], query_y [M] -> scalar.
+    """
     # BEGIN SOLUTION
     log_attention = similarity.log_softmax(dim=1)
-    log_p = [log_attention[:, labels == k].logsumexp(dim=1) for k in range(n_way)]  # log of the sum of a class
+    # log of the sum of a class
+    log_p = [log_attention[:, labels == k].logsumexp(dim=1) for k in range(n_way)]
     return F.nll_loss(torch.stack(log_p, dim=1), query_y)
     # END SOLUTION
 
 
 matching_loss = check("04.4", matching_loss)
-for distance in (50.0, 150.0):  # the right row is that much less similar than a wrong one
+
+# %%
+# the right row is that much less similar than a wrong one
+for distance in (50.0, 150.0):
     print(f"similarity {distance:.0f} below the best")
     for name in ("log(p)", "log(p + 1e-8)", "yours"):
         similarity = torch.tensor([[-distance, 0.0]], requires_grad=True)
@@ -311,8 +369,12 @@ for distance in (50.0, 150.0):  # the right row is that much less similar than a
         else:
             loss = -(p if name == "log(p)" else p + 1e-8).log()
         loss.backward()
-        print(f"   {name:14s} loss {loss.item():6.1f}, gradient {[round(g, 3) for g in similarity.grad[0].tolist()]}")
-exact = (10 * cosines(queries, many)).double().requires_grad_()  # against central differences, in float64
+        print(
+            f"   {name:14s} loss {loss.item():6.1f}, gradient "
+            f"{[round(g, 3) for g in similarity.grad[0].tolist()]}"
+        )
+# against central differences, in float64
+exact = (10 * cosines(queries, many)).double().requires_grad_()
 targets = torch.tensor([0, 1, 2, 2, 1, 0])
 assert torch.autograd.gradcheck(lambda s: matching_loss(s, labels, targets, 3), exact)
 
@@ -327,10 +389,20 @@ assert torch.autograd.gradcheck(lambda s: matching_loss(s, labels, targets, 3), 
 # %%
 similarity = 10 * cosines(queries, many)
 theirs = package.class_log_probabilities(similarity, labels, 3)
-assert torch.allclose(class_probabilities(attention_weights(similarity), labels, 3), theirs.exp(), atol=1e-5)
-assert torch.allclose(matching_loss(similarity, labels, targets, 3), F.cross_entropy(theirs, targets), atol=1e-5)
+assert torch.allclose(
+    class_probabilities(attention_weights(similarity), labels, 3),
+    theirs.exp(),
+    atol=1e-5,
+)
+assert torch.allclose(
+    matching_loss(similarity, labels, targets, 3),
+    F.cross_entropy(theirs, targets),
+    atol=1e-5,
+)
 print(inspect.getsource(MatchingNetwork.similarities))
 print(inspect.getsource(MatchingNetwork.score))
+
+# %%
 for k_shot in (1, 2):
     y = torch.arange(5).repeat(k_shot)
     rows = torch.randn(5 * k_shot, 8, generator=generator)
@@ -338,8 +410,12 @@ for k_shot in (1, 2):
     matched = package.class_log_probabilities(-torch.cdist(asked, rows).square(), y, 5)
     means = torch.stack([rows[y == k].mean(0) for k in range(5)])
     nearest_mean = (-torch.cdist(asked, means).square()).log_softmax(1)
-    gap, changed = (matched - nearest_mean).abs().max(), (matched.argmax(1) != nearest_mean.argmax(1)).sum()
-    print(f"{k_shot} shot: log-probabilities differ by at most {gap:.2f}; another winner for {changed} of 200 queries")
+    gap = (matched - nearest_mean).abs().max()
+    changed = (matched.argmax(1) != nearest_mean.argmax(1)).sum()
+    print(
+        f"{k_shot} shot: log-probabilities differ by at most {gap:.2f}; another winner "
+        f"for {changed} of 200 queries"
+    )
 
 # %% [markdown]
 # From two shots on, voting by rows differs from comparing with their mean. Lesson 05 builds on the mean.
@@ -350,40 +426,66 @@ for k_shot in (1, 2):
 
 # %%
 nets = {}
-choices = {"cosine, scale 1": {"scale": 1.0}, "cosine, scale 10": {}, "squared distance": {"similarity": "euclidean"}}
+choices = {
+    "cosine, scale 1": {"scale": 1.0},
+    "cosine, scale 10": {},
+    "squared distance": {"similarity": "euclidean"},
+}
 for name, settings in choices.items():
     print("training", name)
     torch.manual_seed(1)  # all start from the same weights
     nets[name] = MatchingNetwork(conv4(32), **settings)
-    fit(nets[name], EpisodeSampler(train, n_way=20, k_shot=1, n_query=5, seed=1), steps=150)
+    fit(
+        nets[name],
+        EpisodeSampler(train, n_way=20, k_shot=1, n_query=5, seed=1),
+        steps=150,
+    )
 
 # %%
-samplers = {shots: EpisodeSampler(test, n_way=20, k_shot=shots, n_query=5, seed=7) for shots in (1, 5)}
+samplers = {
+    shots: EpisodeSampler(test, n_way=20, k_shot=shots, n_query=5, seed=7)
+    for shots in (1, 5)
+}
 
 
+# %%
 def measure(names: list[str]) -> None:
-    """Evaluates these nets on 20-way 1-shot and 5-shot, the same 150 episodes for all, and prints a line for each."""
+    """Evaluates these nets on 20-way 1-shot and 5-shot, the same 150 episodes for all,
+    and prints a line for each.
+    """
     for name in names:
-        results[name] = {shots: evaluate(nets[name], sampler, episodes=150) for shots, sampler in samplers.items()}
-        told = "   ".join(f"{shots}-shot {r.mean:.1%} ± {r.ci95:.1%}" for shots, r in results[name].items())
+        results[name] = {
+            shots: evaluate(nets[name], sampler, episodes=150)
+            for shots, sampler in samplers.items()
+        }
+        told = "   ".join(
+            f"{shots}-shot {r.mean:.1%} ± {r.ci95:.1%}"
+            for shots, r in results[name].items()
+        )
         print(f"{name:22s} {told}")
 
 
+# %%
 results = {}
 measure(list(nets))
 for other in ("cosine, scale 1", "squared distance"):
     for shots in samplers:
         print(
-            f"scale 10 minus {other}, {shots}-shot: {compare(results['cosine, scale 10'][shots], results[other][shots])}"
+            f"scale 10 minus {other}, {shots}-shot: "
+            f"{compare(results['cosine, scale 10'][shots], results[other][shots])}"
         )
 with torch.no_grad():
     for name, net in nets.items():
         share = []
         for episode in samplers[1].batch(0, 20):
             a = net.attention(episode)
-            a = a.masked_fill(episode.query_y[:, None] == episode.support_y, 0)  # wrong rows only
+            # wrong rows only
+            a = a.masked_fill(episode.query_y[:, None] == episode.support_y, 0)
             share.append((a.max(1).values / a.sum(1)).mean())
-        print(f"{name}: the most confusing of 19 wrong rows gets {torch.stack(share).mean():.0%} of their attention")
+        print(
+            f"{name}: the most confusing of 19 wrong rows gets "
+            f"{torch.stack(share).mean():.0%} of their attention"
+        )
 
 # %% [markdown]
 # **What came out.** The scale alone makes most of the gap.
@@ -398,8 +500,8 @@ with torch.no_grad():
 # %% [markdown]
 # ## Full-context embeddings
 #
-# So far each picture is embedded alone. [Full-context embeddings](../lessons/GLOSSARY.md#full-context-embeddings) 全上下文嵌入 (FCE) know their company:
-# an [LSTM](../lessons/GLOSSARY.md#lstm) 长短期记忆网络 reads the support in both directions, a second one lets the query read the support a few times. Attention then takes the cosine of the last $h_t$ with $g_i$.
+# So far each picture is embedded alone. [Full-context embeddings](../lessons/GLOSSARY.md#full-context-embeddings "全上下文嵌入") (FCE) know their company:
+# an [LSTM](../lessons/GLOSSARY.md#lstm "长短期记忆网络") reads the support in both directions, a second one lets the query read the support a few times. Attention then takes the cosine of the last $h_t$ with $g_i$.
 #
 # $$g_i = z_i + \overrightarrow{h}_i + \overleftarrow{h}_i$$
 #
@@ -428,11 +530,18 @@ for name in ("with FCE", "linear layer, no FCE"):
         nets[name] = MatchingNetwork(encoder, full_context=True)
     else:
         nets[name] = MatchingNetwork(nn.Sequential(encoder, nn.Linear(32, 32)))
-    fit(nets[name], EpisodeSampler(train, n_way=20, k_shot=1, n_query=5, seed=1), steps=150)
+    fit(
+        nets[name],
+        EpisodeSampler(train, n_way=20, k_shot=1, n_query=5, seed=1),
+        steps=150,
+    )
 measure(["with FCE", "linear layer, no FCE"])
 for other in ("cosine, scale 10", "linear layer, no FCE"):
     for shots in samplers:
-        print(f"FCE minus {other}, {shots}-shot: {compare(results['with FCE'][shots], results[other][shots])}")
+        print(
+            f"FCE minus {other}, {shots}-shot: "
+            f"{compare(results['with FCE'][shots], results[other][shots])}"
+        )
 
 # %% [markdown]
 # **What came out.** Without a control one would have praised the context.
@@ -449,24 +558,37 @@ for other in ("cosine, scale 10", "linear layer, no FCE"):
 # %%
 drawn, answers = samplers[1].layout(0, 40), {}
 for name in ("cosine, scale 10", "with FCE"):
-    table = embed_all(nets[name], test.images.flatten(0, 1))  # [8160, 32], every test picture once
+    # [8160, 32], every test picture once
+    table = embed_all(nets[name], test.images.flatten(0, 1))
     rows, asked, found = table[drawn.support], table[drawn.query], []
     with torch.no_grad():
         for seed in range(10):
             order = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
-            found.append(nets[name].score(rows[:, order], drawn.support_y[:, order], asked, 20))
+            found.append(
+                nets[name].score(rows[:, order], drawn.support_y[:, order], asked, 20)
+            )
     answers[name] = torch.stack(found)  # log-probabilities [10, 40, 100, 20]
     winner = answers[name].argmax(-1)
     torn = (winner != winner[0]).any(0).double().mean()
     right = (winner == drawn.query_y).double().mean((1, 2))
-    print(f"{name}: {torn:.1%} of queries change their class; accuracy {right.min():.1%} to {right.max():.1%}")
+    print(
+        f"{name}: {torn:.1%} of queries change their class; accuracy {right.min():.1%} "
+        f"to {right.max():.1%}"
+    )
+
+# %%
 figure, axes = new(8, 2.9, columns=2, sharey=True)
 told = []
 for axis, (name, table) in zip(axes, answers.items()):
-    of_right = table[:, 0].exp()[:, torch.arange(100), drawn.query_y[0]][:, :20]  # [10 orders, 20 queries]
+    # [10 orders, 20 queries]
+    of_right = table[:, 0].exp()[:, torch.arange(100), drawn.query_y[0]][:, :20]
     of_right = of_right[:, of_right.mean(0).argsort()]
-    axis.plot(of_right.T, color=SLOTS[0], marker="o", linestyle="", markersize=4, alpha=0.6)
-    axis.vlines(range(20), of_right.amin(0), of_right.amax(0), color=SLOTS[0], linewidth=1)
+    axis.plot(
+        of_right.T, color=SLOTS[0], marker="o", linestyle="", markersize=4, alpha=0.6
+    )
+    axis.vlines(
+        range(20), of_right.amin(0), of_right.amax(0), color=SLOTS[0], linewidth=1
+    )
     widest = float((of_right.amax(0) - of_right.amin(0)).max())
     told.append(f"{name}: widest range {widest:.2f}")
     axis.set(title=name, xlabel="query, sorted", xticks=[], ylim=(-0.03, 1.03))
@@ -474,8 +596,9 @@ axes[0].set_ylabel("probability of the right class")
 print("; ".join(told))
 show(
     figure,
-    "Probability of the right class for 20 queries, a dot for each of ten orders of the support. Without full context the ten dots of "
-    f"a query coincide; with it they spread out over a line. {'; '.join(told)}.",
+    "Probability of the right class for 20 queries, a dot for each of ten orders of "
+    "the support. Without full context the ten dots of a query coincide; with it "
+    f"they spread out over a line. {'; '.join(told)}.",
 )
 
 # %% [markdown]
@@ -493,14 +616,20 @@ for index in range(100):  # the first episode with two mistakes or more
     with torch.no_grad():
         weights = net.attention(hard[index])
     episode = hard[index]
-    correct = class_probabilities(weights, episode.support_y, 5).argmax(1) == episode.query_y
+    correct = (
+        class_probabilities(weights, episode.support_y, 5).argmax(1) == episode.query_y
+    )
     if (~correct).sum() >= 2:
         break
 chosen = torch.cat([correct.nonzero()[:2, 0], (~correct).nonzero()[:2, 0]]).tolist()
 order = episode.support_y.argsort(stable=True).tolist()
+
+# %%
 figure, grid = new(9.5, 4.6, 11, 4)
 for line, m in zip(grid, chosen):
-    draw_image(line[0], episode.query_x[m], "query: " + ("right" if correct[m] else "wrong"))
+    draw_image(
+        line[0], episode.query_x[m], "query: " + ("right" if correct[m] else "wrong")
+    )
     for axis, i in zip(line[1:], order):
         slot, weight = int(episode.support_y[i]), float(weights[m, i])
         draw_image(axis, episode.support_x[i], f"{weight:.0%}", SLOTS[slot])
@@ -511,27 +640,48 @@ for line, m in zip(grid, chosen):
 most = [float(weights[m].max()) for m in chosen]
 show(
     figure,
-    "Four queries on the left, each with ten support pictures, two of each letter, framed in proportion to the attention they get; the "
-    "pictures of the query's own letter are marked. The first two queries look mostly at their own letter, the last two at another "
-    f"one. Largest weights: {', '.join(f'{w:.0%}' for w in most)}.",
+    "Four queries on the left, each with ten support pictures, two of each letter, "
+    "framed in proportion to the attention they get; the pictures of the query's own "
+    "letter are marked. The first two queries look mostly at their own letter, the "
+    "last two at another one. Largest weights: "
+    f"{', '.join(f'{w:.0%}' for w in most)}.",
 )
 
 # %%
 letters = EpisodeSampler(test, n_way=5, k_shot=5, n_query=5, seed=2)[0]
-rows, columns = letters.query_y.argsort(stable=True), letters.support_y.argsort(stable=True)
+rows = letters.query_y.argsort(stable=True)
+columns = letters.support_y.argsort(stable=True)
 same = letters.query_y[:, None] == letters.support_y
-figure, axes = new(8.5, 3.3, columns=3)
-told = []
 torch.manual_seed(0)
 untrained = MatchingNetwork(conv4(64)).eval()
+
+# %%
+figure, axes = new(8.5, 3.3, columns=3)
+told = []
 for axis, (title, encoder, scale) in zip(
-    axes, (("untrained, scale 10", untrained, 10), ("trained, scale 1", net, 1), ("trained, scale 10", net, 10))
+    axes,
+    (
+        ("untrained, scale 10", untrained, 10),
+        ("trained, scale 1", net, 1),
+        ("trained, scale 10", net, 10),
+    ),
 ):
     with torch.no_grad():
-        weights = attention_weights(scale * cosines(encoder.embed(letters.query_x), encoder.embed(letters.support_x)))
-    picture = axis.imshow(weights[rows][:, columns], vmin=0, vmax=0.25, cmap="viridis", interpolation="nearest")
+        weights = attention_weights(
+            scale
+            * cosines(encoder.embed(letters.query_x), encoder.embed(letters.support_x))
+        )
+    picture = axis.imshow(
+        weights[rows][:, columns],
+        vmin=0,
+        vmax=0.25,
+        cmap="viridis",
+        interpolation="nearest",
+    )
     own = float((weights * same).sum(1).mean())
-    axis.set(title=f"{title}\nown class {own:.0%}", xlabel="support", xticks=[], yticks=[])
+    axis.set(
+        title=f"{title}\nown class {own:.0%}", xlabel="support", xticks=[], yticks=[]
+    )
     axis.grid(False)
     told.append(f"{title}: {own:.0%} of the attention goes to the query's own class")
 axes[0].set_ylabel("queries")
@@ -539,33 +689,53 @@ figure.colorbar(picture, ax=axes, label="attention", shrink=0.8)
 print("\n".join(told))
 show(
     figure,
-    "Three maps of attention, 25 queries by 25 support pictures sorted by class. Untrained, and trained with scale 1, the maps are nearly "
-    f"even; trained with scale 10, five bright squares stand on the diagonal. {'; '.join(told)}.",
+    "Three maps of attention, 25 queries by 25 support pictures sorted by class. "
+    "Untrained, and trained with scale 1, the maps are nearly even; trained with "
+    f"scale 10, five bright squares stand on the diagonal. {'; '.join(told)}.",
 )
 
 # %% [markdown]
 # ## Evaluate honestly
 #
-# Novel classes, every query on its own, [baselines](../lessons/GLOSSARY.md#baseline) 基线 on the same episodes; second column: one alphabet.
+# Novel classes, every query on its own, [baselines](../lessons/GLOSSARY.md#baseline "基线") on the same episodes; second column: one alphabet.
 #
 # *May not be claimed:* why the shipped net differs from yours. Width, ways and length of training changed together, with one seed each.
 
 # %%
 mixed = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7)
 within = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7, within_group=True)
-learners = {name: b for name, b in baselines().items() if name in ("chance", "pixels, cosine")}
+learners = {
+    name: b for name, b in baselines().items() if name in ("chance", "pixels, cosine")
+}
 learners["random features"] = random_conv4(0, width=32)
-learners |= {"matching, this lesson": nets["cosine, scale 10"], "matching, shipped": net}
+learners |= {
+    "matching, this lesson": nets["cosine, scale 10"],
+    "matching, shipped": net,
+}
 final = {}
 print(f"{'':24s}mixed alphabets      one alphabet")
 for name, learner in learners.items():
-    a, b = final[name] = [evaluate(learner, sampler, episodes=300) for sampler in (mixed, within)]
+    a, b = final[name] = [
+        evaluate(learner, sampler, episodes=300) for sampler in (mixed, within)
+    ]
     print(f"{name:24s}{a.mean:6.1%} ± {a.ci95:.1%}       {b.mean:6.1%} ± {b.ci95:.1%}")
 for place, kind in enumerate(("mixed alphabets", "one alphabet")):
-    print(f"shipped minus pixels, {kind}: {compare(final['matching, shipped'][place], final['pixels, cosine'][place])}")
-shown = {name: (pair[0].mean, pair[0].ci95) for name, pair in final.items() if name != "chance"}
+    print(
+        f"shipped minus pixels, {kind}: "
+        f"{compare(final['matching, shipped'][place], final['pixels, cosine'][place])}"
+    )
+
+# %%
+shown = {
+    name: (pair[0].mean, pair[0].ci95)
+    for name, pair in final.items()
+    if name != "chance"
+}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in shown.items())
-show(intervals(shown, chance=0.2), f"5-way 1-shot accuracy, 95 % intervals, mixed alphabets: {told}. Dashed: chance.")
+show(
+    intervals(shown, chance=0.2),
+    f"5-way 1-shot accuracy, 95 % intervals, mixed alphabets: {told}. Dashed: chance.",
+)
 
 # %% [markdown]
 # ## Explore
@@ -597,22 +767,31 @@ for slot, k_shot in enumerate(shots):
         curve.append(float((logits.argmax(-1) == drawn.query_y).double().mean()))
     axis.plot(scales, curve, label=f"{k_shot} shot", markersize=4, **slot_style(slot))
     told.append(
-        f"{k_shot} shot: {curve[0]:.1%} at scale 0.1, best {max(curve):.1%}, {curve[-1]:.1%} at the largest scale"
+        f"{k_shot} shot: {curve[0]:.1%} at scale 0.1, best {max(curve):.1%}, "
+        f"{curve[-1]:.1%} at the largest scale"
     )
 axis.axvline(10, color=CHANCE, linestyle="--", label="in training")
 axis.set(xscale="log", xlabel="scale at test time", ylabel="accuracy")
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 print("\n".join(told))
-show(figure, f"Accuracy against the scale at test time, {n_way} ways. {'; '.join(told)}.")
+show(
+    figure, f"Accuracy against the scale at test time, {n_way} ways. {'; '.join(told)}."
+)
 
 labels = drawn.support_y  # question 3: the last episodes drawn above
-first = torch.stack([(labels == k) & ((labels == k).cumsum(-1) == 1) for k in range(n_way)]).any(0)
+first = torch.stack(
+    [(labels == k) & ((labels == k).cumsum(-1) == 1) for k in range(n_way)]
+).any(0)
 keep = first | (labels == 0)  # all shots of class 0, one of each other class
 for scale in (0.1, 1.0, 10.0, 30.0):
-    heard = (scale * found).masked_fill(~keep[:, None], -torch.inf)  # dropped rows get no attention
+    # dropped rows get no attention
+    heard = (scale * found).masked_fill(~keep[:, None], -torch.inf)
     winner = package.class_log_probabilities(heard, labels, n_way).argmax(-1)
     right = (winner == drawn.query_y).double().mean()
-    print(f"scale {scale:4.1f}: {(winner == 0).double().mean():6.1%} of answers are class 0, accuracy {right:.1%}")
+    print(
+        f"scale {scale:4.1f}: {(winner == 0).double().mean():6.1%} of answers are "
+        f"class 0, accuracy {right:.1%}"
+    )
 print(f"class 0 makes up {1 / n_way:.0%} of the queries")
 
 # %% [markdown]
@@ -655,7 +834,9 @@ print(f"app, one at a time:         {accuracy(attend, 1):.1%}")
 
 # %%
 def exposes_axis(attend, query: Tensor, support: Tensor) -> bool:
-    """True when attention breaks a law. attend: (query [M, D], support [S, D]) -> weights [M, S]."""
+    """True when attention breaks a law.
+    attend: (query [M, D], support [S, D]) -> weights [M, S].
+    """
     # BEGIN SOLUTION
     together = attend(query, support)
     alone = torch.cat([attend(query[j : j + 1], support) for j in range(len(query))])
@@ -689,7 +870,10 @@ assert not exposes_axis(mended, queries, many)
 with torch.no_grad():
     sums = attend(net.embed(letters.query_x), net.embed(letters.support_x)).sum(1)
 print(f"before: the weights of a query summed to {sums.min():.2f} ... {sums.max():.2f}")
-print(f"cured, 25 at once: {accuracy(mended, 25):.1%};  one at a time: {accuracy(mended, 1):.1%}")
+print(
+    f"cured, 25 at once: {accuracy(mended, 25):.1%};  one at a time: "
+    f"{accuracy(mended, 1):.1%}"
+)
 
 # %% [markdown]
 # ## Quiz
@@ -769,7 +953,9 @@ print(f"cured, 25 at once: {accuracy(mended, 25):.1%};  one at a time: {accuracy
 
 # %%
 def exposes_flat(attend) -> bool:
-    """True when attention over 20 rows can never be sure. attend: (query [M, D], support [S, D]) -> weights [M, S]."""
+    """True when attention over 20 rows can never be sure.
+    attend: (query [M, D], support [S, D]) -> weights [M, S].
+    """
     # BEGIN SOLUTION
     query = torch.tensor([[5.0, 0.0]])  # long, so that distances are large
     support = torch.cat([query, -query.expand(19, 2)])  # a twin, and 19 opposite rows
@@ -779,7 +965,9 @@ def exposes_flat(attend) -> bool:
 
 exposes_flat = check("04.6", exposes_flat)
 for scale in (1, 10):
-    flat = exposes_flat(lambda query, support, s=scale: attention_weights(s * cosines(query, support)))
+    flat = exposes_flat(
+        lambda query, support, s=scale: attention_weights(s * cosines(query, support))
+    )
     print(f"cosine, scale {scale}: {'can never be sure' if flat else 'fine'}")
 
 # %% [markdown]
@@ -793,12 +981,18 @@ for scale in (1, 10):
 
 
 # %%
-def exposes_order(predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
-    """True when the order of the support matters. predict: (support, labels, query, n_way) -> [M, N]."""
+def exposes_order(
+    predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int
+) -> bool:
+    """True when the order of the support matters.
+    predict: (support, labels, query, n_way) -> [M, N].
+    """
     # BEGIN SOLUTION
     before = predict(support, labels, query, n_way)
     for seed in range(3):
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(
+            len(labels), generator=torch.Generator().manual_seed(seed)
+        )
         after = predict(support[order], labels[order], query, n_way)
         if not torch.allclose(before, after, atol=1e-4):
             return True
@@ -809,8 +1003,12 @@ def exposes_order(predict, support: Tensor, labels: Tensor, query: Tensor, n_way
 exposes_order = check("04.7", exposes_order)
 with torch.no_grad():
     for name in ("cosine, scale 10", "with FCE"):
-        one, two = nets[name].embed(letters.support_x), nets[name].embed(letters.query_x)
-        print(f"{name}: order matters: {exposes_order(nets[name].score, one, letters.support_y, two, 5)}")
+        one = nets[name].embed(letters.support_x)
+        two = nets[name].embed(letters.query_x)
+        print(
+            f"{name}: order matters: "
+            f"{exposes_order(nets[name].score, one, letters.support_y, two, 5)}"
+        )
 
 # %% [markdown]
 # ### Exercise 04.8 ★  Matching networks from memory  (difficulty 3/5, 8 min)
@@ -829,19 +1027,32 @@ def matching_network(
     n_way: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Pictures and labels of an episode -> log-probabilities [M, n_way], loss (a scalar)."""
+    """Pictures and labels of an episode
+    -> log-probabilities [M, n_way], loss (a scalar).
+    """
     # BEGIN SOLUTION
-    support, query = F.normalize(encoder(support_x), dim=1), F.normalize(encoder(query_x), dim=1)
+    support = F.normalize(encoder(support_x), dim=1)
+    query = F.normalize(encoder(query_x), dim=1)
     log_a = (scale * query @ support.T).log_softmax(dim=1)
-    log_p = torch.stack([log_a[:, support_y == k].logsumexp(dim=1) for k in range(n_way)], dim=1)
+    log_p = torch.stack(
+        [log_a[:, support_y == k].logsumexp(dim=1) for k in range(n_way)], dim=1
+    )
     return log_p, F.nll_loss(log_p, query_y)
     # END SOLUTION
 
 
 matching_network = check("04.8", matching_network)
+
+# %%
 with torch.no_grad():
     mine, _ = matching_network(
-        net.encoder, letters.support_x, letters.support_y, letters.query_x, letters.query_y, 5, net.scale
+        net.encoder,
+        letters.support_x,
+        letters.support_y,
+        letters.query_x,
+        letters.query_y,
+        5,
+        net.scale,
     )
     assert torch.allclose(mine, net(letters), atol=1e-2)
 print("your function and the shipped net agree")

@@ -40,7 +40,7 @@
 # %% [markdown]
 # ## A puzzle: train as you test?
 #
-# Your net will be tested on 5-[way](../lessons/GLOSSARY.md#way) 类别数 1-[shot](../lessons/GLOSSARY.md#shot) 样本数 [episodes](../lessons/GLOSSARY.md#episode) 情景. You may train it on
+# Your net will be tested on 5-[way](../lessons/GLOSSARY.md#way "类别数") 1-[shot](../lessons/GLOSSARY.md#shot "样本数") [episodes](../lessons/GLOSSARY.md#episode "情景"). You may train it on
 #
 # - **A**: 5-way episodes, as in the test,
 # - **B**: 20-way episodes,
@@ -59,7 +59,16 @@ from torch import Tensor, nn
 from fsl_classroom import check, progress
 from fsl_course import Episode, EpisodeSampler, compare, evaluate, fit, load_glyphs
 from fsl_course.evaluation import embed_all, mean_and_ci95
-from fsl_course.figures import CHANCE, PROTOTYPE_MARKER, SLOTS, intervals, new, points_2d, show, slot_style
+from fsl_course.figures import (
+    CHANCE,
+    PROTOTYPE_MARKER,
+    SLOTS,
+    intervals,
+    new,
+    points_2d,
+    show,
+    slot_style,
+)
 from fsl_course.methods import prototypical as package
 from fsl_course.methods.baselines import PixelNearestNeighbour, baselines, random_conv4
 from fsl_course.methods.prototypical import PrototypicalNetwork
@@ -72,9 +81,9 @@ train, test = glyphs.split("train"), glyphs.split("test")
 # %% [markdown]
 # ## The idea in one picture
 #
-# An [encoder](../lessons/GLOSSARY.md#encoder) 编码器 turns every picture into an [embedding](../lessons/GLOSSARY.md#embedding) 嵌入, here a point in the plane.
-# The mean of a class's [support](../lessons/GLOSSARY.md#support-set) 支持集 is its [prototype](../lessons/GLOSSARY.md#prototype) 原型.
-# A [query](../lessons/GLOSSARY.md#query-set) 查询集 belongs to the nearest one.
+# An [encoder](../lessons/GLOSSARY.md#encoder "编码器") turns every picture into an [embedding](../lessons/GLOSSARY.md#embedding "嵌入"), here a point in the plane.
+# The mean of a class's [support](../lessons/GLOSSARY.md#support-set "支持集") is its [prototype](../lessons/GLOSSARY.md#prototype "原型").
+# A [query](../lessons/GLOSSARY.md#query-set "查询集") belongs to the nearest one.
 
 # %%
 generator = torch.Generator().manual_seed(3)
@@ -82,6 +91,8 @@ corners = torch.tensor([[0.0, 0.0], [4.0, 1.0], [1.5, 4.0]])
 labels = torch.arange(3).repeat_interleave(4)
 points = corners[labels] + 0.9 * torch.randn(12, 2, generator=generator)
 centres = package.prototypes(points, labels, 3)
+
+# %% tags=["draws"]
 figure, axes = new(7, 3.6)
 handles = points_2d(
     axes,
@@ -94,8 +105,9 @@ handles = points_2d(
 axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
 show(
     figure,
-    "Three classes of four support points in the plane, each with a star at its mean. Straight borders cut the plane into three "
-    "shaded regions, one around each star. A query, the black cross, lies in the region of class 1.",
+    "Three classes of four support points in the plane, each with a star at its mean. "
+    "Straight borders cut the plane into three shaded regions, one around each star. "
+    "A query, the black cross, lies in the region of class 1.",
 )
 
 # %% [markdown]
@@ -111,7 +123,7 @@ show(
 # | $\mathcal{S}_k$ | `support[labels == k]` | the support of class $k$, $\vert\mathcal{S}_k\vert$ rows |
 # | $c_k$ | `centres[k]` | `[D]` |
 # | $d$ | `distances` | `[M, N]` |
-# | $p(y = k \mid x)$ | `logits.softmax(1)` | `[M, N]`, [softmax](../lessons/GLOSSARY.md#softmax) 归一化 of the [logits](../lessons/GLOSSARY.md#logits) 对数几率 $-d$ |
+# | $p(y = k \mid x)$ | `logits.softmax(1)` | `[M, N]`, [softmax](../lessons/GLOSSARY.md#softmax "softmax 归一化") of the [logits](../lessons/GLOSSARY.md#logits "对数几率") $-d$ |
 
 # %% [markdown]
 # ## By hand
@@ -127,14 +139,16 @@ show(
 # Now you: the query (3, 1), class 1.
 
 # %% tags=["nbval-check-output"]
-support = torch.tensor([[0.0, 2.0], [2.0, 3.0], [2.0, 0.0], [4.0, 1.0]])  # rows come shuffled
+# rows come shuffled
+support = torch.tensor([[0.0, 2.0], [2.0, 3.0], [2.0, 0.0], [4.0, 1.0]])
 support_y = torch.tensor([0, 1, 0, 1])
 query, query_y = torch.tensor([[2.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1])
 for point, k in zip(query.tolist(), query_y.tolist()):
     distances = [(point[0] - x) ** 2 + (point[1] - y) ** 2 for x, y in ((1, 1), (3, 2))]
     probability = torch.tensor(distances).neg().softmax(0)[k]
     print(
-        f"query {point}: squared distances {distances}, p(right class) {probability:.2f}, loss {-probability.log():.3f}"
+        f"query {point}: squared distances {distances}, p(right class) "
+        f"{probability:.2f}, loss {-probability.log():.3f}"
     )
 
 # %% [markdown]
@@ -176,7 +190,9 @@ member = F.one_hot(labels, 3).float()  # [S, N]
 vectorised = (member.T @ embeddings) / member.sum(0)[:, None]
 assert torch.allclose(total / count[:, None], vectorised, atol=1e-6)
 assert torch.allclose(prototypes(embeddings, labels, 3), vectorised, atol=1e-6)
-print("loop, matrix product and your function agree; shots:", member.sum(0).int().tolist())
+print(
+    "loop, matrix product and your function agree; shots:", member.sum(0).int().tolist()
+)
 
 # %% [markdown]
 # ### Exercise 05.2  Squared distances  (difficulty 2/5, 6 min)
@@ -210,14 +226,15 @@ ways = {
 for name, distance in ways.items():
     at_centre = centre.clone().requires_grad_()  # a query exactly on its prototype
     distance(at_centre, centre).sum().backward()
-    print(f"{name:16s} gradient at distance zero {at_centre.grad[0].tolist()}")  # cdist has a special case for zero
+    # cdist has a special case for zero
+    print(f"{name:16s} gradient at distance zero {at_centre.grad[0].tolist()}")
 loop = torch.tensor([[float(((q - c) ** 2).sum()) for c in centres] for q in points])
 assert torch.allclose(squared_distances(points, centres), loop, atol=1e-5)
 
 # %% [markdown]
 # ### Exercise 05.3  The loss of an episode  (difficulty 2/5, 6 min)
 #
-# Return the mean [cross-entropy](../lessons/GLOSSARY.md#cross-entropy) 交叉熵 of the queries: minus the logarithm of the right class's probability, averaged. Use your two functions.
+# Return the mean [cross-entropy](../lessons/GLOSSARY.md#cross-entropy "交叉熵") of the queries: minus the logarithm of the right class's probability, averaged. Use your two functions.
 # Take the logarithm *with* the softmax (`log_softmax` or `F.cross_entropy`): a softmax alone may round to 0.
 #
 # | `support` | `support_y` | `query` | `query_y` | returned |
@@ -226,8 +243,12 @@ assert torch.allclose(squared_distances(points, centres), loop, atol=1e-5)
 
 
 # %%
-def episode_loss(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, n_way: int) -> Tensor:
-    """Mean cross-entropy of the queries. Embeddings [S, D] and [M, D], labels [S] and [M] -> scalar."""
+def episode_loss(
+    support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, n_way: int
+) -> Tensor:
+    """Mean cross-entropy of the queries.
+    Embeddings [S, D] and [M, D], labels [S] and [M] -> scalar.
+    """
     # BEGIN SOLUTION
     centres = prototypes(support, support_y, n_way)
     logits = -squared_distances(query, centres)  # [M, N]
@@ -238,10 +259,15 @@ def episode_loss(support: Tensor, support_y: Tensor, query: Tensor, query_y: Ten
 episode_loss = check("05.3", episode_loss)
 
 # %% tags=["nbval-check-output"]
-print(f"on paper 0.313 and 0.049, mean 0.181; yours {episode_loss(support, support_y, query, query_y, 2):.3f}")
+print(
+    "on paper 0.313 and 0.049, mean 0.181; yours "
+    f"{episode_loss(support, support_y, query, query_y, 2):.3f}"
+)
 # 1. The gradient is right: against central differences, in float64.
 s, q = (t.double().requires_grad_() for t in (support, query))
-assert torch.autograd.gradcheck(lambda s, q: episode_loss(s, support_y, q, query_y, 2), (s, q))
+assert torch.autograd.gradcheck(
+    lambda s, q: episode_loss(s, support_y, q, query_y, 2), (s, q)
+)
 # 2. A support set has no order.
 order = torch.tensor([3, 0, 2, 1])
 shuffled = prototypes(support[order], support_y[order], 2)
@@ -257,11 +283,16 @@ print("gradient, order and slots: three laws hold")
 # A prototype should be the point with the smallest total distance to its class. Three embeddings lie on a line: 0, 1 and 5. Predict: where is the total *distance* smallest? And the total *squared* distance?
 
 # %%
-line, places = torch.tensor([0.0, 1.0, 5.0]), torch.linspace(-1, 6, 701)  # in steps of 0.01
+# in steps of 0.01
+line, places = torch.tensor([0.0, 1.0, 5.0]), torch.linspace(-1, 6, 701)
 gaps = (line[:, None] - places).abs()  # [3, 701]
 figure, axes = new(7.5, 2.8, columns=2)
 for slot, (axis, title, total) in enumerate(
-    zip(axes, ("total squared distance", "total distance"), (gaps.square().sum(0), gaps.sum(0)))
+    zip(
+        axes,
+        ("total squared distance", "total distance"),
+        (gaps.square().sum(0), gaps.sum(0)),
+    )
 ):
     best = float(places[total.argmin()])
     axis.plot(places, total, color=SLOTS[slot])
@@ -269,17 +300,21 @@ for slot, (axis, title, total) in enumerate(
     axis.axvline(best, color=CHANCE, linestyle="--", label=f"smallest at {best:.2f}")
     axis.set(title=title, xlabel="where the prototype stands", ylim=(0, None))
     axis.legend(fontsize=8, loc="upper center")
-    print(f"{title}: smallest at {best:.2f}; mean {line.mean():.2f}, median {line.median():.2f}")
+    print(
+        f"{title}: smallest at {best:.2f}; mean {line.mean():.2f}, median "
+        f"{line.median():.2f}"
+    )
 show(
     figure,
-    "Two curves over the place of the prototype, for embeddings at 0, 1 and 5. The total squared distance is a parabola with its "
-    "minimum at 2, the mean. The total distance is made of straight pieces with its minimum at 1, the median.",
+    "Two curves over the place of the prototype, for embeddings at 0, 1 and 5. The "
+    "total squared distance is a parabola with its minimum at 2, the mean. The total "
+    "distance is made of straight pieces with its minimum at 1, the median.",
 )
 
 # %% [markdown]
 # ## The family behind it
 #
-# A [Bregman divergence](../lessons/GLOSSARY.md#bregman-divergence) 布雷格曼散度 comes from a convex function $F$; $F(z) = \|z\|^2$ gives squared distance:
+# A [Bregman divergence](../lessons/GLOSSARY.md#bregman-divergence "布雷格曼散度") comes from a convex function $F$; $F(z) = \|z\|^2$ gives squared distance:
 #
 # $$D_F(z, c) = F(z) - F(c) - \nabla F(c)^\top (z - c)$$
 #
@@ -295,23 +330,34 @@ show(
 # %%
 def bregman(potential: Callable, z: Tensor, c: Tensor) -> Tensor:
     """D_F(z, c) for every row. z [n, D], c [D] -> [n]."""
-    slope = torch.autograd.grad(potential(c), c, create_graph=True)[0]  # the gradient of F at c
+    # the gradient of F at c
+    slope = torch.autograd.grad(potential(c), c, create_graph=True)[0]
     return torch.stack([potential(row) for row in z]) - potential(c) - (z - c) @ slope
 
 
 cloud = torch.rand(6, 3, generator=generator, dtype=torch.float64) + 0.1
-mean, other = cloud.mean(0).requires_grad_(), torch.tensor([0.3, 0.9, 0.5], dtype=torch.float64, requires_grad=True)
-family = {"squared length": lambda z: z.square().sum(), "negative entropy": lambda z: (z * z.log()).sum()}
+mean = cloud.mean(0).requires_grad_()
+other = torch.tensor([0.3, 0.9, 0.5], dtype=torch.float64, requires_grad=True)
+family = {
+    "squared length": lambda z: z.square().sum(),
+    "negative entropy": lambda z: (z * z.log()).sum(),
+}
 for name, potential in family.items():
     total = bregman(potential, cloud, mean).sum()
     assert torch.allclose(
-        bregman(potential, cloud, other).sum(), total + 6 * bregman(potential, mean[None], other)[0]
+        bregman(potential, cloud, other).sum(),
+        total + 6 * bregman(potential, mean[None], other)[0],
     )  # the identity
     slope = torch.autograd.grad(total, mean)[0]
     print(f"{name:16s}  slope of the total at the mean {float(slope.abs().max()):.4f}")
-assert torch.allclose(bregman(family["squared length"], cloud, other), (cloud - other).square().sum(1))
+assert torch.allclose(
+    bregman(family["squared length"], cloud, other), (cloud - other).square().sum(1)
+)
 slope = torch.autograd.grad((cloud - mean).norm(dim=1).sum(), mean)[0]
-print(f"{'plain distance':16s}  slope of the total at the mean {float(slope.abs().max()):.4f}: not its minimum")
+print(
+    f"{'plain distance':16s}  slope of the total at the mean "
+    f"{float(slope.abs().max()):.4f}: not its minimum"
+)
 
 # %% [markdown]
 # ### Exercise 05.4  The linear classifier inside  (difficulty 2/5, 6 min)
@@ -340,19 +386,26 @@ weights, biases = linear_classifier(prototypes(support, support_y, 2))
 linear = query @ weights.T + biases  # [M, N]
 logits = -squared_distances(query, prototypes(support, support_y, 2))
 print("logits       ", logits.tolist(), "\nlinear layer ", linear.tolist())
-print("difference   ", (logits - linear).tolist())  # the same number in a row: minus |z|^2
-assert torch.allclose(logits - linear, -query.square().sum(1, keepdim=True).expand(2, 2))
-assert torch.allclose(logits.log_softmax(1), linear.log_softmax(1))  # a constant per query cancels in the softmax
-print("equal after log_softmax: a prototypical network is a linear classifier that is built, not trained")
+# the same number in a row: minus |z|^2
+print("difference   ", (logits - linear).tolist())
+assert torch.allclose(
+    logits - linear, -query.square().sum(1, keepdim=True).expand(2, 2)
+)
+# a constant per query cancels in the softmax
+assert torch.allclose(logits.log_softmax(1), linear.log_softmax(1))
+print(
+    "equal after log_softmax: a prototypical network is a linear classifier that is "
+    "built, not trained"
+)
 
 # %% [markdown]
 # ## Cosine lacks a scale
 #
-# [Cosine similarity](../lessons/GLOSSARY.md#cosine-similarity) 余弦相似度 lies in [−1, 1]. Predict: a perfect net, 20 ways, right class 1, all others −1. Which probability does softmax give the right class?
+# [Cosine similarity](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度") lies in [−1, 1]. Predict: a perfect net, 20 ways, right class 1, all others −1. Which probability does softmax give the right class?
 #
 # $$p_{\max} = \frac{e^{s}}{e^{s} + (N - 1)\,e^{-s}}$$
 #
-# Multiply by a scale $s$; its inverse is a [temperature](../lessons/GLOSSARY.md#temperature) 温度系数.
+# Multiply by a scale $s$; its inverse is a [temperature](../lessons/GLOSSARY.md#temperature "温度系数").
 #
 # | symbol | variable | shape |
 # |---|---|---|
@@ -365,16 +418,21 @@ for slot, n_way in enumerate((2, 5, 20)):
     best = 1 / (1 + (n_way - 1) * torch.exp(-2 * scales))
     axis.plot(scales, best, markevery=12, label=f"{n_way} ways", **slot_style(slot))
     spread = torch.tensor([1.0] + [-1.0] * (n_way - 1))  # a perfect query
-    after_relu = torch.tensor([1.0] + [0.0] * (n_way - 1))  # features are never negative after a ReLU, nor are cosines
+    # features are never negative after a ReLU, nor are cosines
+    after_relu = torch.tensor([1.0] + [0.0] * (n_way - 1))
     found = [float(t.softmax(0)[0]) for t in (spread, after_relu, 10 * after_relu)]
-    print(f"{n_way:2d} ways: best {found[0]:.2f}; after a ReLU {found[1]:.2f}, with scale 10 {found[2]:.4f}")
+    print(
+        f"{n_way:2d} ways: best {found[0]:.2f}; after a ReLU {found[1]:.2f}, with "
+        f"scale 10 {found[2]:.4f}"
+    )
 axis.axvline(1, color=CHANCE, linestyle="--", label="no scale")
 axis.set(xlabel="scale s", ylabel="best probability", ylim=(0, 1.03))
 axis.legend(fontsize=8)
 show(
     figure,
-    "Best reachable probability of the right class against the scale, for 2, 5 and 20 ways. Without a scale, at the dashed line, it "
-    "is 0.88, 0.65 and 0.28; from a scale of about 4 on all three are near 1.",
+    "Best reachable probability of the right class against the scale, for 2, 5 and 20 "
+    "ways. Without a scale, at the dashed line, it is 0.88, 0.65 and 0.28; from a "
+    "scale of about 4 on all three are near 1.",
 )
 
 # %% [markdown]
@@ -386,11 +444,16 @@ show(
 # Your functions against the package's, on random input with unequal shots; then its source.
 
 # %%
-many, many_y = torch.randn(9, 16, generator=generator), torch.tensor([0, 1, 2, 0, 0, 1, 2, 0, 3])
+many = torch.randn(9, 16, generator=generator)
+many_y = torch.tensor([0, 1, 2, 0, 0, 1, 2, 0, 3])
 queries = torch.randn(7, 16, generator=generator)
 theirs = package.prototypes(many, many_y, 4)
 assert torch.allclose(prototypes(many, many_y, 4), theirs, atol=1e-5)
-assert torch.allclose(squared_distances(queries, theirs), package.squared_distances(queries, theirs), atol=1e-4)
+assert torch.allclose(
+    squared_distances(queries, theirs),
+    package.squared_distances(queries, theirs),
+    atol=1e-4,
+)
 print(inspect.getsource(PrototypicalNetwork.score))
 print(inspect.getsource(PrototypicalNetwork.forward))
 
@@ -398,7 +461,7 @@ print(inspect.getsource(PrototypicalNetwork.forward))
 # ## Train for real
 #
 # Two nets for the puzzle, equal in all but the ways. A step of either sees 120 pictures: one 20-way episode, or four 5-way episodes of $5 \times (1 + 5)$ pictures.
-# `conv4` ends in 32 features. Mind the two [chance](../lessons/GLOSSARY.md#chance) 随机水平 lines.
+# `conv4` ends in 32 features. Mind the two [chance](../lessons/GLOSSARY.md#chance "随机水平") lines.
 
 # %%
 nets, shown = {}, {}
@@ -406,35 +469,54 @@ for name, n_way, tasks in (("20-way", 20, 1), ("5-way", 5, 4)):
     print(f"training on {name} episodes, {tasks} in a step")
     torch.manual_seed(1)  # both start from the same weights
     nets[name] = PrototypicalNetwork(conv4(32))
-    history = fit(nets[name], EpisodeSampler(train, n_way, 1, 5, seed=1), steps=150, tasks=tasks)
+    history = fit(
+        nets[name], EpisodeSampler(train, n_way, 1, 5, seed=1), steps=150, tasks=tasks
+    )
     shown[name] = sum(history.accuracy[-20:]) / 20
 print(", ".join(f"{name}: {value:.0%} while training" for name, value in shown.items()))
 
 # %% [markdown]
 # ## Evaluate honestly
 #
-# Novel classes, every query on its own ([inductive](../lessons/GLOSSARY.md#inductive) 归纳式), [baselines](../lessons/GLOSSARY.md#baseline) 基线 on the same episodes.
+# Novel classes, every query on its own ([inductive](../lessons/GLOSSARY.md#inductive "归纳式")), [baselines](../lessons/GLOSSARY.md#baseline "基线") on the same episodes.
 # The second column draws all five classes from one alphabet. Will the gap between the nets grow or shrink there?
 
 # %%
 mixed = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7)
 within = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7, within_group=True)
-learners = {name: b for name, b in baselines().items() if name in ("chance", "pixels, cosine")}
+learners = {
+    name: b for name, b in baselines().items() if name in ("chance", "pixels, cosine")
+}
 learners["random features"] = random_conv4(0, width=32)
 learners |= {f"ProtoNet, {name} training": net for name, net in nets.items()}
 results = {}
 print(f"{'':26s}mixed alphabets      one alphabet")
 for name, learner in learners.items():
-    a, b = results[name] = [evaluate(learner, sampler, episodes=400) for sampler in (mixed, within)]
+    a, b = results[name] = [
+        evaluate(learner, sampler, episodes=400) for sampler in (mixed, within)
+    ]
     print(f"{name:26s}{a.mean:6.1%} ± {a.ci95:.1%}       {b.mean:6.1%} ± {b.ci95:.1%}")
 for place, kind in enumerate(("mixed alphabets", "one alphabet")):
-    wide, narrow = (results[f"ProtoNet, {name} training"][place] for name in ("20-way", "5-way"))
+    wide, narrow = (
+        results[f"ProtoNet, {name} training"][place] for name in ("20-way", "5-way")
+    )
     print(f"20-way minus 5-way training, {kind}: {compare(wide, narrow)}")
-    print(f"   20-way training minus random features: {compare(wide, results['random features'][place])}")
-rows = {name: (pair[0].mean, pair[0].ci95) for name, pair in results.items() if name != "chance"}
+    print(
+        "   20-way training minus random features: "
+        f"{compare(wide, results['random features'][place])}"
+    )
+
+# %%
+rows = {
+    name: (pair[0].mean, pair[0].ci95)
+    for name, pair in results.items()
+    if name != "chance"
+}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
 show(
-    intervals(rows, chance=0.2), f"5-way 1-shot accuracy with 95 % intervals, mixed alphabets: {told}. Dashed: chance."
+    intervals(rows, chance=0.2),
+    f"5-way 1-shot accuracy with 95 % intervals, mixed alphabets: {told}. Dashed: "
+    "chance.",
 )
 
 # %% [markdown]
@@ -443,7 +525,7 @@ show(
 #
 # One alphabet is harder: its letters share a style. Claim that the gap *grows* only if its intervals lie apart.
 #
-# *Not covered* by [paired](../lessons/GLOSSARY.md#paired-comparison) 配对比较 [intervals](../lessons/GLOSSARY.md#confidence-interval) 置信区间: other training seeds; and [batch norm](../lessons/GLOSSARY.md#batch-normalisation) 批归一化, which saw 120 pictures at once in B, 30 in A.
+# *Not covered* by [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") [intervals](../lessons/GLOSSARY.md#confidence-interval "置信区间"): other training seeds; and [batch norm](../lessons/GLOSSARY.md#batch-normalisation "批归一化"), which saw 120 pictures at once in B, 30 in A.
 
 # %% [markdown]
 # ## A map of the embeddings
@@ -452,30 +534,52 @@ show(
 
 # %%
 letters = EpisodeSampler(test, n_way=5, k_shot=5, n_query=10, seed=2)[0]
+
+# %% tags=["draws"]
 figure, axes = new(8, 3.4, columns=2)
 told = []
-for axis, title, net in zip(axes, ("before training", "after training"), (random_conv4(1, width=32), nets["20-way"])):
+for axis, title, net in zip(
+    axes,
+    ("before training", "after training"),
+    (random_conv4(1, width=32), nets["20-way"]),
+):
     with torch.no_grad():
-        z, labels = net.embed(torch.cat([letters.support_x, letters.query_x])), letters.support_y
+        z = net.embed(torch.cat([letters.support_x, letters.query_x]))
+        labels = letters.support_y
         logits = net(letters)
     centred = z - z.mean(0)
     axes_of_spread = torch.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes_of_spread.Vh[:2].T  # [75, 2]
     kept = float(axes_of_spread.S[:2].square().sum() / axes_of_spread.S.square().sum())
-    centres_2d = prototypes(flat[:25], labels, 5)  # the mean of a projection is the projection of the mean
+    # the mean of a projection is the projection of the mean
+    centres_2d = prototypes(flat[:25], labels, 5)
     for slot in range(5):
-        mine = torch.cat([flat[:25][labels == slot], flat[25:][letters.query_y == slot]])
-        axis.scatter(*mine.T, s=22, alpha=0.7, label=f"letter {slot}", **slot_style(slot))
-        axis.scatter(*centres_2d[slot], s=240, marker=PROTOTYPE_MARKER, color=SLOTS[slot], edgecolor="black")
+        mine = torch.cat(
+            [flat[:25][labels == slot], flat[25:][letters.query_y == slot]]
+        )
+        axis.scatter(
+            *mine.T, s=22, alpha=0.7, label=f"letter {slot}", **slot_style(slot)
+        )
+        axis.scatter(
+            *centres_2d[slot],
+            s=240,
+            marker=PROTOTYPE_MARKER,
+            color=SLOTS[slot],
+            edgecolor="black",
+        )
     right = float((logits.argmax(1) == letters.query_y).double().mean())
-    told.append(f"{title}: {right:.0%} of queries right, the plane holds {kept:.0%} of the spread")
+    told.append(
+        f"{title}: {right:.0%} of queries right, the plane holds {kept:.0%} of the "
+        "spread"
+    )
     axis.set(title=title, xticks=[], yticks=[])
 axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 print("\n".join(told))
 show(
     figure,
-    "Two maps of 75 drawings of five novel letters with their prototypes as stars. Before training the letters overlap; "
-    f"after training the clouds are tighter around their stars and lie mostly apart. {'; '.join(told)}.",
+    "Two maps of 75 drawings of five novel letters with their prototypes as stars. "
+    "Before training the letters overlap; after training the clouds are tighter "
+    f"around their stars and lie mostly apart. {'; '.join(told)}.",
 )
 
 # %% [markdown]
@@ -501,7 +605,8 @@ table = embed_all(nets["20-way"], test.images.flatten(0, 1))  # [8160, 32]
 figure, axis = new(7, 2.8)
 curves = {
     "nearest prototype": nets["20-way"].score,
-    "nearest support picture": PixelNearestNeighbour("euclidean").score,  # here on embeddings, not on pixels
+    # here on embeddings, not on pixels
+    "nearest support picture": PixelNearestNeighbour("euclidean").score,
 }
 told = []
 for slot, (name, score) in enumerate(curves.items()):
@@ -509,14 +614,20 @@ for slot, (name, score) in enumerate(curves.items()):
     for k_shot in shots:
         drawn = EpisodeSampler(test, n_way, k_shot, 5, seed=11).layout(0, 400)
         logits = score(table[drawn.support], drawn.support_y, table[drawn.query], n_way)
-        found.append(mean_and_ci95((logits.argmax(-1) == drawn.query_y).double().mean(-1)))
+        found.append(
+            mean_and_ci95((logits.argmax(-1) == drawn.query_y).double().mean(-1))
+        )
     means, halves = zip(*found)
     axis.errorbar(shots, means, yerr=halves, capsize=3, label=name, **slot_style(slot))
     told.append(f"{name} " + ", ".join(f"{mean:.1%}" for mean in means))
     print(f"{n_way}-way, {shots} shots: {told[-1]}")
 axis.set(xlabel="shots K", ylabel="accuracy", xticks=shots)
 axis.legend(fontsize=8)
-show(figure, f"Accuracy against shots, {n_way} ways, 95 % intervals: {'; '.join(told)} for {shots} shots.")
+show(
+    figure,
+    f"Accuracy against shots, {n_way} ways, 95 % intervals: {'; '.join(told)} for "
+    f"{shots} shots.",
+)
 
 # %%
 from fsl_classroom.widgets import PrototypeBoard
@@ -536,21 +647,34 @@ served.load_state_dict(nets["20-way"].state_dict())  # shipped
 @torch.no_grad()
 def predict(episode: Episode) -> Tensor:
     """Prototypes from the support, then the queries -> logits [M, N]."""
-    centres = prototypes(served.embed(episode.support_x), episode.support_y, episode.n_way)
+    centres = prototypes(
+        served.embed(episode.support_x), episode.support_y, episode.n_way
+    )
     return -squared_distances(served.embed(episode.query_x), centres)
 
 
+# %%
 def accuracy(predict: Callable, together: bool, episodes: int) -> Tensor:
-    """Accuracies [E] on 5-way 1-shot, one query of each class, asked for together or one at a time."""
+    """Accuracies [E] on 5-way 1-shot, one query of each class,
+    asked for together or one at a time.
+    """
     right = []
-    for episode in EpisodeSampler(test, n_way=5, k_shot=1, n_query=1, seed=21).batch(0, episodes):
+    for episode in EpisodeSampler(test, n_way=5, k_shot=1, n_query=1, seed=21).batch(
+        0, episodes
+    ):
         rows = [slice(0, 5)] if together else [slice(j, j + 1) for j in range(5)]
-        parts = [predict(replace(episode, query_x=episode.query_x[r], query_y=episode.query_y[r])) for r in rows]
+        parts = [
+            predict(
+                replace(episode, query_x=episode.query_x[r], query_y=episode.query_y[r])
+            )
+            for r in rows
+        ]
         right.append((torch.cat(parts).argmax(1) == episode.query_y).double().mean())
     return torch.stack(right)
 
 
-report, app = accuracy(predict, together=True, episodes=800), accuracy(predict, together=False, episodes=60)
+report = accuracy(predict, together=True, episodes=800)
+app = accuracy(predict, together=False, episodes=60)
 print(f"report, queries together: {report.mean():.1%} in 800 episodes")
 print(f"app, one at a time:       {app.mean():.1%} in the first 60 of them")
 
@@ -567,13 +691,23 @@ print(f"app, one at a time:       {app.mean():.1%} in the first 60 of them")
 
 # %%
 def exposes_leak(predict, episode: Episode) -> bool:
-    """True when a query's logits depend on the other queries. predict: Episode -> logits [M, N]."""
+    """True when a query's logits depend on the other queries.
+    predict: Episode -> logits [M, N].
+    """
     # BEGIN SOLUTION
     together = predict(episode)
     alone = []
     for j in range(len(episode.query_x)):
         only = slice(j, j + 1)
-        alone.append(predict(replace(episode, query_x=episode.query_x[only], query_y=episode.query_y[only])))
+        alone.append(
+            predict(
+                replace(
+                    episode,
+                    query_x=episode.query_x[only],
+                    query_y=episode.query_y[only],
+                )
+            )
+        )
     return not torch.allclose(together, torch.cat(alone), rtol=1e-3, atol=1e-4)
     # END SOLUTION
 
@@ -590,17 +724,21 @@ print("the shipped code leaks:", exposes_leak(predict, mixed[0]))
 #
 # </details>
 #
-# The cure, held to your test. Letting queries influence each other is called [transductive](../lessons/GLOSSARY.md#transductive) 直推式; where it is meant, say so beside the number.
+# The cure, held to your test. Letting queries influence each other is called [transductive](../lessons/GLOSSARY.md#transductive "直推式"); where it is meant, say so beside the number.
 
 # %%
 assert exposes_leak(predict, mixed[0])  # before the cure
 before, after = nets["20-way"].state_dict(), served.state_dict()
-print("buffers that mere prediction has changed:", sum(not torch.equal(before[k], after[k]) for k in before))
+print(
+    "buffers that mere prediction has changed:",
+    sum(not torch.equal(before[k], after[k]) for k in before),
+)
 served.load_state_dict(before)
 served.eval()
 assert not exposes_leak(predict, mixed[0])  # the same function: only the mode differs
 assert not exposes_leak(served, mixed[0])
-honest, app = accuracy(predict, together=True, episodes=800), accuracy(predict, together=False, episodes=60)
+honest = accuracy(predict, together=True, episodes=800)
+app = accuracy(predict, together=False, episodes=60)
 different = int((honest[:60] != app).sum())
 assert different <= 1  # a near tie may be rounded either way
 print(f"cured, queries together:  {honest.mean():.1%} in 800 episodes")
@@ -697,11 +835,15 @@ def cosine_logits(query: Tensor, centres: Tensor, scale: float) -> Tensor:
 
 cosine_logits = check("05.6", cosine_logits)
 with torch.no_grad():
-    one, two = nets["20-way"].embed(letters.support_x), nets["20-way"].embed(letters.query_x)
+    one = nets["20-way"].embed(letters.support_x)
+    two = nets["20-way"].embed(letters.query_x)
 for scale in (1.0, 10.0, 30.0):
     logits = cosine_logits(two, prototypes(one, letters.support_y, 5), scale)
     right = float((logits.argmax(1) == letters.query_y).double().mean())
-    print(f"scale {scale:4.0f}: accuracy {right:.2f}, loss {float(F.cross_entropy(logits, letters.query_y)):.3f}")
+    print(
+        f"scale {scale:4.0f}: accuracy {right:.2f}, loss "
+        f"{float(F.cross_entropy(logits, letters.query_y)):.3f}"
+    )
 
 # %% [markdown]
 # ### Exercise 05.7 ★  Bug hunt: does the order of the support matter?  (difficulty 3/5, 8 min)
@@ -718,11 +860,15 @@ def by_reshape(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 
 def exposes_order(implementation, support: Tensor, labels: Tensor, n_way: int) -> bool:
-    """True when the order of the support matters. implementation: (support [S, D], labels [S], n_way) -> [n_way, D]."""
+    """True when the order of the support matters.
+    implementation: (support [S, D], labels [S], n_way) -> [n_way, D].
+    """
     # BEGIN SOLUTION
     before = implementation(support, labels, n_way)
     for seed in range(3):
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(
+            len(labels), generator=torch.Generator().manual_seed(seed)
+        )
         after = implementation(support[order], labels[order], n_way)
         if not torch.allclose(before, after, atol=1e-4):
             return True
@@ -743,7 +889,12 @@ print("yours:  ", exposes_order(prototypes, one, letters.support_y, 5))
 
 # %%
 def protonet(
-    encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int
+    encoder: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
 ) -> tuple[Tensor, Tensor]:
     """Pictures and labels of an episode -> logits [M, n_way], loss (a scalar)."""
     # BEGIN SOLUTION
@@ -758,7 +909,12 @@ protonet = check("05.8", protonet)
 with torch.no_grad():
     episode = mixed[0]
     mine, _ = protonet(
-        nets["20-way"].encoder, episode.support_x, episode.support_y, episode.query_x, episode.query_y, 5
+        nets["20-way"].encoder,
+        episode.support_x,
+        episode.support_y,
+        episode.query_x,
+        episode.query_y,
+        5,
     )
     assert torch.allclose(mine, nets["20-way"](episode), atol=1e-2)
 print("your function and the trained package's net agree")

@@ -41,7 +41,7 @@
 # %% [markdown]
 # ## A puzzle: two equal curves
 #
-# Two nets of one size. Before they see a new [task](../lessons/GLOSSARY.md#task) 任务, both draw nearly the same curve. Each takes *one* gradient step, on the same ten points, at the same rate.
+# Two nets of one size. Before they see a new [task](../lessons/GLOSSARY.md#task "任务"), both draw nearly the same curve. Each takes *one* gradient step, on the same ten points, at the same rate.
 #
 # - **A**: the curves stay nearly equal: same function, same points.
 # - **B**: one fits far better than the other.
@@ -62,6 +62,7 @@ from torch.func import functional_call
 from fsl_classroom import check, progress
 from fsl_course import Episode, SinusoidSampler, compare, evaluate, fit, pretrained
 from fsl_course.figures import CHANCE, PROTOTYPE, SLOTS, SUPPORT, new, show, slot_style
+from fsl_course.inner_loop.functional import call
 from fsl_course.methods import maml as package
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import MAML
@@ -69,7 +70,8 @@ from fsl_course.nets import mlp
 from fsl_course.weights.checkpoints import card
 
 torch.manual_seed(0)
-learned = pretrained("maml", "sinusoids")  # an initialisation trained by MAML; how, is lesson 08
+# an initialisation trained by MAML; how, is lesson 08
+learned = pretrained("maml", "sinusoids")
 Params = dict[str, Tensor]
 
 # %% [markdown]
@@ -89,13 +91,14 @@ Params = dict[str, Tensor]
 #
 # </details>
 #
-# A tensor knows where it came from by its [computation graph](../lessons/GLOSSARY.md#computation-graph) 计算图. `create_graph=True` gives gradients one.
+# A tensor knows where it came from by its [computation graph](../lessons/GLOSSARY.md#computation-graph "计算图"). `create_graph=True` gives gradients one.
 
 # %%
 w = torch.tensor(3.0, requires_grad=True)
 loss = w**3
 (slope,) = torch.autograd.grad(loss, w, create_graph=True)  # a tuple, hence the comma
-(bend,) = torch.autograd.grad(slope, w, retain_graph=True)  # of the gradient; the graph is used once more below
+# of the gradient; the graph is used once more below
+(bend,) = torch.autograd.grad(slope, w, retain_graph=True)
 print(f"slope 3w² = {slope:.0f}, bend 6w = {bend:.0f}, w.grad = {w.grad}")
 moved = w - 0.1 * slope  # an expression: a new tensor with a history, w is untouched
 print("d moved / d w = 1 - 0.1 * 6w =", f"{torch.autograd.grad(moved, w)[0]:.1f}")
@@ -105,7 +108,9 @@ try:
 except RuntimeError as error:
     print("without create_graph:", str(error).split(" and ")[0])
 
-# Names to tensors: a dictionary is a point in parameter space, and functional_call evaluates the net at that point.
+# %%
+# Names to tensors: a dictionary is a point in parameter space,
+# and functional_call evaluates the net at that point.
 net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
 params = dict(net.named_parameters())
 for name, p in params.items():
@@ -119,8 +124,8 @@ assert torch.equal(net(x), before)  # the net itself has not moved
 # %% [markdown]
 # ## The idea in one picture
 #
-# Every task is a sine curve of its own amplitude $a$ (0.1 to 5) and phase $p$ (0 to π). Its [support](../lessons/GLOSSARY.md#support-set) 支持集 is ten points: a
-# [regression](../lessons/GLOSSARY.md#regression) 回归 task. One start, three tasks, one gradient step each.
+# Every task is a sine curve of its own amplitude $a$ (0.1 to 5) and phase $p$ (0 to π). Its [support](../lessons/GLOSSARY.md#support-set "支持集") is ten points: a
+# [regression](../lessons/GLOSSARY.md#regression "回归") task. One start, three tasks, one gradient step each.
 
 # %%
 curves = SinusoidSampler(10, 100, seed=1)  # training curves are those of seed 0
@@ -133,29 +138,46 @@ def truth(task: int) -> Tensor:
     return amplitude[task] * torch.sin(grid - phase[task])
 
 
+# %% tags=["draws"]
 figure, axes = new(9, 2.6, columns=3, sharey=True)
 for axis, task in zip(axes, (17, 6, 21)):
     episode = curves[task]
     loss_fn = package.support_loss(learned.model, episode)
-    one = package.adapt(loss_fn, dict(learned.model.named_parameters()), lr=0.01, steps=1)
-    axis.plot(grid, truth(task), color="black", linewidth=1, label="the task")
-    axis.plot(grid, learned.model(grid).detach(), color=CHANCE, linestyle="--", label="start")
-    axis.plot(
-        grid, package.call(learned.model, one, grid).detach(), color=SLOTS[1], linestyle="-.", label="after one step"
+    one = package.adapt(
+        loss_fn, dict(learned.model.named_parameters()), lr=0.01, steps=1
     )
-    axis.scatter(episode.support_x, episode.support_y, color=SUPPORT, s=18, zorder=3, label="support")
+    axis.plot(grid, truth(task), color="black", linewidth=1, label="the task")
+    axis.plot(
+        grid, learned.model(grid).detach(), color=CHANCE, linestyle="--", label="start"
+    )
+    axis.plot(
+        grid,
+        call(learned.model, one, grid).detach(),
+        color=SLOTS[1],
+        linestyle="-.",
+        label="after one step",
+    )
+    axis.scatter(
+        episode.support_x,
+        episode.support_y,
+        color=SUPPORT,
+        s=18,
+        zorder=3,
+        label="support",
+    )
     axis.set(xlabel="x", title=f"a = {amplitude[task]:.1f}, p = {phase[task]:.1f}")
 axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 show(
     figure,
-    "Three sine tasks with ten support points each. The dashed start is the same curve in all three panels. After one gradient step "
-    "the dash-dotted curve lies close to each task's own sine.",
+    "Three sine tasks with ten support points each. The dashed start is the same curve "
+    "in all three panels. After one gradient step the dash-dotted curve lies close to "
+    "each task's own sine.",
 )
 
 # %% [markdown]
 # ## The maths
 #
-# The [inner loop](../lessons/GLOSSARY.md#inner-loop) 内循环 is plain gradient descent on the support; one step is
+# The [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is plain gradient descent on the support; one step is
 #
 # $$\theta' = \theta - \alpha \, \nabla_\theta \mathcal{L}_\mathcal{S}(\theta)$$
 #
@@ -163,7 +185,7 @@ show(
 #
 # | symbol | variable | shape |
 # |---|---|---|
-# | $\theta$ | `params` | dictionary of tensors: the [initialisation](../lessons/GLOSSARY.md#initialisation) 初始化 |
+# | $\theta$ | `params` | dictionary of tensors: the [initialisation](../lessons/GLOSSARY.md#initialisation "初始化") |
 # | $\theta'$ | `theta`, `adapted` | dictionary of the same shapes |
 # | $\alpha$ | `lr` | one number: the learning rate of the inner loop, "the rate" for short |
 # | $\mathcal{S}$ | `support_x`, `support_y` | `[K, 1]` each |
@@ -185,7 +207,9 @@ w = 0.0
 for step in range(1, 4):
     slope = ((w - 3) * 1 + (2 * w - 4) * 2) * 2 / 2  # the loop over rows, written out
     w = w - 0.1 * slope
-    print(f"step {step}: slope {slope:6.2f}, w = {w:.3f}, still {2.2 - w:.3f} from 11/5")
+    print(
+        f"step {step}: slope {slope:6.2f}, w = {w:.3f}, still {2.2 - w:.3f} from 11/5"
+    )
 print("each step leaves 1 - 0.1 * 5 = 0.5 of the distance")
 
 # %% [markdown]
@@ -221,7 +245,9 @@ try:
 except TypeError as error:
     print("TypeError:", error)
 cured = run_with(layer, fast, pictures)
-assert torch.allclose(cured, F.conv2d(pictures, fast["weight"], fast["bias"]), atol=1e-6)
+assert torch.allclose(
+    cured, F.conv2d(pictures, fast["weight"], fast["bias"]), atol=1e-6
+)
 print("cured:", tuple(cured.shape))
 
 # %% [markdown]
@@ -235,10 +261,16 @@ print("cured:", tuple(cured.shape))
 
 
 # %%
-def inner_step(loss_fn: Callable[[Params], Tensor], params: Params, lr: float) -> Params:
-    """One gradient step. loss_fn: params -> scalar; params: name -> tensor -> a new dictionary like params."""
+def inner_step(
+    loss_fn: Callable[[Params], Tensor], params: Params, lr: float
+) -> Params:
+    """One gradient step.
+    loss_fn: params -> scalar; params: name -> tensor -> a new dictionary like params.
+    """
     # BEGIN SOLUTION
-    gradients = torch.autograd.grad(loss_fn(params), list(params.values()), create_graph=True)
+    gradients = torch.autograd.grad(
+        loss_fn(params), list(params.values()), create_graph=True
+    )
     return {name: p - lr * g for (name, p), g in zip(params.items(), gradients)}
     # END SOLUTION
 
@@ -254,11 +286,19 @@ def row_loss(params: Params, row: int) -> Tensor:
     return ((params["w"] * support_x[row] - support_y[row]) ** 2).sum()
 
 
-by_rows = [inner_step(lambda p, i=i: row_loss(p, i), start, 0.1)["w"] for i in range(2)]  # a step for each row alone
+# a step for each row alone
+by_rows = [inner_step(lambda p, i=i: row_loss(p, i), start, 0.1)["w"] for i in range(2)]
 whole = inner_step(lambda p: F.mse_loss(p["w"] * support_x, support_y), start, 0.1)["w"]
-print(f"row by row {[round(w.item(), 2) for w in by_rows]}, all rows at once {whole:.2f}")
-assert torch.allclose(torch.stack(by_rows).mean(), whole)  # the step on the mean loss is the mean of the steps
-print("d w' / d w =", f"{torch.autograd.grad(whole, start['w'])[0]:.1f}", "= 1 - 0.1 * 5: the graph is there")
+print(
+    f"row by row {[round(w.item(), 2) for w in by_rows]}, all rows at once {whole:.2f}"
+)
+# the step on the mean loss is the mean of the steps
+assert torch.allclose(torch.stack(by_rows).mean(), whole)
+print(
+    "d w' / d w =",
+    f"{torch.autograd.grad(whole, start['w'])[0]:.1f}",
+    "= 1 - 0.1 * 5: the graph is there",
+)
 
 # %% [markdown]
 # ### Exercise 07.3  The inner loop  (difficulty 2/5, 6 min)
@@ -271,8 +311,12 @@ print("d w' / d w =", f"{torch.autograd.grad(whole, start['w'])[0]:.1f}", "= 1 -
 
 
 # %%
-def adapt(loss_fn: Callable[[Params], Tensor], params: Params, lr: float, steps: int) -> Params:
-    """The inner loop: steps times theta - lr * gradient. The result is differentiable in params."""
+def adapt(
+    loss_fn: Callable[[Params], Tensor], params: Params, lr: float, steps: int
+) -> Params:
+    """The inner loop: steps times theta - lr * gradient.
+    The result is differentiable in params.
+    """
     # BEGIN SOLUTION
     theta = dict(params)
     for _ in range(steps):
@@ -285,7 +329,9 @@ adapt = check("07.3", adapt)
 
 # %%
 small = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).double()
-begin = {name: p.detach().clone().requires_grad_() for name, p in small.named_parameters()}
+begin = {
+    name: p.detach().clone().requires_grad_() for name, p in small.named_parameters()
+}
 xs = torch.linspace(-2, 2, 6, dtype=torch.float64)[:, None]
 ys = torch.sin(xs)
 
@@ -298,14 +344,20 @@ def same(a: Params, b: Params) -> bool:
     return all(torch.allclose(a[name], b[name], atol=1e-12) for name in a)
 
 
+# %%
 three = adapt(loss_on(slice(None)), begin, 0.1, 3)
-# 1. Three steps are two steps and one more. 2. A support has no order. 3. Each point twice: nothing changes.
-assert same(three, adapt(loss_on(slice(None)), adapt(loss_on(slice(None)), begin, 0.1, 2), 0.1, 1))
+# 1. Three steps are two steps and one more. 2. A support has no order.
+# 3. Each point twice: nothing changes.
+assert same(
+    three,
+    adapt(loss_on(slice(None)), adapt(loss_on(slice(None)), begin, 0.1, 2), 0.1, 1),
+)
 assert same(three, adapt(loss_on(torch.tensor([3, 1, 5, 0, 2, 4])), begin, 0.1, 3))
 assert same(three, adapt(loss_on(torch.arange(6).repeat(2)), begin, 0.1, 3))
 # 4. The gradient through all three steps: against central differences.
 assert torch.autograd.gradcheck(
-    lambda w: adapt(loss_on(slice(None)), begin | {"0.weight": w}, 0.1, 3)["2.bias"], begin["0.weight"]
+    lambda w: adapt(loss_on(slice(None)), begin | {"0.weight": w}, 0.1, 3)["2.bias"],
+    begin["0.weight"],
 )
 print("composition, order, doubling, gradient: four laws hold")
 
@@ -323,6 +375,7 @@ def query_error(net: nn.Module, params: Params, episode: Episode) -> Tensor:
     return F.mse_loss(run_with(net, params, episode.query_x), episode.query_y).detach()
 
 
+# %%
 shots = (2, 5, 10, 20, 40)
 figure, axis = new(7, 2.8)
 for slot, reduction in enumerate(("mean", "sum")):
@@ -330,19 +383,34 @@ for slot, reduction in enumerate(("mean", "sum")):
     for k_shot in shots:
         errors = []
         for episode in SinusoidSampler(k_shot, 100, seed=1).batch(0, 60):
-            loss_fn = package.support_loss(learned.model, episode, partial(F.mse_loss, reduction=reduction))
+            loss_fn = package.support_loss(
+                learned.model, episode, partial(F.mse_loss, reduction=reduction)
+            )
             theta = adapt(loss_fn, dict(learned.model.named_parameters()), 0.01, 1)
             errors.append(query_error(learned.model, theta, episode))
         found.append(float(torch.stack(errors).mean()))
-    axis.plot(shots, found, label=f"{reduction} of the squared errors", **slot_style(slot))
-    print(f"{reduction:4s} " + ", ".join(f"{k} points {value:.3g}" for k, value in zip(shots, found)))
-axis.set(xlabel="support points K", ylabel="squared error", xscale="log", yscale="log", xticks=shots, xticklabels=shots)
+    axis.plot(
+        shots, found, label=f"{reduction} of the squared errors", **slot_style(slot)
+    )
+    print(
+        f"{reduction:4s} "
+        + ", ".join(f"{k} points {value:.3g}" for k, value in zip(shots, found))
+    )
+axis.set(
+    xlabel="support points K",
+    ylabel="squared error",
+    xscale="log",
+    yscale="log",
+    xticks=shots,
+    xticklabels=shots,
+)
 axis.minorticks_off()
 axis.legend(fontsize=8)
 show(
     figure,
-    "Mean squared error on the queries after one step at rate 0.01 against the number of support points, both axes logarithmic. "
-    "With the mean loss more points help. With the sum the error grows with every point added.",
+    "Mean squared error on the queries after one step at rate 0.01 against the number "
+    "of support points, both axes logarithmic. With the mean loss more points help. "
+    "With the sum the error grows with every point added.",
 )
 
 # %% [markdown]
@@ -361,7 +429,9 @@ show(
 
 # %%
 def rate_for_mean(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
-    """The inner rate for a mean loss that equals lr with the given reduction ("mean", "sum" or "per shot")."""
+    """The inner rate for a mean loss that equals lr with the given reduction
+    ("mean", "sum" or "per shot").
+    """
     # BEGIN SOLUTION
     rows = n_way * k_shot
     divided_by = {"mean": rows, "sum": 1, "per shot": k_shot}[reduction]
@@ -370,8 +440,15 @@ def rate_for_mean(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
 
 
 rate_for_mean = check("07.4", rate_for_mean)
-for data, lr, n_way in (("Omniglot 5-way", 0.4, 5), ("Omniglot 20-way", 0.1, 20), ("miniImageNet 5-way", 0.01, 5)):
-    print(f"{data:18s} printed {lr:4.2f}, for a mean {rate_for_mean(lr, n_way, 1, 'per shot'):.2f}")
+for data, lr, n_way in (
+    ("Omniglot 5-way", 0.4, 5),
+    ("Omniglot 20-way", 0.1, 20),
+    ("miniImageNet 5-way", 0.01, 5),
+):
+    print(
+        f"{data:18s} printed {lr:4.2f}, for a mean "
+        f"{rate_for_mean(lr, n_way, 1, 'per shot'):.2f}"
+    )
 
 # %% [markdown]
 # Several ports keep the printed rate and take the mean: steps 5 or 20 times shorter.
@@ -385,21 +462,28 @@ stacked, params = curves.batch(0, 25), dict(learned.model.named_parameters())
 
 
 def one_step(x: Tensor, y: Tensor) -> Params:
-    """One task's support [K, 1], [K, 1] -> parameters after one step, by the package."""
-    return package.adapt(lambda p: F.mse_loss(run_with(learned.model, p, x), y), params, lr=0.01, steps=1)
+    """One task's support [K, 1], [K, 1]
+    -> parameters after one step, by the package.
+    """
+    return package.adapt(
+        lambda p: F.mse_loss(run_with(learned.model, p, x), y), params, lr=0.01, steps=1
+    )
 
 
-together = torch.func.vmap(one_step)(stacked.support_x, stacked.support_y)  # every tensor with a leading [25]
+# every tensor with a leading [25]
+together = torch.func.vmap(one_step)(stacked.support_x, stacked.support_y)
 for task, episode in enumerate(stacked):  # the loop, with your adapt
     yours = adapt(package.support_loss(learned.model, episode), params, 0.01, 1)
-    assert all(torch.allclose(yours[name], together[name][task], atol=1e-5) for name in params)
+    assert all(
+        torch.allclose(yours[name], together[name][task], atol=1e-5) for name in params
+    )
 print("your loop over 25 tasks and one vmap agree\n")
 print(inspect.getsource(package.adapt))
 
 # %% [markdown]
 # ## What can one net for all sines learn?
 #
-# [Pretraining](../lessons/GLOSSARY.md#pretraining) 预训练 fits one net to all tasks. At an input $x$ it meets many targets $y$ and has one answer:
+# [Pretraining](../lessons/GLOSSARY.md#pretraining "预训练") fits one net to all tasks. At an input $x$ it meets many targets $y$ and has one answer:
 #
 # $$\mathbb{E}\big[(f(x) - y)^2\big] = \big(f(x) - \bar y(x)\big)^2 + \operatorname{Var}(y), \qquad \bar y(x) = \mathbb{E}[y]$$
 #
@@ -420,7 +504,9 @@ print(inspect.getsource(package.adapt))
 
 # %%
 def mean_curve(x: Tensor, low: float, high: float) -> Tensor:
-    """The mean of a sin(x - p): a uniform in [low, high], p uniform in [0, pi]. x [B, 1] -> [B, 1]."""
+    """The mean of a sin(x - p): a uniform in [low, high],
+    p uniform in [0, pi]. x [B, 1] -> [B, 1].
+    """
     # BEGIN SOLUTION
     # the integral is cos(x - pi) - cos(x) = -2 cos(x)
     return -(low + high) / 2 * 2 / math.pi * torch.cos(x)
@@ -430,8 +516,12 @@ def mean_curve(x: Tensor, low: float, high: float) -> Tensor:
 mean_curve = check("07.5", mean_curve)
 many_a, many_p = SinusoidSampler(seed=5).curves(0, 5000)
 sampled = (many_a[:, None] * torch.sin(grid.T - many_p[:, None])).mean(0)  # [201]
-print(f"largest gap to the mean of 5000 sampled curves: {(sampled - mean_curve(grid, 0.1, 5.0)[:, 0]).abs().max():.2f}")
-square = (5**3 - 0.1**3) / (3 * 4.9)  # E[a²]; the mean of sin²(x - p) over half a turn of p is 1/2 at every x
+print(
+    "largest gap to the mean of 5000 sampled curves: "
+    f"{(sampled - mean_curve(grid, 0.1, 5.0)[:, 0]).abs().max():.2f}"
+)
+# E[a²]; the mean of sin²(x - p) over half a turn of p is 1/2 at every x
+square = (5**3 - 0.1**3) / (3 * 4.9)
 floor = square / 2 - float(mean_curve(grid, 0.1, 5.0).square().mean())
 print(f"so no single curve comes below a squared error of about {floor:.2f}")
 
@@ -445,7 +535,8 @@ torch.manual_seed(1)
 everything = MAML(mlp(), 0.01, 0)  # 0 inner steps in training
 history = fit(everything, SinusoidSampler(10, 10, seed=0), steps=1500, tasks=25)
 print(
-    f"loss at first {history.loss[0]:.2f}, of the last 200 updates {sum(history.loss[-200:]) / 200:.2f}, floor {floor:.2f}"
+    f"loss at first {history.loss[0]:.2f}, of the last 200 updates "
+    f"{sum(history.loss[-200:]) / 200:.2f}, floor {floor:.2f}"
 )
 with torch.no_grad():
     drawn = {"pretraining": everything.model(grid), "MAML's start": learned.model(grid)}
@@ -453,16 +544,30 @@ mean = mean_curve(grid, 0.1, 5.0)
 figure, axis = new(7, 2.8)
 axis.plot(grid, mean, color=PROTOTYPE, linewidth=1, label="mean curve, −1.62 cos x")
 for slot, (name, curve) in enumerate(drawn.items()):
-    axis.plot(grid, curve, markevery=20, label=name, linestyle=("--", "-.")[slot], **slot_style(slot))
+    axis.plot(
+        grid,
+        curve,
+        markevery=20,
+        label=name,
+        linestyle=("--", "-.")[slot],
+        **slot_style(slot),
+    )
 axis.set(xlabel="x", ylabel="y")
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-gap = {name: float((curve - mean).square().mean().sqrt()) for name, curve in drawn.items()}
+gap = {
+    name: float((curve - mean).square().mean().sqrt()) for name, curve in drawn.items()
+}
 apart = float((drawn["pretraining"] - drawn["MAML's start"]).square().mean().sqrt())
-told = f"typical gap to the mean curve: {', '.join(f'{name} {value:.2f}' for name, value in gap.items())}; to each other {apart:.2f}"
+told = (
+    "typical gap to the mean curve: "
+    f"{', '.join(f'{name} {value:.2f}' for name, value in gap.items())}; to each "
+    f"other {apart:.2f}"
+)
 print(told)
 show(
     figure,
-    f"Three curves that nearly coincide, a cosine upside down: the mean curve, the pretrained net, and MAML's start; {told}.",
+    "Three curves that nearly coincide, a cosine upside down: the mean curve, the "
+    f"pretrained net, and MAML's start; {told}.",
 )
 
 # %% [markdown]
@@ -470,7 +575,7 @@ show(
 #
 # ## Evaluate honestly
 #
-# The same 200 new curves for all. [Baselines](../lessons/GLOSSARY.md#baseline) 基线: zero, the mean curve, the nearest support point's value. Predict the order after ten steps.
+# The same 200 new curves for all. [Baselines](../lessons/GLOSSARY.md#baseline "基线"): zero, the mean curve, the nearest support point's value. Predict the order after ten steps.
 
 # %%
 torch.manual_seed(1)
@@ -488,6 +593,7 @@ class Rule(FewShotLearner):
         return self.rule(episode)
 
 
+# %%
 rules = {
     "always zero": lambda e: torch.zeros_like(e.query_y),
     "mean curve": lambda e: mean_curve(e.query_x, 0.1, 5.0),
@@ -502,11 +608,16 @@ for name, learner in starts.items():
         learner.test_steps = steps
         results[name, steps] = evaluate(learner, curves, 200, metric="mse")
     print(
-        f"{name:14s}" + "".join(f"{results[name, s].mean:8.2f} ± {results[name, s].ci95:.2f} " for s in (0, 1, 5, 10))
+        f"{name:14s}"
+        + "".join(
+            f"{results[name, s].mean:8.2f} ± {results[name, s].ci95:.2f} "
+            for s in (0, 1, 5, 10)
+        )
     )
 for steps in (0, 1, 10):
     print(
-        f"inner steps {steps}: pretraining minus MAML, {compare(results['pretraining', steps], results['MAML', steps])}"
+        f"inner steps {steps}: pretraining minus MAML, "
+        f"{compare(results['pretraining', steps], results['MAML', steps])}"
     )
 
 # %%
@@ -519,28 +630,51 @@ for axis, (name, learner) in zip(axes, starts.items()):
     for slot, steps in enumerate((0, 1, 5, 10)):
         theta = adapt(loss_fn, begin, 0.01, steps)
         fitted = run_with(learner.model, theta, grid).detach()
-        style = {"color": (CHANCE, SLOTS[4], SLOTS[1], SLOTS[3])[slot], "linestyle": (":", "--", "-.", "-")[slot]}
+        style = {
+            "color": (CHANCE, SLOTS[4], SLOTS[1], SLOTS[3])[slot],
+            "linestyle": (":", "--", "-.", "-")[slot],
+        }
         axis.plot(grid, fitted, label=f"{steps} step{'s' * (steps != 1)}", **style)
         errors.append(f"{float((fitted - truth(17)).square().mean()):.2f}")
-    axis.scatter(episode.support_x, episode.support_y, color=SUPPORT, s=18, zorder=3, label="support")
+    axis.scatter(
+        episode.support_x,
+        episode.support_y,
+        color=SUPPORT,
+        s=18,
+        zorder=3,
+        label="support",
+    )
     axis.set(title=name, xlabel="x")
     told.append(f"{name} {', '.join(errors)}")
 axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 print("squared error on this curve after 0, 1, 5, 10 steps:", "; ".join(told))
 show(
     figure,
-    "One sine task fitted from three starts, before and after 1, 5 and 10 steps. Squared errors after 0, 1, 5, 10 steps: "
-    + "; ".join(told)
-    + ".",
+    "One sine task fitted from three starts, before and after 1, 5 and 10 steps. "
+    "Squared errors after 0, 1, 5, 10 steps: " + "; ".join(told) + ".",
 )
 
-rows = {(row["learner"], row["shot"], row["steps"]): row for row in card("maml", "sinusoids")["test"]}
+# %%
+rows = {
+    (row["learner"], row["shot"], row["steps"]): row
+    for row in card("maml", "sinusoids")["test"]
+}
 paper = {"maml": (0.67, 0.38, 0.35), "pretraining": (2.41, 2.23, 2.19)}
 for learner, printed in paper.items():
     for shot in (5, 10):
-        cells = [f"{rows[learner, shot, s]['mse']:.2f} ± {rows[learner, shot, s]['ci95']:.2f}" for s in (1, 5, 10)]
-        theirs = f"   paper {', '.join(f'{value:.2f}' for value in printed)}" if shot == 5 else ""
-        print(f"{learner:12s}{shot:3d} points, 1, 5, 10 steps: {', '.join(cells)}{theirs}")
+        cells = [
+            f"{rows[learner, shot, s]['mse']:.2f} ± "
+            f"{rows[learner, shot, s]['ci95']:.2f}"
+            for s in (1, 5, 10)
+        ]
+        theirs = (
+            f"   paper {', '.join(f'{value:.2f}' for value in printed)}"
+            if shot == 5
+            else ""
+        )
+        print(
+            f"{learner:12s}{shot:3d} points, 1, 5, 10 steps: {', '.join(cells)}{theirs}"
+        )
 
 # %% [markdown]
 # **The puzzle.** B. Read the paired differences: before the step, and after it.
@@ -565,33 +699,63 @@ for learner, printed in paper.items():
 # %%
 def plane_loss(episode: Episode) -> Callable[[Params], Tensor]:
     """Mean squared error of theta_1 sin x + theta_2 cos x on a task's support."""
-    features = torch.cat([episode.support_x.sin(), episode.support_x.cos()], 1)  # [K, 2]
+    # [K, 2]
+    features = torch.cat([episode.support_x.sin(), episode.support_x.cos()], 1)
     return lambda p: F.mse_loss(features @ p["theta"], episode.support_y[:, 0])
 
 
-origin = torch.tensor([1.0, 2.5])
-figure, axis = new(6.6, 3.9)
-turn = torch.linspace(-math.pi, 0, 100)
-axis.fill(5 * turn.cos(), 5 * turn.sin(), color=CHANCE, alpha=0.12, label="optima of all tasks")
+origin, walks = torch.tensor([1.0, 2.5]), []
 for slot, task in enumerate((17, 21, 39, 33)):
     theta, path = {"theta": origin.clone().requires_grad_()}, [origin]
     for _ in range(8):
         theta = inner_step(plane_loss(curves[task]), theta, 0.2)
         path.append(theta["theta"].detach())
     optimum = amplitude[task] * torch.stack([phase[task].cos(), -phase[task].sin()])
-    axis.plot(*torch.stack(path).T, markersize=4, linewidth=1, **slot_style(slot))
-    axis.scatter(*optimum, s=90, edgecolor="black", zorder=3, label=f"optimum of task {slot}", **slot_style(slot))
+    walks.append((torch.stack(path), optimum))
     print(
-        f"task {slot}: distance to its optimum {(origin - optimum).norm():.2f}, after 8 steps {(path[-1] - optimum).norm():.2f}"
+        f"task {slot}: distance to its optimum {(origin - optimum).norm():.2f}, after "
+        f"8 steps {(path[-1] - optimum).norm():.2f}"
     )
-axis.scatter(*origin, s=200, marker="*", color="black", zorder=4, label="initialisation")
-axis.scatter(0, -2.55 * 2 / math.pi, s=90, marker="X", color="black", zorder=4, label="mean of all optima")
+
+# %% tags=["draws"]
+figure, axis = new(6.6, 3.9)
+turn = torch.linspace(-math.pi, 0, 100)
+axis.fill(
+    5 * turn.cos(),
+    5 * turn.sin(),
+    color=CHANCE,
+    alpha=0.12,
+    label="optima of all tasks",
+)
+for slot, (path, optimum) in enumerate(walks):
+    axis.plot(*path.T, markersize=4, linewidth=1, **slot_style(slot))
+    axis.scatter(
+        *optimum,
+        s=90,
+        edgecolor="black",
+        zorder=3,
+        label=f"optimum of task {slot}",
+        **slot_style(slot),
+    )
+axis.scatter(
+    *origin, s=200, marker="*", color="black", zorder=4, label="initialisation"
+)
+axis.scatter(
+    0,
+    -2.55 * 2 / math.pi,
+    s=90,
+    marker="X",
+    color="black",
+    zorder=4,
+    label="mean of all optima",
+)
 axis.set(xlabel=r"$\theta_1$", ylabel=r"$\theta_2$", aspect="equal")
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 show(
     figure,
-    "The plane of the two parameters. From one star, the initialisation, four paths of eight steps run towards the optima of four "
-    "tasks, which lie in a shaded lower half disc of radius 5. A cross marks the mean of all optima, at (0, −1.62).",
+    "The plane of the two parameters. From one star, the initialisation, four paths of "
+    "eight steps run towards the optima of four tasks, which lie in a shaded lower "
+    "half disc of radius 5. A cross marks the mean of all optima, at (0, −1.62).",
 )
 
 # %% [markdown]
@@ -604,9 +768,14 @@ show(
 
 # %%
 def twin(net: nn.Module, c: float) -> Params:
-    """The same function at another place: first layer times c, second layer's weight divided by c."""
+    """The same function at another place:
+    first layer times c, second layer's weight divided by c.
+    """
     factors = {"0.weight": c, "0.bias": c, "2.weight": 1 / c}
-    return {name: (p.detach() * factors.get(name, 1.0)).requires_grad_() for name, p in net.named_parameters()}
+    return {
+        name: (p.detach() * factors.get(name, 1.0)).requires_grad_()
+        for name, p in net.named_parameters()
+    }
 
 
 episode = curves[17]
@@ -651,7 +820,11 @@ for slot, (name, learner) in enumerate(list(starts.items())[1:]):
             errors.append(query_error(learner.model, theta, episode))
         found.append(float(torch.stack(errors).mean()))
     axis.plot(factors, found, label=name, **slot_style(slot))
-    print(f"{name:12s}" + ", ".join(f"c {c:.1f}: {value:.2f}" for c, value in zip(factors, found)), end="; ")
+    print(
+        f"{name:12s}"
+        + ", ".join(f"c {c:.1f}: {value:.2f}" for c, value in zip(factors, found)),
+        end="; ",
+    )
     print(f"lowest {min(found):.2f} at c = {factors[found.index(min(found))]}")
 axis.axhline(floor, color=CHANCE, linestyle="--", label="floor of a single curve")
 axis.set(
@@ -666,8 +839,9 @@ axis.minorticks_off()
 axis.legend(fontsize=8)
 show(
     figure,
-    "Squared error after one step against the scale c of a twin that draws the same curve, for pretraining and for MAML's start, with "
-    "the floor of a single curve as a dashed line. The same curve gives very different errors, depending on c.",
+    "Squared error after one step against the scale c of a twin that draws the same "
+    "curve, for pretraining and for MAML's start, with the floor of a single curve as "
+    "a dashed line. The same curve gives very different errors, depending on c.",
 )
 stepper = InnerLoopStepper()
 stepper.take(3)
@@ -694,7 +868,10 @@ def quick_adapt(net: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> 
 episode = curves[17]
 for lr, steps in ((0.01, 0), (0.01, 1), (0.01, 10), (1.0, 10)):
     theta = quick_adapt(learned.model, episode.support_x, episode.support_y, lr, steps)
-    print(f"rate {lr:4.2f}, {steps:2d} steps: squared error {query_error(learned.model, theta, episode):.6f}")
+    print(
+        f"rate {lr:4.2f}, {steps:2d} steps: squared error "
+        f"{query_error(learned.model, theta, episode):.6f}"
+    )
 
 # %% [markdown]
 # ### Exercise 07.6  Bug hunt: does anything move?  (difficulty 3/5, 8 min)
@@ -709,23 +886,35 @@ for lr, steps in ((0.01, 0), (0.01, 1), (0.01, 10), (1.0, 10)):
 
 
 # %%
-def exposes_idle(implementation, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
-    """True when step 1 or step 2 moves no parameter. implementation: (model, x, y, lr, steps) -> dict."""
+def exposes_idle(
+    implementation, model: nn.Module, x: Tensor, y: Tensor, lr: float
+) -> bool:
+    """True when step 1 or step 2 moves no parameter.
+    implementation: (model, x, y, lr, steps) -> dict.
+    """
     # BEGIN SOLUTION
     stages = [dict(model.named_parameters())]
     stages += [implementation(model, x, y, lr, steps) for steps in (1, 2)]
-    moves = [any(not torch.equal(stages[i][name], stages[i + 1][name]) for name in stages[0]) for i in (0, 1)]
+    moves = [
+        any(not torch.equal(stages[i][name], stages[i + 1][name]) for name in stages[0])
+        for i in (0, 1)
+    ]
     return not all(moves)
     # END SOLUTION
 
 
 exposes_idle = check("07.6", exposes_idle)
-print("quick_adapt is idle:", exposes_idle(quick_adapt, learned.model, episode.support_x, episode.support_y, 0.01))
+print(
+    "quick_adapt is idle:",
+    exposes_idle(
+        quick_adapt, learned.model, episode.support_x, episode.support_y, 0.01
+    ),
+)
 
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# `named_parameters()` is a [generator](../lessons/GLOSSARY.md#python-generator) 生成器: it can be read once. The list of tensors reads it to its end. `zip` then finds it empty and stops
+# `named_parameters()` is a [generator](../lessons/GLOSSARY.md#python-generator "生成器"): it can be read once. The list of tensors reads it to its end. `zip` then finds it empty and stops
 # at once, without a word: a shorter partner is no error for `zip`.
 #
 # </details>
@@ -734,7 +923,9 @@ print("quick_adapt is idle:", exposes_idle(quick_adapt, learned.model, episode.s
 
 
 # %%
-def cured_adapt(net: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int, keep: type = list) -> Params:
+def cured_adapt(
+    net: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int, keep: type = list
+) -> Params:
     adapted = dict(net.named_parameters())
     for _ in range(steps):
         params = keep(net.named_parameters())
@@ -745,13 +936,17 @@ def cured_adapt(net: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int, kee
     return adapted
 
 
+# %%
 support = episode.support_x, episode.support_y
 assert exposes_idle(quick_adapt, learned.model, *support, 0.01)  # before the cure
 assert not exposes_idle(cured_adapt, learned.model, *support, 0.01)
 theta = cured_adapt(learned.model, *support, 0.01, 10)
-print(f"cured, 10 steps: squared error {query_error(learned.model, theta, episode):.6f}")
+print(
+    f"cured, 10 steps: squared error {query_error(learned.model, theta, episode):.6f}"
+)
 try:
-    cured_adapt(learned.model, *support, 0.01, 1, keep=iter)  # the bug again, but a strict zip
+    # the bug again, but a strict zip
+    cured_adapt(learned.model, *support, 0.01, 1, keep=iter)
 except ValueError as error:
     print("with strict=True the bug speaks:", error)
 
@@ -770,7 +965,10 @@ except ValueError as error:
 for _ in range(100):
     fresh.train()  # "an epoch"
 moved = sum(not torch.equal(p, weights[name]) for name, p in fresh.named_parameters())
-print(f"tensors moved by 100 calls of train(): {moved} of {len(weights)}; training mode: {fresh.training}")
+print(
+    f"tensors moved by 100 calls of train(): {moved} of {len(weights)}; training mode: "
+    f"{fresh.training}"
+)
 
 # %% [markdown]
 # `nn.Module.train(mode)` switches modes and trains nothing; `fit(learner, sampler, ...)` does.
@@ -848,7 +1046,7 @@ print(f"tensors moved by 100 calls of train(): {moved} of {len(weights)}; traini
 #
 # On paper each step multiplied the distance to 2.2 by $1 - \alpha h$, with $h = 5$. Above which $\alpha$ does it grow?
 #
-# For a linear model with features $F$ and $\mathcal{L}_\mathcal{S} = \frac{1}{K}\|F\theta - y\|^2$, the matrix of second derivatives, the [Hessian](../lessons/GLOSSARY.md#hessian) 黑塞矩阵, is $H = \frac{2}{K} F^\top F$.
+# For a linear model with features $F$ and $\mathcal{L}_\mathcal{S} = \frac{1}{K}\|F\theta - y\|^2$, the matrix of second derivatives, the [Hessian](../lessons/GLOSSARY.md#hessian "黑塞矩阵"), is $H = \frac{2}{K} F^\top F$.
 # Along each eigenvector, $h$ is its eigenvalue: the *largest* sets the limit. Return that $\alpha$. `torch.linalg.eigvalsh` sorts, smallest first.
 #
 # | `features` | returned |
@@ -858,7 +1056,9 @@ print(f"tensors moved by 100 calls of train(): {moved} of {len(weights)}; traini
 
 # %%
 def largest_rate(features: Tensor) -> float:
-    """The rate above which gradient descent on the mean squared error diverges. features [K, P] -> number."""
+    """The rate above which gradient descent on the mean squared error diverges.
+    features [K, P] -> number.
+    """
     # BEGIN SOLUTION
     hessian = 2 * features.T @ features / len(features)
     return 2 / float(torch.linalg.eigvalsh(hessian)[-1])
@@ -866,11 +1066,21 @@ def largest_rate(features: Tensor) -> float:
 
 
 largest_rate = check("07.7", largest_rate)
+
+# %%
 features = torch.cat([episode.support_x.sin(), episode.support_x.cos()], 1)
 limit = largest_rate(features)
 for factor in (0.9, 1.1):
-    theta = adapt(plane_loss(episode), {"theta": origin.clone().requires_grad_()}, factor * limit, 200)
-    print(f"{factor} times the limit {limit:.2f}, 200 steps: support loss {plane_loss(episode)(theta):.3g}")
+    theta = adapt(
+        plane_loss(episode),
+        {"theta": origin.clone().requires_grad_()},
+        factor * limit,
+        200,
+    )
+    print(
+        f"{factor} times the limit {limit:.2f}, 200 steps: support loss "
+        f"{plane_loss(episode)(theta):.3g}"
+    )
 
 # %% [markdown]
 # ### Exercise 07.8 ★  The inner loop from memory  (difficulty 3/5, 8 min)
@@ -884,7 +1094,12 @@ for factor in (0.9, 1.1):
 
 # %%
 def fit_and_predict(
-    model: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, lr: float, steps: int
+    model: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    lr: float,
+    steps: int,
 ) -> Tensor:
     """Predictions [Q, 1] for the queries after `steps` inner steps on the support."""
     # BEGIN SOLUTION

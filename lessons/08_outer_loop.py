@@ -72,12 +72,11 @@ from fsl_course.weights.checkpoints import card
 torch.manual_seed(0)
 Params = dict[str, Tensor]
 
-
 # %% [markdown]
 # ## The idea in one picture
 #
-# The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$, a sine of any amplitude and phase. So a whole [inner loop](../lessons/GLOSSARY.md#inner-loop) 内循环 is a path in the plane.
-# The [outer loop](../lessons/GLOSSARY.md#outer-loop) 外循环 moves the start of *all* paths.
+# The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$, a sine of any amplitude and phase. So a whole [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is a path in the plane.
+# The [outer loop](../lessons/GLOSSARY.md#outer-loop "外循环") moves the start of *all* paths.
 
 
 # %%
@@ -92,6 +91,7 @@ class SineCosine(nn.Module):
         return features(x) @ self.uv[:, None]
 
 
+# %%
 def features(x: Tensor) -> Tensor:
     """[B, 1] -> sine and cosine [B, 2]."""
     return torch.cat([x.sin(), x.cos()], dim=1)
@@ -99,37 +99,78 @@ def features(x: Tensor) -> Tensor:
 
 sines = SinusoidSampler(5, 10, seed=22, dtype=torch.float64)
 amplitude, phase = sines.curves(0, 3)
-optima = torch.stack([amplitude * phase.cos(), -amplitude * phase.sin()], dim=1)  # a sin(x - p), written out
+# a sin(x - p), written out
+optima = torch.stack([amplitude * phase.cos(), -amplitude * phase.sin()], dim=1)
 
 # %%
 net, tasks = SineCosine(), sines.batch(0, 3)
 start = dict(net.named_parameters())
-figure, axis = new(7.5, 4.2)
-pulls = []
-for slot, (task, goal) in enumerate(zip(tasks, optima)):
-    support = package.support_loss(net, task)  # params -> mean squared error on the support
-    path = torch.stack([adapt(support, start, lr=0.25, steps=j, track=False)["uv"] for j in range(16)])
-    outer = partial(package.meta_loss, net, episode=task, lr=0.25, steps=1, loss_fn=F.mse_loss)
+paths, pulls = [], []
+for task in tasks:
+    # params -> mean squared error on the support
+    support = package.support_loss(net, task)
+    path = torch.stack(
+        [adapt(support, start, lr=0.25, steps=j, track=False)["uv"] for j in range(16)]
+    )
+    outer = partial(
+        package.meta_loss, net, episode=task, lr=0.25, steps=1, loss_fn=F.mse_loss
+    )
+    paths.append(path)
     pulls.append(-grad(outer)(start)["uv"].detach())  # you write this gradient below
-    axis.plot(*path.T, markersize=4, linewidth=1, label=f"task {slot}, 15 inner steps", **slot_style(slot))
-    axis.scatter(*goal, s=110, marker="X", color=SLOTS[slot], edgecolor="black", zorder=3)
-    axis.annotate("", start["uv"].tolist() + 0.4 * pulls[-1].numpy(), start["uv"].tolist(),
-                  arrowprops={"arrowstyle": "->", "color": SLOTS[slot], "linestyle": "--", "linewidth": 2})  # fmt: skip
 mean = torch.stack(pulls).mean(0)
-axis.annotate("", start["uv"].tolist() + 0.4 * mean.numpy(), start["uv"].tolist(),
-              arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 2.5})  # fmt: skip
-axis.scatter(*start["uv"].tolist(), s=200, marker=PROTOTYPE_MARKER, color="black", zorder=4, label="start (u, v)")
-axis.scatter([], [], s=80, marker="X", color="white", edgecolor="black", label="a task's optimum")
+
+# %%
+figure, axis = new(7.5, 4.2)
+for slot, (path, pull, goal) in enumerate(zip(paths, pulls, optima)):
+    axis.plot(
+        *path.T,
+        markersize=4,
+        linewidth=1,
+        label=f"task {slot}, 15 inner steps",
+        **slot_style(slot),
+    )
+    axis.scatter(
+        *goal, s=110, marker="X", color=SLOTS[slot], edgecolor="black", zorder=3
+    )
+    axis.annotate(
+        "",
+        start["uv"].tolist() + 0.4 * pull.numpy(),
+        start["uv"].tolist(),
+        arrowprops={
+            "arrowstyle": "->",
+            "color": SLOTS[slot],
+            "linestyle": "--",
+            "linewidth": 2,
+        },
+    )
+axis.annotate(
+    "",
+    start["uv"].tolist() + 0.4 * mean.numpy(),
+    start["uv"].tolist(),
+    arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 2.5},
+)
+axis.scatter(
+    *start["uv"].tolist(),
+    s=200,
+    marker=PROTOTYPE_MARKER,
+    color="black",
+    zorder=4,
+    label="start (u, v)",
+)
+axis.scatter(
+    [], [], s=80, marker="X", color="white", edgecolor="black", label="a task's optimum"
+)
 axis.plot([], [], color="black", linewidth=2.5, label="minus the meta-gradient")
 axis.plot([], [], color=CHANCE, linestyle="--", label="each task's share of it")
 axis.set(xlabel="u", ylabel="v")
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
 show(
     figure,
-    "The plane of u and v. From one start, a black star, three dotted paths lead towards three optima, marked by crosses. Dashed "
-    "arrows show where each task wants the start to go; the thick black arrow, minus the meta-gradient, is their mean.",
+    "The plane of u and v. From one start, a black star, three dotted paths lead "
+    "towards three optima, marked by crosses. Dashed arrows show where each task "
+    "wants the start to go; the thick black arrow, minus the meta-gradient, is their "
+    "mean.",
 )
-
 
 # %% [markdown]
 # ## The maths
@@ -138,7 +179,7 @@ show(
 #
 # $$\theta' = \theta - \alpha\, \nabla \mathcal{L}_\mathcal{S}(\theta), \qquad \min_\theta\; \mathcal{L}_\mathcal{Q}(\theta')$$
 #
-# The chain rule gives the [meta-gradient](../lessons/GLOSSARY.md#meta-gradient) 元梯度:
+# The chain rule gives the [meta-gradient](../lessons/GLOSSARY.md#meta-gradient "元梯度"):
 #
 # $$\frac{d\, \mathcal{L}_\mathcal{Q}(\theta')}{d\theta} = \Big(\frac{\partial \theta'}{\partial \theta}\Big)^{\!\top} \nabla \mathcal{L}_\mathcal{Q}(\theta') = (I - \alpha H)^\top\, \nabla \mathcal{L}_\mathcal{Q}(\theta')$$
 #
@@ -150,8 +191,8 @@ show(
 # | $H$ | `hessian(loss_support)(theta)` | `[P, P]`, at $\theta$ |
 # | $\alpha$ | `lr` | one number |
 #
-# $H$, the [Hessian](../lessons/GLOSSARY.md#hessian) 黑塞矩阵, holds the second derivatives of the support loss: *second order*.
-# *First-order MAML* leaves $\alpha H$ out, a [first-order approximation](../lessons/GLOSSARY.md#first-order-approximation) 一阶近似.
+# $H$, the [Hessian](../lessons/GLOSSARY.md#hessian "黑塞矩阵"), holds the second derivatives of the support loss: *second order*.
+# *First-order MAML* leaves $\alpha H$ out, a [first-order approximation](../lessons/GLOSSARY.md#first-order-approximation "一阶近似").
 
 # %% [markdown]
 # ## By hand
@@ -172,8 +213,12 @@ show(
 
 
 # %%
-def one_parameter(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
-    """Slope of b/2 (theta' - q)^2 in theta, where theta' is one step of rate lr down a/2 (theta - s)^2."""
+def one_parameter(
+    theta: float, lr: float, a: float, s: float, b: float, q: float
+) -> float:
+    """Slope of b/2 (theta' - q)^2 in theta,
+    where theta' is one step of rate lr down a/2 (theta - s)^2.
+    """
     # BEGIN SOLUTION
     adapted = theta - lr * a * (theta - s)
     follows = 1 - lr * a  # d theta' / d theta
@@ -190,16 +235,28 @@ for axis, name, rate in zip(axes, "ABC", (0.25, 0.5, 0.75)):
     lands, at_1 = places - rate * 2 * (places - 3), 1 - rate * 2 * (1 - 3)
     true, first = one_parameter(1.0, rate, 2.0, 3.0, 2.0, 5.0), 2 * (at_1 - 5)
     here = (at_1 - 5) ** 2
-    axis.plot(places, (lands - 5) ** 2, color=SLOTS[0], label="query loss after the step")
-    axis.plot([0, 2], [here - first, here + first], color=SLOTS[1], linestyle="--", label="first-order slope")
+    axis.plot(
+        places, (lands - 5) ** 2, color=SLOTS[0], label="query loss after the step"
+    )
+    axis.plot(
+        [0, 2],
+        [here - first, here + first],
+        color=SLOTS[1],
+        linestyle="--",
+        label="first-order slope",
+    )
     axis.scatter([1], [here], color="black", zorder=3)
     axis.set(title=f"{name}: lands on {at_1:.0f}", xlabel="start", ylim=(-1, 20))
-    print(f"{name}: step lands on {at_1:.0f}, meta-gradient {true + 0:+.1f}, first-order {first:+.1f}")
+    print(
+        f"{name}: step lands on {at_1:.0f}, meta-gradient {true + 0:+.1f}, first-order "
+        f"{first:+.1f}"
+    )
 axes[2].legend(fontsize=8, loc="upper left")
 show(
     figure,
-    "Query loss after the step against the start, for three inner rates. A: it falls at the start 1. B: it is flat everywhere. "
-    "C: it rises. The dashed first-order slope falls in all three.",
+    "Query loss after the step against the start, for three inner rates. A: it falls "
+    "at the start 1. B: it is flat everywhere. C: it rises. The dashed first-order "
+    "slope falls in all three.",
 )
 
 # %% [markdown]
@@ -225,13 +282,16 @@ slope = 2 / len(phi_s) * phi_s.T @ (phi_s @ theta - task.support_y[:, 0])
 adapted = theta - lr * slope
 query_slope = 2 / len(phi_q) * phi_q.T @ (phi_q @ adapted - task.query_y[:, 0])
 by_hand = (torch.eye(2) - lr * H).T @ query_slope
-print("I - lr H     ", [[round(x, 4) for x in row] for row in (torch.eye(2) - lr * H).tolist()])
+print(
+    "I - lr H     ",
+    [[round(x, 4) for x in row] for row in (torch.eye(2) - lr * H).tolist()],
+)
 print("meta-gradient", [round(x, 6) for x in by_hand.tolist()])
 
 # %% [markdown]
 # ### Exercise 08.2  meta_loss  (difficulty 2/5, 8 min)
 #
-# Now for *any* model. Return the [mean squared error](../lessons/GLOSSARY.md#mean-squared-error) 均方误差 on the [query](../lessons/GLOSSARY.md#query-set) 查询集 after `steps` inner steps on the [support](../lessons/GLOSSARY.md#support-set) 支持集, starting from `params`.
+# Now for *any* model. Return the [mean squared error](../lessons/GLOSSARY.md#mean-squared-error "均方误差") on the [query](../lessons/GLOSSARY.md#query-set "查询集") after `steps` inner steps on the [support](../lessons/GLOSSARY.md#support-set "支持集"), starting from `params`.
 #
 # | you have | |
 # |---|---|
@@ -242,12 +302,18 @@ print("meta-gradient", [round(x, 6) for x in by_hand.tolist()])
 
 
 # %%
-def meta_loss(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
-    """Query loss after the inner loop on the support, a scalar, differentiable in params."""
+def meta_loss(
+    model: nn.Module, params: Params, episode: Episode, lr: float, steps: int
+) -> Tensor:
+    """Query loss after the inner loop on the support,
+    a scalar, differentiable in params.
+    """
 
     # BEGIN SOLUTION
     def support_loss(theta: Params) -> Tensor:
-        return F.mse_loss(functional_call(model, theta, (episode.support_x,)), episode.support_y)
+        return F.mse_loss(
+            functional_call(model, theta, (episode.support_x,)), episode.support_y
+        )
 
     fast = adapt(support_loss, params, lr=lr, steps=steps)
     return F.mse_loss(functional_call(model, fast, (episode.query_x,)), episode.query_y)
@@ -259,7 +325,9 @@ meta_loss = check("08.2", meta_loss)
 
 # %%
 def error(net: nn.Module, params: Params, x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error of the net with these parameters in place of its own, a scalar."""
+    """Mean squared error of the net with these parameters
+    in place of its own, a scalar.
+    """
     return F.mse_loss(functional_call(net, params, (x,)), y)
 
 
@@ -276,7 +344,7 @@ print(f"query loss before the step {before:.3f}, after it {after:.3f}")
 # %% [markdown]
 # ### Exercise 08.3  Central differences  (difficulty 2/5, 8 min)
 #
-# [Central differences](../lessons/GLOSSARY.md#central-differences) 中心差分 are a witness that knows nothing of autograd. For every single number $\theta_i$ ($e_i$ moves it alone):
+# [Central differences](../lessons/GLOSSARY.md#central-differences "中心差分") are a witness that knows nothing of autograd. For every single number $\theta_i$ ($e_i$ moves it alone):
 #
 # $$\frac{\mathcal{L}(\theta + \varepsilon\, e_i) - \mathcal{L}(\theta - \varepsilon\, e_i)}{2\, \varepsilon}$$
 #
@@ -290,14 +358,22 @@ print(f"query loss before the step {before:.3f}, after it {after:.3f}")
 
 
 # %%
-def central_differences(loss: Callable[[Params], Tensor], params: Params, eps: float) -> Params:
-    """Slopes of loss in every number of params, measured by calling it. Returns a dict like params."""
+def central_differences(
+    loss: Callable[[Params], Tensor], params: Params, eps: float
+) -> Params:
+    """Slopes of loss in every number of params, measured by calling it.
+    Returns a dict like params.
+    """
     # BEGIN SOLUTION
     found = {name: torch.zeros_like(value) for name, value in params.items()}
     for name, value in params.items():
         for i in range(value.numel()):
-            move = eps * F.one_hot(torch.tensor(i), value.numel()).to(value).view(value.shape)
-            rise = loss({**params, name: value + move}) - loss({**params, name: value - move})
+            move = eps * F.one_hot(torch.tensor(i), value.numel()).to(value).view(
+                value.shape
+            )
+            rise = loss({**params, name: value + move}) - loss(
+                {**params, name: value - move}
+            )
             found[name].view(-1)[i] = rise.detach() / (2 * eps)
     return found
     # END SOLUTION
@@ -308,21 +384,32 @@ central_differences = check("08.3", central_differences)
 # %% [markdown]
 # ## One number, five ways
 #
-# In float64. The second way never builds $H$: a [Hessian-vector product](../lessons/GLOSSARY.md#hessian-vector-product) 黑塞向量积 costs a few gradients, however large $P$ is. The last row is *expected* to disagree.
+# In float64. The second way never builds $H$: a [Hessian-vector product](../lessons/GLOSSARY.md#hessian-vector-product "黑塞向量积") costs a few gradients, however large $P$ is. The last row is *expected* to disagree.
 
 # %%
 params = {"uv": theta}
 leaf = {"uv": theta.clone().requires_grad_()}
-inner_slope = torch.autograd.grad(loss_support(leaf), leaf["uv"], create_graph=True)[0]  # keeps how it was made
+# keeps how it was made
+inner_slope = torch.autograd.grad(loss_support(leaf), leaf["uv"], create_graph=True)[0]
 stepped = {"uv": leaf["uv"] - lr * inner_slope}
-Hv = torch.autograd.functional.hvp(lambda uv: loss_support({"uv": uv}), theta, query_slope)[1]
+Hv = torch.autograd.functional.hvp(
+    lambda uv: loss_support({"uv": uv}), theta, query_slope
+)[1]
 ways = {
     "by hand, (I - lr H) g": by_hand,
     "Hessian-vector product": query_slope - lr * Hv,
-    "autograd, create_graph=True": torch.autograd.grad(loss_query(stepped), leaf["uv"])[0],
-    "torch.func.grad of meta_loss": grad(lambda p: meta_loss(net, p, task, lr, 1))(params)["uv"],
-    "central differences": central_differences(lambda p: meta_loss(net, p, task, lr, 1), params, 1e-5)["uv"],
-    "first order: no create_graph": grad(loss_query)({"uv": stepped["uv"].detach()})["uv"],
+    "autograd, create_graph=True": torch.autograd.grad(loss_query(stepped), leaf["uv"])[
+        0
+    ],
+    "torch.func.grad of meta_loss": grad(lambda p: meta_loss(net, p, task, lr, 1))(
+        params
+    )["uv"],
+    "central differences": central_differences(
+        lambda p: meta_loss(net, p, task, lr, 1), params, 1e-5
+    )["uv"],
+    "first order: no create_graph": grad(loss_query)({"uv": stepped["uv"].detach()})[
+        "uv"
+    ],
 }
 print(f"{'':30s}{'d/du':>14s}{'d/dv':>14s}   largest difference from the first row")
 for name, found in ways.items():
@@ -347,22 +434,36 @@ curve = SinusoidSampler(10, 10, seed=2, dtype=torch.float64)[0]
 
 
 def first_order_error(lr: float, steps: int) -> float:
-    """Length of the difference of both meta-gradients over the length of the true one."""
-    loss = partial(package.meta_loss, small, episode=curve, lr=lr, steps=steps, loss_fn=F.mse_loss)
-    both = [grad(partial(loss, first_order=first))(weights).values() for first in (False, True)]
+    """Length of the difference of both meta-gradients over
+    the length of the true one.
+    """
+    loss = partial(
+        package.meta_loss, small, episode=curve, lr=lr, steps=steps, loss_fn=F.mse_loss
+    )
+    both = [
+        grad(partial(loss, first_order=first))(weights).values()
+        for first in (False, True)
+    ]
     found = [torch.cat([slope.flatten() for slope in slopes]) for slopes in both]
     return float((found[0] - found[1]).norm() / found[0].norm())
 
 
 # %%
 rates, counts = torch.logspace(-5, -1.5, 8).tolist(), list(range(11))
-by_rate, by_steps = [first_order_error(a, 1) for a in rates], [first_order_error(0.01, j) for j in counts]
+by_rate = [first_order_error(a, 1) for a in rates]
+by_steps = [first_order_error(0.01, j) for j in counts]
 logs = torch.tensor([rates[:5], by_rate[:5]], dtype=torch.float64).log10()
 slope = float(
-    ((logs[0] - logs[0].mean()) * (logs[1] - logs[1].mean())).sum() / (logs[0] - logs[0].mean()).square().sum()
+    ((logs[0] - logs[0].mean()) * (logs[1] - logs[1].mean())).sum()
+    / (logs[0] - logs[0].mean()).square().sum()
 )
 print(f"slope of the line, over the five smallest rates: {slope:.3f}")
-print("error after 0, 1, 5, 10 steps of rate 0.01:", ", ".join(f"{by_steps[j]:.0%}" for j in (0, 1, 5, 10)))
+print(
+    "error after 0, 1, 5, 10 steps of rate 0.01:",
+    ", ".join(f"{by_steps[j]:.0%}" for j in (0, 1, 5, 10)),
+)
+
+# %%
 figure, axes = new(8, 2.9, columns=2)
 axes[0].loglog(rates, by_rate, **slot_style(0))
 axes[1].plot(counts, by_steps, **slot_style(1))
@@ -370,8 +471,9 @@ axes[0].set(title="one step", xlabel="inner rate", ylabel="relative error")
 axes[1].set(title="inner rate 0.01", xlabel="inner steps", ylim=(0, None))
 show(
     figure,
-    f"Relative error of the first-order meta-gradient. Left, against the inner rate on logarithmic axes: a line of slope {slope:.2f}. "
-    f"Right, against the steps at rate 0.01: from 0 to {by_steps[-1]:.0%} after ten.",
+    "Relative error of the first-order meta-gradient. Left, against the inner rate on "
+    f"logarithmic axes: a line of slope {slope:.2f}. Right, against the steps at rate "
+    f"0.01: from 0 to {by_steps[-1]:.0%} after ten.",
 )
 
 # %% [markdown]
@@ -402,12 +504,15 @@ show(
 
 
 # %%
-def product_gradient(loss_support, loss_query, theta: Tensor, lr: float, steps: int, first_order: bool) -> Tensor:
+def product_gradient(
+    loss_support, loss_query, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
     """Meta-gradient after several steps as a product of I - lr H. theta [P] -> [P]."""
     # BEGIN SOLUTION
     hessians = []
     for _ in range(steps):
-        hessians.append(hessian(loss_support)(theta))  # at the place where this step starts
+        # at the place where this step starts
+        hessians.append(hessian(loss_support)(theta))
         theta = theta - lr * grad(loss_support)(theta)
     back = grad(loss_query)(theta)
     for matrix in [] if first_order else hessians[::-1]:
@@ -421,18 +526,25 @@ product_gradient = check("08.4", product_gradient)
 
 # %%
 def wave(v: Tensor, x: Tensor) -> Tensor:
-    """A sine that learns amplitude, frequency and phase: no quadratic any more. v [3]."""
+    """A sine that learns amplitude, frequency and phase:
+    no quadratic any more. v [3].
+    """
     return v[0] * (v[1] * x + v[2]).sin()
 
 
+# %%
 support, query = (
     lambda v: F.mse_loss(wave(v, curve.support_x), curve.support_y),
     lambda v: F.mse_loss(wave(v, curve.query_x), curve.query_y),
 )
 v = torch.tensor([1.0, 1.2, 0.3], dtype=torch.float64)
-true = grad(lambda p: query(adapt(lambda q: support(q["v"]), p, lr=0.05, steps=4)["v"]))({"v": v})["v"]
+true = grad(
+    lambda p: query(adapt(lambda q: support(q["v"]), p, lr=0.05, steps=4)["v"])
+)({"v": v})["v"]
 for name, first_order in (("product of factors", False), ("first order", True)):
-    gap = float((product_gradient(support, query, v, 0.05, 4, first_order) - true).abs().max())
+    gap = float(
+        (product_gradient(support, query, v, 0.05, 4, first_order) - true).abs().max()
+    )
     print(f"{name:20s} largest difference from autograd {gap:.0e}")
 
 # %% [markdown]
@@ -464,20 +576,30 @@ angle = torch.linspace(0, 6.2832, 100)
 circle = torch.stack([angle.cos(), angle.sin()])  # [2, 100]
 figure, axes = new(8, 3.6, columns=2)
 for slot, h in enumerate((0.1, 0.6, 1.5, 2.1)):
-    axes[0].plot(range(9), [(1 - lr * h) ** j for j in range(9)], label=f"curvature {h}", **slot_style(slot))
+    axes[0].plot(
+        range(9),
+        [(1 - lr * h) ** j for j in range(9)],
+        label=f"curvature {h}",
+        **slot_style(slot),
+    )
 for slot, steps in enumerate((0, 1, 2, 4)):
     factor = torch.linalg.matrix_power(torch.eye(2) - lr * H, steps)
-    axes[1].plot(*(factor @ circle), label=f"{steps} steps", markevery=25, **slot_style(slot))
+    axes[1].plot(
+        *(factor @ circle), label=f"{steps} steps", markevery=25, **slot_style(slot)
+    )
 axes[0].set(title="factor in one direction", xlabel="inner steps", ylim=(-2.4, 2.6))
 axes[1].set(title="a circle of gradients", aspect="equal")
 for axis, place in zip(axes, ("upper left", "upper right")):
     axis.legend(fontsize=7, loc=place, ncols=2 if axis is axes[0] else 1)
-told = ", ".join(f"{1 - lr * h:+.1f} for curvature {h:.1f}" for h in curvatures.tolist())
+told = ", ".join(
+    f"{1 - lr * h:+.1f} for curvature {h:.1f}" for h in curvatures.tolist()
+)
 print("factors of one step on the right:", told)
 show(
     figure,
-    f"Inner rate {lr}. Left: powers of the factor for four curvatures against the steps. Right: a circle of gradients "
-    f"becomes an ellipse after 1, 2 and 4 steps; factors of one step {told}.",
+    f"Inner rate {lr}. Left: powers of the factor for four curvatures against the "
+    "steps. Right: a circle of gradients becomes an ellipse after 1, 2 and 4 steps; "
+    f"factors of one step {told}.",
 )
 OuterLoopMicroscope()
 
@@ -500,11 +622,14 @@ def inner_loop(net: nn.Module, task: Episode, count: int, create_graph: bool) ->
     fast = dict(net.named_parameters())
     for _ in range(count):
         loss = error(net, fast, task.support_x, task.support_y)
-        slopes = torch.autograd.grad(loss, list(fast.values()), create_graph=create_graph)
+        slopes = torch.autograd.grad(
+            loss, list(fast.values()), create_graph=create_graph
+        )
         fast = {name: w - 0.01 * g for (name, w), g in zip(fast.items(), slopes)}
     return error(net, fast, task.query_x, task.query_y)
 
 
+# %%
 def kilobytes(net: nn.Module, task: Episode, steps: int, create_graph: bool) -> float:
     """What the graph of the meta-loss keeps, every stretch of memory counted once."""
     alive = weakref.WeakSet()
@@ -515,8 +640,12 @@ def kilobytes(net: nn.Module, task: Episode, steps: int, create_graph: bool) -> 
         return kept
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-        loss = inner_loop(net, task, steps, create_graph)  # as long as it lives, so does its graph
-    memory = {k.tensor.untyped_storage().data_ptr(): k.tensor.untyped_storage().nbytes() for k in alive}
+        # as long as it lives, so does its graph
+        loss = inner_loop(net, task, steps, create_graph)
+    memory = {
+        k.tensor.untyped_storage().data_ptr(): k.tensor.untyped_storage().nbytes()
+        for k in alive
+    }
     return sum(memory.values()) / 1024 if loss.requires_grad else 0.0
 
 
@@ -528,7 +657,10 @@ told = []
 for slot, (name, second) in enumerate((("second order", True), ("first order", False))):
     used = [kilobytes(regressor, task10, steps, second) for steps in range(11)]
     axis.plot(range(11), used, label=name, **slot_style(slot))
-    told.append(f"{name} {used[1]:.0f} after 1 step, {used[5]:.0f} after 5, {used[10]:.0f} after 10")
+    told.append(
+        f"{name} {used[1]:.0f} after 1 step, {used[5]:.0f} after 5, {used[10]:.0f} "
+        "after 10"
+    )
 axis.set(xlabel="inner steps", ylabel="KiB kept by the graph", ylim=(0, None))
 axis.legend(fontsize=8)
 print("KiB kept:", "; ".join(told))
@@ -539,7 +671,10 @@ for steps in (1, 5):
             began = time.perf_counter()
             inner_loop(regressor, task10, steps, second).backward()
             spent[second] += time.perf_counter() - began
-    print(f"{steps} inner steps: second order takes about {spent[True] / spent[False]:.1f} times as long")
+    print(
+        f"{steps} inner steps: second order takes about "
+        f"{spent[True] / spent[False]:.1f} times as long"
+    )
 show(figure, f"Memory kept by the graph against inner steps: {'; '.join(told)} KiB.")
 
 # %% [markdown]
@@ -552,7 +687,9 @@ show(figure, f"Memory kept by the graph against inner steps: {'; '.join(told)} K
 # %%
 for steps in (0, 1, 3):
     mine = meta_loss(small, weights, curve, 0.05, steps)
-    theirs = package.meta_loss(small, weights, curve, lr=0.05, steps=steps, loss_fn=F.mse_loss)
+    theirs = package.meta_loss(
+        small, weights, curve, lr=0.05, steps=steps, loss_fn=F.mse_loss
+    )
     assert torch.allclose(mine, theirs)
 print(inspect.getsource(package.meta_loss))
 print(inspect.getsource(MAML.training_step))
@@ -560,14 +697,18 @@ print(inspect.getsource(MAML.training_step))
 # %% [markdown]
 # ## Train for real
 #
-# One net, the same curves and updates, 25 curves in each [meta-batch](../lessons/GLOSSARY.md#meta-batch) 元批次. Only the outer gradient differs: second order, first order, or no inner loop: [pretraining](../lessons/GLOSSARY.md#pretraining) 预训练 on all curves.
+# One net, the same curves and updates, 25 curves in each [meta-batch](../lessons/GLOSSARY.md#meta-batch "元批次"). Only the outer gradient differs: second order, first order, or no inner loop: [pretraining](../lessons/GLOSSARY.md#pretraining "预训练") on all curves.
 #
 # ## Evaluate honestly
 #
-# New curves, 0 to 10 steps, 95 % [intervals](../lessons/GLOSSARY.md#confidence-interval) 置信区间. Before you look: which learner is best after 0 steps?
+# New curves, 0 to 10 steps, 95 % [intervals](../lessons/GLOSSARY.md#confidence-interval "置信区间"). Before you look: which learner is best after 0 steps?
 
 # %%
-settings = {"MAML": {"steps": 1}, "first-order MAML": {"steps": 1, "first_order": True}, "pretraining": {"steps": 0}}
+settings = {
+    "MAML": {"steps": 1},
+    "first-order MAML": {"steps": 1, "first_order": True},
+    "pretraining": {"steps": 0},
+}
 learners, smooth = {}, {}
 for name, how in settings.items():
     print(f"training {name}")
@@ -585,26 +726,45 @@ for axis, k_shot in zip(axes, (5, 10)):
     for slot, (name, learner) in enumerate(learners.items()):
         for steps in (0, 1, 5, 10):
             learner.test_steps = steps
-            results[name, k_shot, steps] = evaluate(learner, unseen, episodes=150, metric="mse")
+            results[name, k_shot, steps] = evaluate(
+                learner, unseen, episodes=150, metric="mse"
+            )
         found = [results[name, k_shot, steps] for steps in (0, 1, 5, 10)]
-        shifted = [steps + 0.15 * slot for steps in (0, 1, 5, 10)]  # so that intervals do not hide each other
+        # so that intervals do not hide each other
+        shifted = [steps + 0.15 * slot for steps in (0, 1, 5, 10)]
         axis.errorbar(
-            shifted, [r.mean for r in found], [r.ci95 for r in found], capsize=3, label=name, **slot_style(slot)
+            shifted,
+            [r.mean for r in found],
+            [r.ci95 for r in found],
+            capsize=3,
+            label=name,
+            **slot_style(slot),
         )
-        print(f"{k_shot:2d} points, {name:17s}" + "  ".join(f"{r.mean:.2f} ± {r.ci95:.2f}" for r in found))
+        print(
+            f"{k_shot:2d} points, {name:17s}"
+            + "  ".join(f"{r.mean:.2f} ± {r.ci95:.2f}" for r in found)
+        )
     axis.set(title=f"{k_shot} support points", xlabel="inner steps", ylim=(0, None))
 axes[0].set_ylabel("mean squared error")
 axes[1].legend(fontsize=8)
 told = "; ".join(
-    f"{n}, {k} points: {results[n, k, 0].mean:.1f} then {results[n, k, 10].mean:.1f}" for n, k, s in results if s == 0
+    f"{n}, {k} points: {results[n, k, 0].mean:.1f} then {results[n, k, 10].mean:.1f}"
+    for n, k, s in results
+    if s == 0
 )
-show(figure, f"Error on new curves after 0, 1, 5 and 10 inner steps, with 95 % intervals. From 0 to 10 steps: {told}.")
+show(
+    figure,
+    "Error on new curves after 0, 1, 5 and 10 inner steps, with 95 % intervals. From "
+    f"0 to 10 steps: {told}.",
+)
 
 # %%
 for other in ("first-order MAML", "pretraining"):
     for k_shot in (5, 10):
         for steps in (0, 1, 10):
-            paired = compare(results["MAML", k_shot, steps], results[other, k_shot, steps])
+            paired = compare(
+                results["MAML", k_shot, steps], results[other, k_shot, steps]
+            )
             word = "better" if paired.mean < 0 else "worse"
             verdict = f"MAML is {word}" if paired.separated else "not separated"
             print(
@@ -613,17 +773,24 @@ for other in ("first-order MAML", "pretraining"):
             )
 
 # %% [markdown]
-# Read the [paired](../lessons/GLOSSARY.md#paired-comparison) 配对比较 lines: pretraining minimises the error *before* any step, MAML the error after one. *Not covered*: other seeds, rates and budgets. The full budget, 70,000 updates, beside the paper's table, which has 5 points only:
+# Read the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines: pretraining minimises the error *before* any step, MAML the error after one. *Not covered*: other seeds, rates and budgets. The full budget, 70,000 updates, beside the paper's table, which has 5 points only:
 
 # %% tags=["nbval-check-output"]
-rows = {(r["learner"], r["shot"], r["steps"]): r for r in card("maml", "sinusoids")["test"]}
-paper = {"maml": {1: 0.67, 5: 0.38, 10: 0.35}, "pretraining": {1: 2.41, 5: 2.23, 10: 2.19}}
+rows = {
+    (r["learner"], r["shot"], r["steps"]): r for r in card("maml", "sinusoids")["test"]
+}
+paper = {
+    "maml": {1: 0.67, 5: 0.38, 10: 0.35},
+    "pretraining": {1: 2.41, 5: 2.23, 10: 2.19},
+}
 print("mean squared error  5 points          paper   10 points")
 for learner, printed in paper.items():
     for steps in (0, 1, 5, 10):
         five, ten = rows[learner, 5, steps], rows[learner, 10, steps]
-        print(f"{learner:12s}{steps:3d} steps{five['mse']:6.2f} ± {five['ci95']:.2f}"
-              f"{printed.get(steps, '-'):>14}{ten['mse']:9.2f} ± {ten['ci95']:.2f}")  # fmt: skip
+        print(
+            f"{learner:12s}{steps:3d} steps{five['mse']:6.2f} ± {five['ci95']:.2f}"
+            f"{printed.get(steps, '-'):>14}{ten['mse']:9.2f} ± {ten['ci95']:.2f}"
+        )
 
 # %% [markdown]
 # ## Bug hunt
@@ -643,6 +810,7 @@ def sgd(net: nn.Module, loss: Tensor, rate: float) -> float:
     return loss.item()
 
 
+# %%
 def step_a(net: nn.Module, tasks: Episode, rate: float) -> float:
     total = 0.0
     for task in tasks:
@@ -672,7 +840,9 @@ def step_c(net: nn.Module, tasks: Episode, rate: float) -> float:
         loss = F.mse_loss(net(task.support_x), task.support_y)
         slopes = torch.autograd.grad(loss, weights, create_graph=True)
         fast = [w - ALPHA * g for w, g in zip(weights, slopes)]
-        total = total + error(net, dict(zip(names, fast)), task.query_x, task.query_y) / len(tasks)
+        total = total + error(
+            net, dict(zip(names, fast)), task.query_x, task.query_y
+        ) / len(tasks)
     return sgd(net, total, rate)
 
 
@@ -683,9 +853,14 @@ def adapted_once(net: nn.Module, params: Params, task: Episode) -> Params:
     return {name: w - ALPHA * g for (name, w), g in zip(params.items(), slopes)}
 
 
+# %%
 def step_d(net: nn.Module, tasks: Episode, rate: float) -> float:
-    params, optimizer = dict(net.named_parameters()), torch.optim.SGD(net.parameters(), lr=rate)
-    losses = [error(net, adapted_once(net, params, task), task.query_x, task.query_y) for task in tasks]
+    params = dict(net.named_parameters())
+    optimizer = torch.optim.SGD(net.parameters(), lr=rate)
+    losses = [
+        error(net, adapted_once(net, params, task), task.query_x, task.query_y)
+        for task in tasks
+    ]
     loss = torch.stack(losses).mean()
     optimizer.zero_grad()
     loss.backward()
@@ -704,6 +879,7 @@ def step_e(net: nn.Module, tasks: Episode, rate: float) -> float:
     return sgd(net, total, rate)
 
 
+# %%
 def step_f(net: nn.Module, tasks: Episode, rate: float) -> float:
     total, params = 0.0, dict(net.named_parameters())
     for task in tasks:
@@ -713,16 +889,30 @@ def step_f(net: nn.Module, tasks: Episode, rate: float) -> float:
 
 
 def true_meta_loss(params: Params) -> Tensor:
-    """What all of them claim to minimise: the mean over the tasks, from your own meta_loss."""
-    return torch.stack([meta_loss(SineCosine(), params, task, ALPHA, 1) for task in tasks]).mean()
+    """What all of them claim to minimise:
+    the mean over the tasks, from your own meta_loss.
+    """
+    return torch.stack(
+        [meta_loss(SineCosine(), params, task, ALPHA, 1) for task in tasks]
+    ).mean()
 
 
+# %%
 def right(net: nn.Module, tasks: Episode, rate: float) -> float:
     return sgd(net, true_meta_loss(dict(net.named_parameters())), rate)
 
 
-tasks = SinusoidSampler(2, 10, seed=7, dtype=torch.float64).batch(0, 4)  # two support points leave much to the start
-steps = {"a": step_a, "b": step_b, "c": step_c, "d": step_d, "e": step_e, "f": step_f, "right": right}
+# two support points leave much to the start
+tasks = SinusoidSampler(2, 10, seed=7, dtype=torch.float64).batch(0, 4)
+steps = {
+    "a": step_a,
+    "b": step_b,
+    "c": step_c,
+    "d": step_d,
+    "e": step_e,
+    "f": step_f,
+    "right": right,
+}
 print("        reported loss: first, 40th     true meta-loss after 40 steps, 200 steps")
 for name, step in steps.items():
     trained, seen, truth = SineCosine(), [], []
@@ -745,15 +935,24 @@ for name, step in steps.items():
 
 
 # %%
-def exposes_step(outer_step: Callable, net: nn.Module, true_loss: Callable, outer_lr: float) -> bool:
-    """True when outer_step(net) does not go down the gradient of true_loss(params) by outer_lr times it."""
+def exposes_step(
+    outer_step: Callable, net: nn.Module, true_loss: Callable, outer_lr: float
+) -> bool:
+    """True when outer_step(net) does not go down the gradient
+    of true_loss(params) by outer_lr times it.
+    """
     # BEGIN SOLUTION
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     truth = central_differences(true_loss, before, 1e-5)
     trial = copy.deepcopy(net)
     outer_step(trial)
-    took = {name: (before[name] - p.detach()) / outer_lr for name, p in trial.named_parameters()}
-    return not all(torch.allclose(took[name], truth[name], rtol=1e-4, atol=1e-6) for name in truth)
+    took = {
+        name: (before[name] - p.detach()) / outer_lr
+        for name, p in trial.named_parameters()
+    }
+    return not all(
+        torch.allclose(took[name], truth[name], rtol=1e-4, atol=1e-6) for name in truth
+    )
     # END SOLUTION
 
 
@@ -769,8 +968,13 @@ def verdicts(steps: dict[str, Callable]) -> dict[str, bool]:
     for name, step in steps.items():
         step(trial := SineCosine(), tasks, 0.05)
         took = ((start["uv"] - trial.uv) / 0.05).tolist()
-        found[name] = exposes_step(partial(step, tasks=tasks, rate=0.05), SineCosine(), true_meta_loss, 0.05)
-        print(f"{name:24s}{took[0]:9.4f}{took[1]:9.4f}   {'WRONG' if found[name] else 'right'}")
+        found[name] = exposes_step(
+            partial(step, tasks=tasks, rate=0.05), SineCosine(), true_meta_loss, 0.05
+        )
+        print(
+            f"{name:24s}{took[0]:9.4f}{took[1]:9.4f}   "
+            f"{'WRONG' if found[name] else 'right'}"
+        )
     return found
 
 
@@ -781,7 +985,7 @@ assert verdicts(steps) == {name: name != "right" for name in steps}
 #
 # - **a** A deep copy has new leaves: `.grad` of the original stays `None`, and the optimizer skips it. The net never moves.
 # - **b** No `create_graph=True`: first-order MAML under another name.
-# - **c** `net.parameters()` is a [generator](../lessons/GLOSSARY.md#python-generator) 生成器. `autograd.grad` has used it up, `zip` finds nothing, the dict is empty: no inner step.
+# - **c** `net.parameters()` is a [generator](../lessons/GLOSSARY.md#python-generator "生成器"). `autograd.grad` has used it up, `zip` finds nothing, the dict is empty: no inner step.
 # - **d** The update is made by hand and then by the optimizer: right direction, twice the way.
 # - **e** `fast` is never put back: task 2 starts from task 1's weights. Permute the tasks, and the loss changes.
 # - **f** The query loss is asked of `net`, not of `fast`: the inner loop runs for nothing. It takes the same step as c.
@@ -798,10 +1002,12 @@ assert verdicts(steps) == {name: name != "right" for name in steps}
 # %%
 def on_itself(net: nn.Module, tasks: Episode, rate: float) -> float:
     for task in tasks:
-        loss = sgd(net, F.mse_loss(net(task.support_x), task.support_y), ALPHA)  # the start itself drifts
+        # the start itself drifts
+        loss = sgd(net, F.mse_loss(net(task.support_x), task.support_y), ALPHA)
     return loss
 
 
+# %%
 def twice(net: nn.Module, tasks: Episode, rate: float, retain: bool = True) -> float:
     loss, params = true_meta_loss(dict(net.named_parameters())), list(net.parameters())
     for p, slope in zip(params, torch.autograd.grad(loss, params, retain_graph=retain)):
@@ -811,7 +1017,10 @@ def twice(net: nn.Module, tasks: Episode, rate: float, retain: bool = True) -> f
 
 def on_support(net: nn.Module, tasks: Episode, rate: float) -> float:
     params = dict(net.named_parameters())
-    losses = [error(net, adapted_once(net, params, task), task.support_x, task.support_y) for task in tasks]
+    losses = [
+        error(net, adapted_once(net, params, task), task.support_x, task.support_y)
+        for task in tasks
+    ]
     return sgd(net, torch.stack(losses).mean(), rate)
 
 
@@ -820,7 +1029,11 @@ try:
     twice(SineCosine(), tasks, 0.05, retain=False)
 except RuntimeError as stop:
     print(f"twice: {str(stop)[:60]}...\n")
-gallery = {"steps the net itself": on_itself, "twice, graph retained": twice, "support loss outside": on_support}
+gallery = {
+    "steps the net itself": on_itself,
+    "twice, graph retained": twice,
+    "support loss outside": on_support,
+}
 assert all(verdicts(gallery).values())
 
 # %% [markdown]
@@ -929,7 +1142,9 @@ hessian_vector = check("08.6", hessian_vector)
 
 
 # %%
-def maml_gradient(loss_support: Callable, loss_query: Callable, params: Params, lr: float, steps: int) -> Params:
+def maml_gradient(
+    loss_support: Callable, loss_query: Callable, params: Params, lr: float, steps: int
+) -> Params:
     """Second-order meta-gradient after some inner steps. Returns a dict like params."""
 
     # BEGIN SOLUTION
@@ -946,7 +1161,9 @@ def maml_gradient(loss_support: Callable, loss_query: Callable, params: Params, 
 
 maml_gradient = check("08.7", maml_gradient)
 mine = maml_gradient(*losses_of(small, curve), weights, 0.05, 4)
-theirs = grad(lambda p: package.meta_loss(small, p, curve, lr=0.05, steps=4, loss_fn=F.mse_loss))(weights)
+theirs = grad(
+    lambda p: package.meta_loss(small, p, curve, lr=0.05, steps=4, loss_fn=F.mse_loss)
+)(weights)
 assert all(torch.allclose(mine[name], theirs[name]) for name in theirs)
 print("your function and the package agree on a net, over 4 steps, to second order")
 progress("08")

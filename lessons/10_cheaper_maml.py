@@ -81,7 +81,7 @@ Params, Gradient = dict[str, Tensor], Callable[[Tensor], Tensor]
 # %% [markdown]
 # ## The idea in one picture
 #
-# One start, two tasks. The [inner loop](../lessons/GLOSSARY.md#inner-loop) 内循环 brings both down. Before it the steep valley has the larger loss, after it the wide one.
+# One start, two tasks. The [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") brings both down. Before it the steep valley has the larger loss, after it the wide one.
 
 # %%
 steepness, bottom, rate = torch.tensor([4.0, 1.0]), torch.tensor([0.0, 1.0]), 0.2
@@ -90,9 +90,17 @@ figure, axis = new(7.5, 3)
 for task, name in enumerate(("steep valley", "wide valley")):
     h, b = float(steepness[task]), float(bottom[task])
     style = slot_style(task)
-    axis.plot(places, h / 2 * (places - b) ** 2, color=style["color"], linestyle=("-", "--")[task], label=name)
+    axis.plot(
+        places,
+        h / 2 * (places - b) ** 2,
+        color=style["color"],
+        linestyle=("-", "--")[task],
+        label=name,
+    )
     start, end = 0.5, 0.5 - rate * h * (0.5 - b)
-    axis.scatter([start, end], [h / 2 * (start - b) ** 2, h / 2 * (end - b) ** 2], s=50, **style)
+    axis.scatter(
+        [start, end], [h / 2 * (start - b) ** 2, h / 2 * (end - b) ** 2], s=50, **style
+    )
     axis.annotate(
         "",
         (end, h / 2 * (end - b) ** 2),
@@ -104,14 +112,16 @@ axis.set(xlabel="parameter", ylabel="loss", ylim=(-0.05, 1.2))
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 show(
     figure,
-    "Loss of two tasks over one parameter: a steep valley with its bottom at 0 and a wide one at 1. From the shared start 0.5 one "
-    "step leads to 0.1 in the steep valley, close to its bottom, and to 0.6 in the wide one, still far from its own.",
+    "Loss of two tasks over one parameter: a steep valley with its bottom at 0 and a "
+    "wide one at 1. From the shared start 0.5 one step leads to 0.1 in the steep "
+    "valley, close to its bottom, and to 0.6 in the wide one, still far from its "
+    "own.",
 )
 
 # %% [markdown]
 # ## The maths
 #
-# For one inner step, the outer gradient of MAML and of its [first-order approximation](../lessons/GLOSSARY.md#first-order-approximation) 一阶近似, FOMAML; below, Reptile's update.
+# For one inner step, the outer gradient of MAML and of its [first-order approximation](../lessons/GLOSSARY.md#first-order-approximation "一阶近似"), FOMAML; below, Reptile's update.
 #
 # $$\nabla_{\text{MAML}} = (I - \alpha H)\, g, \qquad \nabla_{\text{FOMAML}} = g, \qquad g = \nabla \mathcal{L}_\mathcal{Q}(\theta')$$
 #
@@ -158,10 +168,19 @@ def rest(factor: Tensor) -> float:
     return float((factor * bottom).sum() / factor.sum())
 
 
+# %% tags=["nbval-check-output"]
 for name, factor in factors(rate, 1).items():
-    print(f"{name:8s} one step    steep {factor[0]:.2f}  wide {factor[1]:.2f}  rests at {rest(factor):.2f}")
+    print(
+        f"{name:8s} one step    steep {factor[0]:.2f}  wide {factor[1]:.2f}  rests at "
+        f"{rest(factor):.2f}"
+    )
 for steps in (5, 100):
-    print(f"Reptile  {steps:3d} steps   rests at {rest(factors(rate, steps)['Reptile']):.2f}")
+    print(
+        f"Reptile  {steps:3d} steps   rests at "
+        f"{rest(factors(rate, steps)['Reptile']):.2f}"
+    )
+
+# %% tags=["nbval-check-output"]
 theta = 0.5
 for _ in range(500):  # the loop: one task after the other, the outer step written out
     pull = 0.0
@@ -186,7 +205,11 @@ print("the loop and the closed form agree: C")
 
 # %%
 def first_order_gradient(
-    support_gradient: Gradient, query_gradient: Gradient, theta: Tensor, lr: float, steps: int
+    support_gradient: Gradient,
+    query_gradient: Gradient,
+    theta: Tensor,
+    lr: float,
+    steps: int,
 ) -> Tensor:
     """FOMAML's outer gradient of one task. Gradients: [D] -> [D]; theta [D] -> [D]."""
     # BEGIN SOLUTION
@@ -218,52 +241,92 @@ tasks = SinusoidSampler(5, 5, seed=4, dtype=torch.float64).batch(0, 8)
 
 
 def outer_gradient(learner: FewShotLearner) -> Tensor:
-    """The gradient that `fit` would hand to the optimiser, in the net's parameters, as one vector."""
+    """The gradient that `fit` would hand to the optimiser,
+    in the net's parameters, as one vector.
+    """
     loss = learner.train().training_step(tasks)
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))]
+    )
 
 
+# %%
 rates, errors = [0.02, 0.01, 0.005, 0.0025, 0.00125], {}
 for steps in (1, 5):
     for lr in rates:
         exact = outer_gradient(MAML(net, lr, steps))
-        error = (outer_gradient(MAML(net, lr, steps, first_order=True)) - exact).norm() / exact.norm()
+        error = (
+            outer_gradient(MAML(net, lr, steps, first_order=True)) - exact
+        ).norm() / exact.norm()
         errors.setdefault(steps, []).append(float(error))
     halved = [a / b for a, b in zip(errors[steps], errors[steps][1:])]
-    print(f"{steps} inner steps: relative error", ", ".join(f"{e:.3f}" for e in errors[steps]))
-    print("   error at one rate / at half of it:", ", ".join(f"{q:.2f}" for q in halved))
+    print(
+        f"{steps} inner steps: relative error",
+        ", ".join(f"{e:.3f}" for e in errors[steps]),
+    )
+    print(
+        "   error at one rate / at half of it:", ", ".join(f"{q:.2f}" for q in halved)
+    )
 assert abs(halved[-1] - 2) < 0.2  # it vanishes linearly with the rate ...
 assert errors[1][-1] > 1e-4  # ... and is not zero
 
 # %% [markdown]
 # Half the rate, half the error: $(I - \alpha H)g - g = -\alpha H g$. The error is a term left out. It grows with the rate, the curvature and the number of steps.
 
-# %%
+# %% tags=["draws"]
 figure, axes = new(9.5, 3, columns=2)
 for slot, steps in enumerate((1, 5)):
-    axes[0].loglog(rates, errors[steps], label=f"{steps} inner step{'s' * (steps > 1)}", **slot_style(slot))
-axes[0].loglog(rates, [errors[1][-1] * r / rates[-1] for r in rates], color=CHANCE, linestyle=":", label="linear")
+    axes[0].loglog(
+        rates,
+        errors[steps],
+        label=f"{steps} inner step{'s' * (steps > 1)}",
+        **slot_style(slot),
+    )
+axes[0].loglog(
+    rates,
+    [errors[1][-1] * r / rates[-1] for r in rates],
+    color=CHANCE,
+    linestyle=":",
+    label="linear",
+)
 axes[0].minorticks_off()
-axes[0].set(xlabel="inner rate", ylabel="relative error", title="FOMAML's outer gradient", xticks=rates, xticklabels=rates)  # fmt: skip
+axes[0].set(
+    xlabel="inner rate",
+    ylabel="relative error",
+    title="FOMAML's outer gradient",
+    xticks=rates,
+    xticklabels=rates,
+)
 axes[0].legend(fontsize=8)
 span = torch.linspace(0.005, 0.245, 25).tolist()
 for slot, name in enumerate(("joint", "FOMAML", "MAML", "Reptile")):
     label = "Reptile, 5 steps" if name == "Reptile" else name
-    axes[1].plot(span, [rest(factors(lr, 5)[name]) for lr in span], markevery=4, label=label, **slot_style(slot))
+    axes[1].plot(
+        span,
+        [rest(factors(lr, 5)[name]) for lr in span],
+        markevery=4,
+        label=label,
+        **slot_style(slot),
+    )
 axes[1].axvline(rate, color=CHANCE, linestyle=":")
-axes[1].set(xlabel="inner rate", ylabel="resting place", ylim=(0, 1.03), title="two valleys")
+axes[1].set(
+    xlabel="inner rate", ylabel="resting place", ylim=(0, 1.03), title="two valleys"
+)
 axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 show(
     figure,
-    "Left: relative error of FOMAML's outer gradient against the inner rate on logarithmic axes; with 1 step it falls in line "
-    "with the rate, with 5 steps it is larger and nears that slope where the rate is small. Right: resting places in the two valleys against the rate. All start near 0.2; joint "
-    "training stays there, Reptile rises towards the middle, FOMAML and, faster, MAML climb towards 1.",
+    "Left: relative error of FOMAML's outer gradient against the inner rate on "
+    "logarithmic axes; with 1 step it falls in line with the rate, with 5 steps it is "
+    "larger and nears that slope where the rate is small. Right: resting places in "
+    "the two valleys against the rate. All start near 0.2; joint training stays "
+    "there, Reptile rises towards the middle, FOMAML and, faster, MAML climb "
+    "towards 1.",
 )
 
 # %% [markdown]
 # ## Reptile: the way you went is the gradient
 #
-# Train on a task as usual, then move the start a little towards the end. The way $\theta - \theta_t$ serves as a [pseudo-gradient](../lessons/GLOSSARY.md#pseudo-gradient) 伪梯度. No queries, no graph.
+# Train on a task as usual, then move the start a little towards the end. The way $\theta - \theta_t$ serves as a [pseudo-gradient](../lessons/GLOSSARY.md#pseudo-gradient "伪梯度"). No queries, no graph.
 #
 # *Serial*: one task, one move. *Batched*: the mean over tasks that all start from the same $\theta$.
 #
@@ -277,8 +340,12 @@ show(
 
 
 # %%
-def reptile_direction(gradients: list[Gradient], theta: Tensor, lr: float, steps: int) -> Tensor:
-    """Mean over tasks of theta - theta_task. gradients: T functions [D] -> [D]; theta [D] -> [D]."""
+def reptile_direction(
+    gradients: list[Gradient], theta: Tensor, lr: float, steps: int
+) -> Tensor:
+    """Mean over tasks of theta - theta_task.
+    gradients: T functions [D] -> [D]; theta [D] -> [D].
+    """
     # BEGIN SOLUTION
     ways = []
     for gradient in gradients:
@@ -294,14 +361,19 @@ reptile_direction = check("10.2", reptile_direction)
 
 # %% tags=["nbval-check-output"]
 valleys = [lambda t: 4.0 * t, lambda t: t - 1.0]
-# 1. The closed form: after L steps a valley has let go of (1 - alpha h)^L of the distance.
+# 1. The closed form: after L steps a valley has let go of (1 - alpha h)^L
+# of the distance.
 for steps in (1, 3, 10):
-    found, closed = reptile_direction(valleys, torch.tensor([0.5]), rate, steps), factors(rate, steps)["Reptile"]
+    found = reptile_direction(valleys, torch.tensor([0.5]), rate, steps)
+    closed = factors(rate, steps)["Reptile"]
     assert torch.allclose(found, (closed * (0.5 - bottom)).mean())
     print(f"{steps} inner steps: direction {float(found):+.4f}")
-# 2. One plain step is an SGD step on the tasks, times the inner rate: the first identity of this lesson.
+# 2. One plain step is an SGD step on the tasks, times the inner rate:
+# the first identity of this lesson.
 joint = torch.stack([gradient(torch.tensor([0.5])) for gradient in valleys]).mean(0)
-assert torch.allclose(reptile_direction(valleys, torch.tensor([0.5]), rate, 1), rate * joint)
+assert torch.allclose(
+    reptile_direction(valleys, torch.tensor([0.5]), rate, 1), rate * joint
+)
 # 3. Serial: the tasks in turn, a move after each. Batched: both from the same start.
 serial = batched = torch.tensor([1.5])
 for turn in range(2000):
@@ -330,7 +402,9 @@ print(f"serial rests at {float(serial):.2f}, batched at {float(batched):.2f}")
 
 # %%
 def meta_sgd_step(params: Params, gradients: Params, rates: Params) -> Params:
-    """One inner step with a rate for every number. Dictionaries of the same names and shapes -> a new one."""
+    """One inner step with a rate for every number.
+    Dictionaries of the same names and shapes -> a new one.
+    """
     # BEGIN SOLUTION
     moved = {}
     for name, value in params.items():
@@ -344,7 +418,7 @@ meta_sgd_step = check("10.3", meta_sgd_step)
 # %% [markdown]
 # ## ANIL: almost no inner loop
 #
-# Does an inner step find new features, or only a new use for those that are there ([feature reuse](../lessons/GLOSSARY.md#feature-reuse) 特征复用)? ANIL bets on the second. Only the [head](../lessons/GLOSSARY.md#head) 分类头 adapts. The [body](../lessons/GLOSSARY.md#body) 主干 learns in the outer loop; a training picture passes it once.
+# Does an inner step find new features, or only a new use for those that are there ([feature reuse](../lessons/GLOSSARY.md#feature-reuse "特征复用"))? ANIL bets on the second. Only the [head](../lessons/GLOSSARY.md#head "分类头") adapts. The [body](../lessons/GLOSSARY.md#body "主干") learns in the outer loop; a training picture passes it once.
 
 # %% [markdown]
 # ### Exercise 10.4  ANIL's split  (difficulty 2/5, 6 min)
@@ -360,7 +434,9 @@ meta_sgd_step = check("10.3", meta_sgd_step)
 
 # %%
 def anil_step(params: Params, gradients: Params, lr: float, head: str) -> Params:
-    """A step of the submodule `head` alone; "" is the whole model. Dictionaries -> a new one with all names."""
+    """A step of the submodule `head` alone; "" is the whole model.
+    Dictionaries -> a new one with all names.
+    """
     # BEGIN SOLUTION
     moved = dict(params)
     for name in params:
@@ -400,18 +476,30 @@ task_loss = package.support_loss(net, tasks[0])
 slopes = torch.func.grad(task_loss)(params)
 signed = {name: 0.1 * torch.randn_like(p) for name, p in params.items()}
 for mine, theirs in (
-    (meta_sgd_step(params, slopes, signed), package.adapt(task_loss, params, lr=signed, steps=1)),
-    (anil_step(params, slopes, 0.1, ""), package.adapt(task_loss, params, lr=0.1, steps=1)),
+    (
+        meta_sgd_step(params, slopes, signed),
+        package.adapt(task_loss, params, lr=signed, steps=1),
+    ),
+    (
+        anil_step(params, slopes, 0.1, ""),
+        package.adapt(task_loss, params, lr=0.1, steps=1),
+    ),
 ):
     assert all(torch.allclose(mine[name], theirs[name]) for name in params)
+
+# %% tags=["nbval-check-output"]
 exact = outer_gradient(MAML(net, 0.05, 3))
 assert torch.allclose(outer_gradient(MetaSGD(net, 0.05, 3)), exact)
 print("Meta-SGD with one constant rate = MAML")
 assert torch.allclose(outer_gradient(ANIL(net, 0.05, 3, head="")), exact)
 assert not torch.allclose(outer_gradient(ANIL(net, 0.05, 3)), exact)
 print("ANIL with the whole net as head = MAML")
-on_support = torch.stack([F.mse_loss(net(task.support_x), task.support_y) for task in tasks]).mean()
-sgd = torch.cat([g.flatten() for g in torch.autograd.grad(on_support, list(net.parameters()))])
+on_support = torch.stack(
+    [F.mse_loss(net(task.support_x), task.support_y) for task in tasks]
+).mean()
+sgd = torch.cat(
+    [g.flatten() for g in torch.autograd.grad(on_support, list(net.parameters()))]
+)
 assert torch.allclose(outer_gradient(Reptile(net, 0.05, 1)), 0.05 * sgd)
 print("Reptile with one plain step = the inner rate times an SGD step on the support")
 print(inspect.getsource(MetaSGD.adapted))
@@ -435,6 +523,7 @@ def sine_net() -> nn.Module:
     return mlp()
 
 
+# %%
 family = {
     "MAML": MAML(sine_net(), 0.03, 1),
     "FOMAML": MAML(sine_net(), 0.03, 1, first_order=True),
@@ -442,20 +531,41 @@ family = {
     "Meta-SGD": MetaSGD(sine_net(), 0.03, 1),
     "Reptile": Reptile(sine_net(), 0.03, 5, batch=10),
 }
-points = {name: SinusoidSampler(20, 1, seed=0) if name == "Reptile" else SinusoidSampler(10, 10, seed=0) for name in family}  # fmt: skip
+points = {
+    name: (
+        SinusoidSampler(20, 1, seed=0)
+        if name == "Reptile"
+        else SinusoidSampler(10, 10, seed=0)
+    )
+    for name in family
+}
+
+# %%
 for name, learner in family.items():
-    history = fit(learner, points[name], steps=UPDATES, tasks=TASKS, lr=3e-3, progress=name == "MAML")
-    print(f"{name:9s} training loss over the last 20 updates {statistics.mean(history.loss[-20:]):.2f}")
+    history = fit(
+        learner,
+        points[name],
+        steps=UPDATES,
+        tasks=TASKS,
+        lr=3e-3,
+        progress=name == "MAML",
+    )
+    print(
+        f"{name:9s} training loss over the last 20 updates "
+        f"{statistics.mean(history.loss[-20:]):.2f}"
+    )
 
 # %% [markdown]
 # ## Evaluate honestly
 #
-# New curves, ten support points, each learner with its steps of training. Differences are [paired](../lessons/GLOSSARY.md#paired-comparison) 配对比较, curve by curve. Lower is better.
+# New curves, ten support points, each learner with its steps of training. Differences are [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较"), curve by curve. Lower is better.
 #
 # Baseline: MAML's start, without any inner step.
 
 # %%
-found = {name: evaluate(learner, test, 300, metric="mse") for name, learner in family.items()}
+found = {
+    name: evaluate(learner, test, 300, metric="mse") for name, learner in family.items()
+}
 family["MAML"].test_steps = 0
 found["MAML's start"] = evaluate(family["MAML"], test, 300, metric="mse")
 family["MAML"].test_steps = None
@@ -463,13 +573,31 @@ for name, result in found.items():
     print(f"{name:13s} mean squared error {result.mean:.3f} ± {result.ci95:.3f}")
     if name != "MAML":
         print(f"{'':13s} minus MAML: {compare(result, found['MAML'])}")
+
+# %%
 figure, axis = new(7, 2.6)
 ordered = sorted(found, key=lambda name: -found[name].mean)
 for place, name in enumerate(ordered):
-    axis.errorbar(found[name].mean, place, xerr=found[name].ci95, color=SLOTS[0], marker="o", capsize=4)
-axis.set(yticks=range(len(ordered)), yticklabels=ordered, xlabel="mean squared error on new curves", xlim=(0, None))
+    axis.errorbar(
+        found[name].mean,
+        place,
+        xerr=found[name].ci95,
+        color=SLOTS[0],
+        marker="o",
+        capsize=4,
+    )
+axis.set(
+    yticks=range(len(ordered)),
+    yticklabels=ordered,
+    xlabel="mean squared error on new curves",
+    xlim=(0, None),
+)
 told = ", ".join(f"{name} {found[name].mean:.2f}" for name in reversed(ordered))
-show(figure, f"Mean squared error with 95 % intervals over 300 new sine curves, best at the top: {told}.")
+show(
+    figure,
+    "Mean squared error with 95 % intervals over 300 new sine curves, best at the "
+    f"top: {told}.",
+)
 
 # %% [markdown]
 # One seed, one small budget: this orders *these* runs, not methods. What did an update cost? All take turns, so a busy machine slows them alike; yours will differ a little.
@@ -487,7 +615,10 @@ for turn in range(11):
         learner.eval()
     for name in family:
         ratios[name].append(clock[name] / clock["MAML"])
-print("an update, MAML = 1:", ", ".join(f"{name} {statistics.median(r[1:]):.1f}" for name, r in ratios.items()))
+print(
+    "an update, MAML = 1:",
+    ", ".join(f"{name} {statistics.median(r[1:]):.1f}" for name, r in ratios.items()),
+)
 
 # %% [markdown]
 # ## Explore
@@ -504,17 +635,28 @@ for slot, (name, learner) in enumerate(family.items()):
     for learner.test_steps in counts:  # the loop variable is the attribute
         errors.append(evaluate(learner, test, 100, metric="mse").mean)
     learner.test_steps = None
-    curves[name] = [e if e < 20 else 20.0 for e in errors]  # too large and not a number: on the upper edge
+    # too large and not a number: on the upper edge
+    curves[name] = [e if e < 20 else 20.0 for e in errors]
     axis.plot(counts, curves[name], label=name, **slot_style(slot))
-axis.set(xlabel="inner steps in the test", ylabel="mean squared error", yscale="log", ylim=(0.1, 23), xticks=counts)
+axis.set(
+    xlabel="inner steps in the test",
+    ylabel="mean squared error",
+    yscale="log",
+    ylim=(0.1, 23),
+    xticks=counts,
+)
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 broken = [name for name, errors in curves.items() if errors[-1] >= 20]
 gains = [name for name, errors in curves.items() if errors[-1] < errors[1]]
-words = f"10 steps are better than 1 for: {', '.join(gains) or 'none'}. They end at 20 or above: {', '.join(broken) or 'none'}."
+words = (
+    f"10 steps are better than 1 for: {', '.join(gains) or 'none'}. They end at 20 or "
+    f"above: {', '.join(broken) or 'none'}."
+)
 print(words)
 show(
     figure,
-    f"Mean squared error of five learners against the number of inner steps in the test, on a logarithmic axis that ends at 20. {words}",
+    "Mean squared error of five learners against the number of inner steps in the "
+    f"test, on a logarithmic axis that ends at 20. {words}",
 )
 
 # %% [markdown]
@@ -525,20 +667,29 @@ learned = family["Meta-SGD"].named_rates()
 figure, axes = new(9, 2.4, columns=3, sharey=True)
 negative = {}
 for axis, layer in zip(axes, ("0", "2", "4")):
-    values = torch.cat([r.detach().flatten() for name, r in learned.items() if name.startswith(f"{layer}.")])
+    values = torch.cat(
+        [
+            r.detach().flatten()
+            for name, r in learned.items()
+            if name.startswith(f"{layer}.")
+        ]
+    )
     negative[layer] = float((values < 0).double().mean())
     axis.hist(values.clamp(-0.2, 0.3), bins=40, color=SLOTS[0], density=True)
     axis.axvline(0.03, color=SLOTS[1], linestyle="--", label="all began here")
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set(
-        xlabel="rate, cut at -0.2 and 0.3", title=f"layer {layer}: {negative[layer]:.0%} negative", xlim=(-0.22, 0.32)
+        xlabel="rate, cut at -0.2 and 0.3",
+        title=f"layer {layer}: {negative[layer]:.0%} negative",
+        xlim=(-0.22, 0.32),
     )
 axes[0].set(ylabel="density")
 axes[2].legend(fontsize=8, loc="upper right")
 told = ", ".join(f"layer {layer} {share:.0%}" for layer, share in negative.items())
 show(
     figure,
-    f"Histograms of Meta-SGD's learned rates for three layers. All began at 0.03. Share of negative rates: {told}.",
+    "Histograms of Meta-SGD's learned rates for three layers. All began at 0.03. "
+    f"Share of negative rates: {told}.",
 )
 print("negative rates:", told)
 
@@ -546,7 +697,10 @@ print("negative rates:", told)
 head_only = ANIL(family["MAML"].model, 0.03, 1)  # MAML's weights, ANIL's inner loop
 result = evaluate(head_only, test, 300, metric="mse")
 print(f"MAML's net, all of it adapts: {found['MAML'].mean:.3f}")
-print(f"MAML's net, head alone:       {result.mean:.3f}; minus all: {compare(result, found['MAML'])}")
+print(
+    f"MAML's net, head alone:       {result.mean:.3f}; minus all: "
+    f"{compare(result, found['MAML'])}"
+)
 print(f"ANIL's net, trained so:       {found['ANIL'].mean:.3f}")
 
 # %% [markdown]
@@ -557,51 +711,117 @@ print(f"ANIL's net, trained so:       {found['ANIL'].mean:.3f}")
 # %%
 story = json.loads(asset("maml_comparison.json").read_text(encoding="utf-8"))
 labels = list(dict.fromkeys(row["label"] for row in story["rows"]))
-print(f"{story['train']['steps']} updates of {story['train']['tasks']} tasks for every row")
 print(
-    f"{'':14s}{'shots':>6s}{'queries':>9s}{'inner rate':>12s}{'inner steps':>13s}{'test steps':>12s}{'outer rate':>12s}"
+    f"{story['train']['steps']} updates of {story['train']['tasks']} tasks for "
+    "every row"
+)
+print(
+    f"{'':14s}{'shots':>6s}{'queries':>9s}{'inner rate':>12s}{'inner steps':>13s}"
+    f"{'test steps':>12s}{'outer rate':>12s}"
 )
 for label in labels:
     given = story["given"][label]
     own = given["settings"]
-    inner = [own.get("inner_lr", "-"), own.get("inner_steps", "-"), own.get("test_steps", own.get("inner_steps", "-"))]
-    cells = "".join(f"{value!s:>{w}s}" for value, w in zip([given["shot"], given["query"], *inner, given["lr"]], (6, 9, 12, 13, 12, 12)))  # fmt: skip
+    inner = [
+        own.get("inner_lr", "-"),
+        own.get("inner_steps", "-"),
+        own.get("test_steps", own.get("inner_steps", "-")),
+    ]
+    cells = "".join(
+        f"{value!s:>{w}s}"
+        for value, w in zip(
+            [given["shot"], given["query"], *inner, given["lr"]], (6, 9, 12, 13, 12, 12)
+        )
+    )
     print(f"{label:14s}{cells}")
 
 # %%
 possible = story["test"]["way"] * story["test"]["query"]
 right = {  # accuracies [seeds, E]
-    label: torch.tensor([row["correct"] for row in story["rows"] if row["label"] == label]).double() / possible
+    label: (
+        torch.tensor(
+            [row["correct"] for row in story["rows"] if row["label"] == label]
+        ).double()
+        / possible
+    )
     for label in labels
 }
 size = {row["label"]: row["parameters"] for row in story["rows"]}
-seconds = {label: statistics.mean(r["train_seconds"] for r in story["rows"] if r["label"] == label) for label in labels}
+seconds = {
+    label: statistics.mean(
+        r["train_seconds"] for r in story["rows"] if r["label"] == label
+    )
+    for label in labels
+}
 cost = {label: seconds[label] / seconds["MAML"] for label in labels}
-print(f"{story['test']['episodes']} test episodes, inductive; minus MAML: paired over episodes, then each seed alone")
-print(f"{'':14s}{'accuracy':>15s}{'parameters':>12s}{'update':>8s}{'training':>10s}   minus MAML")
+
+# %%
+print(
+    f"{story['test']['episodes']} test episodes, inductive; minus MAML: paired over "
+    "episodes, then each seed alone"
+)
+print(
+    f"{'':14s}{'accuracy':>15s}{'parameters':>12s}{'update':>8s}{'training':>10s}   "
+    "minus MAML"
+)
 for label in labels:
     mean, half = mean_and_ci95(right[label].mean(0))
     gaps = right[label] - right["MAML"]
     gap, width = mean_and_ci95(gaps.mean(0)) if label != "MAML" else (0.0, 0.0)
     survives = abs(gap) > width and bool((gaps.mean(1) * gap > 0).all())
-    line = f"{label:14s}{mean:9.1%} ± {half:.1%}{size[label]:12,d}{story['step_ratio'][label]:7.2f}x{cost[label]:9.2f}x"
+    line = (
+        f"{label:14s}{mean:9.1%} ± {half:.1%}{size[label]:12,d}"
+        f"{story['step_ratio'][label]:7.2f}x{cost[label]:9.2f}x"
+    )
     seeds = ", ".join(f"{value:+.1%}" for value in gaps.mean(1).tolist())
-    print(line + ("" if label == "MAML" else f"   {gap:+.1%} ± {width:.1%} ({seeds}){' *' if survives else ''}"))
-print("* the interval leaves out 0 and both seeds agree in sign. Update, training: CPU time against MAML's")
+    print(
+        line
+        + (
+            ""
+            if label == "MAML"
+            else f"   {gap:+.1%} ± {width:.1%} ({seeds}){' *' if survives else ''}"
+        )
+    )
+print(
+    "* the interval leaves out 0 and both seeds agree in sign. Update, training: CPU "
+    "time against MAML's"
+)
 
-# %%
+# %% tags=["draws"]
 figure, axis = new(7.5, 3.4)
 for slot, label in enumerate(labels):
     mean, half = mean_and_ci95(right[label].mean(0))
-    axis.errorbar(story["step_ratio"][label], mean, yerr=half, capsize=3, label=label, markersize=8, linestyle="none", **slot_style(slot))  # fmt: skip
-    axis.scatter([story["step_ratio"][label]] * len(right[label]), right[label].mean(1), s=14, facecolor="none", edgecolor=SLOTS[slot])  # fmt: skip
-axis.set(xlabel="CPU time of an update, MAML = 1", ylabel="5-way 1-shot accuracy", xlim=(0, None))
+    axis.errorbar(
+        story["step_ratio"][label],
+        mean,
+        yerr=half,
+        capsize=3,
+        label=label,
+        markersize=8,
+        linestyle="none",
+        **slot_style(slot),
+    )
+    axis.scatter(
+        [story["step_ratio"][label]] * len(right[label]),
+        right[label].mean(1),
+        s=14,
+        facecolor="none",
+        edgecolor=SLOTS[slot],
+    )
+axis.set(
+    xlabel="CPU time of an update, MAML = 1",
+    ylabel="5-way 1-shot accuracy",
+    xlim=(0, None),
+)
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-told = ", ".join(f"{label} {right[label].mean():.1%} at {story['step_ratio'][label]:.2f}" for label in labels)
+told = ", ".join(
+    f"{label} {right[label].mean():.1%} at {story['step_ratio'][label]:.2f}"
+    for label in labels
+)
 show(
     figure,
-    "Accuracy with 95 % intervals over the episodes against the CPU time of an update, MAML = 1; small rings are the two seeds. "
-    f"Accuracy at cost: {told}.",
+    "Accuracy with 95 % intervals over the episodes against the CPU time of an "
+    f"update, MAML = 1; small rings are the two seeds. Accuracy at cost: {told}.",
 )
 
 # %% [markdown]
@@ -616,7 +836,13 @@ show(
 
 
 # %%
-def served(support_gradient: Gradient, query_gradient: Gradient, theta: Tensor, lr: float, steps: int) -> Tensor:
+def served(
+    support_gradient: Gradient,
+    query_gradient: Gradient,
+    theta: Tensor,
+    lr: float,
+    steps: int,
+) -> Tensor:
     """Reptile's direction for one task, theta [D] -> [D]."""
     history = []
     for _ in range(steps):
@@ -625,12 +851,18 @@ def served(support_gradient: Gradient, query_gradient: Gradient, theta: Tensor, 
     return history[0] - history[-1]
 
 
+# %%
 for steps in (5, 1):
     place = torch.tensor([1.5])
     for _ in range(2000):
-        place = place - 0.02 * torch.stack([served(g, g, place, rate, steps) for g in valleys]).mean(0)
+        place = place - 0.02 * torch.stack(
+            [served(g, g, place, rate, steps) for g in valleys]
+        ).mean(0)
     expected = rest(factors(rate, steps)["Reptile"])
-    print(f"{steps} inner steps: from 1.50 to {float(place):.2f}, closed form {expected:.2f}")
+    print(
+        f"{steps} inner steps: from 1.50 to {float(place):.2f}, closed form "
+        f"{expected:.2f}"
+    )
 
 # %% [markdown]
 # ### Exercise 10.5  Bug hunt: is the displacement right?  (difficulty 3/5, 10 min)
@@ -649,7 +881,9 @@ def exposes_displacement(direction: Callable) -> bool:
     h, b, lr, theta = 2.0, 1.0, 0.15, torch.tensor([4.0])
     for steps in (1, 2, 5):
         closed = (1 - (1 - lr * h) ** steps) * (theta - b)
-        found = direction(lambda t: h * (t - b), lambda t: h * (t + 3.0), theta.clone(), lr, steps)
+        found = direction(
+            lambda t: h * (t - b), lambda t: h * (t + 3.0), theta.clone(), lr, steps
+        )
         if not torch.allclose(found, closed, rtol=1e-3, atol=1e-4):
             return True
     return False
@@ -670,7 +904,13 @@ print("the served code is wrong:", exposes_displacement(served))
 
 
 # %% tags=["nbval-check-output"]
-def mended(support_gradient: Gradient, query_gradient: Gradient, theta: Tensor, lr: float, steps: int) -> Tensor:
+def mended(
+    support_gradient: Gradient,
+    query_gradient: Gradient,
+    theta: Tensor,
+    lr: float,
+    steps: int,
+) -> Tensor:
     history = [theta]
     for _ in range(steps):
         history.append(history[-1] - lr * support_gradient(history[-1]))
@@ -681,11 +921,17 @@ def turned(*arguments) -> Tensor:
     return -mended(*arguments)
 
 
+# %% tags=["nbval-check-output"]
 def on_queries(support_gradient: Gradient, query_gradient: Gradient, *others) -> Tensor:
     return mended(query_gradient, query_gradient, *others)
 
 
-for name, direction in {"served": served, "turned": turned, "on queries": on_queries, "mended": mended}.items():
+for name, direction in {
+    "served": served,
+    "turned": turned,
+    "on queries": on_queries,
+    "mended": mended,
+}.items():
     print(f"{name:11s} wrong: {exposes_displacement(direction)}")
 assert not exposes_displacement(mended)
 
@@ -774,9 +1020,15 @@ assert not exposes_displacement(mended)
 
 # %%
 def multi_step_loss(
-    support_loss: Callable, query_loss: Callable, theta: Tensor, rates: Tensor, weights: Tensor
+    support_loss: Callable,
+    query_loss: Callable,
+    theta: Tensor,
+    rates: Tensor,
+    weights: Tensor,
 ) -> Tensor:
-    """Weighted query losses after each inner step. theta [D], rates [L], weights [L] -> scalar."""
+    """Weighted query losses after each inner step.
+    theta [D], rates [L], weights [L] -> scalar.
+    """
     # BEGIN SOLUTION
     losses = []
     for rate_of_step in rates:
@@ -794,15 +1046,23 @@ multi_step_loss = check("10.6", multi_step_loss)
 
 # %%
 class PlusPlus(FewShotLearner):
-    """MAML with a learned rate for each step and tensor, and a loss after every step."""
+    """MAML with a learned rate for each step and tensor,
+    and a loss after every step.
+    """
 
     def __init__(self, model: nn.Module, lr: float, weights: list[float]) -> None:
         super().__init__()
-        self.model, self.weights, self.names = model, weights, list(package.trainable(model))
+        self.model, self.weights, self.names = (
+            model,
+            weights,
+            list(package.trainable(model)),
+        )
         self.rates = nn.Parameter(torch.full((len(weights), len(self.names)), lr))
 
     def after_each_step(self, episode: Episode) -> list[Params]:
-        loss, theta, places = package.support_loss(self.model, episode), package.trainable(self.model), []
+        loss = package.support_loss(self.model, episode)
+        theta = package.trainable(self.model)
+        places = []
         for rates in self.rates:
             theta = package.adapt(loss, theta, lr=dict(zip(self.names, rates)), steps=1)
             places.append(theta)
@@ -814,18 +1074,40 @@ class PlusPlus(FewShotLearner):
     def training_step(self, episodes: Episode) -> Tensor:
         def loss(*tensors: Tensor) -> Tensor:
             episode = Episode(*tensors)
-            predictions = [package.predict(self.model, p, episode) for p in self.after_each_step(episode)]
-            return sum(w * F.mse_loss(p, episode.query_y) for w, p in zip(self.weights, predictions))
+            predictions = [
+                package.predict(self.model, p, episode)
+                for p in self.after_each_step(episode)
+            ]
+            return sum(
+                w * F.mse_loss(p, episode.query_y)
+                for w, p in zip(self.weights, predictions)
+            )
 
         return torch.func.vmap(loss)(*tensors_of(episodes)).mean()
 
 
-extra = {"MAML, 3 steps": MAML(sine_net(), 0.03, 3), "MAML++": PlusPlus(sine_net(), 0.03, [0.2, 0.3, 0.5])}
+# %%
+extra = {
+    "MAML, 3 steps": MAML(sine_net(), 0.03, 3),
+    "MAML++": PlusPlus(sine_net(), 0.03, [0.2, 0.3, 0.5]),
+}
 results = {}
 for name, learner in extra.items():
-    fit(learner, SinusoidSampler(10, 10, seed=0), steps=UPDATES, tasks=TASKS, lr=3e-3, progress=False)
+    fit(
+        learner,
+        SinusoidSampler(10, 10, seed=0),
+        steps=UPDATES,
+        tasks=TASKS,
+        lr=3e-3,
+        progress=False,
+    )
     results[name] = evaluate(learner, test, 300, metric="mse")
     print(f"{name:14s} {results[name]}")
-print("MAML++ minus MAML, 3 steps:", compare(results["MAML++"], results["MAML, 3 steps"]))
-print("mean rate of each step:", ", ".join(f"{r:.3f}" for r in extra["MAML++"].rates.mean(1).tolist()))
+print(
+    "MAML++ minus MAML, 3 steps:", compare(results["MAML++"], results["MAML, 3 steps"])
+)
+print(
+    "mean rate of each step:",
+    ", ".join(f"{r:.3f}" for r in extra["MAML++"].rates.mean(1).tolist()),
+)
 progress("10")

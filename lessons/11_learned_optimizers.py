@@ -71,7 +71,7 @@ train, val, test = (glyphs.split(name) for name in ("train", "val", "test"))
 # %% [markdown]
 # ## The idea in one picture
 #
-# A [learned optimiser](../lessons/GLOSSARY.md#learned-optimiser) 学习型优化器 is a network that reads a gradient and writes a step. It works [coordinate-wise](../lessons/GLOSSARY.md#coordinate-wise) 逐坐标: all parameters share its few weights, each has its own memory.
+# A [learned optimiser](../lessons/GLOSSARY.md#learned-optimiser "学习型优化器") is a network that reads a gradient and writes a step. It works [coordinate-wise](../lessons/GLOSSARY.md#coordinate-wise "逐坐标"): all parameters share its few weights, each has its own memory.
 
 # %%
 figure, axis = new(8, 2.6)
@@ -82,19 +82,51 @@ for spine in axis.spines.values():
 box = {"boxstyle": "round,pad=0.35", "facecolor": "white"}
 for place, name in enumerate(("parameter 1", "parameter 2", "parameter 3")):
     height = 2.5 - place
-    axis.text(0.9, height, name, ha="center", va="center", bbox={**box, "edgecolor": SLOTS[place]})
-    axis.text(5.0, height, "the rule, same weights", ha="center", va="center", bbox={**box, "edgecolor": "black"})
-    axis.text(8.9, height, "its step", ha="center", va="center", bbox={**box, "edgecolor": SLOTS[place]})
+    axis.text(
+        0.9,
+        height,
+        name,
+        ha="center",
+        va="center",
+        bbox={**box, "edgecolor": SLOTS[place]},
+    )
+    axis.text(
+        5.0,
+        height,
+        "the rule, same weights",
+        ha="center",
+        va="center",
+        bbox={**box, "edgecolor": "black"},
+    )
+    axis.text(
+        8.9,
+        height,
+        "its step",
+        ha="center",
+        va="center",
+        bbox={**box, "edgecolor": SLOTS[place]},
+    )
     for start, end in ((1.9, 3.5), (6.5, 8.2)):
-        axis.annotate("", (end, height), (start, height), arrowprops={"arrowstyle": "->", "color": SLOTS[place]})
-    loop = {"arrowstyle": "->", "linestyle": "--", "color": SLOTS[place], "connectionstyle": "arc3,rad=-0.6"}
+        axis.annotate(
+            "",
+            (end, height),
+            (start, height),
+            arrowprops={"arrowstyle": "->", "color": SLOTS[place]},
+        )
+    loop = {
+        "arrowstyle": "->",
+        "linestyle": "--",
+        "color": SLOTS[place],
+        "connectionstyle": "arc3,rad=-0.6",
+    }
     axis.annotate("", (5.7, height + 0.22), (4.3, height + 0.22), arrowprops=loop)
     axis.text(2.7, height + 0.12, "gradient", ha="center", fontsize=8)
     axis.text(6.35, height + 0.3, "own memory", ha="center", fontsize=8)
 show(
     figure,
-    "Three rows, one for each parameter. In each the gradient goes into a box named the rule, same weights, and a step comes out. "
-    "A dashed loop over each box says own memory.",
+    "Three rows, one for each parameter. In each the gradient goes into a box named "
+    "the rule, same weights, and a step comes out. A dashed loop over each box says "
+    "own memory.",
 )
 
 # %% [markdown]
@@ -125,10 +157,14 @@ show(
 
 # %%
 def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
-    """(ln|x| / p, sign x) where |x| >= exp(-p), else (-1, exp(p) x). x [...] -> [..., 2]."""
+    """(ln|x| / p, sign x) where |x| >= exp(-p),
+    else (-1, exp(p) x). x [...] -> [..., 2].
+    """
     # BEGIN SOLUTION
     edge = torch.tensor(-p, dtype=x.dtype).exp()
-    size = torch.where(x.abs() >= edge, x.abs().clamp_min(edge).log() / p, -torch.ones_like(x))
+    size = torch.where(
+        x.abs() >= edge, x.abs().clamp_min(edge).log() / p, -torch.ones_like(x)
+    )
     sign = torch.where(x.abs() >= edge, x.sign(), x / edge)
     return torch.stack([size, sign], dim=-1)
     # END SOLUTION
@@ -136,25 +172,40 @@ def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
 
 preprocess = check("11.1", preprocess)
 
+# %% tags=["draws"]
 x = torch.cat([-(10 ** torch.linspace(1, -7, 200)), 10 ** torch.linspace(-7, 1, 200)])
 numbers = preprocess(x)
 figure, axes = new(8, 2.6, columns=2)
-for axis, column, title in zip(axes, (0, 1), ("first number: size", "second number: sign")):
+for axis, column, title in zip(
+    axes, (0, 1), ("first number: size", "second number: sign")
+):
     axis.plot(x[200:], numbers[200:, column], color=SLOTS[0], label="x > 0")
-    axis.plot(x[200:], numbers[:200, column].flip(0), color=SLOTS[1], linestyle="--", label="x < 0")
-    axis.axvline(float(torch.tensor(-10.0).exp()), color="#767676", linestyle=":", label="threshold")
+    axis.plot(
+        x[200:],
+        numbers[:200, column].flip(0),
+        color=SLOTS[1],
+        linestyle="--",
+        label="x < 0",
+    )
+    axis.axvline(
+        float(torch.tensor(-10.0).exp()),
+        color="#767676",
+        linestyle=":",
+        label="threshold",
+    )
     axis.set(xscale="log", xlabel="|x|", title=title, ylim=(-1.1, 1.1))
 axes[1].legend(fontsize=8, loc="center right")
 show(
     figure,
-    "Both numbers against the size of x, from 0.0000001 to 10 on a logarithmic axis. Size: minus one up to the threshold at "
-    "0.000045, then a straight rise. Sign: from zero out to plus or minus one at the threshold, then constant. No jumps.",
+    "Both numbers against the size of x, from 0.0000001 to 10 on a logarithmic axis. "
+    "Size: minus one up to the threshold at 0.000045, then a straight rise. Sign: "
+    "from zero out to plus or minus one at the threshold, then constant. No jumps.",
 )
 
 # %% [markdown]
 # ## Warm-up: a rule for quadratics
 #
-# As Andrychowicz et al. did: draw a matrix $A$ and a target $b$, minimise $\|A\theta - b\|^2$ over 10 numbers. The [LSTM](../lessons/GLOSSARY.md#lstm) 长短期记忆网络 reads the gradient, and its output is *added*:
+# As Andrychowicz et al. did: draw a matrix $A$ and a target $b$, minimise $\|A\theta - b\|^2$ over 10 numbers. The [LSTM](../lessons/GLOSSARY.md#lstm "长短期记忆网络") reads the gradient, and its output is *added*:
 #
 # $$\theta_t = \theta_{t-1} + u_\omega(g_t, s_{t-1})$$
 #
@@ -170,7 +221,8 @@ show(
 def quadratics(tasks: int, seed: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Tasks (A [tasks, 10, 10], b [tasks, 10]) and starting points [tasks, 10]."""
     draw = torch.Generator().manual_seed(seed)
-    matrices, targets = torch.randn(tasks, 10, 10, generator=draw), torch.randn(tasks, 10, generator=draw)
+    matrices = torch.randn(tasks, 10, 10, generator=draw)
+    targets = torch.randn(tasks, 10, generator=draw)
     return (matrices, targets), torch.randn(tasks, 10, generator=draw)
 
 
@@ -183,11 +235,13 @@ def value(theta: Tensor, task: tuple[Tensor, Tensor]) -> Tensor:
     return residual(theta, task).square().sum(-1)
 
 
+# %%
 def gradient(theta: Tensor, task: tuple[Tensor, Tensor]) -> Tensor:
     """2 A^T (A theta - b): [tasks, 10]."""
     return 2 * (task[0].mT @ residual(theta, task)[..., None])[..., 0]
 
 
+# %%
 class Rule(nn.Module):
     def __init__(self, hidden: int = 20) -> None:
         super().__init__()
@@ -196,8 +250,11 @@ class Rule(nn.Module):
             self.out.weight.mul_(0.01)
             self.out.bias.zero_()
 
-    def forward(self, g: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        rows = preprocess(g.detach()).flatten(0, -2)  # every coordinate of every task is a row: [tasks * 10, 2]
+    def forward(
+        self, g: Tensor, state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        # every coordinate of every task is a row: [tasks * 10, 2]
+        rows = preprocess(g.detach()).flatten(0, -2)
         state = self.cell(rows, state)
         return self.out(state[0]).view(g.shape), state
 
@@ -220,15 +277,23 @@ for _ in range(3):
     at_once = at_once + step.detach()
 assert torch.allclose(looped, at_once, atol=1e-5)
 order = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
-assert torch.allclose(untrained(g[:, order], None)[0], untrained(g, None)[0][:, order], atol=1e-6)
+assert torch.allclose(
+    untrained(g[:, order], None)[0], untrained(g, None)[0][:, order], atol=1e-6
+)
+
+# %% tags=["nbval-check-output"]
 print("loop and batch agree; the order of the coordinates does not matter")
-print("weights of the rule:", sum(p.numel() for p in untrained.parameters()), "for nets of any size")
+print(
+    "weights of the rule:",
+    sum(p.numel() for p in untrained.parameters()),
+    "for nets of any size",
+)
 
 # %% [markdown]
 # ## Truncated unrolling
 #
 # To train the rule, run it, average the values on the way, go back through the run: a graph of 100 steps.
-# [Truncated unrolling](../lessons/GLOSSARY.md#truncated-unrolling) 截断展开 cuts it into pieces. After each, the rule is updated, $\theta$ *and the memory* are detached, and the run goes on.
+# [Truncated unrolling](../lessons/GLOSSARY.md#truncated-unrolling "截断展开") cuts it into pieces. After each, the rule is updated, $\theta$ *and the memory* are detached, and the run goes on.
 
 
 # %%
@@ -242,6 +307,7 @@ def run(rule: Rule, theta: Tensor, task: tuple[Tensor, Tensor], steps: int, stat
     return theta, state, torch.stack(values)
 
 
+# %%
 def train_rule(unroll: int, updates: int, horizon: int = 100) -> Rule:
     torch.manual_seed(0)
     rule = Rule()
@@ -268,11 +334,19 @@ learned = train_rule(unroll=10, updates=600)
 
 
 # %%
-def by_hand(kind: str, lr: float, theta: Tensor, task: tuple[Tensor, Tensor], steps: int) -> Tensor:
+def by_hand(
+    kind: str, lr: float, theta: Tensor, task: tuple[Tensor, Tensor], steps: int
+) -> Tensor:
     """A PyTorch optimiser on all tasks at once -> values [steps, tasks]."""
     theta = theta.clone().requires_grad_()
-    makers = {"SGD": torch.optim.SGD, "momentum": torch.optim.SGD, "Adam": torch.optim.Adam}
-    optimiser = makers[kind]([theta], lr=lr, **({"momentum": 0.9} if kind == "momentum" else {}))
+    makers = {
+        "SGD": torch.optim.SGD,
+        "momentum": torch.optim.SGD,
+        "Adam": torch.optim.Adam,
+    }
+    optimiser = makers[kind](
+        [theta], lr=lr, **({"momentum": 0.9} if kind == "momentum" else {})
+    )
     values = []
     for _ in range(steps):
         theta.grad = gradient(theta.detach(), task)
@@ -281,35 +355,53 @@ def by_hand(kind: str, lr: float, theta: Tensor, task: tuple[Tensor, Tensor], st
     return torch.stack(values)
 
 
+# %%
 rates, task, theta = {}, *quadratics(128, seed=6)
 for kind in ("SGD", "momentum", "Adam"):
     grid = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
     scores = {lr: float(by_hand(kind, lr, theta, task, 100).mean()) for lr in grid}
-    rates[kind] = min((score, lr) for lr, score in scores.items() if score == score)[1]  # NaN is not equal to itself
+    # NaN is not equal to itself
+    rates[kind] = min((score, lr) for lr, score in scores.items() if score == score)[1]
 print("best rates:", rates)
 
 # %%
 (matrices, targets), theta = quadratics(128, seed=7)
-figure, axes = new(8.5, 3.2, columns=2)
-told = []
-for axis, name, shrink in zip(axes, ("A: the same family", "B: divided by 10"), (1.0, 0.1)):
+shown, told = {}, []
+for name, shrink in (("A: the same family", 1.0), ("B: divided by 10", 0.1)):
     task = (shrink * matrices, shrink * targets)
     curves = {kind: by_hand(kind, lr, theta, task, 100) for kind, lr in rates.items()}
     curves["learned"] = run(learned, theta, task, 100)[2]
-    for slot, (kind, values) in enumerate(curves.items()):
-        axis.plot(range(1, 101), values.mean(1) / shrink**2, markevery=12, label=kind, **slot_style(slot))
-    ends = {kind: float(values[-1].mean()) / shrink**2 for kind, values in curves.items()}
+    shown[name] = {k: values.mean(1) / shrink**2 for k, values in curves.items()}
+    ends = {
+        kind: float(values[-1].mean()) / shrink**2 for kind, values in curves.items()
+    }
     areas = {kind: float(values.mean()) / shrink**2 for kind, values in curves.items()}
-    told.append(f"{name}: lowest at the end {min(ends, key=ends.get)}, lowest on average {min(areas, key=areas.get)}")
-    print(told[-1], "\n   at the end:", ", ".join(f"{kind} {end:.2f}" for kind, end in ends.items()))
-    print("   on average:", ", ".join(f"{kind} {area:.2f}" for kind, area in areas.items()))
+    told.append(
+        f"{name}: lowest at the end {min(ends, key=ends.get)}, lowest on average "
+        f"{min(areas, key=areas.get)}"
+    )
+    print(
+        told[-1],
+        "\n   at the end:",
+        ", ".join(f"{kind} {end:.2f}" for kind, end in ends.items()),
+    )
+    print(
+        "   on average:",
+        ", ".join(f"{kind} {area:.2f}" for kind, area in areas.items()),
+    )
+
+# %%
+figure, axes = new(8.5, 3.2, columns=2)
+for axis, (name, curves) in zip(axes, shown.items()):
+    for slot, (kind, values) in enumerate(curves.items()):
+        axis.plot(range(1, 101), values, markevery=12, label=kind, **slot_style(slot))
     axis.set(title=name, xlabel="step", yscale="log")
 axes[0].set_ylabel("mean value (B: times 100)")
 axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 show(
     figure,
-    "Value against step on a logarithmic axis, mean over 128 new quadratics, for SGD, momentum, Adam and the learned rule. "
-    f"{'; '.join(told)}.",
+    "Value against step on a logarithmic axis, mean over 128 new quadratics, for SGD, "
+    f"momentum, Adam and the learned rule. {'; '.join(told)}.",
 )
 
 # %% [markdown]
@@ -320,13 +412,13 @@ show(
 # %% [markdown]
 # ## The Meta-LSTM: parameters as a cell state
 #
-# An LSTM's [cell state](../lessons/GLOSSARY.md#cell-state) 细胞状态 follows $c_t = f_t \odot c_{t-1} + i_t \odot \tilde c_t$. Ravi and Larochelle put in $c_t = \theta_t$, $\tilde c_t = -g_t$. Gradient descent, then theirs:
+# An LSTM's [cell state](../lessons/GLOSSARY.md#cell-state "细胞状态") follows $c_t = f_t \odot c_{t-1} + i_t \odot \tilde c_t$. Ravi and Larochelle put in $c_t = \theta_t$, $\tilde c_t = -g_t$. Gradient descent, then theirs:
 #
 # $$\theta_t = \theta_{t-1} - \alpha\, g_t$$
 #
 # $$\theta_t = f_t \odot \theta_{t-1} - i_t \odot g_t$$
 #
-# The input [gate](../lessons/GLOSSARY.md#gate) 门控 becomes the rate, the forget gate a shrinkage. The start $\theta_0$ is learned, as in MAML.
+# The input [gate](../lessons/GLOSSARY.md#gate "门控") becomes the rate, the forget gate a shrinkage. The start $\theta_0$ is learned, as in MAML.
 #
 # | symbol | variable | shape |
 # |---|---|---|
@@ -346,7 +438,9 @@ show(
 
 
 # %%
-def cell_update(theta: Tensor, gradient: Tensor, forget_logits: Tensor, input_logits: Tensor) -> Tensor:
+def cell_update(
+    theta: Tensor, gradient: Tensor, forget_logits: Tensor, input_logits: Tensor
+) -> Tensor:
     """f * theta - i * gradient, the gates from their logits. All [P] -> [P]."""
     # BEGIN SOLUTION
     f, i = forget_logits.sigmoid(), input_logits.sigmoid()
@@ -359,7 +453,7 @@ cell_update = check("11.2", cell_update)
 # %% [markdown]
 # ### Exercise 11.3  Gates that are SGD  (difficulty 2/5, 5 min)
 #
-# SGD with [weight decay](../lessons/GLOSSARY.md#weight-decay) 权重衰减 adds $\lambda\theta$ to the gradient: $\theta - \alpha(g + \lambda\theta)$. Which gate *values* give exactly that? Collect what stands before $\theta$ and before $g$.
+# SGD with [weight decay](../lessons/GLOSSARY.md#weight-decay "权重衰减") adds $\lambda\theta$ to the gradient: $\theta - \alpha(g + \lambda\theta)$. Which gate *values* give exactly that? Collect what stands before $\theta$ and before $g$.
 #
 # | `lr` | `weight_decay` | returned |
 # |---|---|---|
@@ -392,7 +486,7 @@ sgd_gates = check("11.3", sgd_gates)
 # | $w_I$, $b_I$, $w_F$, $b_F$ | `input_gate`, `forget_gate` | `nn.Linear(H + 2, 1)` each |
 #
 # **Constants, by decision.** $g_t$ depends on $\theta_{t-1}$, hence on the rule's weights. The paper ignores that: gradients and losses count as constants, as in FOMAML. No second derivatives; but the meta-gradient is not the true slope.
-# The assumption is called [gradient independence](../lessons/GLOSSARY.md#gradient-independence) 梯度独立.
+# The assumption is called [gradient independence](../lessons/GLOSSARY.md#gradient-independence "梯度独立").
 
 # %% [markdown]
 # ### Exercise 11.4  One coordinate-wise step  (difficulty 3/5, 10 min)
@@ -409,14 +503,34 @@ sgd_gates = check("11.3", sgd_gates)
 
 
 # %%
-def lstm_step(reader, input_gate, forget_gate, theta: Tensor, gradient: Tensor, loss: Tensor, i: Tensor, f: Tensor):
+def lstm_step(
+    reader,
+    input_gate,
+    forget_gate,
+    theta: Tensor,
+    gradient: Tensor,
+    loss: Tensor,
+    i: Tensor,
+    f: Tensor,
+):
     """One step of the Meta-LSTM -> new theta, i and f, [P] each."""
     # BEGIN SOLUTION
     gradient, loss = gradient.detach(), loss.detach()
-    inputs = torch.cat([preprocess(gradient), preprocess(loss).expand(len(theta), 2)], dim=1)  # [P, 4]
+    # [P, 4]
+    inputs = torch.cat(
+        [preprocess(gradient), preprocess(loss).expand(len(theta), 2)], dim=1
+    )
     h = reader(inputs)
-    i = input_gate(torch.cat([h, theta[:, None], i[:, None]], dim=1)).squeeze(1).sigmoid()
-    f = forget_gate(torch.cat([h, theta[:, None], f[:, None]], dim=1)).squeeze(1).sigmoid()
+    i = (
+        input_gate(torch.cat([h, theta[:, None], i[:, None]], dim=1))
+        .squeeze(1)
+        .sigmoid()
+    )
+    f = (
+        forget_gate(torch.cat([h, theta[:, None], f[:, None]], dim=1))
+        .squeeze(1)
+        .sigmoid()
+    )
     return f * theta - i * gradient, i, f
     # END SOLUTION
 
@@ -437,14 +551,27 @@ def net(seed: int = 0, width: int = 16) -> nn.Module:
     return classifier(conv4(width), 5)
 
 
+# %%
 forced = MetaLSTM(net(), steps=3, lr=0.1).double()
 with torch.no_grad():
-    for gate, logit in ((forced.input_gate, torch.tensor(0.1, dtype=torch.float64).logit()), (forced.forget_gate, 50)):
+    for gate, logit in (
+        (forced.input_gate, torch.tensor(0.1, dtype=torch.float64).logit()),
+        (forced.forget_gate, 50),
+    ):
         gate.weight.zero_()
         gate.bias.fill_(logit)
 episode = episodes[0].to(torch.float64)
-sgd = adapt(support_loss(forced.model, episode), trainable(forced.model), lr=0.1, steps=3, track=False)
-gap = max(float((p.detach() - sgd[name]).abs().max()) for name, p in forced.adapted(episode).items())
+sgd = adapt(
+    support_loss(forced.model, episode),
+    trainable(forced.model),
+    lr=0.1,
+    steps=3,
+    track=False,
+)
+gap = max(
+    float((p.detach() - sgd[name]).abs().max())
+    for name, p in forced.adapted(episode).items()
+)
 assert gap < 1e-10
 assert torch.allclose(preprocess(theta), package.preprocess(theta), atol=1e-6)
 print("with forced gates the Meta-LSTM is SGD: every parameter agrees")
@@ -458,7 +585,8 @@ print(inspect.getsource(MetaLSTM.adapted))
 # %%
 small = MetaLSTM(nn.Linear(2, 1), steps=1, lr=0.3).double()
 draw = torch.Generator().manual_seed(2)
-x, y = torch.randn(6, 2, generator=draw).double(), torch.randn(6, 1, generator=draw).double()
+x = torch.randn(6, 2, generator=draw).double()
+y = torch.randn(6, 1, generator=draw).double()
 # a task by hand: four support points, two queries
 points = Episode(x[:4], y[:4], x[4:], y[4:], torch.zeros(0, dtype=torch.int64))
 for steps in (1, 2, 5):
@@ -469,7 +597,9 @@ for steps in (1, 2, 5):
         up.input_gate.bias += 1e-5
         down.input_gate.bias -= 1e-5
         slope = float(up.loss(points) - down.loss(points)) / 2e-5
-    print(f"{steps} steps: meta-gradient {float(claimed):+.4f}, true slope {slope:+.4f}")
+    print(
+        f"{steps} steps: meta-gradient {float(claimed):+.4f}, true slope {slope:+.4f}"
+    )
     assert steps > 1 or abs(float(claimed) - slope) < 1e-6
 
 # %% [markdown]
@@ -485,11 +615,15 @@ task, start = quadratics(64, seed=8)
 
 
 def cut_gradient(unroll: int, steps: int = 40) -> tuple[Tensor, int]:
-    """Gradient of the summed values in the rule's weights, cut into pieces; numbers kept for one piece."""
+    """Gradient of the summed values in the rule's weights,
+    cut into pieces; numbers kept for one piece.
+    """
     total, kept, theta, state = 0, [], start, None
     for _ in range(steps // unroll):
         kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        ):
             theta, state, values = run(rule, theta, task, unroll, state)
             parts = torch.autograd.grad(values.sum(), list(rule.parameters()))
         total = total + torch.cat([part.flatten() for part in parts])
@@ -497,27 +631,56 @@ def cut_gradient(unroll: int, steps: int = 40) -> tuple[Tensor, int]:
     return total, sum(kept)
 
 
+# %%
 lengths = (1, 2, 5, 10, 20, 40)
 cuts = {unroll: cut_gradient(unroll) for unroll in lengths}
 full, most = cuts[40]
-off = {unroll: float((g - full).norm() / full.norm()) for unroll, (g, _) in cuts.items()}
-angle = {unroll: float(torch.cosine_similarity(g, full, dim=0)) for unroll, (g, _) in cuts.items()}
-figure, axes = new(8, 2.8, columns=2)
-axes[0].plot(lengths, list(off.values()), label="relative error", **slot_style(0))
-axes[0].plot(lengths, list(angle.values()), label="cosine with the full gradient", **slot_style(1))
-axes[0].axhline(0, color="#767676", linewidth=0.8)
-axes[0].set(xlabel="length of a piece", title="bias of the gradient", xscale="log", xticks=lengths, xticklabels=lengths)
-axes[1].plot(lengths, [kept / most for _, kept in cuts.values()], **slot_style(2))
-axes[1].set(xlabel="length of a piece", title="numbers kept, share of the full run", ylim=(0, 1.05))
-axes[0].minorticks_off()
-axes[0].legend(fontsize=8)
+off = {
+    unroll: float((g - full).norm() / full.norm()) for unroll, (g, _) in cuts.items()
+}
+angle = {
+    unroll: float(torch.cosine_similarity(g, full, dim=0))
+    for unroll, (g, _) in cuts.items()
+}
 told = "; ".join(
-    f"{n}: error {off[n]:.2f}, cosine {angle[n]:.2f}, kept {kept / most:.1%}" for n, (_, kept) in cuts.items()
+    f"{n}: error {off[n]:.2f}, cosine {angle[n]:.2f}, kept {kept / most:.1%}"
+    for n, (_, kept) in cuts.items()
 )
 print(told.replace("; ", "\n"))
-assert all(abs(kept * 40 / unroll / most - 1) < 0.2 for unroll, (_, kept) in cuts.items())  # memory grows with length
+# memory grows with length
+assert all(
+    abs(kept * 40 / unroll / most - 1) < 0.2 for unroll, (_, kept) in cuts.items()
+)
+
+# %%
+figure, axes = new(8, 2.8, columns=2)
+axes[0].plot(lengths, list(off.values()), label="relative error", **slot_style(0))
+axes[0].plot(
+    lengths,
+    list(angle.values()),
+    label="cosine with the full gradient",
+    **slot_style(1),
+)
+axes[0].axhline(0, color="#767676", linewidth=0.8)
+axes[0].set(
+    xlabel="length of a piece",
+    title="bias of the gradient",
+    xscale="log",
+    xticks=lengths,
+    xticklabels=lengths,
+)
+axes[1].plot(lengths, [kept / most for _, kept in cuts.values()], **slot_style(2))
+axes[1].set(
+    xlabel="length of a piece",
+    title="numbers kept, share of the full run",
+    ylim=(0, 1.05),
+)
+axes[0].minorticks_off()
+axes[0].legend(fontsize=8)
 show(
-    figure, f"By length of a piece, error and cosine against the full gradient, and the share of numbers kept. {told}."
+    figure,
+    "By length of a piece, error and cosine against the full gradient, and the share "
+    f"of numbers kept. {told}.",
 )
 
 # %% [markdown]
@@ -538,8 +701,12 @@ show(
 
 
 # %%
-def truncated_gradient(step, loss, weight: Tensor, theta: Tensor, state: Tensor, steps: int, truncate: int) -> Tensor:
-    """Gradient of loss(theta_steps) in weight through the last `truncate` steps. -> like weight."""
+def truncated_gradient(
+    step, loss, weight: Tensor, theta: Tensor, state: Tensor, steps: int, truncate: int
+) -> Tensor:
+    """Gradient of loss(theta_steps) in weight through the last `truncate` steps.
+    -> like weight.
+    """
     # BEGIN SOLUTION
     for t in range(steps):
         if t == steps - truncate:
@@ -555,9 +722,18 @@ truncated_gradient = check("11.5", truncated_gradient)
 a = torch.tensor(2.0, requires_grad=True)
 for truncate in (1, 2, 5):
     slope = truncated_gradient(
-        lambda a, theta, state: (a * theta, state), lambda theta: theta, a, torch.tensor(1.0), a.detach(), 5, truncate
+        lambda a, theta, state: (a * theta, state),
+        lambda theta: theta,
+        a,
+        torch.tensor(1.0),
+        a.detach(),
+        5,
+        truncate,
     )
-    print(f"back through {truncate} of 5 steps: {float(slope):.0f}, by hand {truncate} * 2^4 = {truncate * 16}")
+    print(
+        f"back through {truncate} of 5 steps: {float(slope):.0f}, by hand {truncate} * "
+        f"2^4 = {truncate * 16}"
+    )
 
 # %% [markdown]
 # ## Train for real
@@ -582,58 +758,106 @@ history = fit(maml, episodes, steps=100, tasks=2, lr=3e-3)
 print("Meta-LSTM, rule only")
 rule_only = MetaLSTM(net(), steps=3, lr=0.01, truncate=2)
 history = fit(rule_only, episodes, steps=100, tasks=2, lr=1e-2, clip=0.25)
-moved = [float((a - b).detach().abs().max()) for a, b in zip(rule_only.model.parameters(), net().parameters())]
+moved = [
+    float((a - b).detach().abs().max())
+    for a, b in zip(rule_only.model.parameters(), net().parameters())
+]
 assert max(moved) == 0  # the random initialisation is untouched
 print("largest change of the initialisation:", max(moved))
 
 # %% [markdown]
 # ## Evaluate honestly
 #
-# Which part does the work, start or rule? Try each start with the rule learned for it, and with SGD at its best rate on *validation* classes. Three steps everywhere, every query [on its own](../lessons/GLOSSARY.md#inductive).
+# Which part does the work, start or rule? Try each start with the rule learned for it, and with SGD at its best rate on *validation* classes. Three steps everywhere, every query [on its own](../lessons/GLOSSARY.md#inductive "归纳式").
 
 # %%
 tuning = EpisodeSampler(val, n_way=5, k_shot=1, n_query=5, seed=3)
 grid = (0.03, 0.1, 0.2, 0.4)
 learners = {}
-for start, model, learned_rule in (("random", net(), rule_only), ("learned", both.model, both)):
+for start, model, learned_rule in (
+    ("random", net(), rule_only),
+    ("learned", both.model, both),
+):
     scores = {lr: evaluate(MAML(model, lr, 3), tuning, episodes=30).mean for lr in grid}
     best = max(scores, key=scores.get)
-    print(f"{start} start: SGD by rate", {lr: f"{score:.0%}" for lr, score in scores.items()}, "->", best)
+    print(
+        f"{start} start: SGD by rate",
+        {lr: f"{score:.0%}" for lr, score in scores.items()},
+        "->",
+        best,
+    )
     learners[f"{start} start, SGD"] = MAML(model, best, 3)
     learners[f"{start} start, learned rule"] = learned_rule
-learners["random start, SGD at 0.01"] = MAML(net(), 0.01, 3)  # where the input gate of "rule only" began
+# where the input gate of "rule only" began
+learners["random start, SGD at 0.01"] = MAML(net(), 0.01, 3)
 learners["MAML, its own start and rate"] = maml
 
 # %%
 exam = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7)
-results = {name: evaluate(learner, exam, episodes=80) for name, learner in learners.items()}
+results = {
+    name: evaluate(learner, exam, episodes=80) for name, learner in learners.items()
+}
 for name, result in results.items():
     print(f"{name:30s} {result.mean:6.1%} ± {result.ci95:.1%}")
 pairs = {
-    "what the rule found out": ("random start, learned rule", "random start, SGD at 0.01"),
-    "the rule, from a random start": ("random start, learned rule", "random start, SGD"),
-    "the rule, from the learned start": ("learned start, learned rule", "learned start, SGD"),
+    "what the rule found out": (
+        "random start, learned rule",
+        "random start, SGD at 0.01",
+    ),
+    "the rule, from a random start": (
+        "random start, learned rule",
+        "random start, SGD",
+    ),
+    "the rule, from the learned start": (
+        "learned start, learned rule",
+        "learned start, SGD",
+    ),
     "the start, under SGD": ("learned start, SGD", "random start, SGD"),
-    "Meta-LSTM minus MAML": ("learned start, learned rule", "MAML, its own start and rate"),
+    "Meta-LSTM minus MAML": (
+        "learned start, learned rule",
+        "MAML, its own start and rate",
+    ),
 }
 print()
 for question, (one, other) in pairs.items():
     print(f"{question:33s} {compare(results[one], results[other])}")
+
+# %%
 rows = {name: (result.mean, result.ci95) for name, result in results.items()}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
-show(intervals(rows, chance=0.2), f"5-way 1-shot accuracy with 95 % intervals: {told}. Dashed: chance.")
+show(
+    intervals(rows, chance=0.2),
+    f"5-way 1-shot accuracy with 95 % intervals: {told}. Dashed: chance.",
+)
 
-verdicts = {question: compare(results[one], results[other]) for question, (one, other) in pairs.items()}
+# %%
+verdicts = {
+    question: compare(results[one], results[other])
+    for question, (one, other) in pairs.items()
+}
 found = verdicts["what the rule found out"]
-print(f"From a rate set too small, learning the rule changed accuracy by {found.mean:+.1%} ± {found.ci95:.1%}.")
+print(
+    "From a rate set too small, learning the rule changed accuracy by "
+    f"{found.mean:+.1%} ± {found.ci95:.1%}."
+)
 for question in ("the rule, from a random start", "the rule, from the learned start"):
     d = verdicts[question]
-    word = "is not separated from" if not d.separated else "beats" if d.mean > 0 else "loses to"
+    word = (
+        "is not separated from"
+        if not d.separated
+        else "beats"
+        if d.mean > 0
+        else "loses to"
+    )
     print(f"{question}: the learned rule {word} SGD of the best rate.")
 gain = verdicts["the start, under SGD"]
 print(f"A learned start is worth {gain.mean:+.1%} ± {gain.ci95:.1%} by itself.")
 d = verdicts["Meta-LSTM minus MAML"]
-word = "are not separated" if not d.separated else "differ: " + ("Meta-LSTM" if d.mean > 0 else "MAML") + " is ahead"
+word = (
+    "are not separated"
+    if not d.separated
+    else "differ: " + ("Meta-LSTM" if d.mean > 0 else "MAML") + " is ahead"
+)
 print(f"At this budget Meta-LSTM and MAML {word}.")
 
 # %% [markdown]
@@ -649,31 +873,50 @@ print(f"At this budget Meta-LSTM and MAML {word}.")
 def listen(learner: MetaLSTM, gate: nn.Module, episode: Episode) -> Tensor:
     """The gate's values while the learner adapts: [steps, P]."""
     seen = []
-    hook = gate.register_forward_hook(lambda module, args, logits: seen.append(logits.sigmoid().flatten()))
+    hook = gate.register_forward_hook(
+        lambda module, args, logits: seen.append(logits.sigmoid().flatten())
+    )
     learner.adapted(episode)
     hook.remove()
     return torch.stack(seen)
 
 
+# %%
 figure, axes = new(9.5, 3, columns=2)
 told = []
-for slot, (name, learner, start) in enumerate((("all", both, 0.1), ("rule only", rule_only, 0.01))):
+for slot, (name, learner, start) in enumerate(
+    (("all", both, 0.1), ("rule only", rule_only, 0.01))
+):
     for axis, gate in zip(axes, (learner.input_gate, learner.forget_gate)):
         spread = torch.tensor([0.1, 0.5, 0.9])
-        low, middle, high = listen(learner, gate, exam[0]).quantile(spread, dim=1)  # a number for each inner step
+        # a number for each inner step
+        low, middle, high = listen(learner, gate, exam[0]).quantile(spread, dim=1)
         axis.plot((1, 2, 3), middle, label=f"{name}: median", **slot_style(slot))
         axis.fill_between((1, 2, 3), low, high, alpha=0.2, color=SLOTS[slot])
-        told.append(f"{name}, {'input' if axis is axes[0] else 'forget'} gate {', '.join(f'{m:.3f}' for m in middle)}")
-    axes[0].axhline(start, color=SLOTS[slot], linestyle=":", label=f"{name}: before training")
-for axis, title in zip(axes, ("input gate: the rate", "forget gate: 1 keeps everything")):
+        told.append(
+            f"{name}, {'input' if axis is axes[0] else 'forget'} gate "
+            f"{', '.join(f'{m:.3f}' for m in middle)}"
+        )
+    axes[0].axhline(
+        start, color=SLOTS[slot], linestyle=":", label=f"{name}: before training"
+    )
+for axis, title in zip(
+    axes, ("input gate: the rate", "forget gate: 1 keeps everything")
+):
     axis.set(title=title, xlabel="inner step", xticks=(1, 2, 3))
 axes[0].set_yscale("log")
-axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+axes[1].legend(
+    *axes[0].get_legend_handles_labels(),
+    fontsize=8,
+    loc="center left",
+    bbox_to_anchor=(1.0, 0.5),
+)
 print("\n".join(told))
 show(
     figure,
-    "Median gates over all parameters at inner steps 1 to 3, with bands from the 10 % to the 90 % quantile, for both Meta-LSTMs, "
-    f"and dotted lines where the input gates began. Medians: {'; '.join(told)}.",
+    "Median gates over all parameters at inner steps 1 to 3, with bands from the 10 % "
+    "to the 90 % quantile, for both Meta-LSTMs, and dotted lines where the input "
+    f"gates began. Medians: {'; '.join(told)}.",
 )
 
 # %% [markdown]
@@ -700,17 +943,27 @@ horizon, shrink, rule = 300, 1.0, learned
 (matrices, targets), theta = quadratics(64, seed=9)
 task = (shrink * matrices, shrink * targets)
 figure, axis = new(7, 2.8)
-curves = {"SGD": by_hand("SGD", rates["SGD"], theta, task, horizon), "learned": run(rule, theta, task, horizon)[2]}
+curves = {
+    "SGD": by_hand("SGD", rates["SGD"], theta, task, horizon),
+    "learned": run(rule, theta, task, horizon)[2],
+}
 told = []
 for slot, (name, values) in zip((0, 3), curves.items()):
     means = values.mean(1) / shrink**2
-    axis.plot(range(1, horizon + 1), means, markevery=25, label=name, **slot_style(slot))
-    told.append(f"{name}: {means[99]:.3f} at step 100, {means[-1]:.3f} at step {horizon}")
+    axis.plot(
+        range(1, horizon + 1), means, markevery=25, label=name, **slot_style(slot)
+    )
+    told.append(
+        f"{name}: {means[99]:.3f} at step 100, {means[-1]:.3f} at step {horizon}"
+    )
 axis.axvline(100, color="#767676", linestyle="--", label="trained up to here")
 axis.set(xlabel="step", ylabel="mean value", yscale="log")
 axis.legend(fontsize=8)
 print("\n".join(told))
-show(figure, f"Value against step beyond the trained horizon, logarithmic. {'; '.join(told)}.")
+show(
+    figure,
+    f"Value against step beyond the trained horizon, logarithmic. {'; '.join(told)}.",
+)
 
 # %% [markdown]
 # ## Bug hunt
@@ -720,7 +973,9 @@ show(figure, f"Value against step beyond the trained horizon, logarithmic. {'; '
 
 # %%
 class Demo:
-    """Adapts 10 numbers to a quadratic with the learned rule, 20 steps: demo(task) -> theta [10]."""
+    """Adapts 10 numbers to a quadratic with the learned rule,
+    20 steps: demo(task) -> theta [10].
+    """
 
     def __init__(self) -> None:
         self.state = None
@@ -733,6 +988,7 @@ class Demo:
         return theta[0]
 
 
+# %%
 first, second = (quadratics(1, seed=seed)[0] for seed in (31, 32))
 demo, alone = Demo(), Demo()
 demo(first)
@@ -747,7 +1003,9 @@ print(f"task 2 alone:        value {float(value(alone(second), second)):.3f}")
 
 # %%
 def exposes_memory(make, first, second) -> bool:
-    """True when a learner's answer to `second` depends on having met `first`. make: () -> (task -> params [P])."""
+    """True when a learner's answer to `second` depends on having met `first`.
+    make: () -> (task -> params [P]).
+    """
     # BEGIN SOLUTION
     used = make()
     used(first)
@@ -762,7 +1020,7 @@ print("the demo remembers:", exposes_memory(Demo, first, second))
 # <details><summary>The bug, after you have looked for it</summary>
 #
 # The LSTM's state lives in `self` and is never emptied: task 2 starts with the memory of task 1. Only the first task starts clean.
-# In a few-shot test this is a [leak](../lessons/GLOSSARY.md#leak) 数据泄漏: an episode must not know the one before.
+# In a few-shot test this is a [leak](../lessons/GLOSSARY.md#leak "数据泄漏"): an episode must not know the one before.
 #
 # </details>
 #
@@ -777,7 +1035,9 @@ class Cured(Demo):
 
 
 def package_learner():
-    return lambda episode: torch.cat([p.detach().flatten() for p in both.adapted(episode).values()])
+    return lambda episode: torch.cat(
+        [p.detach().flatten() for p in both.adapted(episode).values()]
+    )
 
 
 assert exposes_memory(Demo, first, second)
@@ -853,13 +1113,19 @@ print("cured; MetaLSTM starts every task with an empty memory, too")
 
 # %%
 def divided_twice(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Meant to be the gradient of the mean squared error. theta [P], x [B, P], y [B] -> [P]."""
-    mean_gradient = torch.func.grad(lambda theta: (x @ theta - y).square().mean())(theta)
+    """Meant to be the gradient of the mean squared error.
+    theta [P], x [B, P], y [B] -> [P].
+    """
+    mean_gradient = torch.func.grad(lambda theta: (x @ theta - y).square().mean())(
+        theta
+    )
     return mean_gradient / len(x)
 
 
 def exposes_scale(gradient_of, theta: Tensor, x: Tensor, y: Tensor) -> bool:
-    """True when repeating every row changes the gradient. gradient_of: (theta [P], x [B, P], y [B]) -> [P]."""
+    """True when repeating every row changes the gradient.
+    gradient_of: (theta [P], x [B, P], y [B]) -> [P].
+    """
     # BEGIN SOLUTION
     once = gradient_of(theta, x, y)
     twice = gradient_of(theta, torch.cat([x, x]), torch.cat([y, y]))
@@ -868,11 +1134,16 @@ def exposes_scale(gradient_of, theta: Tensor, x: Tensor, y: Tensor) -> bool:
 
 
 exposes_scale = check("11.7", exposes_scale)
+
+# %%
 rows, goals = torch.randn(10, 3, generator=draw), torch.randn(10, generator=draw)
-print("the port divides twice:", exposes_scale(divided_twice, torch.zeros(3), rows, goals))
+print(
+    "the port divides twice:", exposes_scale(divided_twice, torch.zeros(3), rows, goals)
+)
 progress("11")
 
-# You have met them all. Where they stand on the real Omniglot; `python -m fsl_course results --json` says how to repeat a number
+# You have met them all. Where they stand on the real Omniglot;
+# `python -m fsl_course results --json` says how to repeat a number
 from IPython.display import HTML
 
 from fsl_course.cli.results import table

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lessons.test_lessons import RULES, count_words
+from tests.lessons.reading import count_words
+from tests.lessons.test_lessons import RULES
 
 TEXT = "One two three four five six seven eight nine ten. " * 3
 TITLE = "# 05 Means\n60 minutes. [run]({{binder}}) [on Colab]({{colab}}) [solved]({{solution}}) [next]({{next}})"
@@ -28,7 +29,7 @@ def good_lesson() -> str:
         f"## Recall\n{TEXT}\n{ANSWER * 2}",
         "## Objectives\n"
         + "".join(f"- Do this and then do that until it works ({id})\n" for id in ("05.1", "05.2", "05.1")),
-        f"## A puzzle: which?\n{TEXT} See [episode](../lessons/GLOSSARY.md#episode).",
+        f'## A puzzle: which?\n{TEXT} See [episode](../lessons/GLOSSARY.md#episode "情景").',
         f"## The idea\n{TEXT}\n\n$$a = 1$$\n\n{HEADER}",
         f"### Exercise 05.1  First\n{TEXT}",
         f"### Exercise 05.2  Second\n{TEXT}",
@@ -48,7 +49,9 @@ def written(root: Path, lesson: str, name: str = "05_means") -> Path:
     (root / "lessons").mkdir()
     (root / "pyproject.toml").write_text('[tool.fsl_course]\nrepository = "https://github.com/a/b"\nbranch = "main"\n')
     (root / "README.md").touch()
-    (root / "lessons" / "GLOSSARY.md").write_text('# Glossary\n<a id="episode"></a>episode\n## Own heading!\n')
+    (root / "lessons" / "GLOSSARY.md").write_text(
+        '# Glossary\n| <a id="episode"></a>episode | 情景 (episode) | A task. |\n## Own heading!\n'
+    )
     path = root / "lessons" / f"{name}.py"
     path.write_text(lesson)
     return path
@@ -73,11 +76,19 @@ def test_lesson_00_needs_neither_recall_nor_bug_hunt(tmp_path: Path):
     [
         ("# END SOLUTION", "# THE END", "it_converts"),
         ("See [", "{{seconds}} [", "it_converts"),
-        ("# %%\ntotal = 1\n\n" * 3, "", "it_has_35_to_55_cells"),
+        ("# %%\ntotal = 1\n\n" * 8, "", "it_has_30_to_70_cells"),
+        ("# %%\ntotal = 1\n\n", "# %%\ntotal = 1\n\n" * 4, "it_has_30_to_70_cells"),
         ("total = 1", "total = 1\n" * 40 + "total", "code_cells_are_short"),
         ("total = 1", "total = 1\n" * 16 + "total", "code_cells_are_short"),
-        ("See [", f"{TEXT * 2} See [", "text_cells_are_short"),
+        ("See [", f"{TEXT * 4} See [", "text_cells_are_short"),
+        (f"# {TEXT}".rstrip(), f"# {TEXT * 3}", "text_cells_are_short"),
         (f"# {TEXT}".rstrip(), "# Three short words", "text_cells_are_short"),
+        ("# %%\ndef mean_1", '# %% tags=["draws"]\ndef mean_1', "folds_hide_no_exercise"),
+        ("total = 1", f"total = {' + '.join('1' * 22)}", "code_fits_88_columns"),
+        (' "情景")', ")", "chinese_terms_are_titles_of_links"),
+        ("情景", "任务", "chinese_terms_are_titles_of_links"),
+        ("See [", "任务 See [", "chinese_terms_are_titles_of_links"),
+        ("total = 1", "total = 1  # 任务", "chinese_terms_are_titles_of_links"),
         ("# 05 Means", "# Means", "it_opens_with_its_title"),
         ("60 minutes", "an hour", "it_opens_with_its_title"),
         ("{{binder}}", "{{repository}}", "it_opens_with_its_title"),
@@ -107,6 +118,14 @@ def test_each_rule_refuses_what_breaks_it(tmp_path: Path, old: str, new: str, ru
     lesson = written(tmp_path, text.replace(old, new))
     named = {one.__name__: one for one in RULES}
     assert named[rule](lesson)
+
+
+@pytest.mark.parametrize(("lines", "kept"), [(58, True), (59, False)])
+def test_folded_cells_may_be_longer_and_do_not_count_for_the_median(tmp_path: Path, lines: int, kept: bool):
+    text = good_lesson().replace("total = 1", "from fsl_course.figures import new, show", 1)
+    drawing = "figure, axis = new()\n" + "axis.plot([0], [1])\n" * lines + "show(figure, 'a line')"
+    lesson = written(tmp_path, text.replace("total = 1", drawing))
+    assert broken_rules(lesson) == ([] if kept else ["code_cells_are_short"])
 
 
 def test_anchors_may_be_headings(tmp_path: Path):

@@ -1,8 +1,6 @@
-"""The rules for lessons that a machine can check, over every lessons/NN_name.py.
+"""The rules for lessons that a machine can check, over every lessons/NN_name.py. Those on form stand in form.py.
 
-HEADINGS names the sections that each lesson has, in this order; each may go on after its name ("## A puzzle: who wins?").
-Words of a text cell are counted without headings, tables, fenced code, display equations, <details>, HTML tags and lines
-that hold only links; an inline formula or piece of code is one word.
+HEADINGS names the sections that each lesson has, in this order. A heading may go on after its name ("## A puzzle: who wins?").
 """
 
 from __future__ import annotations
@@ -10,108 +8,20 @@ from __future__ import annotations
 import ast
 import json
 import re
-import statistics
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+import tests.lessons.form  # noqa: F401 - registers the rules on form
+from tests.lessons.reading import RULES, Rule, exercises, is_first, rule, section, sections, sources
 from tools.notebooks.build import ROOT, check, orphans
-from tools.notebooks.cells import SOLVED, STUDENT, BuildError, is_added, lesson_files, notebook, read_cells
+from tools.notebooks.cells import SOLVED, STUDENT, is_added, lesson_files, notebook, read_cells
 
 HEADINGS = ("Recall", "Objectives", "A puzzle", "Bug hunt", "Quiz", "Summary", "References")
 NOT_IN_THE_FIRST = ("Recall", "Bug hunt")  # lesson 00 has nothing to recall and no method to hide a bug in
 LINKS_OF_THE_TITLE = ("{{binder}}", "{{colab}}", "{{solution}}", "{{next}}")
 FETCH = re.compile(r"https?://|\burllib\b|\brequests\.|\burlopen\b|download=True|torch\.hub|\b(?:wget|curl)\b")
-
-Rule = Callable[[Path], list[str]]
-RULES: list[Rule] = []
-
-
-def rule(function: Rule) -> Rule:
-    """A rule takes a lesson's file and returns what breaks it, in words; its docstring is the rule."""
-    RULES.append(function)
-    return function
-
-
-def sources(lesson: Path, kind: str) -> list[str]:
-    """The sources of the lesson's "code" or "markdown" cells."""
-    return [cell.source for cell in read_cells(lesson) if cell.cell_type == kind]
-
-
-def is_first(lesson: Path) -> bool:
-    return lesson.name.startswith("00")
-
-
-def sections(lesson: Path) -> list[tuple[str, str]]:
-    """(heading, text below it) of every second-level heading, fenced code left out."""
-    text = re.sub(r"^```.*?^```", "", "\n\n".join(sources(lesson, "markdown")), flags=re.DOTALL | re.MULTILINE)
-    parts = re.split(r"^## +(.+)$", text, flags=re.MULTILINE)
-    return list(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def section(lesson: Path, name: str) -> str:
-    """The text of one of HEADINGS, "" where it is missing."""
-    return next((text for heading, text in sections(lesson) if re.match(rf"{name}\b", heading)), "")
-
-
-def exercises(lesson: Path) -> set[str]:
-    """Numbers of the exercises that the lesson checks, e.g. {"05.1", "05.2"}."""
-    return set(re.findall(r"\bcheck\(\s*[\"'](\d+\.\d+)[\"']", "\n".join(sources(lesson, "code"))))
-
-
-def count_words(text: str) -> int:
-    """Words of a text cell as the rule on its length counts them."""
-    for left_out in (r"^```.*?^```", r"<details.*?</details>", r"\$\$.*?\$\$", r"<!--.*?-->", r"<[^>]+>"):
-        text = re.sub(left_out, " ", text, flags=re.DOTALL | re.MULTILINE)
-    link = r"!?\[[^\[\]]*\]\([^()]*\)"
-    lines = [line for line in text.split("\n") if not re.match(r"\s*(#|\|)", line)]
-    lines = [line for line in lines if re.search(r"\w", re.sub(link, "", line))]
-    text = re.sub(r"`[^`]*`|\$[^$]*\$", " one ", " ".join(lines))
-    text = re.sub(r"\]\([^()]*\)", "] ", text)
-    return sum(bool(re.search(r"\w", word)) for word in text.split())
-
-
-@rule
-def it_converts(lesson: Path) -> list[str]:
-    """Marks are paired, exercises numbered, placeholders known, code cells plain Python."""
-    problems = []
-    for version in (STUDENT, SOLVED):
-        try:
-            notebook(lesson.parent.parent, lesson, version)
-        except BuildError as error:
-            problems.append(str(error))
-    return problems
-
-
-@rule
-def it_has_35_to_55_cells(lesson: Path) -> list[str]:
-    """Lesson 00 may have as few as 20."""
-    count, least = len(read_cells(lesson)), 20 if is_first(lesson) else 35
-    return [] if least <= count <= 55 else [f"{count} cells; {least} to 55 are right"]
-
-
-@rule
-def code_cells_are_short(lesson: Path) -> list[str]:
-    """At most 40 lines, the median at most 15."""
-    lengths = [source.count("\n") + 1 for source in sources(lesson, "code")]
-    problems = [f"code cell {i + 1} has {length} lines; 40 at most" for i, length in enumerate(lengths) if length > 40]
-    if lengths and (median := statistics.median(lengths)) > 15:
-        problems.append(f"the median code cell has {median} lines; 15 at most")
-    return problems
-
-
-@rule
-def text_cells_are_short(lesson: Path) -> list[str]:
-    """25 to 40 words on average over cells that have any, none over 80."""
-    counts = [(count_words(text), text) for text in sources(lesson, "markdown")]
-    problems = [f"{count} words, 80 at most: {text[:60]!r}" for count, text in counts if count > 80]
-    if counted := [count for count, _ in counts if count]:
-        average = statistics.mean(counted)
-        if not 25 <= average <= 40:
-            problems.append(f"text cells have {average:.1f} words on average; 25 to 40 are right")
-    return problems
 
 
 @rule
