@@ -10,6 +10,7 @@ import pytest
 
 from fsl_classroom.checking.catalogue import all_exercises
 from tools.classroom.quiz import draw, load
+from tools.notebooks.parts import part_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TEACHING = ROOT / "docs" / "teaching"
@@ -136,3 +137,14 @@ def test_the_ten_weeks_meet_every_lesson():
     weeks = next(table for table in tables(text) if table[0][0] == "week")[1:]
     assert [int(row[0]) for row in weeks] == list(range(1, 11))
     assert [number for row in weeks for number in row[1].split(", ")] == list(LESSONS)
+
+
+def test_plans_and_guides_name_the_part_of_every_lesson():
+    text = (TEACHING / "plans.md").read_text(encoding="utf-8")
+    for row in next(table for table in tables(text) if table[0][0] == "week")[1:]:
+        parts = {part_of(number) for number in row[1].split(", ")}
+        assert row[2] == ", ".join(f"{part.number} {part.title}" for part in parts)
+    for name in ("start", "metric", "meta"):
+        title = (TEACHING / f"guide_{name}.md").read_text(encoding="utf-8").splitlines()[0]
+        number, word, first, last = re.match(r"# Part (\w+), (\w+): lessons (\d\d) to (\d\d)$", title).groups()
+        assert {(part_of(lesson).number, part_of(lesson).title) for lesson in (first, last)} == {(number, word)}
