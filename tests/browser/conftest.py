@@ -88,7 +88,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     command += ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
     with open(base / "lab.log", "w") as log:
         environment = os.environ | {name: str(path) for name, path in private.items()}
-        environment |= {"PYTHONPATH": str(ROOT / "tools" / "offline"), "OMP_NUM_THREADS": "2"}
+        environment |= {"PYTHONPATH": str(ROOT / "tools" / "notebooks" / "offline"), "OMP_NUM_THREADS": "2"}
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:

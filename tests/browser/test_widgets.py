@@ -147,7 +147,7 @@ def test_the_microscope_follows_the_start(scratch_notebook: Scratch):
 
 def test_work_is_saved_to_a_file_and_comes_back(scratch_notebook: Scratch, tmp_path):
     code = (
-        "from fsl_course import check\nfrom fsl_classroom.widgets import WorkKeeper\n"
+        "from fsl_classroom import check\nfrom fsl_classroom.widgets import WorkKeeper\n"
         "def accuracy(predictions, labels):\n    return (predictions == labels).double().mean().item()\n"
         "check('00.1', accuracy)\nWorkKeeper()"
     )
