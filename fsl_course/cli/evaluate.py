@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from fsl_course import evaluation
+from fsl_course._system.allocator import keep_memory
 from fsl_course._system.devices import choose
 from fsl_course.cli.data import load_data
 from fsl_course.episodes import EpisodeSampler
@@ -18,6 +19,7 @@ from fsl_course.weights import checkpoints
 
 def run(options: argparse.Namespace) -> int:
     """Prints one row for each learner: its accuracy and the 95 % interval. Returns the exit status 0."""
+    keep_memory()
     device = choose(options.device)
     found = {} if options.method == "baselines" else _trained(options)
     protocols = {protocol for _, _, protocol in found.values()} - {None}

@@ -134,11 +134,9 @@ def _reason(row: Row, reasons: dict[str, dict[str, str]]) -> str:
 
 
 def _order(row: Row) -> tuple:
-    def place(name: str, names: tuple[str, ...]) -> int:
-        return names.index(name) if name in names else len(names)
-
-    first = place(row["protocol"], PROTOCOLS), place(row["method"], METHODS)
-    return *first, row["label"], row["way"], row["shot"], not row["inductive"]
+    ordered = (("protocol", PROTOCOLS), ("method", METHODS))
+    places = [names.index(row[key]) if row[key] in names else len(names) for key, names in ordered]
+    return *places, row["label"], row["way"], row["shot"], not row["inductive"]
 
 
 def _shipped(weights: str | None) -> str | None:

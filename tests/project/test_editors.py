@@ -8,7 +8,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 
-from tests.tools.setup.project import ROOT, requirements
+from tests.project.project import ROOT, requirements
 
 
 def test_vs_code_finds_the_environment_and_runs_notebooks_in_their_folder() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.setup.project import ROOT, run
+from tests.project.project import ROOT, run
 
 
 def project_files() -> list[Path]:

@@ -9,7 +9,7 @@ import yaml
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.tools.setup.project import PROJECT, ROOT, requirements
+from tests.project.project import PROJECT, ROOT, requirements
 
 
 def pins() -> list[tuple[str, str]]:

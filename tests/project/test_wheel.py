@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.setup.project import ROOT, run
+from tests.project.project import ROOT, run
 
 
 @pytest.fixture(scope="module")

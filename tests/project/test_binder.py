@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.tools.setup.project import ROOT, requirements, run
+from tests.project.project import ROOT, requirements, run
 
 TO_PYPI = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}  # names that differ between conda-forge and PyPI
 
@@ -59,6 +59,7 @@ def test_repo2docker_reads_environment_yml_and_post_build() -> None:
     assert "Building conda environment for python=3.11" in done.stdout + done.stderr
     assert re.search(r'env update -p \S+ --file "environment.yml"', done.stdout)
     assert "RUN ./postBuild" in done.stdout
+    assert re.search(r'ENV R2D_ENTRYPOINT="\S*/start"', done.stdout)
 
 
 def test_the_names_in_environment_yml_exist_and_fit_together(tmp_path: Path) -> None:

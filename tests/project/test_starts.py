@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from fsl_course._system.threads import SPINNING
+from tests.project.project import ROOT
 from tests.tools.kit.test_build import start
-from tests.tools.setup.project import ROOT
 
 
 def clean(**changes: str) -> dict[str, str]:

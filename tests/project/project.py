@@ -1,4 +1,4 @@
-"""What the tests of the set-up share: the project's own description, and a way to run its commands."""
+"""What the tests of the files at the root share: pyproject.toml, and a way to run commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.tools.setup.project import ROOT, run
+from tests.project.project import ROOT, run
 
 
 def test_make_help_lists_every_target() -> None:
