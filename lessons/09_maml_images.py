@@ -113,9 +113,9 @@ def relabel(task: Episode, slots: Tensor) -> Episode:
 shipped = pretrained("maml", "glyphs", 5, 1)
 task = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=3)[0]
 order = task.query_y.argsort(stable=True)
-params, told = trainable(shipped.model), []
 
 # %% tags=["draws"]
+params, told = trainable(shipped.model), []
 figure, axes = new(8, 3.2, columns=4, sharey=True)
 for step, axis in enumerate(axes):
     with torch.no_grad():
