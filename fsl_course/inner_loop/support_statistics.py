@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -103,18 +102,3 @@ def _scale(z: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     shape = [1, -1] + [1] * (z.dim() - 2)
     z = z if weight is None else z * weight.view(shape)
     return z if bias is None else z + bias.view(shape)
-
-
-@contextmanager
-def replaced(modules: list[Any], forward: Callable[..., Tensor]) -> Iterator[None]:
-    """module(x, ...) is forward(module, x, ...) in the block."""
-    before = [(module, module.__dict__.get("forward")) for module in modules]
-    try:
-        for module in modules:
-            module.forward = partial(forward, module)
-        yield
-    finally:
-        for module, own in before:
-            del module.forward
-            if own is not None:
-                module.forward = own
