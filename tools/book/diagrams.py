@@ -1,4 +1,4 @@
-"""The three hand-made diagrams of the course, drawn by code: metric methods, the two loops of MAML, and the package.
+"""Draws the three diagrams of the course: metric methods, the two loops of MAML, and the package.
 
 python -m tools.book.diagrams          draws all of them anew into docs/diagrams
 
@@ -91,7 +91,7 @@ def _box(
 
 
 def _tint(colour: str, share: float = 0.14) -> str:
-    """Mixes a colour with white. share: how much of the colour stays."""
+    """Returns a colour mixed with white. share: how much of the colour stays."""
     mixed = 1 - share * (1 - np.array(matplotlib.colors.to_rgb(colour)))
     return matplotlib.colors.to_hex(mixed)
 
@@ -105,7 +105,7 @@ _PLANE = (2.98, 0.98)  # its lower left corner
 
 
 def _metric(axes: Axes) -> None:
-    """Support and query go through one encoder; the query gets the class of the nearest class mean."""
+    """Draws support and query on their way through one encoder; the query gets the class of the nearest class mean."""
     from fsl_course.data import load_glyphs
 
     pictures = load_glyphs().split("test").images[list(_CLASSES), :3, 0].numpy()
@@ -131,7 +131,7 @@ def _metric(axes: Axes) -> None:
 
 
 def _picture(axes: Axes, x: float, y: float, picture: np.ndarray, edge: str) -> None:
-    """One drawing [H, W] of uint8 ink as an outline in a frame of 0.58 inches."""
+    """Draws a picture [H, W] of uint8 ink as an outline in a frame of 0.58 inches."""
     side, margin = 0.58, 0.0
     axes.add_patch(Rectangle((x, y), side, side, facecolor="white", edgecolor=edge, linewidth=2.4))
     at = np.linspace(margin, side - margin, len(picture))
@@ -139,7 +139,7 @@ def _picture(axes: Axes, x: float, y: float, picture: np.ndarray, edge: str) -> 
 
 
 def _plane(axes: Axes) -> None:
-    """The space of embeddings: support points in the colour and marker of their class, class means as stars, and the query."""
+    """Draws the space of embeddings: support points in the colour and marker of their class, class means as stars, the query."""
     axes.add_patch(Rectangle(_PLANE, 2.1, 2.82, facecolor="#FAFAFA", edgecolor=LINE))
     points = np.array(_POINTS) + _PLANE
     means, query = points.mean(1), np.array(_QUERY) + _PLANE
@@ -170,7 +170,7 @@ _THETA, _STEPS, _LOSS = (
 
 
 def _loops(axes: Axes) -> None:
-    """Every task walks from the shared start to weights of its own; the gradient of its query loss comes back the same way."""
+    """Draws every task's steps from the shared start to its own weights, and the gradient of its query loss on the way back."""
     _words(axes, 2.59, 4.66, "inner loop", weight="bold")
     _words(axes, 2.59, 4.4, "steps on the support")
     _words(axes, _LOSS, 4.66, "query", weight="bold")
@@ -238,7 +238,7 @@ def floors(root: Path = ROOT) -> list[list[str]]:
 
 
 def _package(axes: Axes) -> None:
-    """The floors of the reference package, the classroom on top of them, and the lessons, which use both, beside them."""
+    """Draws the floors of the reference package, the classroom on top of them, and the lessons, which use both, beside them."""
     left, right, high, blue, orange, green = 0.12, 3.94, 0.56, *(figures.SLOTS[slot] for slot in (0, 1, 2))
     stack = list(reversed(floors()))
     for place, names in enumerate(stack):

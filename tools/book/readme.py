@@ -18,7 +18,7 @@ from fsl_course.cli import results
 from tools.book.lessons import LessonError, by_part, lessons
 from tools.book.pages import duration, unbroken
 from tools.notebooks.cells import placeholder
-from tools.results import table
+from tools.results import files, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE_SEED = 10  # letters of five scripts; the network errs once, as it does about once in forty queries
@@ -63,7 +63,7 @@ def package_lines(root: Path) -> str:
 
 def short_results() -> str:
     """Returns the accuracies of METHODS on the papers' split, with intervals and the papers' numbers; "" if none was measured."""
-    found = [row for row in results.rows() if row["protocol"] == "random"]
+    found = [row for row in files.rows() if row["protocol"] == "random"]
     head, lines = results.grid(found)
     chosen = [line for name in METHODS for line in lines if re.fullmatch(rf"{name}(?: \(\d+ seeds\))?", line[0])]
     if not chosen:
@@ -77,7 +77,7 @@ def short_results() -> str:
 
 def short_speed() -> str:
     """Returns the times of WORKS beside other libraries, measured on two threads; "" if none was measured."""
-    story = results.benchmark()
+    story = files.benchmark()
     lines = []
     for work, words, peer in WORKS:
         rows = [row for row in (story or {}).get("rows", []) if (row["work"], row["peer"]) == (work, peer)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from fsl_course.cli import results
 from tools.book.pages import Book, duration, percent, shipped, table, unbroken
+from tools.results import files
 from tools.results import table as tables
 
 
@@ -57,7 +58,7 @@ def cards(book: Book) -> str:
 def sinusoids(book: Book) -> str:
     """Returns the mean squared error on sine curves by inner steps: MAML, pretraining, and the paper's numbers."""
     card = next(card for card in shipped(book) if card["data"] == "sinusoids")
-    steps, paper = sorted({line["steps"] for line in card["test"]}), results.papers()["sinusoids"]
+    steps, paper = sorted({line["steps"] for line in card["test"]}), files.papers()["sinusoids"]
     rows = []
     for learner, shot in dict.fromkeys((line["learner"], line["shot"]) for line in card["test"]):
         lines = {line["steps"]: line for line in card["test"] if (line["learner"], line["shot"]) == (learner, shot)}
@@ -152,9 +153,9 @@ def omniglot_costs(book: Book) -> str:
 
 def omniglot_sources(book: Book) -> str:
     """Returns how each paper measured its number, and where in the paper it is: a list, because the words are long."""
-    measured = {row["label"] for row in results.rows()}
-    entries = [entry for entry in results.papers()["papers"] if entry["label"] in measured]
-    return "\n".join(f"- **{entry['label']}**: {entry['protocol']}. {entry['source']}." for entry in entries)
+    measured = {row["label"] for row in files.rows()}
+    entries = [entry for entry in files.papers()["papers"] if entry["label"] in measured]
+    return "\n".join(f"- **{entry['label']}** ({entry['source']}): {entry['protocol']}." for entry in entries)
 
 
 def omniglot_alphabets(book: Book) -> str:
@@ -186,7 +187,7 @@ def half_point(book: Book) -> str:
 
 def transfer(book: Book) -> str:
     """Returns the accuracy of weights on the data set that they were not trained on."""
-    found = results.transfer_rows()
+    found = files.transfer_rows()
     if not found:
         return "Not measured yet."
     about = _read(book, "results/transfer.json")
@@ -195,7 +196,7 @@ def transfer(book: Book) -> str:
 
 def benchmark(book: Book) -> str:
     """Returns the times beside other libraries on the same work, and what a training step costs as tasks grow."""
-    story = results.benchmark()
+    story = files.benchmark()
     if story is None:
         return "Not measured yet: `python -m tools.benchmark` measures your machine."
     works = list(dict.fromkeys((row["work"], row.get("setting", "")) for row in story["rows"]))
@@ -231,7 +232,7 @@ def _work(rows: list[dict[str, Any]]) -> str:
 
 
 def _of(protocol: str) -> list[results.Row]:
-    return [row for row in results.rows() if row["protocol"] == protocol]
+    return [row for row in files.rows() if row["protocol"] == protocol]
 
 
 PARTS = {

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tools.book import api, pages, results
+from tools.results import files
 from tools.book.build import ROOT
 from tools.book.lessons import lessons
 
@@ -76,7 +77,7 @@ def test_lessons_are_listed_under_their_part(book):
 
 def test_numbers_below_a_papers_have_their_reason_on_the_page(book):
     tasks, notes = results.omniglot_tasks(book), results.omniglot_random(book)
-    for row in results.results.rows():
+    for row in files.rows():
         if row["protocol"] == "random":
             shown = results.results.percent(row["mean"], row["ci95"]).replace(" ± ", f"{pages.NBSP}±{pages.NBSP}")
             assert shown in tasks
@@ -86,7 +87,7 @@ def test_numbers_below_a_papers_have_their_reason_on_the_page(book):
 
 
 def test_the_benchmark_keeps_goals_and_verdicts(book):
-    story, drawn = results.results.benchmark(), results.benchmark(book)
+    story, drawn = files.benchmark(), results.benchmark(book)
     for row in story["rows"]:
         assert f"**{row['work']}**: {row['setting']}" in drawn
         if row["goal"] is not None:
