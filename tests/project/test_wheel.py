@@ -28,7 +28,7 @@ def test_the_wheel_carries_code_data_and_weights(wheel: Path) -> None:
     data = {p.relative_to(ROOT / "data").as_posix() for p in (ROOT / "data").rglob("*") if p.is_file()}
     assert {"glyphs.npz", "icons.npz", "checksums.json"} <= data
     assert {f"fsl_course/assets/{name}" for name in data} <= inside
-    kinds, packages = (".py", ".js", ".json"), ("fsl_course", "fsl_classroom")
+    kinds, packages = (".py", ".js", ".json", ".toml"), ("fsl_course", "fsl_classroom")
     code = {p.relative_to(ROOT).as_posix() for name in packages for p in (ROOT / name).rglob("*") if p.suffix in kinds}
     assert code <= inside
     assert not [name for name in inside if not name.startswith(("fsl_course/", "fsl_course-", "fsl_classroom/"))]
