@@ -1,6 +1,6 @@
 """The command `results`: measured accuracies beside the papers' numbers, as a table or one JSON object a line.
 
-`results_files` reads the rows, which `python -m tools.results` measured. Each row holds the command that repeats it.
+data/results/table.json holds the rows. `python -m tools.results` measures them. Each row holds the command that repeats it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,46 @@ from pathlib import Path
 from typing import Any
 
 from fsl_course._system.nearest import did_you_mean
-from fsl_course.cli.results_files import PROTOCOLS, Row, benchmark, papers, rows, task_of, transfer_rows
 
-__all__ = ["add_parser", "benchmark", "chosen", "papers", "rows", "run", "table", "transfer_rows"]
-
+Row = dict[str, Any]
 Grid = tuple[list[str], list[list[str]]]  # the cells of the header, and those of every line
+PROTOCOLS = ("random", "alphabets")
 PROTOCOL_WORDS = {
     "random": "Omniglot, characters split at random, rotations as classes in training and test, as in the papers",
     "alphabets": "Omniglot, tested upright on the 20 evaluation alphabets, trained on others with rotations as classes",
     "transfer": "Weights tested on the other data set",
 }
+
+
+def measured(*, transfer: bool = False, folder: Path | None = None) -> list[Row]:
+    """Returns every measured row on Omniglot, sorted by protocol, method and task. folder: data/results unless given.
+
+    A row holds method (its file's name), label, variant, data, protocol, way, shot, query, mean, ci95 (fractions; half width of
+    the 95 % interval over episodes), seeds (how many trainings), seed_numbers, seed_means, episodes, inductive, trained (way,
+    shot, query, steps, tasks of the training, or None), minutes (of a training), parameters, command, weights (None: not
+    shipped), paper (number, ci95, inductive, protocol, source, budget, or None), short (below the paper) and why.
+
+    transfer: return the rows of weights tested on the other data set, Glyphs -> Omniglot and back, instead.
+    Raises FileNotFoundError or ValueError, with a cure, if the file is missing or damaged.
+    """
+    from fsl_course.data.assets import asset  # imported here because it loads PyTorch, which `--help` does not need
+
+    path = asset("results/table.json") if folder is None else folder / "table.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["transfer" if transfer else "rows"]
+    except (ValueError, TypeError, KeyError) as error:
+        cure = "Restore it with `git checkout -- data/results/table.json`, or reinstall the package."
+        raise ValueError(f"the results file {path} is damaged ({error}). {cure}") from error
+
+
+def key_of(row: Row) -> str:
+    """Returns a task's key in the papers' numbers: 5w1s for 5-way 1-shot."""
+    return f"{row['way']}w{row['shot']}s"
+
+
+def task_of(row: Row) -> str:
+    """Returns a task's name in tables: 5-way 1-shot."""
+    return f"{row['way']}-way {row['shot']}-shot"
 
 
 def _nothing(what: str, given: Any, known: Iterable[Any]) -> ValueError:
@@ -127,10 +157,10 @@ def table(
     """Draws measured rows as a table with notes below: plain text, or HTML for a notebook.
 
     protocol, method (or label), way, shot: draw only such rows; None takes all, with one table for each protocol.
-    transfer: draw the rows of `transfer_rows` instead, of any protocol.
+    transfer: draw the rows of weights tested on the other data set instead, of any protocol.
     Raises ValueError where no row is left, and names the nearest value that exists.
     """
-    found = transfer_rows(folder) if transfer else rows(folder)
+    found = measured(transfer=transfer, folder=folder)
     found = chosen(found, protocol=None if transfer else protocol, method=method, way=way, shot=shot)
     if protocol is None and not transfer:  # in one table, a line could not hold the numbers of both protocols
         wanted = {"method": method, "way": way, "shot": shot, "as_html": as_html, "folder": folder}
@@ -159,12 +189,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the rows and returns the exit status 0. Raises ValueError or FileNotFoundError as `rows` does."""
+    """Prints the rows and returns the exit status 0. Raises ValueError or FileNotFoundError as `measured` does."""
     wanted = {name: getattr(options, name) for name in ("method", "protocol", "way", "shot")}
-    found = chosen(transfer_rows() if options.transfer else rows(), **wanted)
+    found = chosen(measured(transfer=options.transfer), **wanted)
     if options.json:
         for row in found:
-            print(json.dumps({name: value for name, value in row.items() if name != "correct"}))
+            print(json.dumps(row))
         return 0
     print(table(**wanted, transfer=options.transfer))
     return 0

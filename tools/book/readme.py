@@ -56,8 +56,8 @@ def hours(root: Path) -> str:
 
 def package_lines(root: Path) -> str:
     """Returns the lines of all Python files of fsl_course, rounded up to the next hundred, such as "6,500 lines"."""
-    files = (root / "fsl_course").rglob("*.py")
-    count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    sources = (root / "fsl_course").rglob("*.py")
+    count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in sources)
     return f"{-(-count // 100) * 100:,} lines"
 
 

@@ -4,6 +4,7 @@
     python -m tools.results train NAME...        trains into runs/NAME; a stopped run continues
     python -m tools.results evaluate NAME...     writes data/results/NAME.json
     python -m tools.results transfer             tests Glyphs -> Omniglot and back: writes data/results/transfer.json
+    python -m tools.results table                joins all measured rows into data/results/table.json, as evaluate and transfer do
     python -m tools.results ship NAME...         copies weights and card into data/checkpoints
 
 Omniglot is read from the folder that the variable FSL_DATA names.
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("status", "train", "evaluate", "transfer", "ship"))
+    parser.add_argument("action", choices=("status", "train", "evaluate", "transfer", "table", "ship"))
     parser.add_argument("names", nargs="*", metavar="NAME", help="runs, by their names in RUNS")
     options = parser.parse_args(argv)
     try:
@@ -50,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             for run in chosen:
                 actions.ship(run)
         else:
-            from tools.results import measure  # loads PyTorch, which --help and status need not wait for
+            from tools.results import files, measure  # loads PyTorch, which --help need not wait for
 
             if options.action == "transfer":
                 measure.measure_transfer()
             for run in chosen:
                 print(measure.evaluate_run(run))
+            files.write_table()
     except (RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

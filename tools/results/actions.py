@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from fsl_course.cli.results_files import key_of, rows
+from fsl_course.cli.results import key_of
 from tools.results import trained
+from tools.results.files import rows
 from tools.results.runs import RUNS, Run
 from tools.results.trained import RunError, card_of, data_arguments, folder_of, not_trained, weights_of
 

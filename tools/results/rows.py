@@ -11,8 +11,12 @@ from fsl_course._system.files import replace_file
 
 def write(path: Path, head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Replaces the file by a JSON object: the fields of the head, then "rows" with one row a line."""
-    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    replace_file(path, (json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n').encode())
+    replace_file(path, (json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{row_lines(rows)}\n ]\n}}\n').encode())
+
+
+def row_lines(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as JSON objects, one a line."""
+    return ",\n".join(f"  {json.dumps(row)}" for row in rows)
 
 
 def is_there(rows: list[dict[str, Any]], label: str, seed: int) -> bool:

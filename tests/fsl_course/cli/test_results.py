@@ -12,11 +12,19 @@ import pytest
 
 from fsl_course.__main__ import main
 from fsl_course.cli import results
-from tests.fsl_course.cli.test_results_files import folder, made_row, put  # noqa: F401 - a fixture
+from tests.tools.results.test_files import folder, made_row  # noqa: F401 - a fixture
+from tests.tools.results.test_files import put as put_file
+from tools.results import files
 
 NEEDED = {
     "method", "data", "way", "shot", "mean", "ci95", "seeds", "episodes", "protocol", "inductive", "paper", "command",
 }  # fmt: skip
+
+
+def put(folder, *found, name="proto"):  # noqa: F811
+    """Writes a file of rows, and the table of all files."""
+    put_file(folder, *found, name=name)
+    files.write_table(folder)
 
 
 def run(*words: str) -> int:
@@ -28,7 +36,7 @@ def run(*words: str) -> int:
 def test_json_prints_one_whole_row_a_line(capsys):
     assert run("--json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(lines) == len(results.rows())
+    assert len(lines) == len(results.measured())
     for line in lines:
         assert set(line) >= NEEDED
         assert type(line["seeds"]) is int
@@ -120,14 +128,9 @@ def test_without_a_protocol_each_has_a_table_of_its_own(folder):  # noqa: F811
 
 
 def test_nothing_measured_is_said_in_words(folder):  # noqa: F811
+    files.write_table(folder)
     with pytest.raises(ValueError, match="nothing was measured yet"):
         results.table(transfer=True, folder=folder)
-
-
-def test_no_benchmark_is_no_error(folder):  # noqa: F811
-    assert results.benchmark(folder) is None
-    (folder / "benchmark.json").write_text('{"rows": []}')
-    assert results.benchmark(folder) == {"rows": []}
 
 
 def test_the_options_need_no_torch():

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from tools.book import api, pages, results
-from tools.results import files
 from tools.book.build import ROOT
 from tools.book.lessons import lessons
+from tools.results import files
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from fsl_course.__main__ import main
-from fsl_course.cli.results_files import _fault
 from fsl_course.data import load_glyphs
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.evaluation import evaluate
@@ -21,6 +20,7 @@ from fsl_course.weights.learners import make
 from tests.conftest import toy_images
 from tools.results import measure as measuring
 from tools.results import trained
+from tools.results.files import _fault
 from tools.results.measure import Remembered, Shipped, evaluate_run, measure, measure_transfer, settings_of_cells
 from tools.results.runs import RUNS, Label, Run
 from tools.results.trained import CHECKPOINTS, RunError, folder_of

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fsl_course.cli.results_files import papers, rows
 from fsl_course.weights.learners import MAKERS, has_head
+from tools.results.files import papers, rows
 from tools.results.runs import LABELS, RUNS
 
 

@@ -1,8 +1,9 @@
-"""Reads and checks the files of measured rows in data/results, and puts the papers' numbers beside them.
+"""Reads and checks the files of measured rows in data/results, adds the papers' numbers, and joins all into one table.
 
 `python -m tools.results evaluate` writes one file for each run. Beside them lie papers.json (what the papers print), reasons.json
 (why a number lies below its paper's), transfer.json (weights tested on the other data set), benchmark.json (times against other
-libraries) and half_point.json (what prototypical networks lose when one thing is taken away).
+libraries) and half_point.json (what prototypical networks lose when one thing is taken away). From the runs, transfer.json, the
+papers and the reasons `python -m tools.results table` makes table.json, the one file that `python -m fsl_course results` prints.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from fsl_course._system.files import replace_file
+from fsl_course.cli.results import PROTOCOLS, Row, key_of, task_of
+from fsl_course.data.assets import asset
+from tools.results.rows import row_lines
 
-PROTOCOLS = ("random", "alphabets")
 # In the order of the lessons.
 METHODS = (
     "baselines", "transfer", "siamese", "matching", "prototypical", "relation",
     "maml", "reptile", "anil", "meta_sgd", "meta_lstm",
 )  # fmt: skip
-_NOT_RUNS = ("papers", "reasons", "transfer", "benchmark", "half_point")
+_NOT_RUNS = ("papers", "reasons", "transfer", "benchmark", "half_point", "table")
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "method": str, "label": str, "variant": str, "data": str, "trained_on": (str, type(None)), "protocol": str, "way": int,
     "shot": int, "query": int, "mean": float, "ci95": float, "seeds": int, "seed_numbers": list, "seed_means": list,
@@ -29,15 +32,9 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _asset(name: str) -> Path:
-    from fsl_course.data.assets import asset  # imported here because it loads PyTorch, which `--help` does not need
-
-    return asset(name)
-
-
 def folder_of_results() -> Path:
     """Returns the folder data/results of this checkout or installed package. Raises FileNotFoundError where it is missing."""
-    return _asset("results/papers.json").parent
+    return asset("results/papers.json").parent
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -82,16 +79,6 @@ def _rows_in(path: Path) -> list[Row]:
         if fault := _fault(row):
             raise ValueError(f"row {number} of the results file {path} {fault}. Restore the file or evaluate again.")
     return found
-
-
-def key_of(row: Row) -> str:
-    """Returns a task's key in papers.json: 5w1s for 5-way 1-shot."""
-    return f"{row['way']}w{row['shot']}s"
-
-
-def task_of(row: Row) -> str:
-    """Returns a task's name in tables: 5-way 1-shot."""
-    return f"{row['way']}-way {row['shot']}-shot"
 
 
 def papers(folder: Path | None = None) -> dict[str, Any]:
@@ -141,7 +128,7 @@ def _order(row: Row) -> tuple:
 
 def _shipped(weights: str | None) -> str | None:
     try:
-        return weights and _asset(f"checkpoints/{weights}").name
+        return weights and asset(f"checkpoints/{weights}").name
     except FileNotFoundError:
         return None  # trained, but these weights do not ship
 
@@ -194,3 +181,19 @@ def benchmark(folder: Path | None = None) -> dict[str, Any] | None:
     """Returns what `python -m tools.benchmark --out` measured, {about, rows, scaling}, or None if nothing was."""
     path = (folder or folder_of_results()) / "benchmark.json"
     return _read(path) if path.is_file() else None
+
+
+def table(folder: Path | None = None) -> bytes:
+    """Returns the content of table.json: all rows of `rows` and `transfer_rows`, without the counts of right answers."""
+    parts = {"rows": rows(folder), "transfer": transfer_rows(folder)}
+    drawn = (
+        f' "{name}": [\n{row_lines([{k: v for k, v in row.items() if k != "correct"} for row in found])}\n ]'
+        for name, found in parts.items()
+    )
+    return ("{\n" + ",\n".join(drawn) + "\n}\n").encode()
+
+
+def write_table(folder: Path | None = None) -> None:
+    """Writes table.json. Raises as `rows` does."""
+    folder = folder or folder_of_results()
+    replace_file(folder / "table.json", table(folder))

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import fsl_course
-from fsl_course.cli.results_files import folder_of_results, papers, rows, transfer_rows
+from fsl_course.cli.results import measured
 from fsl_course.evaluation import mean_and_ci95
+from tools.results.files import benchmark, folder_of_results, papers, rows, table, transfer_rows, write_table
 
 METHODS = Path(fsl_course.__file__).parent / "methods"
 
@@ -38,6 +39,19 @@ def folder(tmp_path: Path) -> Path:
 
 def put(folder: Path, *found: dict[str, Any], name: str = "proto") -> None:
     (folder / f"{name}.json").write_text(json.dumps({"rows": found}))
+
+
+def test_the_shipped_table_is_the_one_that_the_files_give():
+    assert (folder_of_results() / "table.json").read_bytes() == table(), "run `python -m tools.results table`"
+
+
+def test_the_table_holds_every_row_without_its_counts(folder):
+    put(folder, made_row(correct={"75": 1000}), made_row(shot=5))
+    put(folder, made_row(trained_on="glyphs"), name="transfer")
+    write_table(folder)
+    wanted = [{name: value for name, value in row.items() if name != "correct"} for row in rows(folder)]
+    assert measured(folder=folder) == wanted
+    assert measured(transfer=True, folder=folder) == transfer_rows(folder)
 
 
 def test_the_shipped_rows_are_whole_and_of_methods_that_exist():
@@ -179,3 +193,9 @@ def test_papers_give_percent_for_tasks_and_queries_where_batch_norm_saw_them():
         assert entry["protocol"]
         if not entry["inductive"]:
             assert set(entry["queries"]) == set(entry["percent"])
+
+
+def test_no_benchmark_is_no_error(folder):
+    assert benchmark(folder) is None
+    (folder / "benchmark.json").write_text('{"rows": []}')
+    assert benchmark(folder) == {"rows": []}
