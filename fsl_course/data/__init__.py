@@ -5,7 +5,7 @@ glyphs    embedded: letters of 50 scripts
 icons     embedded: everyday ideas, each drawn by 20 designers
 omniglot  the real Omniglot, from its published files
 folder    your own pictures, one folder for each class
-assets    where the embedded files lie, and whether they are intact
+assets    finds, checks and loads the embedded files
 """
 
 from fsl_course.data.folder import load_folder

@@ -1,10 +1,15 @@
-"""Finds the embedded data and weights, and checks that they are intact."""
+"""Finds the embedded data and weights, checks that they are intact, and loads the embedded image sets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+
+import numpy as np
+import torch
+
+from fsl_course.data.imageset import ImageSet
 
 _IN_WHEEL = Path(__file__).resolve().parent.parent / "assets"  # an installed package carries data/ here
 _IN_CHECKOUT = Path(__file__).resolve().parent.parent.parent / "data"
@@ -39,3 +44,22 @@ def verified(name: str) -> Path:
             f"Restore it with `git checkout -- data/{name}`, or reinstall the package."
         )
     return path
+
+
+def load_embedded(name: str, group: str) -> ImageSet:
+    """Returns the image set of data/NAME.npz: images and, for each class, a name, a split and a group, from the array `group`.
+
+    Raises FileNotFoundError if the file is missing and ValueError if it is damaged.
+    """
+    with np.load(verified(f"{name}.npz")) as file:
+        images = torch.from_numpy(file["images"]).unsqueeze(2)
+        names, groups, splits = (file[key].tolist() for key in ("name", group, "split"))
+    classes, drawings = images.shape[:2]
+    return ImageSet(
+        images=images,
+        counts=torch.full((classes,), drawings, dtype=torch.int64),
+        class_names=names,
+        groups=groups,
+        splits=splits,
+        name=name,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsl_course.data._embedded import load_embedded
+from fsl_course.data.assets import load_embedded
 from fsl_course.data.imageset import ImageSet
 
 

@@ -59,15 +59,8 @@ class SinusoidSampler:
             return torch.rand(shape, generator=generator_of(self.seed, block), dtype=torch.float64)
 
         uniform = torch.cat([drawn(block)[part] for block, part in spans(start, tasks)])
-
-        def stretch(unit: Tensor, low: float, high: float) -> Tensor:
-            return low + (high - low) * unit
-
-        return (
-            stretch(uniform[:, 0], *self.amplitude),
-            stretch(uniform[:, 1], *self.phase),
-            stretch(uniform[:, 2:], *self.inputs),
-        )
+        units, ranges = (uniform[:, 0], uniform[:, 1], uniform[:, 2:]), (self.amplitude, self.phase, self.inputs)
+        return tuple(low + (high - low) * unit for unit, (low, high) in zip(units, ranges, strict=True))
 
     def curves(self, start: int, tasks: int) -> tuple[Tensor, Tensor]:
         """Returns the hidden amplitudes [T] and phases [T] of the episodes start .. start+tasks-1."""
