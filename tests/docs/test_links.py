@@ -43,3 +43,10 @@ def test_dead_links_and_pictures_without_alt_text_are_found(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("[one](gone.md) ![](gone.png) [two](https://example.org) `[three](gone.md)`")
     assert len(problems(page)) == 3
+
+
+def test_readme_is_one_screen_and_links():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 900
+    assert "small package" in text, "README calls the package small only beside its count of lines"
+    assert re.search(r"small package, <!-- lines -->[\d,]+ lines<!-- /lines -->", text)

@@ -15,9 +15,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fsl_course.cli import results
-from tools.book.lessons import LessonError, by_part, lessons
+from tools.book.lessons import Lesson, LessonError, lessons
 from tools.book.pages import duration, unbroken
 from tools.notebooks.cells import placeholder
+from tools.notebooks.parts import PARTS
 from tools.results import files, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,23 +36,28 @@ WORKS = (
     ("evaluate-1000", "evaluate 1,000 5-way 1-shot episodes", "easyfsl"),
     ("prototypical-step", "train one 60-way prototypical step", "easyfsl"),
     ("maml-sine-25", "one MAML update on 25 sine curves, 5 inner steps", "learn2learn"),
-    ("time-to-95", "train to 95 % in 20 ways", "easyfsl"),
+    ("time-to-95", "train until 20-way 1-shot tasks reach 95 %", "easyfsl"),
 )
 
 
-def lesson_table(root: Path) -> str:
-    """Returns the table of lessons by part: a line for each part that has lessons, and below it one line a lesson."""
-    lines = ["| lesson | planned | runs in |", "|---|---|---|"]
-    for part, mine in by_part(lessons(root)):
-        lines.append(f"| **Part {part.number}: {part.title}.** {part.promise} | | |")
-        lines += [f"| [{one.number} {one.title}]({one.notebook}) | {one.planned} | {one.seconds} |" for one in mine]
+def chapter_map(root: Path) -> str:
+    """Returns a table with a line for each part of the course: links to its lessons, and their planned hours."""
+    lines = ["| part | lessons | hours |", "|---|---|---|"]
+    for part in PARTS:
+        mine = [one for one in lessons(root) if part.holds(one.number)]
+        links = ", ".join(f"[{one.number} {one.title.partition(':')[0]}]({one.notebook})" for one in mine)
+        planned = f"{_minutes(mine) / 60:.1f}" if mine else ""
+        lines.append(f"| **{part.number} {part.title}** | {links or 'in the making'} | {planned} |")
     return "\n".join(lines)
+
+
+def _minutes(found: list[Lesson]) -> int:
+    return sum(int(one.planned.split()[0]) for one in found)
 
 
 def hours(root: Path) -> str:
     """Returns the planned time of all lessons together, such as "12 hours"."""
-    minutes = sum(int(one.planned.split()[0]) for one in lessons(root))
-    return f"{round(minutes / 60)} hours"
+    return f"{round(_minutes(lessons(root)) / 60)} hours"
 
 
 def package_lines(root: Path) -> str:
@@ -68,10 +74,7 @@ def short_results() -> str:
     chosen = [line for name in METHODS for line in lines if re.fullmatch(rf"{name}(?: \(\d+ seeds\))?", line[0])]
     if not chosen:
         return ""
-    said = (
-        "Accuracy in % ± half width of its 95 % interval over episodes. In brackets: what the paper prints, "
-        "with \\* where that is above our interval. Transductive: batch norm saw all queries of an episode at once."
-    )
+    said = "In brackets: the paper's number, with \\* where it is above our interval. Transductive: batch norm saw all queries."
     return f"{table.markdown(head, [[line[0], *map(unbroken, line[1:])] for line in chosen])}\n\n{said}"
 
 
@@ -110,7 +113,7 @@ def badges(root: Path) -> str:
 # Marker -> what goes between it and its end. The first ones fill lines of their own, the others stand within a sentence.
 _BLOCKS: dict[str, Callable[[Path], str]] = {
     "badges": lambda root: badges(root),
-    "lessons": lesson_table,
+    "lessons": chapter_map,
     "results": lambda _: short_results(),
     "speed": lambda _: short_speed(),
 }
