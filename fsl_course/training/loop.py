@@ -91,8 +91,8 @@ def fit(
     chance = None if isinstance(sampler, SinusoidSampler) else 1 / sampler.n_way
     asked = 0.0
     with (
+        gentle_interrupt() as interrupted,  # first, so that it also covers the save after a lost connection
         saver.begun(group) as history,
-        gentle_interrupt() as interrupted,
         LiveProgress(steps, run.done, chance, quiet=not (progress and group.first)) as live,
     ):
         # several processes stop after the same step: the one in which all hear that one of them was asked to
