@@ -77,12 +77,14 @@ class Processes:
             with _reachable():
                 dist.barrier(group=self.patient)
 
-    def from_first(self, content: Any) -> Any:
-        """Returns the content that the first process passes, in every process. The content that the others pass is ignored."""
-        found = [content]
+    def from_first(self, content: bytes) -> bytes:
+        """Returns the bytes that the first process passes, in every process. What the others pass is ignored."""
+        length = torch.tensor([len(content)])
         with _reachable():
-            dist.broadcast_object_list(found, 0, group=self.patient)
-        return found[0]
+            dist.broadcast(length, 0, group=self.patient)
+            found = torch.frombuffer(bytearray(content if self.first else int(length)), dtype=torch.uint8)
+            dist.broadcast(found, 0, group=self.patient)
+        return found.numpy().tobytes()
 
     @torch.no_grad()
     def combine(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -105,8 +106,8 @@ class RunState:
                 self.best = {name: tensor.detach().clone() for name, tensor in self.learner.state_dict().items()}
         group.wait()
 
-    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Returns the whole state as tensors on the CPU and JSON-able metadata."""
+    def save(self, path: Path) -> None:
+        """Writes the whole state to a file: tensors, and JSON-able metadata. Raises CheckpointError if that fails."""
         tensors = {f"model.{k}": t for k, t in self.learner.state_dict().items()}
         tensors |= {f"best.{k}": t for k, t in self.best.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
@@ -115,11 +116,7 @@ class RunState:
         if self.device.type == "cuda":
             tensors["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         about = {"settings": self.settings, "done": self.done, "history": asdict(self.history)}
-        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}, about
-
-    def save(self, path: Path) -> None:
-        """Writes the state to a file. Raises CheckpointError if that fails."""
-        save_file(path, *self.content())
+        save_file(path, tensors, about)
 
     def resume(self, path: Path) -> None:
         """Goes on from a file. Ignores the file of another run if no step of it is done, because the next save replaces it."""
@@ -131,10 +128,7 @@ class RunState:
 
     def load(self, path: Path) -> None:
         """Loads a file of `save`. Raises CheckpointError, and leaves this run as it was, if the file does not fit."""
-        self._take(*load_file(path), path)
-
-    def _take(self, tensors: dict[str, Tensor], about: dict[str, Any], path: Path | str) -> None:
-        """Takes the state over. path: where it is from, for error messages."""
+        tensors, about = load_file(path)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -208,7 +202,13 @@ class RunState:
 
     def spread(self, group: Processes) -> None:
         """Gives every process the state of the first. Raises CheckpointError in a process that has other settings."""
-        if group.size > 1:
-            tensors, about = group.from_first(self.content())
+        if group.size == 1:
+            return
+        with TemporaryDirectory() as folder:  # a file, because its format executes no code when it is read
+            path = Path(folder) / "state-of-the-first-process.safetensors"
+            if group.first:
+                self.save(path)
+            content = group.from_first(path.read_bytes() if group.first else b"")
             if not group.first:
-                self._take(tensors, about, "the first process")
+                path.write_bytes(content)
+                self.load(path)
