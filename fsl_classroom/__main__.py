@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import fsl_course
 from fsl_classroom import assignments
 from fsl_classroom.grading import options as grading_options
+from fsl_course._system import threads
 from fsl_course.cli.options import Parser
 from fsl_course.cli.terminal import run_command
 
@@ -31,6 +32,7 @@ def _parser() -> tuple[Parser, argparse._SubParsersAction]:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "grade":
+        threads.prepare()
         from fsl_classroom.grading import grade  # loads PyTorch, which the other command and --help do without
 
         return grade.run(arguments)

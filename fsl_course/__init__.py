@@ -3,7 +3,7 @@
 Floors, from the ground up (imports run downwards only):
 
 0. ``_system``                   files written whole, locks, interrupts, devices: what knows nothing of learning
-1. ``data``, ``nets``            image sets as one uint8 tensor; Conv4 and MLP
+1. ``data``, ``nets``            image sets as one uint8 tensor; Conv4 and MLP; ``photographs``: a ResNet
 2. ``episodes``                  N-way K-shot tasks drawn from an image set
 3. ``inner_loop``, ``figures``   what methods with an inner loop share; pictures of episodes and results
 4. ``methods``                   one paper a file

@@ -21,10 +21,6 @@ MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 60  # without its docstring
 # "path:function": why it is longer
 LONG_FUNCTIONS: dict[str, str] = {}
-# Tests of something that is not one module of ours.
-TESTS_OF_MORE = {
-    
-}
 
 
 def sources(*folders: str) -> list[Path]:
@@ -90,17 +86,21 @@ def test_the_training_loop_reads_like_a_textbook():
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_tests_mirror_the_tree(package: str):
-    """tests/PACKAGE/ROOM/test_NAME.py, or test_NAME_topic.py, tests PACKAGE/ROOM/NAME.py or the room NAME."""
-    strangers = []
-    for path in (ROOT / "tests" / package).rglob("test_*.py"):
-        here = path.relative_to(ROOT).as_posix()
-        folder = ROOT / path.parent.relative_to(ROOT / "tests")
-        words = path.stem.removeprefix("test_").split("_")
-        names = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
-        found = any((folder / f"{name}.py").exists() or (folder / name).is_dir() for name in names)
-        if not found and here not in TESTS_OF_MORE and not any((folder / f"{name}.sh").exists() for name in names):
-            strangers.append(here)
-    assert not strangers
+    """Every folder of tests stands for a folder of the tree, and every room has its tests."""
+    tests = ROOT / "tests" / package
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    assert not [folder for folder in folders if not (ROOT / package / folder).is_dir()]
+    rooms = {path.parent.relative_to(ROOT / package).parts[:1] for path in sources(package)}
+    rooms = {room[0] for room in rooms if room}
+    assert not [
+        room for room in rooms if not any(tests.rglob(f"{room}/test_*.py")) and not any(tests.glob(f"test_{room}.py"))
+    ]
+
+
+def test_a_method_has_one_name():
+    methods = [path.stem for path in (ROOT / "fsl_course" / "methods").glob("[!_]*.py")]
+    assert methods
+    assert not [name for name in methods if not any((ROOT / "tests/fsl_course/methods").glob(f"test_{name}*.py"))]
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -61,7 +61,7 @@ class ComparesEmbeddings(Protocol):
         ...
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """Scores queries [..., M, D], given support [..., S, D] with labels [..., S] -> logits [..., M, N]; other axes are tasks."""
+        """Scores queries [..., M, D] by support [..., S, D], labels [..., S] -> logits [..., M, N]; leading axes are tasks."""
         ...
 
 

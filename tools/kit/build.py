@@ -28,7 +28,10 @@ from fsl_course.data.assets import sha256
 from tools.kit.wheels import PYTHONS, SYSTEMS, KitError, Target, Unavailable, collect, pins_of, pip_download
 
 ROOT = Path(__file__).resolve().parents[2]
-COURSE = ("notebooks", "data", "lessons/GLOSSARY.md", "lessons/NOTATION.md", "docs/episode.png", "README.md", "LICENSE")
+COURSE = (
+    "notebooks", "data", "lessons/GLOSSARY.md", "lessons/NOTATION.md", "docs/diagrams", "docs/episode.png", "docs/install.md",
+    "README.md", "LICENSE",
+)  # fmt: skip
 ROOM = 700_000_000  # bytes for the wheels of one system and Python, with a margin
 MARK = "KIT-COMPLETE"
 BEGUN = "KIT-UNFINISHED"  # exists until MARK does, and tells half a kit from a folder that is no kit

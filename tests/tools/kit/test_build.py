@@ -36,7 +36,14 @@ def course(tmp_path) -> Path:
     for name in ("notebooks/00_start.ipynb", "solutions/00_start.ipynb", "data/glyphs.md", "lessons/GLOSSARY.md"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
-    for name in ("lessons/NOTATION.md", "docs/episode.png", "README.md", "LICENSE"):
+    for name in (
+        "lessons/NOTATION.md",
+        "docs/episode.png",
+        "docs/diagrams/loops.svg",
+        "docs/install.md",
+        "README.md",
+        "LICENSE",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     (root / "constraints.txt").write_text("click==8.0\n")
