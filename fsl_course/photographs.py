@@ -14,7 +14,7 @@ from fsl_course.data.assets import sha256
 WEIGHTS = "resnet18-f37072fd.pth"  # torchvision's IMAGENET1K_V1; the name ends with the first digits of its SHA-256
 FETCH = "from torchvision.models import resnet18; resnet18(weights='IMAGENET1K_V1')"
 PIXELS = (
-    112  # half the size it was trained on, a quarter of the cost; smaller pictures leave almost nothing of its last map
+    112  # half the size of its training, a quarter of the cost; smaller pictures leave almost nothing of its last map
 )
 
 

@@ -1,9 +1,5 @@
 """Few-shot tasks: N-way K-shot episodes from an image set, and sine curves.
 
-episode   one task, or T stacked tasks, as tensors
-sampler   N-way K-shot episodes from an image set (Vinyals et al. 2016, section 4.1)
-sinusoid  sine curves as regression tasks (Finn et al. 2017, section 5.1)
-
 An episode is a pure function of (seed, index). Random numbers are drawn for blocks of 256 episodes, from one generator per block
 that is seeded by (seed, block), so a batch of episodes is a slice of a block, with no Python loop over tasks.
 """
