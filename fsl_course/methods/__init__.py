@@ -3,6 +3,7 @@
 base           what every learner defines, and how support labels and embeddings are used
 baselines      chance, nearest picture, random features: what every method must beat
 transfer       plain classification of base classes, then a small classifier for each task (Chen et al. 2019)
+simple_shot    plain classification, then the nearest class mean of centred features (Wang et al. 2019)
 siamese        pairs of pictures (Koch et al. 2015)
 matching       attention over the support (Vinyals et al. 2016)
 prototypical   nearest class mean (Snell et al. 2017)

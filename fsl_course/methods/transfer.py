@@ -20,6 +20,8 @@ from fsl_course.methods.prototypical import cosine_similarities
 from fsl_course.nets import embedding_size
 
 CLASSIFIERS = ("centroid", "probe", "linear", "cosine")
+# The setting and the note of weights that ship without the head of pretraining: a megabyte with thousands of classes.
+WITHOUT_BASE_HEAD = {"n_base": 0}, "shipped without the head over the base classes, which new tasks do not use"
 
 
 class CosineClassifier(nn.Module):
@@ -33,6 +35,29 @@ class CosineClassifier(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Maps embeddings [B, D] -> logits [B, classes]."""
         return self.log_scale.exp() * cosine_similarities(z, self.weight)
+
+
+def base_head(features: int, n_base: int, kind: str = "linear") -> nn.Module:
+    """Makes the head of pretraining: "linear" or "cosine", with n_base outputs (none where weights ship without it)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(features, n_base) if kind == "linear" else CosineClassifier(features, n_base)
+
+
+def pretraining_loss(embed: Callable[[Tensor], Tensor], head: nn.Module, episodes: Episode) -> Tensor:
+    """Returns the cross-entropy over all base classes of all pictures in T stacked tasks, support and query: a scalar.
+
+    embed: pictures [B, c, H, W] -> [B, D]. head: from `base_head`. Raises ValueError for a class that the head has no output for.
+    """
+    slots = torch.cat([episodes.support_y, episodes.query_y], dim=1)
+    target = episodes.classes.gather(1, slots).flatten()  # from slots back to the classes of the source
+    if int(target.max()) >= len(head.weight):
+        raise ValueError(
+            f"this learner has {len(head.weight)} base classes and met class number {int(target.max())}: "
+            "make it with n_base=len(source) of the image set that it trains on."
+        )
+    pictures = torch.cat([episodes.support_x, episodes.query_x], dim=1).flatten(0, 1)
+    return F.cross_entropy(head(embed(pictures)), target)
 
 
 def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
@@ -130,11 +155,7 @@ class TransferNetwork(FewShotLearner):
         if classifier not in CLASSIFIERS:
             raise ValueError(f"classifier must be one of {', '.join(CLASSIFIERS)}; got {classifier!r}.")
         size = embedding_size(encoder) if features is None else features
-        self.encoder = encoder
-        with warnings.catch_warnings():
-            # weights ship without base classes: their head is empty on purpose
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            self.head = nn.Linear(size, n_base) if head == "linear" else CosineClassifier(size, n_base)
+        self.encoder, self.head = encoder, base_head(size, n_base, head)
         self.classifier, self.steps, self.lr, self.n_base = classifier, steps, lr, n_base
 
     def embed(self, x: Tensor) -> Tensor:
@@ -142,25 +163,17 @@ class TransferNetwork(FewShotLearner):
         return self.encoder(x)
 
     def training_step(self, episodes: Episode) -> Tensor:
-        """Pretrains: cross-entropy over all base classes of all pictures in T stacked tasks, support and query -> scalar."""
-        slots = torch.cat([episodes.support_y, episodes.query_y], dim=1)
-        target = episodes.classes.gather(1, slots).flatten()  # from slots back to the classes of the source
-        if int(target.max()) >= self.n_base:
-            raise ValueError(
-                f"this learner has {self.n_base} base classes and met class number {int(target.max())}: "
-                "make it with n_base=len(source) of the image set that it trains on."
-            )
-        pictures = torch.cat([episodes.support_x, episodes.query_x], dim=1).flatten(0, 1)
-        return F.cross_entropy(self.head(self.embed(pictures)), target)
+        """Returns the loss of pretraining (`pretraining_loss`) on T stacked tasks, a scalar."""
+        return pretraining_loss(self.embed, self.head, episodes)
 
     def for_shipping(self) -> tuple[TransferNetwork, dict[str, Any], str]:
-        """Leaves out the head over the base classes, which new tasks do not use: a megabyte with thousands of classes."""
+        """Leaves out the head over the base classes, which new tasks do not use."""
         size, head = self.head.weight.shape[1], "cosine" if isinstance(self.head, CosineClassifier) else "linear"
         bare = TransferNetwork(self.encoder, 0, head, self.classifier, self.steps, self.lr, size)
-        return bare, {"n_base": 0}, "shipped without the head over the base classes, which new tasks do not use"
+        return bare, *WITHOUT_BASE_HEAD
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]; leading axes are tasks."""
+        """Scores queries [..., M, D], given support [..., S, D] with labels [..., S] -> [..., M, n_way]; other axes are tasks."""
         if self.classifier == "centroid":
             return cosine_similarities(query, class_means(F.normalize(support, dim=-1), labels, n_way))
         if self.classifier == "cosine":

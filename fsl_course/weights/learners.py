@@ -19,6 +19,7 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
+from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.nets import classifier, conv4, mlp
 
@@ -28,6 +29,7 @@ SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1, "siz
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "transfer": {"n_base": 0, "head": "linear", "classifier": "centroid"},
+    "simple_shot": {"n_base": 0},
     "siamese": {"objective": "bce"},
     "matching": {"full_context": False, "similarity": "cosine", "scale": None},
     "prototypical": {"distance": "euclidean", "scale": 1.0},
@@ -75,6 +77,7 @@ def _adapts(learner: Callable[..., FewShotLearner], *more: str) -> Callable[[dic
 # How each method is made from the common settings and its own settings, as its checkpoint has them.
 MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = {
     "transfer": lambda s, own: TransferNetwork(_conv4(s), features=_features(s), **own),
+    "simple_shot": lambda s, own: SimpleShot(_conv4(s), features=_features(s), **own),
     "siamese": lambda s, own: SiameseNetwork(_conv4(s), features=_features(s), **own),
     "matching": lambda s, own: MatchingNetwork(_conv4(s), features=_features(s), **own),
     "prototypical": lambda s, own: PrototypicalNetwork(_conv4(s), **own),

@@ -20,7 +20,7 @@ from tools.results.rows import row_lines
 
 # In the order of the lessons.
 METHODS = (
-    "baselines", "transfer", "siamese", "matching", "prototypical", "relation",
+    "baselines", "transfer", "simple_shot", "siamese", "matching", "prototypical", "relation",
     "maml", "reptile", "anil", "meta_sgd", "meta_lstm",
 )  # fmt: skip
 _NOT_RUNS = ("papers", "reasons", "transfer", "benchmark", "half_point", "table")

@@ -71,6 +71,7 @@ def test_the_numbers_of_some_papers():
          {"batch": 10, "inner_steps": 5, "test_steps": 50}),
         ("nichol-omniglot-20way", {"halving": "stride"}, {"inner_steps": 10, "test_steps": 50}),
         ("sung-omniglot", {"lr": 1e-3, "rotations": True}, {}),
+        ("wang-miniimagenet", {"way": 64, "shot": 1, "query": 3, "steps": 90 * 64 * 600 // 256, "size": 84}, {}),
     ],
 )  # fmt: skip
 def test_the_other_numbers_of_the_papers(name, numbers, own):

@@ -20,6 +20,7 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
+from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.distributed import Processes
@@ -53,6 +54,7 @@ def learners() -> dict[str, FewShotLearner]:
         "siamese triplet": SiameseNetwork(conv4(4), "triplet"),
         "relation": RelationNetwork(4),
         "transfer": TransferNetwork(conv4(4, norm="group"), 12),
+        "simple_shot": SimpleShot(conv4(4, norm="group"), 12),
         "maml": MAML(head, 0.1, 2),
         "maml at once": MAML(classifier(conv4(4), 3), 0.1, 1, vmap=True),
         "first order": MAML(classifier(conv4(4), 3), 0.1, 2, first_order=True),

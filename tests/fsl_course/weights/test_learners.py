@@ -12,6 +12,7 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
+from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.weights.learners import MAKERS, OWN_SETTINGS, SETTINGS, has_head, make, settings_of
 from tests.conftest import toy_images
@@ -20,6 +21,7 @@ ADAPTS = {"net": "conv4", "n_way": 5, "inner_lr": 0.05, "inner_steps": 2}
 HEADED = {"maml": MAML, "anil": ANIL, "meta_sgd": MetaSGD, "reptile": Reptile, "meta_lstm": MetaLSTM}
 OWN = {
     "transfer": {"n_base": 7, "head": "cosine", "classifier": "cosine"},
+    "simple_shot": {"n_base": 7},
     "siamese": {"objective": "triplet"},
     "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
     "prototypical": {"distance": "cosine", "scale": 10.0},
@@ -32,7 +34,7 @@ OWN = {
 }
 RATES = {("meta_sgd", "inner_lr"), ("meta_lstm", "inner_lr"), ("meta_lstm", "hidden")}
 CASES = [
-    *[(method, {"n_base": 7} if method == "transfer" else {}) for method in MAKERS],
+    *[(method, {"n_base": 7} if "n_base" in OWN_SETTINGS.get(method, {}) else {}) for method in MAKERS],
     *OWN.items(),
     ("siamese", {"objective": "contrastive"}),
     ("matching", {"full_context": True}),
@@ -40,12 +42,13 @@ CASES = [
 
 
 def test_own_settings_are_the_defaults_of_the_methods():
-    """Each is an argument of the class, with the same default (transfer has none for n_base: it depends on the data).
+    """Each is an argument of the class, with the same default (n_base has none: it depends on the data).
 
     Methods with an inner loop: net and n_way stand for the model, inner_lr and inner_steps for lr and steps.
     """
     classes = {
         "transfer": TransferNetwork,
+        "simple_shot": SimpleShot,
         "siamese": SiameseNetwork,
         "matching": MatchingNetwork,
         "prototypical": PrototypicalNetwork,

@@ -1,0 +1,64 @@
+"""SimpleShot (Wang, Chao, Weinberger, van der Maaten 2019): nearest class mean of centred features of unit length."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsl_course.episodes import Episode, EpisodeSampler
+from fsl_course.methods.base import FewShotLearner, by_embeddings, class_means
+from fsl_course.methods.prototypical import squared_distances
+from fsl_course.methods.transfer import WITHOUT_BASE_HEAD, base_head, pretraining_loss
+from fsl_course.nets import embedding_size
+
+
+class SimpleShot(FewShotLearner):
+    """CL2N of the paper (section 2): features are centred by the mean of the base classes and scaled to unit length.
+
+    encoder:  pictures [B, c, H, W] -> embeddings [B, D], pretrained by classification of n_base base classes (linear head)
+    features: D; None finds it by embedding a blank 28x28 picture
+    mean:     a buffer [D]; zero until training ends, so that validation during training sees features without centring
+
+    The paper also measures features without centring (L2N) or as they are (UN), and trains larger networks by SGD on augmented
+    photographs in shuffled batches; here a batch holds the pictures of stacked tasks, without augmentation.
+    """
+
+    joins_tasks = True
+
+    def __init__(self, encoder: nn.Module, n_base: int, features: int | None = None) -> None:
+        super().__init__()
+        size = embedding_size(encoder) if features is None else features
+        self.encoder, self.head = encoder, base_head(size, n_base)
+        self.register_buffer("mean", torch.zeros(size))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embeds pictures [B, c, H, W] -> [B, D]."""
+        return self.encoder(x)
+
+    def training_step(self, episodes: Episode) -> Tensor:
+        """Returns the loss of pretraining (`pretraining_loss`) on T stacked tasks, a scalar."""
+        return pretraining_loss(self.embed, self.head, episodes)
+
+    def after_training(self, sampler: EpisodeSampler) -> None:
+        """Computes the mean embedding of all real pictures of sampler.source, a few hundred at a time."""
+        images, counts = sampler.source.images, sampler.source.counts
+        real = images[torch.arange(images.shape[1], device=images.device) < counts.to(images.device)[:, None]]
+        # summed on the CPU in float64, which some GPUs lack
+        total = sum(self.embed(part.to(self.mean).div(255)).cpu().double().sum(0) for part in real.split(512))
+        self.mean.copy_(total / len(real))
+
+    def for_shipping(self) -> tuple[SimpleShot, dict, str]:
+        """Leaves out the head over the base classes, which new tasks do not use."""
+        bare = SimpleShot(self.encoder, 0, len(self.mean))
+        bare.mean = self.mean
+        return bare, *WITHOUT_BASE_HEAD
+
+    def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """Scores queries [..., M, D], given support [..., S, D] with labels [..., S] -> [..., M, n_way]; other axes are tasks."""
+        support, query = (F.normalize(z - self.mean, dim=-1) for z in (support, query))
+        return -squared_distances(query, class_means(support, labels, n_way))
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Predicts the queries of one task -> logits [N*Q, N]."""
+        return by_embeddings(self, episode)
