@@ -1,4 +1,4 @@
-"""SimpleShot (Wang, Chao, Weinberger, van der Maaten 2019): nearest class mean of centred features of unit length."""
+"""SimpleShot (Wang et al. 2019): the nearest class mean of centred features of unit length, without meta-learning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SimpleShot(FewShotLearner):
     def __init__(self, encoder: nn.Module, n_base: int, features: int | None = None) -> None:
         super().__init__()
         size = embedding_size(encoder) if features is None else features
-        self.encoder, self.head = encoder, base_head(size, n_base)
+        self.encoder, self.head, self.n_base = encoder, base_head(size, n_base), n_base
         self.register_buffer("mean", torch.zeros(size))
 
     def embed(self, x: Tensor) -> Tensor:
