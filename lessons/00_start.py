@@ -116,6 +116,8 @@ print(
 # %% [markdown]
 # ## How the classifier works
 #
+# ![Two support pictures of each of three classes and one query go through the same encoder and become points; the query gets the class whose mean is nearest to it](../docs/diagrams/metric.svg)
+#
 # An [encoder](../lessons/GLOSSARY.md#encoder "编码器") $f_\phi$, a network with weights $\phi$, turns a picture into a vector $z$, its [embedding](../lessons/GLOSSARY.md#embedding "嵌入").
 # Pictures of the same letter should land close together. Then a query belongs to the support picture nearest to it:
 #
@@ -227,6 +229,8 @@ print("accuracy    ", accuracy(predicted, episode.query_y))
 
 # %% [markdown]
 # ## Meet the package
+#
+# ![The floors of fsl_course: _system at the ground, then data and nets, episodes, inner_loop and figures, methods, evaluation and weights, training, and cli at the top. fsl_classroom stands on it; lessons use both](../docs/diagrams/package.svg)
 #
 # `fsl_course` packs both steps into one *learner*. It turns an episode into [logits](../lessons/GLOSSARY.md#logits "对数几率"), one score for each query and slot.
 # With one shot, the highest score belongs to the nearest support picture: it must agree with yours.

@@ -81,6 +81,8 @@ train, test = glyphs.split("train"), glyphs.split("test")
 # %% [markdown]
 # ## The idea in one picture
 #
+# ![Two support pictures of each of three classes and one query go through the same encoder and become points; the query gets the class whose mean is nearest to it](../docs/diagrams/metric.svg)
+#
 # An [encoder](../lessons/GLOSSARY.md#encoder "编码器") turns every picture into an [embedding](../lessons/GLOSSARY.md#embedding "嵌入"), here a point in the plane.
 # The mean of a class's [support](../lessons/GLOSSARY.md#support-set "支持集") is its [prototype](../lessons/GLOSSARY.md#prototype "原型").
 # A [query](../lessons/GLOSSARY.md#query-set "查询集") belongs to the nearest one.

@@ -75,6 +75,8 @@ Params = dict[str, Tensor]
 # %% [markdown]
 # ## The idea in one picture
 #
+# ![From one start θ each of three tasks takes two inner steps on its support and ends in a query loss; the outer loop sends the gradient of these losses back through the steps and moves θ](../docs/diagrams/loops.svg)
+#
 # The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$, a sine of any amplitude and phase. So a whole [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is a path in the plane.
 # The [outer loop](../lessons/GLOSSARY.md#outer-loop "外循环") moves the start of *all* paths.
 

@@ -54,7 +54,7 @@ class Lesson(NamedTuple):
 def lessons(root: Path) -> list[Lesson]:
     """Returns all lessons in order, with what their first cells say and data/lesson_times.json measured.
 
-    Raises LessonError for a first cell without title, promise, prerequisites or planned minutes.
+    Raises LessonError for a first cell without title, promise, prerequisites or planned minutes, and for one never measured.
     """
     times = json.loads((root / "data" / "lesson_times.json").read_text(encoding="utf-8"))
     found = []
@@ -72,6 +72,9 @@ def lessons(root: Path) -> list[Lesson]:
             )
         words = " ".join(line[2:] for line in promise[1].splitlines())
         needed = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", needs[1])
+        if path.stem not in times:
+            cure = f"build it once with `python -m tools.notebooks.build {path.name[:2]} --measure`"
+            raise LessonError(f"{path.name} has no measured time in data/lesson_times.json: {cure}.")
         measured = times[path.stem]
         seconds, memory = f"{measured['seconds']:.0f} s", f"{measured['peak_mb']:.0f} MB"
         facts = (needed, f"{minutes} min", seconds, memory)

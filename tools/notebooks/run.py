@@ -17,6 +17,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from fsl_course._system import threads
 from tools.notebooks.cells import BuildError
 
 OFFLINE = Path(__file__).resolve().parent / "offline"  # its sitecustomize.py closes the network
@@ -47,7 +48,7 @@ def kernel_environment(root: Path, scratch: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(CORES),  # sums over another number of threads differ in the last digits
-        "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave their core to other programs
+        **threads.SPINNING,
         "CUDA_VISIBLE_DEVICES": "",
         "IPYTHONDIR": str(scratch / "ipython"),
         "FSL_PROGRESS": str(scratch / "progress.json"),

@@ -72,3 +72,14 @@ def test_every_lesson_of_the_course_is_found_once():
     found = lessons(ROOT)
     assert [one.stem for one in found] == sorted(path.stem for path in (ROOT / "lessons").glob("*.py"))
     assert all(one.planned.endswith(" min") and one.needs and one.promise.endswith(".") for one in found)
+
+
+def test_a_lesson_that_was_never_measured_is_named_with_the_cure(tmp_path):
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lesson_times.json").write_text("{}")
+    (tmp_path / "lessons" / "05_new.py").write_text(
+        "# %% [markdown]\n# # 05 New\n#\n# You learn it.\n#\n# Prerequisites: lesson 00. Planned time: 60 minutes.\n"
+    )
+    with pytest.raises(LessonError, match=r"05_new\.py has no measured time .*build 05 --measure"):
+        lessons(tmp_path)
