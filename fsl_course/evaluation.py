@@ -1,7 +1,5 @@
 """Evaluation on many episodes, each query judged on its own, with t-based intervals and paired comparisons."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

@@ -4,8 +4,6 @@ The colours are Okabe and Ito's, which colour-blind readers can tell apart; ever
 `show` puts a figure on a page as a picture with alt text.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io

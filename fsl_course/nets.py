@@ -1,7 +1,5 @@
 """The two networks of the course: Conv4 (Vinyals et al. 2016, section 4.1.1) and a small MLP (Finn et al. 2017, section 5.1)."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """A network trained on photographs as an encoder: torchvision's ResNet-18 with ImageNet weights, if they are installed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Keeps freed memory inside the process, because giving it back to the system and fetching it again page by page is slow."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from functools import cache

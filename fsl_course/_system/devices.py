@@ -1,7 +1,5 @@
 """Chooses where tensors are computed: a CUDA GPU, Apple's GPU (mps) or the processor (cpu)."""
 
-from __future__ import annotations
-
 import os
 
 import torch

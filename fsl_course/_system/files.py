@@ -1,7 +1,5 @@
 """Writes a file whole or not at all. Weights, runs, caches, progress and cards are all written this way."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Turns Ctrl-C and SIGTERM (sent by job schedulers, torchrun and a shutdown) into a request to stop after the current step."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """One run at a time in a folder: a lock that the system releases when its process ends, however it ends."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

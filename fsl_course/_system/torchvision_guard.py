@@ -1,7 +1,5 @@
 """Imports torchvision only when it is needed, and works around one known conflict between its builds and those of PyTorch."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from types import ModuleType

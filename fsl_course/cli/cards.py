@@ -1,7 +1,5 @@
 """What is written beside weights: every setting of a run, and the command that repeats it."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from typing import Any

@@ -1,7 +1,5 @@
 """The pictures that --data and the options beside it name."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command `evaluate`: accuracy of shipped, saved or untrained learners on test episodes."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,10 @@ class Preset:
 
 def _read(path: Path) -> dict[str, Preset]:
     """Returns the presets of a TOML file by their names. TOML knows no None: there "none" stands for it."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # before Python 3.11: `doctor` must still be able to say that this Python is too old
+        return {}
     found = tomllib.loads(path.read_text(encoding="utf-8"))
     own_data = {name: {"data": None} for name, preset in found.items() if preset["options"].get("data") == "none"}
     return {

@@ -1,7 +1,5 @@
 """The command `train`: trains a method, and writes its weights and their card."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Finds the embedded data and weights, checks that they are intact, and loads the embedded image sets."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Image sets from your own pictures, one folder for each class."""
 
-from __future__ import annotations
-
 import warnings
 from numbers import Integral
 from pathlib import Path

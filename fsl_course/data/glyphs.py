@@ -1,7 +1,5 @@
 """Glyphs, the embedded dataset: 1,529 letters of 50 scripts, 20 drawings each. Its card is data/glyphs.md."""
 
-from __future__ import annotations
-
 from fsl_course.data.assets import load_embedded
 from fsl_course.data.imageset import ImageSet
 

@@ -1,7 +1,5 @@
 """Icons, the second embedded dataset: 300 everyday ideas, each drawn by 20 icon designers. Its card is data/icons.md."""
 
-from __future__ import annotations
-
 from fsl_course.data.assets import load_embedded
 from fsl_course.data.imageset import ImageSet
 

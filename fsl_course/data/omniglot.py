@@ -9,8 +9,6 @@ beside every stroke. Comparing pixels works best after the triangle (48.5 % 5-wa
 it does not weaken the baseline. The filter is computed in whole numbers: the same bytes with every Pillow on every machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

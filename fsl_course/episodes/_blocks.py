@@ -1,7 +1,5 @@
 """What the samplers share: random numbers for blocks of episodes, and checks of their arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from operator import index
 

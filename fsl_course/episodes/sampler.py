@@ -1,7 +1,5 @@
 """N-way K-shot tasks drawn from an image set (Vinyals et al. 2016, section 4.1)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """Sine curves as regression tasks (Finn et al. 2017, section 5.1)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

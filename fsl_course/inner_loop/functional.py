@@ -4,8 +4,6 @@ All for one task, or for T stacked tasks at once, each with parameters of its ow
 with a given gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """Other functions in place of PyTorch's, for the time of a block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

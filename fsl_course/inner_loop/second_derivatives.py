@@ -6,8 +6,6 @@ the gradient of the pictures, which is never used. The functions here compute on
 last. Third derivatives are correct too (PyTorch's own of batch norm are not), but slow.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Batch norm in learners that adapt: queries are normalised by the statistics of the support, so each is judged on its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any

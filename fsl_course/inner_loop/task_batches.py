@@ -1,7 +1,5 @@
 """The mean loss of T stacked tasks, one task after the other or all at once by torch.func.vmap, with the same gradient."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """ANIL, almost no inner loop (Raghu, Raghu, Bengio, Vinyals 2020): only the head adapts, the body learns in the outer loop."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Baselines that every method must beat: guessing, the nearest picture in pixels, and an untrained convolutional net."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 The inner loop is a function of parameters, so the outer gradient passes through it. No model is copied or changed in place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 

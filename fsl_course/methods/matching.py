@@ -1,7 +1,5 @@
 """Matching Networks (Vinyals et al. 2016): a query's label is a weighted mean of the support's labels, weighted by attention."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

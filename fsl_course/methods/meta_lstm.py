@@ -1,7 +1,5 @@
 """The LSTM meta-learner (Ravi, Larochelle 2017): an LSTM whose cell state is the parameter vector of the model being trained."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Meta-SGD (Li, Zhou, Chen, Li 2017): MAML that also learns a rate, with its sign, for every single parameter."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Prototypical Networks (Snell, Swersky, Zemel 2017): a class is the mean of its embedded support; the nearest mean wins."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

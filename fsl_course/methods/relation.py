@@ -1,7 +1,5 @@
 """Relation networks (Sung et al. 2018): the comparison itself is a network, over the feature maps of query and class."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

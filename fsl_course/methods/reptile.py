@@ -1,7 +1,5 @@
 """Reptile (Nichol, Achiam, Schulman 2018): moves the initialisation towards the weights after training on a task."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -3,8 +3,6 @@
 Koch, Zemel, Salakhutdinov 2015; contrastive loss by Hadsell, Chopra, LeCun 2006; triplets by Schroff et al. 2015.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Each process takes its share of a step's tasks. Gradients and running statistics are combined as if one process had done them all.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """The training loop over episodes. The files beside it hold what it calls: saving, several processes, bfloat16, live curves."""
 
-from __future__ import annotations
-
 import math
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The state of a training run, from which a killed run goes on bit for bit: weights, optimiser, history, random numbers."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Decides when a run of training is saved: at its start, at its end, and in between."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Iterator

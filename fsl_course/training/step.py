@@ -7,8 +7,6 @@ forward hooks would have to keep a context manager open between two calls. The r
 modules, and is undone at the end of the block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

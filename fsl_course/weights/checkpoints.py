@@ -3,8 +3,6 @@
 A file is in the format safetensors: named tensors and, in its header, one JSON text. It is written whole or not at all.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Makes every learner by its name and settings. A new method is one more line of MAKERS."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -123,3 +123,13 @@ def test_it_says_what_the_processor_offers_and_what_is_set(capsys, monkeypatch):
     assert "4 cores, no quota" in out
     assert "GOMP_SPINCOUNT is not set in this process" in out
     assert "OMP_NUM_THREADS" not in out
+
+
+def test_an_older_python_without_toml_is_told_that_it_is_too_old():
+    code = (
+        "import sys; sys.modules['tomllib'] = None; sys.version_info = (3, 10, 1)\n"
+        "from fsl_course.__main__ import main; sys.exit(main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "is too old: install Python 3.11 or newer" in done.stdout
