@@ -111,7 +111,7 @@ RUNS = (
     _run("siamese-random", f"{TWENTY_WAY} --steps 4000", ALL_CELLS, "siamese-omniglot", seeds=(0, 1, 2)),
     _run("relation-random-1", f"{TWENTY_WAY} --steps 3500", ALL_CELLS, "relation-omniglot"),
     _run("transfer-random", f"{TRANSFER} --steps 6000", ALL_CELLS, "transfer-omniglot"),
-    _run("simple_shot-random", f"{PRETRAINING} --steps 6000", ALL_CELLS, "simple_shot-omniglot"),
+    _run("simple_shot-random", f"{PRETRAINING} --steps 2500", ALL_CELLS, "simple_shot-omniglot"),
     _run("maml-random-5w1s", f"{MAML} --tasks 16 --shot 1 --steps 9000", [(5, 1)], "maml-omniglot-5w1s"),
     _run("maml-random-5w5s", f"{MAML} --tasks 4 --shot 5 --steps 16000", [(5, 5)], "maml-omniglot-5w5s"),
     _run("maml_first-random-5w1s", f"{FIRST_ORDER} --shot 1 --steps 10000", [(5, 1)], "maml-omniglot-first_order-5w1s"),
@@ -142,5 +142,5 @@ RUNS = (
     _run("maml-alphabets-5w1s", f"{MAML} --tasks 16 --shot 1 --steps 2500", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
     _run("maml-alphabets-5w5s", f"{MAML} --tasks 16 --shot 5 --steps 800", [(5, 5)], "maml-omniglot-alphabets-5w5s"),
     _run("transfer-alphabets", f"{TRANSFER} --steps 3000", ALL_CELLS, "transfer-omniglot-alphabets"),
-    _run("simple_shot-alphabets", f"{PRETRAINING} --steps 3000", ALL_CELLS, "simple_shot-omniglot-alphabets"),
+    _run("simple_shot-alphabets", f"{PRETRAINING} --steps 1500", ALL_CELLS, "simple_shot-omniglot-alphabets"),
 )
