@@ -28,7 +28,7 @@ METHODS = (
     "Matching",
     "Relation, transductive",
     "MAML, transductive",
-    "Transfer",
+    "SimpleShot",
 )  # rows of `short_results`
 # Rows of `short_speed`: the work, what is compared, and the other library. The first measured row of each is shown.
 WORKS = (
