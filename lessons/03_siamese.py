@@ -1100,9 +1100,9 @@ def siamese(
     shots, labels = len(support_x), torch.cat([support_y, query_y])
     z = encoder(torch.cat([support_x, query_x]))
     table = (z[:, None] - z).abs() @ weight + bias
-    scores = torch.stack(
-        [table[shots:, :shots][:, support_y == k].mean(1) for k in range(n_way)], dim=1
-    )
+    asked = table[shots:, :shots]
+    by_class = [asked[:, support_y == k].mean(1) for k in range(n_way)]
+    scores = torch.stack(by_class, dim=1)
     first, second = torch.triu_indices(len(z), len(z), 1)
     odds, same = table[first, second], labels[first] == labels[second]
     return (

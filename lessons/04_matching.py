@@ -990,9 +990,8 @@ def exposes_order(
     # BEGIN SOLUTION
     before = predict(support, labels, query, n_way)
     for seed in range(3):
-        order = torch.randperm(
-            len(labels), generator=torch.Generator().manual_seed(seed)
-        )
+        dice = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(labels), generator=dice)
         after = predict(support[order], labels[order], query, n_way)
         if not torch.allclose(before, after, atol=1e-4):
             return True

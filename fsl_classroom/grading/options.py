@@ -19,8 +19,8 @@ def add_parser(commands: Any) -> None:
         "process has limits on time and memory, no network, and no other processes. It\n"
         "can read only Python's own files and write only to one empty folder (Landlock\n"
         "and seccomp: Linux 6.2 or newer, x86_64 or aarch64). On other systems the\n"
-        "command refuses to grade unless you add --unconfined. docs/grading.md says more, also\n"
-        "about what this does not protect from.\n"
+        "command refuses to grade unless you add --unconfined. docs/grading.md says\n"
+        "more, also about what this does not protect from.\n"
         "Exit status: 0, even if submissions are broken or hostile; 1 if FOLDER has no\nstudents.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds one folder for each student, with notebooks in it")

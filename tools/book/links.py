@@ -66,24 +66,26 @@ class Links:
                 return f"#{anchor}"  # a target that is known everywhere in the book
             return f"/{page}#{anchor}" if anchor else f"/{page}"
 
-        return self._rewrite(text, source, write)
+        return self._rewrite(text, source, write, lambda path: f"/{path}")
 
     def for_html(self, text: str, source: str) -> str:
-        """Returns Markdown with links to built pages, as seen from a folder of the book."""
+        """Returns Markdown with links to built pages and to the pictures that Sphinx copied, seen from a folder of the book."""
 
         def write(page: str, anchor: str) -> str:
             return f"../{page.rsplit('.', 1)[0]}.html" + (f"#{anchor}" if anchor else "")
 
-        return self._rewrite(text, source, write)
+        return self._rewrite(text, source, write, lambda path: f"../_images/{posixpath.basename(path)}")
 
-    def _rewrite(self, text: str, source: str, write: Callable[[str, str], str]) -> str:
+    def _rewrite(self, text: str, source: str, write: Callable[[str, str], str], picture: Callable[[str], str]) -> str:
+        """write: page and anchor -> address; picture: repository path -> address."""
+
         def replace(match: re.Match[str]) -> str:
             if match["image"]:
                 path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["image"]))
                 if not (self.root / path).is_file():
                     raise LinkError(f"{source}: there is no picture {match['image']}")
                 self.images.add(path)
-                return f"![{match['alt']}](/{path})"
+                return f"![{match['alt']}]({picture(path)})"
             if not match["link"]:
                 return match[0]
             page, rest = self.resolve(match["link"], source)
