@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ class Preset:
     """
 
     method: str
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     source: str
     note: str = ""
 
@@ -31,12 +30,11 @@ def _read(path: Path) -> dict[str, Preset]:
         import tomllib
     except ModuleNotFoundError:  # before Python 3.11: `doctor` must still be able to say that this Python is too old
         return {}
-    found = tomllib.loads(path.read_text(encoding="utf-8"))
-    own_data = {name: {"data": None} for name, preset in found.items() if preset["options"].get("data") == "none"}
-    return {
-        name: Preset(**{**preset, "options": preset["options"] | own_data.get(name, {})})
-        for name, preset in found.items()
-    }
+    found = {name: Preset(**preset) for name, preset in tomllib.loads(path.read_text(encoding="utf-8")).items()}
+    for preset in found.values():
+        if preset.options.get("data") == "none":
+            preset.options["data"] = None
+    return found
 
 
 PRESETS = _read(Path(__file__).with_suffix(".toml"))

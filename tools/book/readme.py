@@ -43,8 +43,9 @@ WORKS = (
 def chapter_map(root: Path) -> str:
     """Returns a table with a line for each part of the course: links to its lessons, and their planned hours."""
     lines = ["| part | lessons | hours |", "|---|---|---|"]
+    found = lessons(root)
     for part in PARTS:
-        mine = [one for one in lessons(root) if part.holds(one.number)]
+        mine = [one for one in found if part.holds(one.number)]
         links = ", ".join(f"[{one.number} {one.title.partition(':')[0]}]({one.notebook})" for one in mine)
         planned = f"{_minutes(mine) / 60:.1f}" if mine else ""
         lines.append(f"| **{part.number} {part.title}** | {links or 'in the making'} | {planned} |")
