@@ -9,6 +9,7 @@ from typing import Any
 from fsl_classroom.checking import progress
 from fsl_classroom.checking.catalogue import find
 from fsl_classroom.checking.judge import (
+    BUSY,
     PATIENCE,
     Fault,
     Outcomes,
@@ -35,20 +36,25 @@ class Verdict:
     kind:      "right", "wrong", "unattempted", "stopped", "broken" (the exercise itself is) or "reference" (it was handed in)
     lines:     what was found, one sentence each
     diagnosed: the classic mistake that the answer makes, if it is one
+    hedged:    whether other mistakes may look the same, because no values could be compared
     printed:   what the answer printed
-    notes:     harmless changes of global state
+    notes:     what the learner should know though it does no harm, one sentence each
     """
 
     kind: str
     lines: list[str] = field(default_factory=list)
     diagnosed: Wrong | None = None
+    hedged: bool = False
     printed: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
     def diagnosis(self) -> str:
         """Returns the diagnosis as a sentence, or "" if the answer makes none of the classic mistakes."""
-        return f"This is what you get when {self.diagnosed.diagnosis.rstrip('.')}." if self.diagnosed else ""
+        if self.diagnosed is None:
+            return ""
+        begins = "A common cause:" if self.hedged else "This is what you get when"
+        return f"{begins} {self.diagnosed.diagnosis.rstrip('.')}."
 
 
 def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +69,7 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
     """
     exercise = exercise if isinstance(exercise, Exercise) else find(exercise)
     try:
-        verdict = judge(exercise, answer, SECONDS)
+        verdict = judge(exercise, answer, SECONDS, busy=BUSY)
     except (KeyboardInterrupt, Stopped):
         verdict = Verdict("stopped")
     except Exception as error:  # a result that cannot even be inspected
@@ -78,8 +84,8 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
     return answer if verdict.kind == "right" else exercise.reference
 
 
-def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
-    """Returns the verdict on an answer. Prints and records nothing."""
+def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS, *, busy: float = 1.0) -> Verdict:
+    """Returns the verdict on an answer. Prints and records nothing. seconds, busy: as `limit` and `busy` of `Clock`."""
     if answer is exercise.reference:
         return Verdict("reference")
     cases = cases_of(exercise)
@@ -88,13 +94,14 @@ def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
     reference = examine(exercise, cases, exercise.reference, Clock(PATIENCE))
     if broken := next((o for o in reference.values() if o.late or o.error is not None), None):
         return Verdict("broken", [repr(broken.error)[:200] if broken.error else "its reference does not end"])
-    clock = Clock(seconds)
+    clock = Clock(seconds, busy)
     cases = cases_of(exercise)
     outcomes = examine(exercise, cases, answer, clock)
     if is_unattempted(answer, outcomes["case", 0]):
         return Verdict("unattempted")
     # Results may be objects of the learner's own class, whose methods run in comparisons, so these need the sandbox, too.
-    looked = run(lambda: first_fault(exercise, cases, outcomes, reference, answer, seconds), Clock(seconds), Capture())
+    look = Clock(seconds, busy)
+    looked = run(lambda: first_fault(exercise, cases, outcomes, reference, answer, seconds), look, Capture())
     if looked.error is not None or looked.late:
         what = "takes too long" if looked.late else f"ends in a {type(looked.error).__name__}"
         return Verdict("wrong", [f"Comparing your function's result with the expected one {what}."])
@@ -103,13 +110,19 @@ def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS) -> Verdict:
     if fault is None:
         return Verdict("right", [_counts(exercise, len(cases))], printed=outcomes["case", 0].printed, notes=notes)
     entry = diagnose(exercise, cases_of(exercise), outcomes, reference, clock.used)
-    return Verdict("wrong", fault.lines, entry, fault.printed, notes)
+    return Verdict("wrong", fault.lines, entry, fault.hedged, fault.printed, notes)
 
 
 def _notes(outcomes: Outcomes, reference: Outcomes) -> list[str]:
-    """Returns the changes of global state that do no harm but that the learner should know about."""
+    """Returns sentences about what does no harm but what the learner should know: changed global state, digits lost."""
     usual = {note for outcome in reference.values() for note in outcome.changes.notes}
-    return sorted({note for outcome in outcomes.values() for note in outcome.changes.notes} - usual)
+    changed = sorted({note for outcome in outcomes.values() for note in outcome.changes.notes} - usual)
+    notes = [f"your function changes {', '.join(changed)}. It was put back."] if changed else []
+    if any(outcome.narrow for outcome in outcomes.values()):
+        notes.append(
+            "your function answers in float32 where it is given float64. With dtype=x.dtype no digits are lost."
+        )
+    return notes
 
 
 def _counts(exercise: Exercise, cases: int) -> str:
@@ -140,8 +153,7 @@ def _report(exercise: Exercise, verdict: Verdict) -> str:
         if verdict.diagnosed:
             lines += [verdict.diagnosis, f"Hint: {verdict.diagnosed.hint}"]
         lines.append(help_line)
-    if verdict.notes:
-        lines.append(f"Note: your function changes {', '.join(verdict.notes)}. It was put back.")
+    lines += [f"Note: {note}" for note in verdict.notes]
     if verdict.printed.strip():
         lines += ["Your function printed:", *verdict.printed.split("\n")]
     return "\n  ".join(lines)

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from fsl_classroom.checking.describe import advice, describe_both, dtype_advice, number_pair
 from fsl_classroom.checking.tree import children, float_tensors, is_record
 
+# For float64, relative and absolute: a right answer may hold a constant or a table in float32, which is good to 6e-8.
+DOUBLE = 1e-6
+
 
 def compare(expected: Any, got: Any, tolerance: float, *, values: bool = True, path: str = "") -> str | None:
     """Returns None if `got` is as good as `expected`, else one or two sentences about the first difference.
 
     values=False compares only types, shapes, dtypes, devices, lengths and keys. Lists and tuples may replace each other, as may
-    NumPy and Python numbers; NaN equals NaN. The tolerance is both relative and absolute; integers must be equal.
+    NumPy and Python numbers; a bool tensor without dimensions may stand for a bool; NaN equals NaN. The tolerance is both
+    relative and absolute; integers must be equal.
 
     path: where the values are in the whole result, e.g. "[0].weight", for the sentences
     """
@@ -61,7 +65,16 @@ def _held(value: Any) -> dict[str, Any]:
     return {k: v if isinstance(v, plain) else type(v).__name__ for k, v in getattr(value, "__dict__", {}).items()}
 
 
+def as_bool(value: Any) -> bool | None:
+    """Returns the value as a bool if it is one: of Python, of NumPy, or a bool tensor without dimensions. Else None."""
+    if isinstance(value, Tensor) and value.dtype == torch.bool and value.ndim == 0:
+        return bool(value)
+    return bool(value) if isinstance(value, (bool, np.bool_)) else None
+
+
 def _compare_numbers(expected: Any, got: Any, tolerance: float, values: bool, differ: str) -> str | None:
+    if as_bool(expected) is not None and as_bool(got) is not None:
+        return None if not values or as_bool(expected) == as_bool(got) else differ
     if not isinstance(got, (numbers.Number, np.number, np.bool_)):
         return differ + advice(expected, got)
     is_bool = [isinstance(x, (bool, np.bool_)) for x in (expected, got)]
@@ -153,6 +166,6 @@ def _entry(ours: Tensor, theirs: Tensor, place: int, path: str) -> str:
 
 
 def tolerance_for(inputs: Any, single: float) -> float:
-    """Returns at most 1e-8 if all float tensors among the inputs are float64 (and there is one), else `single`."""
+    """Returns at most DOUBLE if all float tensors among the inputs are float64 (and there is one), else `single`."""
     dtypes = {tensor.dtype for _, tensor in float_tensors(inputs)}
-    return min(single, 1e-8) if dtypes == {torch.float64} else single
+    return min(single, DOUBLE) if dtypes == {torch.float64} else single

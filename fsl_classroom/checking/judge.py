@@ -1,4 +1,4 @@
-"""Finds what is wrong with an answer and says it in words: laws first, then equality, then finite differences."""
+"""Finds what is wrong with an answer and says it in words: kinds and values first, then gradient flow, laws, gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fsl_classroom.checking.compare import compare
+from fsl_classroom.checking.compare import DOUBLE, as_bool, compare
 from fsl_classroom.checking.describe import describe
 from fsl_classroom.checking.model import Case, Exercise, Wrong
 from fsl_classroom.checking.outcome import (
@@ -26,19 +26,26 @@ from fsl_classroom.checking.outcome import (
 )
 from fsl_classroom.checking.sandbox import error_words
 from fsl_classroom.checking.timelimit import Clock
-from fsl_classroom.checking.tree import float_tensors
+from fsl_classroom.checking.tree import float_tensors, widened
 
 Outcomes = Mapping[Step, Outcome]
 _ENTRY = 0.5  # seconds that a classic wrong answer has at least; some of them are endless loops
 PATIENCE = 60.0  # seconds for the reference, which is trusted
+BUSY = 3.0  # how many times slower a busy machine may be before the time that it takes counts
 
 
 @dataclass
 class Fault:
-    """The first thing that is wrong: the lines to print, and what the answer printed in that step."""
+    """The first thing that is wrong.
+
+    lines:   to print
+    printed: what the answer printed in that step
+    hedged:  whether it is found without comparing values that could tell one mistake from another
+    """
 
     lines: list[str]
     printed: str = ""
+    hedged: bool = False
 
 
 def examine(exercise: Exercise, cases: Sequence[Case], answer: Answer, clock: Clock) -> dict[Step, Outcome]:
@@ -106,44 +113,76 @@ def first_fault(
     gradients = [step for step in outcomes if step[0] == "gradient"]
     laws = [step for step in outcomes if step[0] == "property"]
     calls = of_cases + gradients
+    for step in calls:
+        _widen(outcomes[step], reference[step])
+    always = lambda step: _always(outcomes, reference, step)  # noqa: E731
     looks: list[tuple[list[Step], Callable[[Step], list[str] | str | None]]] = [
         (of_cases, lambda step: _ended(outcomes[step], answer, seconds)),
         (of_cases, lambda step: _kind(outcomes[step], reference[step])),
         (of_cases, lambda step: _not_a_number(outcomes[step], reference[step])),
         (of_cases, lambda step: _written(outcomes[step], reference[step])),
+        (of_cases, always),
+        (of_cases, lambda step: _equal(exercise, outcomes[step], reference[step], tolerance_of(exercise, cases, step))),
         (gradients, lambda step: _ended(outcomes[step], answer, seconds)),
         (gradients, lambda step: _kind(outcomes[step], reference[step])),
+        (
+            gradients,
+            lambda step: _equal(exercise, outcomes[step], reference[step], tolerance_of(exercise, cases, step)),
+        ),
         (gradients, lambda step: _flows(exercise, cases[step[1]], outcomes[step], reference[step])),
         (laws, lambda step: _ended(outcomes[step], answer, seconds)),
         (laws, lambda step: outcomes[step].verdict),
         (calls + laws, lambda step: _spoilt(outcomes[step], reference[step])),
-        (calls, lambda step: _equal(exercise, outcomes[step], reference[step], tolerance_of(exercise, cases, step))),
     ]
     for steps, look in looks:
         for step in steps:
             if words := look(step):
                 lines = [words] if isinstance(words, str) else words
-                return Fault([_tried(exercise, cases, step), *lines], outcomes[step].printed)
+                hedged = look is always or step[0] == "property"
+                return Fault([_tried(exercise, cases, step), *lines], outcomes[step].printed, hedged)
     return None
 
 
 def gradient_fault(
     exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, answer: Answer, clock: Clock
 ) -> Fault | None:
-    """Returns a fault of the answer's gradient, or None. Compares with finite differences, then with the reference."""
+    """Returns a fault of the answer's gradient, or None.
+
+    An answer with the right values has the right gradient if it agrees with the reference's, which `verify` holds against finite
+    differences. If it does not agree, finite differences of the answer itself show the learner that autograd missed something.
+    """
     for step in [step for step in outcomes if step[0] == "gradient"]:
         case = cases[step[1]]
-        words = probe_gradient(exercise, case, answer, outcomes[step].slopes, clock)
-        if words is None:
-            names = gradient_names(exercise, case)
-            ours, theirs = reference[step].slopes, outcomes[step].slopes
-            pairs = [(n, a, b) for n, a, b in zip(names, ours, theirs, strict=True) if a is not None and b is not None]
-            expected, got = {n: a for n, a, _ in pairs}, {n: b for n, _, b in pairs}
-            if words := compare(expected, got, 1e-6):
-                words = f"The gradient of a weighted sum of the outputs differs. {words}"
-        if words:
+        names = gradient_names(exercise, case)
+        ours, theirs = reference[step].slopes, outcomes[step].slopes
+        pairs = [(n, a, b) for n, a, b in zip(names, ours, theirs, strict=True) if a is not None and b is not None]
+        expected, got = {n: a for n, a, _ in pairs}, {n: b for n, _, b in pairs}
+        if words := compare(expected, got, 10 * DOUBLE if outcomes[step].narrow else DOUBLE):
+            measured = None if outcomes[step].narrow else probe_gradient(exercise, case, answer, theirs, clock)
+            words = measured or f"The gradient of a weighted sum of the outputs differs. {words}"
             return Fault([_tried(exercise, cases, step), words], outcomes[step].printed)
     return None
+
+
+def _widen(outcome: Outcome, reference: Outcome) -> None:
+    """Turns a float32 result into float64 if that is expected, and notes it: a table without a dtype is no wrong idea."""
+    wide = widened(reference.result, outcome.result)
+    outcome.narrow = outcome.narrow or wide is not outcome.result
+    outcome.result = wide
+
+
+def _always(outcomes: Outcomes, reference: Outcomes, step: Step) -> str | None:
+    """Returns what is wrong if an answer says True in every case, or False, and this step's case asks for the other."""
+    cases = [other for other in outcomes if other[0] == "case"]
+    wanted, got = ([as_bool(trial[case].result) for case in cases] for trial in (reference, outcomes))
+    if set(wanted) != {True, False} or len(set(got)) != 1 or got[0] is None:
+        return None
+    if as_bool(reference[step].result) == got[0]:
+        return None
+    never = "always says True" if got[0] else "never says True"
+    return (
+        f"It {never}: all {len(got)} cases give {got[0]}, but {wanted.count(not got[0])} of them ask for {not got[0]}."
+    )
 
 
 def _tried(exercise: Exercise, cases: Sequence[Case], step: Step) -> str:
@@ -220,15 +259,22 @@ def _equal(exercise: Exercise, outcome: Outcome, reference: Outcome, tolerance: 
 def diagnose(
     exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, used: float
 ) -> Wrong | None:
-    """Returns the classic wrong answer with the same outcome in every step, or None. used: seconds that the answer took."""
+    """Returns the classic wrong answer with the same outcome in every step, or None. used: seconds that the answer took.
+
+    If only laws are broken, what they say must agree in its numbers, too, unless results may differ and still be right.
+    """
     late = any(outcome.late for outcome in outcomes.values())
     seconds = 2 * _ENTRY if late else max(_ENTRY, 3 * used)
-    for entry in exercise.wrong:
-        clock = Clock(seconds)
+    values = {step: outcome for step, outcome in outcomes.items() if step[0] != "property"}
+    numbers = exercise.same is None and same_trial(exercise, cases, values, reference)
+    for entry, spelling in [(wrong, answer) for wrong in exercise.wrong for answer in wrong.answers]:
+        clock = Clock(seconds, BUSY)
         tried: dict[Step, Outcome] = {}
         for step, outcome in outcomes.items():
-            tried[step] = attempt(exercise, cases, entry.answer, step, clock)
-            if not same_outcome(exercise, tried[step], outcome, tolerance_of(exercise, cases, step)):
+            tried[step] = attempt(exercise, cases, spelling, step, clock)
+            if step in reference:
+                _widen(tried[step], reference[step])
+            if not same_outcome(exercise, tried[step], outcome, tolerance_of(exercise, cases, step), numbers):
                 break
         else:
             if not same_trial(
@@ -238,10 +284,12 @@ def diagnose(
     return None
 
 
-def same_trial(exercise: Exercise, cases: Sequence[Case], first: Outcomes, second: Outcomes) -> bool:
-    """Returns True if two answers have the same outcome in every step that both were tried in."""
+def same_trial(
+    exercise: Exercise, cases: Sequence[Case], first: Outcomes, second: Outcomes, numbers: bool = False
+) -> bool:
+    """Returns True if two answers have the same outcome in every step that both were tried in. numbers: as in `same_outcome`."""
     return all(
-        same_outcome(exercise, first[step], second[step], tolerance_of(exercise, cases, step))
+        same_outcome(exercise, first[step], second[step], tolerance_of(exercise, cases, step), numbers)
         for step in first
         if step in second
     )

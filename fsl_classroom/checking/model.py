@@ -26,7 +26,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Property:
-    """A law that is tested before equality.
+    """A law that is tested after the values.
 
     says:  the law, e.g. "permuting the rows changes nothing"
     holds: called with (answer, reference); returns None if the law holds, else one sentence about what came out instead
@@ -42,14 +42,22 @@ class Wrong:
 
     name:      a short name for tests, e.g. "sum instead of mean"
     answer:    the wrong function itself
-    diagnosis: completes "This is what you get when ...", e.g. "the rows of a class are summed and never divided"
+    diagnosis: completes "This is what you get when ..." and "A common cause: ...", e.g. "the rows of a class are summed and never
+               divided"
     hint:      one sentence that points to the cure
+    also:      other ways in which people write the same mistake, where their outcomes differ from that of `answer`
     """
 
     name: str
     answer: Callable[..., Any]
     diagnosis: str
     hint: str
+    also: tuple[Callable[..., Any], ...] = ()
+
+    @property
+    def answers(self) -> tuple[Callable[..., Any], ...]:
+        """Returns every spelling of the mistake: `answer` and those of `also`."""
+        return (self.answer, *self.also)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +72,11 @@ class Exercise:
     wrong:      at least five classic wrong answers, no two with the same outcome on every case and property
     right:      at least two other ways to write the right answer (for the tests)
     hints:      three, from a nudge to almost the code
-    properties: laws to test before equality, in this order
+    properties: laws to test after the values and the gradient's flow, in this order
     gradient:   positions in `args` of float tensors (or dicts and lists of them) through which gradient must flow. Each
                 case is then also run in float64; the answer's autograd must agree with central differences and with the
                 reference's gradient.
-    tolerance:  relative and absolute, for float32; 1e-8 if all float tensors among the inputs are float64
+    tolerance:  relative and absolute, for float32; at most 1e-6 if all float tensors among the inputs are float64
     same:       a comparison of its own: (answer's result, reference's result) -> None or one sentence. It replaces the
                 comparison of values, once types, shapes and dtypes agree. The default knows tensors, arrays, numbers,
                 strings, modules, and tuples, lists, dicts and dataclasses of these.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsl_classroom.checking.compare import compare, tolerance_for
+from fsl_classroom.checking.compare import DOUBLE, compare, tolerance_for
 from fsl_classroom.checking.model import Case, Exercise
 from fsl_classroom.checking.sandbox import Capture, run, same_error, same_words
 from fsl_classroom.checking.state import Changes
@@ -36,6 +36,7 @@ class Outcome:
     verdict:  what a property says; None if it holds
     changes:  the global state that the answer changed
     printed:  what it printed
+    narrow:   whether float32 came where the inputs were float64; `result` is then in float64
     """
 
     result: Any = None
@@ -46,6 +47,7 @@ class Outcome:
     verdict: str | None = None
     changes: Changes = field(default_factory=Changes)
     printed: str = ""
+    narrow: bool = False
 
 
 def cases_of(exercise: Exercise) -> list[Case]:
@@ -178,16 +180,21 @@ def tolerance_of(exercise: Exercise, cases: Sequence[Case], step: Step) -> float
     kind, position = step
     if kind == "case":
         return tolerance_for((cases[position].args, dict(cases[position].kwargs)), exercise.tolerance)
-    return min(exercise.tolerance, 1e-8)  # gradients are taken in float64
+    return min(exercise.tolerance, DOUBLE)  # gradients are taken in float64
 
 
-def same_outcome(exercise: Exercise, first: Outcome, second: Outcome, tolerance: float) -> bool:
-    """Returns True if two outcomes of a step are the same in everything that can be noticed."""
+def same_outcome(exercise: Exercise, first: Outcome, second: Outcome, tolerance: float, numbers: bool = False) -> bool:
+    """Returns True if two outcomes of a step are the same in everything that can be noticed.
+
+    numbers: whether the numbers in what a property says count as well
+    """
     if first.late or second.late:
         return first.late and second.late
     if first.error is not None or second.error is not None:
         return first.error is not None and second.error is not None and same_error(first.error, second.error)
-    if (first.verdict is None) != (second.verdict is None) or not same_words(first.verdict, second.verdict):
+    if (first.verdict is None) != (second.verdict is None):
+        return False
+    if not same_words(first.verdict, second.verdict, numbers):
         return False
     if first.changes.spoils != second.changes.spoils:
         return False

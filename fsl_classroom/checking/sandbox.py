@@ -6,6 +6,7 @@ import functools
 import inspect
 import io
 import linecache
+import math
 import re
 import signal
 import threading
@@ -161,16 +162,28 @@ def _line_of(error: BaseException, answer: Callable[..., Any]) -> tuple[str, str
     return source, f"line {number - code.co_firstlineno + 1} of your function", frame.f_locals
 
 
-def same_words(first: object, second: object) -> bool:
-    """Returns True if two sentences agree apart from numbers and quoted names, which vary between forms of one mistake."""
-    texts = []
+_NUMBER = r"-?\b(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|nan|inf)\b"
+
+
+def same_words(first: object, second: object, numbers: bool = False) -> bool:
+    """Returns True if two sentences agree apart from numbers and quoted names, which vary between forms of one mistake.
+
+    numbers: whether their numbers have to agree as well, within 2 %
+    """
+    texts, found = [], []
     for words in (first, second):
         try:
-            masked = re.sub(r"'[^']*'|-?\b(\d+(\.\d*)?(e[+-]?\d+)?|nan|inf)\b", "_", str(words))
+            masked = re.sub(rf"'[^']*'|{_NUMBER}", "_", str(words))
             texts.append(re.sub(r"_(, _)+", "_", masked))
+            found.append([float(number) for number in re.findall(_NUMBER, str(words))])
         except Exception:  # an exception of the learner's own class may fail to give its message
             texts.append("")
-    return texts[0] == texts[1]
+            found.append([])
+    if texts[0] != texts[1] or not numbers:
+        return texts[0] == texts[1]
+    return len(found[0]) == len(found[1]) and all(
+        (a != a and b != b) or math.isclose(a, b, rel_tol=0.02, abs_tol=1e-5) for a, b in zip(*found, strict=True)
+    )
 
 
 def same_error(first: BaseException, second: BaseException) -> bool:

@@ -121,13 +121,19 @@ def _has_alarm() -> bool:
 
 
 class Clock:
-    """The seconds that several calls may use together. Only one thread at a time may use a clock."""
+    """The seconds that several calls may use together. Only one thread at a time may use a clock.
 
-    def __init__(self, seconds: float) -> None:
+    busy: how many times slower the machine may be because others work on it. Time counts that the code's thread works, but at
+          least the time that passes divided by `busy`, so that a sleeping answer ends, too.
+    """
+
+    def __init__(self, seconds: float, busy: float = 1.0) -> None:
         self.limit = seconds
+        self.busy = busy
         self.used = 0.0
         self.imports = 0.0
-        self._last = 0.0
+        self._last = self._worked = 0.0
+        self._work: Callable[[], float] = time.monotonic  # seconds that the code's thread has worked
         self._running = False
         self._lock = threading.Lock()
 
@@ -155,6 +161,7 @@ class Clock:
         sys.unraisablehook = lambda raised: None if issubclass(raised.exc_type, TimeUp) else hook(raised)
         stop = self._start_alarm() if _has_alarm() else self._start_watchdog()
         try:
+            self._worked = self._work()
             self._last, self._running = time.monotonic(), True  # from here on TimeUp may come at any line
             result = function()
         except TimeUp:
@@ -181,17 +188,24 @@ class Clock:
 
     def _tick(self, frame: FrameType | None) -> bool:
         """Counts the time since the last tick. Returns True if the code must be stopped."""
-        now = time.monotonic()
-        passed, self._last = now - self._last, now
+        passed = self._count()
         if self.imports < _IMPORTS and _is_importing(frame):
             self.imports += passed
             return False
         self.used += passed
         return self.is_over
 
+    def _count(self) -> float:
+        """Returns the seconds since the last count, as `busy` has it."""
+        now, work = time.monotonic(), self._work()
+        passed, worked = now - self._last, work - self._worked
+        self._last, self._worked = now, work
+        return min(passed, max(worked, passed / self.busy))
+
     def _start_alarm(self) -> Callable[[], None]:
         """Starts the alarm. Returns the function that stops it and restores the one before."""
         started = time.monotonic()
+        self._work = time.thread_time
 
         def on_alarm(number: int, frame: FrameType | None) -> None:
             if self._running and self._tick(frame) and _may_interrupt(frame):
@@ -206,7 +220,7 @@ class Clock:
 
         def stop() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self.used += time.monotonic() - self._last
+            self.used += self._count()
             if handler is not None:  # None: installed by other code than Python, which Python cannot restore
                 signal.signal(signal.SIGALRM, handler)
             if delay:  # an alarm that was set before still rings, at once if it is overdue
@@ -217,6 +231,9 @@ class Clock:
     def _start_watchdog(self) -> Callable[[], None]:
         """Starts the watchdog. Returns the function that ends it."""
         thread, done = threading.get_ident(), threading.Event()
+        if hasattr(time, "pthread_getcpuclockid"):
+            of_thread = time.pthread_getcpuclockid(thread)
+            self._work = lambda: time.clock_gettime(of_thread)
 
         def watch() -> None:
             waited = 0
@@ -234,6 +251,6 @@ class Clock:
 
         def stop() -> None:
             done.set()
-            self.used += time.monotonic() - self._last
+            self.used += self._count()
 
         return stop

@@ -81,15 +81,32 @@ def to_double(value: Any) -> Any:
     return _rebuild(value, _double_tensor, {})
 
 
+def widened(expected: Any, got: Any) -> Any:
+    """Returns `got` with float32 tensors made float64 where the expected ones are; `got` itself if there are none."""
+    if isinstance(expected, Tensor) and isinstance(got, Tensor):
+        single = got.dtype == torch.float32 and expected.dtype == torch.float64
+        return got.double() if single else got
+    if isinstance(expected, Mapping) and type(got) is dict:
+        made = {key: widened(expected[key], item) if key in expected else item for key, item in got.items()}
+        return made if any(made[key] is not got[key] for key in got) else got
+    if isinstance(expected, (list, tuple)) and type(got) in (list, tuple) and len(got) == len(expected):
+        items = [widened(a, b) for a, b in zip(expected, got, strict=True)]
+        return type(got)(items) if any(a is not b for a, b in zip(items, got, strict=True)) else got
+    return got
+
+
 def children(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (path, item) for the items of a container, mapping or dataclass, and nothing for other values."""
+    """Yields (path, item) for the items of a container, mapping or dataclass, and nothing for other values.
+
+    The items of a mapping come in the order of their keys' names, whatever order they were put in.
+    """
     if isinstance(value, (list, tuple)):
         names = getattr(value, "_fields", None)
         for index, item in enumerate(value):
             yield (f".{names[index]}" if names else f"[{index}]"), item
     elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield f"[{key!r:.40}]", item
+        for key in sorted(value, key=repr):
+            yield f"[{key!r:.40}]", value[key]
     elif is_record(value):
         for field in dataclasses.fields(value):
             if hasattr(value, field.name):

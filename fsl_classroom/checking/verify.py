@@ -8,9 +8,9 @@ from typing import Any
 
 from fsl_classroom.checking.check import judge
 from fsl_classroom.checking.compare import compare
-from fsl_classroom.checking.judge import PATIENCE, examine, refuse_call, same_trial
+from fsl_classroom.checking.judge import BUSY, PATIENCE, examine, refuse_call, same_trial
 from fsl_classroom.checking.model import Exercise
-from fsl_classroom.checking.outcome import cases_of
+from fsl_classroom.checking.outcome import cases_of, probe_gradient
 from fsl_classroom.checking.timelimit import Clock
 
 _LOOPING = 1.0  # seconds that a wrong answer may take: some are endless loops
@@ -34,8 +34,12 @@ def verify(exercise: Exercise) -> list[str]:
         if outcome.late or outcome.error is not None or outcome.verdict is not None:
             what = "is late" if outcome.late else repr(outcome.error) if outcome.error else outcome.verdict
             problems.append(f"the reference fails on {kind} {position}: {what}")
-        if kind == "gradient" and any(slope is None for slope in outcome.slopes):
+        if kind != "gradient" or outcome.error is not None or outcome.late:
+            continue
+        if any(slope is None for slope in outcome.slopes):
             problems.append(f"no gradient flows through the reference on case {position}.")
+        elif words := probe_gradient(exercise, first[position], exercise.reference, outcome.slopes, Clock(PATIENCE)):
+            problems.append(f"the reference's gradient is not its own finite difference on case {position}: {words}")
     if problems:
         return problems
     if not same_trial(exercise, first, reference, examine(exercise, second, exercise.reference, Clock(PATIENCE))):
@@ -49,19 +53,21 @@ def verify(exercise: Exercise) -> list[str]:
 
     trials = {}
     for entry in exercise.wrong:
-        trials[entry.name] = examine(exercise, cases_of(exercise), entry.answer, Clock(_LOOPING))
-        verdict = judge(exercise, entry.answer, seconds=_LOOPING)
-        if verdict.kind != "wrong":
-            problems.append(f"wrong answer {entry.name!r} is not refused ({verdict.kind}).")
-        elif verdict.diagnosed is not entry:
-            found = verdict.diagnosed.name if verdict.diagnosed else "nobody"
-            problems.append(f"wrong answer {entry.name!r} is diagnosed by {found!r}: {' '.join(verdict.lines)}")
+        for number, answer in enumerate(entry.answers):
+            name = f"{entry.name} (also {number})" if number else entry.name
+            trials[name] = examine(exercise, cases_of(exercise), answer, Clock(_LOOPING, BUSY))
+            verdict = judge(exercise, answer, seconds=_LOOPING, busy=BUSY)
+            if verdict.kind != "wrong":
+                problems.append(f"wrong answer {name!r} is not refused ({verdict.kind}).")
+            elif verdict.diagnosed is not entry:
+                found = verdict.diagnosed.name if verdict.diagnosed else "nobody"
+                problems.append(f"wrong answer {name!r} is diagnosed by {found!r}: {' '.join(verdict.lines)}")
     names = list(trials)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
-            if same_trial(exercise, first, trials[one], trials[other]):
+            if same_trial(exercise, first, trials[one], trials[other], numbers=exercise.same is None):
                 problems.append(
-                    f"wrong answers {one!r} and {other!r} have the same outcome: add a case that parts them."
+                    f"wrong answers {one!r} and {other!r} have the same outcome: add a case that parts them, or keep one."
                 )
     return problems
 
@@ -83,7 +89,7 @@ def _form(exercise: Exercise) -> list[str]:
         texts = [getattr(entry, what).strip() for entry in exercise.wrong]
         if not all(texts) or (what != "hint" and len(set(texts)) < len(texts)):
             problems.append(f"every wrong answer needs a {what} of its own.")
-    for answer in (*exercise.right, *(entry.answer for entry in exercise.wrong)):
+    for answer in (*exercise.right, *(answer for entry in exercise.wrong for answer in entry.answers)):
         if words := refuse_call(exercise, cases_of(exercise), answer):
             problems.append(f"{getattr(answer, '__name__', answer)} cannot be called like the reference. {words}")
     return problems
