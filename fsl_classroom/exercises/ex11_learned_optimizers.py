@@ -40,6 +40,41 @@ def _preprocess_loop(x: Tensor, p: float = 10.0) -> Tensor:
     return torch.tensor(rows, dtype=x.dtype).view(*x.shape, 2)
 
 
+def _preprocess_indexed(x: Tensor, p: float = 10.0) -> Tensor:
+    """Fills the table where the numbers are large, then where they are tiny; its constants are float32."""
+    edge = torch.exp(torch.tensor(-p))
+    table, tiny = torch.empty(*x.shape, 2, dtype=x.dtype), x.abs() < edge
+    table[~tiny] = torch.stack([x[~tiny].abs().log() / p, x[~tiny].sign()], dim=-1)
+    table[tiny] = torch.stack([-torch.ones_like(x[tiny]), x[tiny] / edge], dim=-1)
+    return table
+
+
+def _masked_by_products(x: Tensor, p: float = 10.0) -> Tensor:
+    large = (x.abs() >= math.exp(-p)).to(x.dtype)
+    size = large * x.abs().log() / p - (1 - large)
+    return torch.stack([size, large * x.sign() + (1 - large) * math.exp(p) * x], dim=-1)
+
+
+def _threshold_at(edge: Callable[[float], float]) -> Callable[..., Tensor]:
+    """Returns the preprocessing with another threshold."""
+
+    def answer(x: Tensor, p: float = 10.0) -> Tensor:
+        large = x.abs() >= edge(p)
+        size = torch.where(large, x.abs().log() / p, -torch.ones_like(x))
+        return torch.stack([size, torch.where(large, x.sign(), math.exp(p) * x)], dim=-1)
+
+    return answer
+
+
+def _logarithm_with(eps: float) -> Callable[..., Tensor]:
+    return lambda x, p=10.0: torch.stack([(x.abs() + eps).log() / p, x.sign()], dim=-1)
+
+
+def _zero_guarded(x: Tensor, p: float = 10.0) -> Tensor:
+    size = torch.where(x == 0, -torch.ones_like(x), x.abs().log() / p)
+    return torch.stack([size, x.sign()], dim=-1)
+
+
 def _scaled(
     size: Callable[[Tensor, float], Tensor] | None = None,
     sign: Callable[[Tensor, float], Tensor] | None = None,
@@ -74,13 +109,56 @@ PREPROCESS = Exercise(
     title="Two moderate numbers",
     reference=preprocess,
     cases=_preprocess_cases,
-    right=(_preprocess_by_clamps, _preprocess_loop),
+    right=(_preprocess_by_clamps, _preprocess_loop, _preprocess_indexed),
     wrong=(
         Wrong(
             "no threshold",
             lambda x, p=10.0: torch.stack([x.abs().log() / p, x.sign()], dim=-1),
             "the logarithm is taken everywhere: minus infinity at zero, and no end below the threshold",
             "Below exp(-p) the pair is (-1, exp(p) x).",
+        ),
+        Wrong(
+            "only zero guarded",
+            _zero_guarded,
+            "only zero itself is kept from the logarithm: below exp(-p) the first number falls under -1",
+            "The threshold is exp(-p), and below it the second number is exp(p) x.",
+        ),
+        Wrong(
+            "eps in the logarithm",
+            _logarithm_with(1e-8),
+            "a small constant is added inside the logarithm, in place of a threshold",
+            "Two cases, parted at exp(-p): `torch.where` picks.",
+            also=tuple(_logarithm_with(eps) for eps in (1e-6, 1e-7, 1e-10, 1e-12)),
+        ),
+        Wrong(
+            "masked by a product",
+            _masked_by_products,
+            "a mask multiplies the logarithm: at zero, minus infinity times 0 is NaN",
+            "Clamp before the logarithm, or pick with `torch.where`.",
+        ),
+        Wrong(
+            "threshold e^p",
+            _threshold_at(math.exp),
+            "the threshold is exp(p) in place of exp(-p): nearly every number counts as tiny",
+            "A minus in the exponent: `math.exp(-p)`.",
+        ),
+        Wrong(
+            "threshold 10^-p",
+            _threshold_at(lambda p: 10**-p),
+            "the threshold is a power of ten: numbers between it and exp(-p) count as large",
+            "`math.exp(-p)`: there the logarithm divided by p is just -1.",
+        ),
+        Wrong(
+            "pair swapped",
+            lambda x, p=10.0: preprocess(x, p).flip(-1),
+            "the two numbers have changed places",
+            "Size first, then sign.",
+        ),
+        Wrong(
+            "tiny ones left as they are",
+            _scaled(sign=lambda x, p: torch.where(x.abs() >= math.exp(-p), x.sign(), x)),
+            "the second number of a tiny x is x itself: next to 1 that is nothing",
+            "Multiply by exp(p): it then reaches ±1 just at the threshold.",
         ),
         Wrong(
             "not divided",
@@ -242,6 +320,18 @@ CELL = Exercise(
             "Here the candidate is minus the gradient, as it is.",
         ),
         Wrong(
+            "gate of the difference",
+            lambda t, g, f, i: f.sigmoid() * (t - i.sigmoid() * g),
+            "the forget gate multiplies the gradient as well",
+            "It stands before theta only.",
+        ),
+        Wrong(
+            "softmax",
+            lambda t, g, f, i: (torch.stack([f, i]).softmax(0) * torch.stack([t, -g])).sum(0),
+            "the two gates share one softmax and sum to 1",
+            "Each gate has a sigmoid of its own.",
+        ),
+        Wrong(
             "summed",
             lambda t, g, f, i: (f.sigmoid() * t - i.sigmoid() * g).sum(),
             "the parameters are summed to one number",
@@ -329,6 +419,24 @@ GATES = Exercise(
             lambda lr, wd: (1 - lr, lr),
             "the forget gate is one minus the input gate, as in a moving average",
             "Without decay nothing is forgotten: then f must be 1.",
+        ),
+        Wrong(
+            "logits",
+            lambda lr, wd: (math.log((1 - lr * wd) / (lr * wd)) if wd else math.inf, math.log(lr / (1 - lr))),
+            "the logits are returned, from which a sigmoid would make the gates",
+            "Asked are the gates themselves, numbers between 0 and 1.",
+        ),
+        Wrong(
+            "shrunk by one plus",
+            lambda lr, wd: (1 / (1 + lr * wd), lr),
+            "theta is divided by one plus lr times decay, which is only nearly the same",
+            "Multiply out: theta minus lr times decay times theta.",
+        ),
+        Wrong(
+            "decoupled from the rate, squared",
+            lambda lr, wd: (1 - lr**2 * wd, lr),
+            "the rate enters the decay twice",
+            "In front of the bracket it stands once.",
         ),
         Wrong(
             "decay in the rate",
@@ -473,7 +581,7 @@ def _teaches_the_rule(answer: Callable, reference: Callable) -> str | None:
             if slope is None:
                 return f"no gradient reaches {name}: it would never learn."
             if not torch.allclose(slope, wanted, atol=1e-4):
-                return f"the gradient in {name} is not what it should be."
+                return f"the gradient with respect to {name} is not what it should be."
     return None
 
 
@@ -488,9 +596,9 @@ def _teaches_through(position: int, what: str) -> Callable[[Callable, Callable],
         for total in (found[0].sum(), expected[0].sum()):
             slopes.append(torch.autograd.grad(total, args[position], allow_unused=True)[0])
         if slopes[0] is None:
-            return f"no gradient reaches {what}: the steps before would learn nothing."
+            return f"no gradient reaches {what}: the steps before would learn less."
         gap = float((slopes[0] - slopes[1]).abs().max())
-        return None if gap < 1e-4 else f"the gradient in {what} is off by up to {gap:.2g}."
+        return None if gap < 1e-4 else f"the gradient with respect to {what} is off by up to {gap:.2g}."
 
     return holds
 
@@ -527,6 +635,31 @@ def _step_one_after_the_other(reader, input_gate, forget_gate, theta, gradient, 
     return new_f * theta - new_i * gradient.detach(), new_i, new_f
 
 
+def _step_of_exchanged_networks(reader, input_gate, forget_gate, theta, gradient, loss, i, f) -> Step:
+    return lstm_step(reader, forget_gate, input_gate, theta, gradient, loss, i, f)
+
+
+def _step_from_separate_weights(reader, input_gate, forget_gate, theta, gradient, loss, i, f) -> Step:
+    """Reads out the gates' weights and multiplies part by part, without any table [P, H + 2]."""
+    g, with_loss = gradient.detach(), preprocess(loss.detach()).repeat(len(theta), 1)
+    h = reader(torch.hstack([preprocess(g), with_loss]))
+
+    def gate(layer: nn.Module, last: Tensor) -> Tensor:
+        w, b = layer.weight[0], layer.bias[0]
+        return 1 / (1 + torch.exp(-(h @ w[:-2] + w[-2] * theta + w[-1] * last + b)))
+
+    i, f = gate(input_gate, i), gate(forget_gate, f)
+    return theta - (1 - f) * theta - i * g, i, f
+
+
+def _last_gates_detached(of_i: bool = True, of_f: bool = True) -> Callable[..., Step]:
+    def answer(reader, input_gate, forget_gate, theta, gradient, loss, i, f) -> Step:
+        i, f = i.detach() if of_i else i, f.detach() if of_f else f
+        return lstm_step(reader, input_gate, forget_gate, theta, gradient, loss, i, f)
+
+    return answer
+
+
 STEP = Exercise(
     id="11.4",
     title="One coordinate-wise step",
@@ -536,9 +669,11 @@ STEP = Exercise(
         Property("the gradient counts as a constant", _counts_as_constant(4, "gradient")),
         Property("the loss counts as a constant", _counts_as_constant(5, "loss")),
         Property("theta does not count as a constant", _teaches_through(3, "theta")),
+        Property("the last input gate does not count as a constant", _teaches_through(6, "the last input gate")),
+        Property("the last forget gate does not count as a constant", _teaches_through(7, "the last forget gate")),
         Property("the rule's weights get a gradient", _teaches_the_rule),
     ),
-    right=(_step_loop, _step_stacked),
+    right=(_step_loop, _step_stacked, _step_from_separate_weights),
     wrong=(
         Wrong(
             "not detached",
@@ -551,6 +686,19 @@ STEP = Exercise(
             lambda r, wi, wf, t, g, loss, i, f: lstm_step(r, wi, wf, t.detach(), g, loss, i, f),
             "theta is detached, too: nothing before this step learns",
             "Only the gradient and the loss are constants.",
+        ),
+        Wrong(
+            "last gates detached",
+            _last_gates_detached(),
+            "the last gates count as constants: the rule does not learn what its gates mean for the next step",
+            "Only the gradient and the loss are constants.",
+            also=(_last_gates_detached(of_f=False), _last_gates_detached(of_i=False)),
+        ),
+        Wrong(
+            "networks exchanged",
+            _step_of_exchanged_networks,
+            "each gate is made by the other gate's network",
+            "`input_gate` makes `i`, `forget_gate` makes `f`.",
         ),
         Wrong(
             "detached for the reader only",
@@ -669,7 +817,7 @@ State = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 def truncated_gradient(
     step: State, loss: Callable, weight: Tensor, theta: Tensor, state: Tensor, steps: int, truncate: int
 ) -> Tensor:
-    """Returns the gradient of loss(theta_steps) in weight through the last `truncate` steps. -> like weight."""
+    """Returns the gradient of loss(theta_steps) with respect to weight through the last `truncate` steps. -> like weight."""
     for t in range(steps):
         if t == steps - truncate:
             theta, state = theta.detach(), state.detach()
@@ -692,6 +840,52 @@ def _truncated_by_weights(step, loss, weight, theta, state, steps, truncate) -> 
     for copy in copies:
         theta, state = step(copy, theta, state)
     return sum(torch.autograd.grad(loss(theta), copies[-truncate:]))
+
+
+def _truncated_by_backward(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+    """Runs with a copy of the weight, whose `.grad` starts empty."""
+    copy = weight.detach().clone().requires_grad_()
+    for left in range(steps, 0, -1):
+        if left == truncate:
+            theta, state = theta.detach(), state.detach()
+        theta, state = step(copy, theta, state)
+    loss(theta).backward()
+    return copy.grad
+
+
+def _backward(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+    for t in range(steps):
+        if t == steps - truncate:
+            theta, state = theta.detach(), state.detach()
+        theta, state = step(weight, theta, state)
+    loss(theta).backward()
+    return weight.grad
+
+
+def _steps_without_and_with(before: Callable[[int, int], int]) -> Callable[..., Tensor]:
+    """Returns an answer that takes before(steps, truncate) steps without a graph and then `truncate` with one."""
+
+    def answer(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+        with torch.no_grad():
+            for _ in range(before(steps, truncate)):
+                theta, state = step(weight, theta, state)
+        for _ in range(truncate):
+            theta, state = step(weight, theta, state)
+        return torch.autograd.grad(loss(theta), weight)[0]
+
+    return answer
+
+
+def _second_call(answer: Callable, reference: Callable) -> str | None:
+    """Returns None, or that a second gradient with respect to the same weight comes out wrong."""
+    weight = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    one = torch.ones(1, dtype=torch.float64)
+    args = (lambda w, theta, state: (w * theta, state), lambda theta: theta.sum(), weight, one, one, 5, 2)
+    wanted, first = reference(*args), answer(*args).clone()
+    second = answer(*args)
+    if torch.allclose(second, wanted) or not torch.allclose(first, wanted):
+        return None
+    return f"asked twice, it says {float(first):g} and then {float(second):g}."
 
 
 def _cut(
@@ -757,13 +951,38 @@ TRUNCATED = Exercise(
     title="What detach cuts",
     reference=truncated_gradient,
     cases=_truncated_cases,
-    right=(_truncated_without_graph, _truncated_by_weights),
+    properties=(Property("a second call with the same weight gives the same gradient", _second_call),),
+    right=(_truncated_without_graph, _truncated_by_weights, _truncated_by_backward),
     wrong=(
         Wrong(
             "never cut",
             _cut(lambda t, steps, truncate: False),
             "nothing is cut: the gradient goes back through all steps",
             "Detach once, before step number `steps - truncate`.",
+        ),
+        Wrong(
+            "backward",
+            _backward,
+            "`backward` adds to what `weight.grad` holds already: a second call returns the sum of both",
+            "`torch.autograd.grad(loss(theta), weight)[0]` returns this gradient alone.",
+        ),
+        Wrong(
+            "one step late",
+            _cut(lambda t, steps, truncate: t == steps - truncate + 1),
+            "the cut stands one step too late: one step too few is connected",
+            "Steps are counted from 0: the last `truncate` begin at `steps - truncate`.",
+        ),
+        Wrong(
+            "extra steps",
+            _steps_without_and_with(lambda steps, truncate: steps),
+            "`truncate` steps are taken on top of the `steps`",
+            "All in all `steps`: first `steps - truncate` without a graph, then the others.",
+        ),
+        Wrong(
+            "more steps than asked",
+            _steps_without_and_with(lambda steps, truncate: steps - truncate),
+            "more than `steps` steps are taken when `truncate` is larger",
+            "With a graph run `min(steps, truncate)` steps.",
         ),
         Wrong(
             "cut in every step",
@@ -870,6 +1089,28 @@ def _memory_in_pairs(make: Make, first: Tensor, second: Tensor) -> bool:
     return float((answers[0] - answers[1]).norm()) > 1e-4
 
 
+def _memory_by_rows(make: Make, first: Tensor, second: Tensor) -> bool:
+    learner = make()
+    history = [learner(task).detach().clone() for task in (first, second)]
+    return any(abs(a - b) > 1e-4 for a, b in zip(history[1].tolist(), make()(second).tolist(), strict=True))
+
+
+def _compared_by(distance: Callable[[Tensor, Tensor], bool], swapped: bool = False) -> Callable[..., bool]:
+    """Returns the right experiment with another comparison: distance is True where two answers count as different."""
+
+    def answer(make: Make, first: Tensor, second: Tensor) -> bool:
+        first, second = (second, first) if swapped else (first, second)
+        used = make()
+        used(first)
+        return bool(distance(used(second), make()(second)))
+
+    return answer
+
+
+def _differs(a: Tensor, b: Tensor, atol: float = 1e-4) -> bool:
+    return not torch.allclose(a, b, atol=atol)
+
+
 def _first_call_compared(make: Make, first: Tensor, second: Tensor) -> bool:
     used = make()
     return not torch.allclose(used(first), make()(first), atol=1e-4)
@@ -892,16 +1133,10 @@ def _two_tasks_compared(make: Make, first: Tensor, second: Tensor) -> bool:
     return not torch.allclose(used(first), used(second), atol=1e-4)
 
 
-def _first_number_compared(make: Make, first: Tensor, second: Tensor) -> bool:
+def _looks_for_an_attribute(make: Make, first: Tensor, second: Tensor) -> bool:
     used = make()
     used(first)
-    return bool((used(second)[0] - make()(second)[0]).abs() > 1e-4)
-
-
-def _to_the_last_digit(make: Make, first: Tensor, second: Tensor) -> bool:
-    used = make()
-    used(first)
-    return not torch.equal(used(second), make()(second))
+    return used.state is not None
 
 
 class _Adapts:
@@ -911,28 +1146,36 @@ class _Adapts:
         self.keeps, self.met = keeps, 0
         self.velocity: Tensor | None = None
         self.theta: Tensor | None = None
+        self.task: Tensor | None = None
         self.cache: dict[tuple, Tensor] = {}
 
     def __call__(self, task: Tensor) -> Tensor:
         key = tuple(task.tolist())
-        if self.keeps == "last task" and key in self.cache:
+        if self.keeps in ("last task", "results") and key in self.cache:
             return self.cache[key]
         theta = self.theta if self.keeps == "theta" and self.theta is not None else torch.zeros_like(task)
         if self.keeps == "last number" and self.theta is not None:
             theta = torch.cat([theta[:-1], self.theta[-1:]])
         if self.keeps == "warm" and self.met:
             theta = theta + 0.5
-        velocity = self.velocity if self.velocity is not None and self.keeps in ("velocity", "last task") else 0 * task
+        weak = self.task is None or self.task.norm() <= task.norm()
+        carries = self.keeps in ("velocity", "last task") or (self.keeps == "strong" and not weak)
+        velocity = self.velocity if self.velocity is not None and carries else 0 * task
         for _ in range(3):
             velocity = 0.5 * velocity - 0.2 * (theta - task)
             theta = theta + velocity
         self.met += 1
-        self.velocity, self.theta, self.cache = velocity, theta, {key: theta}
-        return theta + (1e-6 * self.met if self.keeps == "digits" else 0)
+        self.velocity, self.theta, self.task = velocity, theta, task
+        self.cache = {**self.cache, key: theta} if self.keeps == "results" else {key: theta}
+        if self.keeps == "places" and self.met > 1:
+            theta = theta.flip(0)
+        if self.keeps == "a little" and self.met > 1:
+            theta = theta + 2e-3 * (torch.arange(len(theta)) == 1)
+        return theta + (2e-5 * self.met if self.keeps == "digits" else 0)
 
 
 def _memory_cases(generator: Generator) -> list[Case]:
-    first, second = torch.randn(4, generator=generator), torch.randn(4, generator=generator)
+    first, second = 3 * torch.randn(4, generator=generator), torch.randn(4, generator=generator)
 
     def making(keeps: str) -> Make:
         return lambda: _Adapts(keeps)
@@ -940,10 +1183,14 @@ def _memory_cases(generator: Generator) -> list[Case]:
     return [
         Case("every task starts anew", (making(""), first, second)),
         Case("the last digits differ from call to call", (making("digits"), first, second)),
+        Case("finished tasks are kept in a store, and nothing else", (making("results"), first, second)),
         Case("the velocity is kept from task to task", (making("velocity"), first, second)),
         Case("theta is kept from task to task", (making("theta"), first, second)),
         Case("only the last number of theta is kept", (making("last number"), first, second)),
         Case("after its first task it starts elsewhere, always the same", (making("warm"), first, second)),
+        Case("one number is off by 0.002 after the first task", (making("a little"), first, second)),
+        Case("after the first task the parameters change places", (making("places"), first, second)),
+        Case("only a task of large numbers leaves something behind", (making("strong"), first, second)),
         Case("kept between tasks; the same task again comes from a store", (making("last task"), first, second)),
     ]
 
@@ -953,7 +1200,7 @@ MEMORY = Exercise(
     title="Bug hunt: does it remember?",
     reference=exposes_memory,
     cases=_memory_cases,
-    right=(_memory_both_ways, _memory_in_pairs),
+    right=(_memory_both_ways, _memory_in_pairs, _memory_by_rows),
     wrong=(
         Wrong(
             "only the first task",
@@ -980,16 +1227,46 @@ MEMORY = Exercise(
             "Same task on both sides, with and without a task before it.",
         ),
         Wrong(
+            "tasks swapped",
+            _compared_by(_differs, swapped=True),
+            "the tasks have changed places: the learner meets `second` and is judged by `first`",
+            "First `used(first)`, then compare what is given for `second`.",
+        ),
+        Wrong(
             "first number",
-            _first_number_compared,
+            _compared_by(lambda a, b: _differs(a[0], b[0])),
             "only the first parameter is compared",
             "Compare all of them: `torch.allclose`.",
         ),
         Wrong(
-            "to the last digit",
-            _to_the_last_digit,
-            "no rounding is allowed",
+            "sum or mean",
+            _compared_by(lambda a, b: _differs(a.sum(), b.sum())),
+            "only the sums are compared, and two differences may cancel",
+            "Compare entry by entry: `torch.allclose`.",
+        ),
+        Wrong(
+            "norm",
+            _compared_by(lambda a, b: _differs(a.norm(), b.norm())),
+            "only the lengths are compared, and two vectors of one length may differ",
+            "Compare entry by entry: `torch.allclose`.",
+        ),
+        Wrong(
+            "too coarse",
+            _compared_by(lambda a, b: _differs(a, b, 1e-1)),
+            "too much counts as rounding: small leaks are let pass",
             "`torch.allclose` with `atol=1e-4`.",
+        ),
+        Wrong(
+            "to the last digit",
+            _compared_by(lambda a, b: not torch.equal(a, b)),
+            "no rounding is allowed, or less than the text allows",
+            "`torch.allclose` with `atol=1e-4`.",
+        ),
+        Wrong(
+            "an attribute",
+            _looks_for_an_attribute,
+            "the test asks for an attribute `state`: a memory may go by any name",
+            "Judge the learner by what it returns for `second`.",
         ),
         Wrong(
             "turned round",
@@ -1057,6 +1334,60 @@ def _clipped_gradient(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return found / found.norm()
 
 
+def _flipped_beyond(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The right numbers, and from nine rows on in the other order: their sum and norm stay as they are."""
+    found = _mean_gradient(theta, x, y)
+    return found.flip(0) if len(x) > 8 else found
+
+
+def _mirrored_beyond(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The right numbers, and from nine rows on one with the other sign: their norm stays as it is."""
+    found = _mean_gradient(theta, x, y)
+    return found * torch.tensor([-1.0, 1.0, 1.0]) if len(x) > 8 else found
+
+
+def _decay_for_each_row(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Counts a weight decay once for each row, which shows where theta is not 0."""
+    return _mean_gradient(theta, x, y) + 0.1 * len(x) * theta
+
+
+def _slightly_off(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return _mean_gradient(theta, x, y) * (1 + 0.1 / len(x))
+
+
+def _rounded_gradient(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The right gradient by central differences, in float32, with the errors that come with it."""
+
+    def loss(theta: Tensor) -> Tensor:
+        return (x @ theta - y).square().mean()
+
+    return torch.stack([(loss(theta + 1e-2 * e) - loss(theta - 1e-2 * e)) / 2e-2 for e in torch.eye(len(theta))])
+
+
+def _scale_by_rows(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
+    order = [row for row in range(len(x)) for _ in range(2)]
+    pairs = zip(gradient_of(theta, x, y).tolist(), gradient_of(theta, x[order], y[order]).tolist(), strict=True)
+    return any(abs(one - other) > 1e-5 + 1e-3 * abs(other) for one, other in pairs)
+
+
+def _twice(
+    differs: Callable[[Tensor, Tensor], bool],
+    start: Callable[[Tensor], Tensor] = lambda theta: theta,
+    more: Callable[[Tensor], Tensor] = lambda rows: torch.cat([rows, rows]),
+) -> Callable[..., bool]:
+    """Returns the right experiment with another comparison, another theta or other rows."""
+
+    def answer(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
+        theta = start(theta)
+        return bool(differs(gradient_of(theta, x, y), gradient_of(theta, more(x), more(y))))
+
+    return answer
+
+
+def _apart(a: Tensor, b: Tensor) -> bool:
+    return not torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
 def _first_half(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
     half = len(x) // 2
     return not torch.allclose(gradient_of(theta, x, y), gradient_of(theta, x[:half], y[:half]), rtol=1e-3, atol=1e-5)
@@ -1082,10 +1413,6 @@ def _grows_only(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) ->
     return bool(twice.norm() > 1.001 * once.norm())
 
 
-def _to_the_last_digit_of_scale(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
-    return not torch.equal(gradient_of(theta, x, y), gradient_of(theta, torch.cat([x, x]), torch.cat([y, y])))
-
-
 def _scale_cases(generator: Generator) -> list[Case]:
     theta, y = torch.randn(3, generator=generator), torch.randn(6, generator=generator)
     x = torch.randn(6, 3, generator=generator)
@@ -1095,11 +1422,17 @@ def _scale_cases(generator: Generator) -> list[Case]:
         # Sums of whole numbers, divided by a power of two, have no rounding error, so even an exact comparison is right here.
         Case("the gradient of a mean, whole numbers", (_mean_gradient, *whole)),
         Case("the gradient of a mean, every row there twice", (_mean_gradient, theta, x.repeat(2, 1), y.repeat(2))),
+        Case("the gradient of a mean, all rows alike", (_mean_gradient, theta, x[:1].repeat(6, 1), y[:1].repeat(6))),
         Case("a right one in a loop, other last digits", (_running_mean_gradient, theta, x, y)),
+        Case("a right one by central differences, rounded more coarsely", (_rounded_gradient, theta, x, y)),
         Case("a gradient of length 1", (_clipped_gradient, theta, x, y)),
         Case("divided by the rows once more", (_divided_beyond, theta, x, y)),
         Case("a sum for the first parameter, a mean for the others", (_half_summed, theta, x, y)),
         Case("the gradient of a sum", (_summed_gradient, theta, x, y)),
+        Case("more rows put the right numbers into another order", (_flipped_beyond, theta, x, y)),
+        Case("more rows turn the sign of one number", (_mirrored_beyond, theta, x, y)),
+        Case("a weight decay counted once for each row", (_decay_for_each_row, theta, x, y)),
+        Case("nearly right: off by a tenth of one row's share", (_slightly_off, theta, x, y)),
     ]
 
 
@@ -1108,7 +1441,7 @@ SCALE = Exercise(
     title="Bug hunt: divided twice",
     reference=exposes_scale,
     cases=_scale_cases,
-    right=(_scale_by_three, _scale_by_interleaving),
+    right=(_scale_by_three, _scale_by_interleaving, _scale_by_rows),
     wrong=(
         Wrong(
             "half of the rows",
@@ -1141,10 +1474,52 @@ SCALE = Exercise(
             "Ring for any difference.",
         ),
         Wrong(
+            "mean of the gradient",
+            _twice(lambda a, b: _apart(a.mean(), b.mean())),
+            "only the means of the gradients are compared, and two differences may cancel",
+            "Compare entry by entry: `torch.allclose`.",
+        ),
+        Wrong(
+            "length of the gradient",
+            _twice(lambda a, b: _apart(a.norm(), b.norm())),
+            "only lengths are compared",
+            "Compare entry by entry: `torch.allclose`.",
+        ),
+        Wrong(
+            "theta replaced by zeros",
+            _twice(_apart, start=torch.zeros_like),
+            "the test looks at theta = 0 only, and some faults show elsewhere",
+            "Use the `theta` that is handed in.",
+        ),
+        Wrong(
+            "first row",
+            _twice(_apart, more=lambda rows: torch.cat([rows, rows[:1]])),
+            "only the first row is repeated: that row then counts more, and a right gradient changes",
+            "Repeat every row: `torch.cat([x, x])`.",
+        ),
+        Wrong(
+            "values doubled",
+            _twice(_apart, more=lambda rows: 2 * rows),
+            "the values are doubled, not the number of rows",
+            "`torch.cat([x, x])` has twice as many rows.",
+        ),
+        Wrong(
+            "too coarse",
+            _twice(lambda a, b: not torch.allclose(a, b, rtol=1e-1, atol=1e-1)),
+            "too much counts as rounding: small faults are let pass",
+            "`torch.allclose` with `rtol=1e-3, atol=1e-5`.",
+        ),
+        Wrong(
             "to the last digit",
-            _to_the_last_digit_of_scale,
-            "no rounding is allowed",
-            "`torch.allclose` with `rtol=1e-3`.",
+            _twice(lambda a, b: not torch.equal(a, b)),
+            "no rounding is allowed, or less than the text allows",
+            "`torch.allclose` with `rtol=1e-3, atol=1e-5`.",
+        ),
+        Wrong(
+            "default tolerances",
+            _twice(lambda a, b: not torch.allclose(a, b)),
+            "the default tolerances of `allclose` are narrower than the rounding that the text allows",
+            "`torch.allclose` with `rtol=1e-3, atol=1e-5`.",
         ),
         Wrong(
             "turned round",
