@@ -1,7 +1,7 @@
 """Exercises of lesson 06: all pairs, the loss on scores, the split convolution, AUC, two verdicts, the whole method.
 
 Cases: every exercise builds its own; 06.1 and 06.3 draw their feature maps with `_maps`. The detector 06.5 gets scoring
-functions as arguments and must return True for those whose scores grow with the shots.
+functions as arguments and must return True for those whose scores move when shots are added that bring no news.
 """
 
 from __future__ import annotations
@@ -118,10 +118,22 @@ PAIRS = Exercise(
             "All channels of the class first, then all of the query: `torch.cat`.",
         ),
         Wrong(
+            "summed",
+            lambda c, q: q[:, None] + c,
+            "the maps are added: the module can no longer tell what came from which",
+            "Join the channels with `torch.cat`.",
+        ),
+        Wrong(
+            "the query twice",
+            lambda c, q: torch.cat([q[:, None].expand(len(q), *c.shape)] * 2, 2),
+            "both halves hold the query, and the class is lost",
+            "`torch.cat([class map, query map])`.",
+        ),
+        Wrong(
             "difference",
             lambda c, q: q[:, None] - c,
             "the maps are subtracted: that fixes the comparison in advance, and the network should learn it",
-            "Put the channels behind each other with `torch.cat`.",
+            "Join the channels with `torch.cat`.",
         ),
         Wrong(
             "detached",
@@ -158,6 +170,21 @@ def _loss_by_index(logits: Tensor, query_y: Tensor) -> Tensor:
     return (torch.sigmoid(logits) - target).square().sum() / logits.numel()
 
 
+def _loss_by_expanding(logits: Tensor, query_y: Tensor) -> Tensor:
+    """Expands (r - t)² into r² - 2rt + t, as t is 0 or 1."""
+    score = logits.sigmoid()
+    return (score.square().sum() - 2 * score.gather(1, query_y[:, None]).sum() + len(query_y)) / logits.numel()
+
+
+def _loss_by_loop(logits: Tensor, query_y: Tensor) -> Tensor:
+    rows, columns = logits.shape
+    total = logits.new_zeros(())
+    for j in range(rows):
+        for k in range(columns):
+            total = total + (torch.sigmoid(logits[j, k]) - (1.0 if int(query_y[j]) == k else 0.0)) ** 2
+    return total / (rows * columns)
+
+
 def _error(logits: Tensor, query_y: Tensor, score: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:
     """Returns scores minus targets [M, N]."""
     return score(logits) - F.one_hot(query_y, logits.shape[1]).to(logits.dtype)
@@ -182,7 +209,7 @@ LOSS = Exercise(
     reference=relation_loss,
     cases=_loss_cases,
     gradient=(0,),
-    right=(_loss_by_comparing, _loss_by_index),
+    right=(_loss_by_comparing, _loss_by_index, _loss_by_expanding, _loss_by_loop),
     wrong=(
         Wrong(
             "no sigmoid",
@@ -237,6 +264,42 @@ LOSS = Exercise(
             lambda s, y: F.binary_cross_entropy_with_logits(s, F.one_hot(y, s.shape[1]).to(s.dtype)),
             "this is the binary cross-entropy of the pairs",
             "The squared difference of score and target, over all pairs.",
+        ),
+        Wrong(
+            "absolute error",
+            lambda s, y: _error(s, y).abs().mean(),
+            "the absolute differences are averaged, not their squares",
+            "`.square()` before the mean.",
+        ),
+        Wrong(
+            "half of the square",
+            lambda s, y: _error(s, y).square().mean() / 2,
+            "the loss is halved, as some textbooks do to tidy up the gradient",
+            "The mean of the squares, without a factor.",
+        ),
+        Wrong(
+            "softmax over the queries",
+            lambda s, y: _error(s, y, lambda t: t.softmax(0)).square().mean(),
+            "a softmax makes the scores of a class sum to one over the queries",
+            "`.sigmoid()`, pair by pair.",
+        ),
+        Wrong(
+            "sum over the queries",
+            lambda s, y: _error(s, y).square().sum(0).mean(),
+            "the errors are summed over the queries and averaged over the classes only: M times too large",
+            "The mean over all M·N pairs.",
+        ),
+        Wrong(
+            "squared mean",
+            lambda s, y: _error(s, y).mean().square(),
+            "the errors are averaged first and squared then, so that plus and minus cancel",
+            "Square every error, then average.",
+        ),
+        Wrong(
+            "no gradient",
+            lambda s, y: relation_loss(s.detach(), y),
+            "the logits are cut off from the graph: nothing learns",
+            "No `.detach()`, no `.data` and no `no_grad`.",
         ),
         Wrong(
             "root",
@@ -348,6 +411,20 @@ SPLIT = Exercise(
             "Give the bias to one of the two convolutions only.",
         ),
         Wrong(
+            "bias in the queries' map only once a class",
+            lambda c, q, w, b: split_convolution(c, q, w, b) + (len(c) - 1) * b[:, None, None],
+            "the bias is added once for every class",
+            "Once for each pair: give the bias to one of the two convolutions.",
+        ),
+        Wrong(
+            "whole weight for both",
+            lambda c, q, w, b: (
+                F.conv2d(torch.cat([q, q], 1), w, padding=1)[:, None] + F.conv2d(torch.cat([c, c], 1), w, b, padding=1)
+            ),
+            "class and query both meet the whole weight",
+            "Cut the weight: the class meets the first half of its input channels, the query the second.",
+        ),
+        Wrong(
             "no bias",
             lambda c, q, w, b: split_convolution(c, q, w, torch.zeros_like(b)),
             "the bias is left out",
@@ -423,7 +500,10 @@ SPLIT = Exercise(
 
 
 def auc(right: Tensor, wrong: Tensor) -> float:
-    """Returns how often a right pair scores above a wrong one, ties as one half. right [P], wrong [Q] -> float in 0..1."""
+    """Returns how often a right pair scores above a wrong one, ties as one half.
+
+    right [n_right], wrong [n_wrong] -> float in 0..1
+    """
     above = (right[:, None] > wrong).double() + 0.5 * (right[:, None] == wrong).double()
     return float(above.mean())
 
@@ -438,6 +518,18 @@ def _auc_by_sorting(right: Tensor, wrong: Tensor) -> float:
 def _auc_by_loop(right: Tensor, wrong: Tensor) -> float:
     found = [1.0 if r > w else 0.5 if r == w else 0.0 for r in right.tolist() for w in wrong.tolist()]
     return sum(found) / len(found)
+
+
+def _auc_by_sign(right: Tensor, wrong: Tensor) -> float:
+    return ((right.unsqueeze(1) - wrong.unsqueeze(0)).sign() / 2 + 0.5).double().mean().item()
+
+
+def _auc_by_curve(right: Tensor, wrong: Tensor) -> float:
+    """The area under the curve of true against false alarms, by trapezoids."""
+    cuts = torch.cat([right, wrong]).unique().flip(0)
+    hits = [0.0] + [float((right >= cut).double().mean()) for cut in cuts]
+    alarms = [0.0] + [float((wrong >= cut).double().mean()) for cut in cuts]
+    return sum((alarms[i + 1] - alarms[i]) * (hits[i] + hits[i + 1]) / 2 for i in range(len(cuts)))
 
 
 def _auc_cases(generator: Generator) -> list[Case]:
@@ -460,7 +552,7 @@ AUC = Exercise(
     title="AUC",
     reference=auc,
     cases=_auc_cases,
-    right=(_auc_by_sorting, _auc_by_loop),
+    right=(_auc_by_sorting, _auc_by_loop, _auc_by_sign, _auc_by_curve),
     wrong=(
         Wrong(
             "ties lost",
@@ -490,13 +582,33 @@ AUC = Exercise(
             "in step",
             lambda r, w: float((r > w).double().mean()),
             "the first right pair meets only the first wrong one, and so on",
-            "Every right pair meets every wrong one: `right[:, None] > wrong` is a table [P, Q].",
+            "Every right pair meets every wrong one: `right[:, None] > wrong` is a table [n_right, n_wrong].",
+        ),
+        Wrong(
+            "a tensor",
+            lambda r, w: ((r[:, None] > w).double() + 0.5 * (r[:, None] == w).double()).mean(),
+            "the right number comes as a tensor",
+            "`float(...)` around it, or `.item()`.",
+        ),
+        Wrong(
+            "middle of all scores as threshold",
+            lambda r, w: float(
+                torch.cat([r > torch.cat([r, w]).median(), w <= torch.cat([r, w]).median()]).double().mean()
+            ),
+            "scores are cut at their median and counted",
+            "No threshold: compare every right pair with every wrong one.",
+        ),
+        Wrong(
+            "below the best only",
+            lambda r, w: float((r.max() > w).double().mean()),
+            "only the highest right pair is compared with the wrong ones",
+            "Every right pair meets every wrong one.",
         ),
         Wrong(
             "count",
             lambda r, w: auc(r, w) * len(r) * len(w),
             "the wins are counted, and not divided by the number of comparisons",
-            "Divide by P·Q, or take the mean of the table.",
+            "Divide by the number of comparisons, or take the mean of the table.",
         ),
         Wrong(
             "minus one for a defeat",
@@ -519,32 +631,51 @@ AUC = Exercise(
     ),
     hints=(
         "Draw one right and one wrong pair at random. How often has the right one the higher score?",
-        "`right[:, None] > wrong` is the table [P, Q] of all comparisons; its mean is the share. Ties are still missing.",
+        "`right[:, None] > wrong` is the table of all comparisons; its mean is the share. Ties are still missing.",
         "`((right[:, None] > wrong).double() + 0.5 * (right[:, None] == wrong).double()).mean()`, as a float.",
     ),
 )
 
-# ---------------------------------------------------------------------------------------------- 06.5 sum or mean?
+# ---------------------------------------------------------------------------------------------- 06.5 more shots without news
 
 Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
-def exposes_sum(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+def shots_alarm(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
     """Returns True if showing every support row twice changes a score."""
     once = score(support, labels, query, n_way)
     twice = score(torch.cat([support, support]), torch.cat([labels, labels]), query, n_way)
     return not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)
 
 
-def _exposes_interleaved(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+def _alarm_interleaved(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
     twice = score(support.repeat_interleave(2, 0), labels.repeat_interleave(2), query, n_way)
     return bool((twice - score(support, labels, query, n_way)).abs().max() > 1e-3)
 
 
-def _exposes_thrice(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+def _alarm_thrice(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
     before = score(support, labels, query, n_way)
     after = score(support.repeat(3, 1), labels.repeat(3), query, n_way)
     return not torch.allclose(before, after, rtol=1e-3, atol=1e-4)
+
+
+def _alarm_by_loops(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    """Doubles class by class, and looks at one number after the other."""
+    rows, names = [], []
+    for row, name in zip(support, labels.tolist(), strict=True):
+        rows += [row, row]
+        names += [name, name]
+    before = score(support, labels, query, n_way).tolist()
+    after = score(torch.stack(rows), torch.tensor(names), query, n_way).tolist()
+    pairs = [(a, b) for x, y in zip(before, after, strict=True) for a, b in zip(x, y, strict=True)]
+    return any(abs(a - b) > 1e-3 * max(1.0, abs(a)) for a, b in pairs)
+
+
+def _alarm_shuffled(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Any:
+    """Puts the second copy in front, backwards, and returns a tensor of one bool."""
+    rows, names = torch.cat([support.flip(0), support]), torch.cat([labels.flip(0), labels])
+    gap = score(support, labels, query, n_way) - score(rows, names, query, n_way)
+    return bool(torch.any(gap.abs() > 1e-3))
 
 
 def _twice(
@@ -566,8 +697,17 @@ def _apart(a: Tensor, b: Tensor) -> bool:
     return not torch.allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def _one_class_doubled(support: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.cat([support, support[labels == 0]]), torch.cat([labels, labels[labels == 0]])
+def _of(part: Callable[[Tensor], Tensor]) -> Callable[..., bool]:
+    """Returns a detector that compares only part(scores) before and after."""
+    return _twice(_doubled, lambda a, b: _apart(part(a), part(b)))
+
+
+def _class_doubled(which: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def rows(support: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        mine = labels == which
+        return torch.cat([support, support[mine]]), torch.cat([labels, labels[mine]])
+
+    return rows
 
 
 def _scoring(pool: Callable[[Tensor], Tensor], compare: Callable[[Tensor, Tensor], Tensor] | None = None) -> Score:
@@ -589,6 +729,10 @@ def _scoring(pool: Callable[[Tensor], Tensor], compare: Callable[[Tensor, Tensor
     return score
 
 
+def _sum(rows: Tensor) -> Tensor:
+    return rows.sum(0)
+
+
 def _cosine(classes: Tensor, query: Tensor) -> Tensor:
     return F.normalize(query, dim=1) @ F.normalize(classes, dim=1).T
 
@@ -596,6 +740,36 @@ def _cosine(classes: Tensor, query: Tensor) -> Tensor:
 def _weak(classes: Tensor, query: Tensor) -> Tensor:
     """Moves all scores a little, and all by the same amount, with the mean length of the class vectors."""
     return _cosine(classes, query) + 0.02 * classes.norm(dim=1).mean()
+
+
+def _weak_down(classes: Tensor, query: Tensor) -> Tensor:
+    return _cosine(classes, query) - 0.02 * classes.norm(dim=1).mean()
+
+
+def _dot(classes: Tensor, query: Tensor) -> Tensor:
+    return query @ classes.T
+
+
+def _centred(classes: Tensor, query: Tensor) -> Tensor:
+    scores = query @ classes.T
+    return scores - scores.mean()
+
+
+def _centred_by_class(classes: Tensor, query: Tensor) -> Tensor:
+    scores = query @ classes.T
+    return scores - scores.mean(0)
+
+
+def _of_one_norm(classes: Tensor, query: Tensor) -> Tensor:
+    """Scores whose table always has the same mean and the same norm."""
+    scores = _scoring(lambda rows: rows[0])(classes, torch.arange(len(classes)), query, len(classes))
+    scores = scores - scores.mean()
+    return 3 * scores / scores.norm()
+
+
+def _expanded(classes: Tensor, query: Tensor) -> Tensor:
+    """Minus squared distances by |q|² − 2qc + |c|², whose rounding shows where the distance is near 0."""
+    return 2 * query @ classes.T - query.square().sum(1, keepdim=True) - classes.square().sum(1)
 
 
 def _mean_of_scores(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -607,6 +781,29 @@ def _mean_of_scores(support: Tensor, labels: Tensor, query: Tensor, n_way: int) 
 def _sum_of_scores(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     each = -torch.cdist(query, support)
     return torch.stack([each[:, labels == k].sum(1) for k in range(n_way)], dim=1)
+
+
+def _one_class_summed(which: int) -> Score:
+    """Returns minus the distances to class means, but for one class, whose rows are summed."""
+
+    def score(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        pooled = [support[labels == k].sum(0) if k == which else support[labels == k].mean(0) for k in range(n_way)]
+        return -torch.cdist(query, torch.stack(pooled))
+
+    return score
+
+
+def _first_query_summed(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Scores against class means, but the last query against sums."""
+    right, wrong = _scoring(lambda z: z.mean(0)), _scoring(_sum)
+    args = labels, query, n_way
+    return torch.cat([right(support, *args)[:-1], wrong(support, *args)[-1:]])
+
+
+def _growing_a_little(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Cosines against class means plus 5e-3 for each doubling of the shots."""
+    shots = torch.stack([(labels == k).sum() for k in range(n_way)])
+    return _scoring(lambda z: z.mean(0), _cosine)(support, labels, query, n_way) + 5e-3 * shots.log2()
 
 
 def _by_average_shots(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -627,60 +824,145 @@ def _running_mean(rows: Tensor) -> Tensor:
     return centre
 
 
+def _moving_average(rows: Tensor) -> Tensor:
+    """Goes half the way to every row, so that late rows weigh more, and the more so the more rows there are."""
+    centre = rows[0]
+    for row in rows[1:]:
+        centre = centre + 0.5 * (row - centre)
+    return centre
+
+
+def _sound_scores(generator: Generator, support: Tensor, rest: tuple) -> list[Case]:
+    """Returns the cases in which no alarm may ring."""
+    # The mean of two whole numbers has no rounding error, so even an exact comparison is right here.
+    whole = torch.randint(-9, 10, (6, 5), generator=generator).float()
+    mean = _scoring(lambda z: z.mean(0), _expanded)
+    many, names = 3 * torch.randn(21, 5, generator=generator), torch.arange(21) % 3
+    return [
+        Case("a mean of whole numbers", (_scoring(lambda z: z.mean(0), _cosine), whole, *rest)),
+        Case("a mean in a loop: the last digits differ", (_scoring(_running_mean), support, *rest)),
+        Case(
+            "queries that equal their class means: only rounding is left of their scores",
+            (_scoring(_running_mean, _expanded), many, names, _class_means(many, names), 3),
+        ),
+        Case("every class shows one picture twice", (mean, support[[0, 1, 2, 2, 0, 1]], *rest)),
+        Case("all support rows are alike", (mean, support[:1].expand(6, 5).contiguous(), *rest)),
+        Case("the largest value of each feature: no sum", (_scoring(lambda z: z.amax(0)), support, *rest)),
+        Case("scores of single rows, averaged", (_mean_of_scores, support, *rest)),
+        Case("class means and squared distances", (mean, support, *rest)),
+        Case("a sum divided by the average number of shots", (_by_average_shots, support, *rest)),
+        Case("a sum, compared by cosine: length does not matter", (_scoring(_sum, _cosine), support, *rest)),
+    ]
+
+
+def _class_means(support: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([support[labels == k].mean(0) for k in range(int(labels.max()) + 1)])
+
+
 def _sum_cases(generator: Generator) -> list[Case]:
     labels = torch.tensor([0, 2, 1, 1, 0, 2])
     support = torch.randn(6, 5, generator=generator) + labels[:, None]
     query = torch.randn(4, 5, generator=generator) + 1
-    # The mean of two whole numbers has no rounding error, so even an exact comparison is right here.
-    whole = torch.randint(-9, 10, (6, 5), generator=generator).float()
     rest = labels, query, 3
+    # class 0 near the queries, class 1 far away, class 2 between: neither the highest score moves nor the lowest
+    spread = support + torch.tensor([0.0, 40.0, 6.0])[labels][:, None]
+    blank = torch.cat([torch.zeros(1, 5), query[1:]])
     return [
-        Case("a mean of whole numbers", (_scoring(lambda z: z.mean(0), _cosine), whole, *rest)),
-        Case("a mean in a loop: the last digits differ", (_scoring(_running_mean), support, *rest)),
-        Case("the largest value of each feature: no sum", (_scoring(lambda z: z.amax(0)), support, *rest)),
-        Case("scores of single rows, averaged", (_mean_of_scores, support, *rest)),
-        Case("a sum divided by the average number of shots", (_by_average_shots, support, *rest)),
-        Case(
-            "a sum, compared by cosine: length does not matter", (_scoring(lambda z: z.sum(0), _cosine), support, *rest)
-        ),
-        Case("a sum", (_scoring(lambda z: z.sum(0)), support, *rest)),
-        Case("a sum, one shot", (_scoring(lambda z: z.sum(0)), support[:3], labels[:3], query, 3)),
+        *_sound_scores(generator, support, rest),
+        Case("a sum", (_scoring(_sum), support, *rest)),
+        Case("a sum, one shot", (_scoring(_sum), support[:3], labels[:3], query, 3)),
         Case("a sum of scores, not of maps: the order of the classes stays", (_sum_of_scores, support, *rest)),
         Case("a sum divided by a fixed number", (_fixed_shots, support, *rest)),
-        Case("a sum that moves all scores of a query alike", (_scoring(lambda z: z.sum(0), _weak), support, *rest)),
+        Case("a sum that moves all scores of a query alike", (_scoring(_sum, _weak), support, *rest)),
+        Case("a sum that lowers all scores of a query alike", (_scoring(_sum, _weak_down), support, *rest)),
+        Case("means, but the last class is summed", (_one_class_summed(2), spread, *rest)),
+        Case("means, but the first class is summed", (_one_class_summed(0), support, *rest)),
+        Case("means, but the last query meets sums", (_first_query_summed, support, *rest)),
+        Case("a sum and dot products, the first query is blank", (_scoring(_sum, _dot), support, labels, blank, 3)),
+        Case("a sum; the scores are centred over the table", (_scoring(_sum, _centred), support, *rest)),
+        Case("a sum; the scores are centred class by class", (_scoring(_sum, _centred_by_class), support, *rest)),
+        Case("a sum; mean and norm of the table stay as they are", (_scoring(_sum, _of_one_norm), support, *rest)),
+        Case("means, but each doubling of the shots adds 0.005", (_growing_a_little, support, *rest)),
+        Case("a moving average: the last rows weigh most", (_scoring(_moving_average), support, *rest)),
     ]
 
 
 SUM = Exercise(
     id="06.5",
-    title="Bug hunt: does a score grow with the shots?",
-    reference=exposes_sum,
+    title="Bug hunt: more shots without news",
+    reference=shots_alarm,
     cases=_sum_cases,
-    right=(_exposes_interleaved, _exposes_thrice),
+    right=(_alarm_interleaved, _alarm_thrice, _alarm_by_loops, _alarm_shuffled),
     wrong=(
         Wrong(
             "winners only",
             _twice(_doubled, lambda a, b: not torch.equal(a.argmax(1), b.argmax(1))),
-            "only the winning classes are compared: a sum that moves all scores alike slips through",
+            "only the winning classes are compared: a score that moves without a change of winner slips through",
+            "Compare the scores themselves.",
+        ),
+        Wrong(
+            "order of the classes only",
+            _twice(_doubled, lambda a, b: not torch.equal(a.argsort(1), b.argsort(1))),
+            "only the order of the classes is compared: scores can move without a change of order",
             "Compare the scores themselves.",
         ),
         Wrong(
             "exactly equal",
             _twice(_doubled, lambda a, b: not torch.equal(a, b)),
             "the scores are compared to the last digit: rounding rings the alarm",
-            "`torch.allclose` with a tolerance such as `atol=1e-4`.",
+            "`torch.allclose` with `rtol=1e-3, atol=1e-4`: rounding is far below, a fault far above.",
+        ),
+        Wrong(
+            "default tolerance",
+            _twice(_doubled, lambda a, b: not torch.allclose(a, b)),
+            "the default tolerance of `allclose` leaves no room for rounding where a score is near 0",
+            "Name a tolerance: `torch.allclose(a, b, rtol=1e-3, atol=1e-4)`.",
+            also=(_twice(_doubled, lambda a, b: bool((a - b).abs().max() > 1e-6)),),
+        ),
+        Wrong(
+            "tolerance too wide",
+            _twice(_doubled, lambda a, b: not torch.allclose(a, b, atol=0.1)),
+            "the tolerance is so wide that small faults pass as rounding",
+            "Rounding changes a score by about a millionth: `rtol=1e-3, atol=1e-4` is wide enough.",
         ),
         Wrong(
             "turned round",
-            lambda *args: not exposes_sum(*args),
+            lambda *args: not shots_alarm(*args),
             "the answer is turned round: True stands where the scores stay",
             "`torch.allclose` is True when all is well: put a `not` in front.",
         ),
         Wrong(
             "one class doubled",
-            _twice(_one_class_doubled, _apart),
-            "only one class is shown twice: that also rings for code that is right where all shots are equal",
-            "Show *every* support row twice.",
+            _twice(_class_doubled(0), _apart),
+            "only one class gets more rows: that also rings for code that is right where all shots are equal",
+            "Show *every* support row again.",
+            also=(_twice(_class_doubled(1), _apart), _twice(_class_doubled(2), _apart)),
+        ),
+        Wrong(
+            "one row doubled",
+            _twice(lambda z, y: (torch.cat([z, z[:1]]), torch.cat([y, y[:1]])), _apart),
+            "only one row is shown again: its class gets a new mean, and that is news",
+            "Show *every* support row again, so that no mean moves.",
+            also=(_twice(lambda z, y: (torch.cat([z, z[-1:]]), torch.cat([y, y[-1:]])), _apart),),
+        ),
+        Wrong(
+            "half of the rows",
+            _twice(lambda z, y: (z[: len(z) // 2], y[: len(y) // 2]), _apart),
+            "rows are taken away: that takes information away as well, and right code must answer something else",
+            "Add rows that bring no news.",
+        ),
+        Wrong(
+            "new rows",
+            _twice(lambda z, y: (torch.cat([z, z + 0.1]), torch.cat([y, y])), _apart),
+            "the added rows are not copies: they bring news, and right code must answer something else",
+            "Add copies of rows that are there.",
+            also=(_twice(lambda z, y: (torch.cat([z, torch.zeros_like(z)]), torch.cat([y, y])), _apart),),
+        ),
+        Wrong(
+            "another order",
+            _twice(lambda z, y: (z.flip(0), y.flip(0)), _apart),
+            "the rows only change places: the number of shots stays what it was",
+            "Add rows, so that every class has more shots than before.",
         ),
         Wrong(
             "queries doubled",
@@ -709,10 +991,58 @@ SUM = Exercise(
             "Compare in both directions: `torch.allclose`.",
         ),
         Wrong(
+            "downwards only",
+            _twice(_doubled, lambda a, b: bool((b < a - 1e-3).any())),
+            "only scores that fall ring: a sum can make every score rise",
+            "Compare in both directions: `torch.allclose`.",
+        ),
+        Wrong(
             "all must move",
             _twice(_doubled, lambda a, b: bool((~torch.isclose(a, b, rtol=1e-3, atol=1e-4)).all())),
             "every score must move before it rings",
             "One that moves is enough.",
+        ),
+        Wrong(
+            "one query",
+            _of(lambda a: a[0]),
+            "only the first query's scores are compared",
+            "Compare the whole table [M, n_way].",
+        ),
+        Wrong(
+            "one class",
+            _of(lambda a: a[:, 0]),
+            "only the scores of the first class are compared",
+            "Compare the whole table [M, n_way].",
+        ),
+        Wrong(
+            "mean of the table",
+            _of(lambda a: a.mean()),
+            "only the mean over the table is compared: a rise and a fall can cancel",
+            "Compare score by score.",
+        ),
+        Wrong(
+            "norm of the table",
+            _of(lambda a: a.norm()),
+            "only the norm of the table is compared: scores can move and leave it as it is",
+            "Compare score by score.",
+        ),
+        Wrong(
+            "highest score",
+            _of(lambda a: a.max(1).values),
+            "only the highest score of each query is compared",
+            "Compare the whole table [M, n_way].",
+        ),
+        Wrong(
+            "mean of each class",
+            _of(lambda a: a.mean(0)),
+            "the scores are averaged over the queries first: a rise and a fall can cancel",
+            "Compare score by score.",
+        ),
+        Wrong(
+            "softmax first",
+            _of(lambda a: a.softmax(1)),
+            "a softmax takes away what all classes of a query share",
+            "Compare the scores as they come.",
         ),
         Wrong(
             "against a mean",
@@ -720,7 +1050,7 @@ SUM = Exercise(
                 score(z, y, q, n), score(torch.stack([z[y == k].mean(0) for k in range(n)]), torch.arange(n), q, n)
             ),
             "the support is replaced by its class means: that rings for everything that is no mean of maps, right or not",
-            "Change the number of shots only: the same rows, twice.",
+            "Change the number of shots only: the same rows, again.",
         ),
         Wrong(
             "support doubled in value",
@@ -736,9 +1066,9 @@ SUM = Exercise(
         ),
     ),
     hints=(
-        "The same pictures, shown twice, bring no news. What may then not change?",
-        "Score once with the support, once with `torch.cat([support, support])` and its labels doubled.",
-        "`not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)`",
+        "Which rows can you add to a support set without telling the net anything new?",
+        "Score once with the support, once with every row and its label given twice. Sound code answers the same.",
+        "`not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)`, `twice` with both rows and labels doubled.",
     ),
 )
 
@@ -769,6 +1099,25 @@ def _survives_by_product(differences: Tensor) -> bool:
     return agree and abs(mean) > half
 
 
+def _survives_by_extremes(differences: Tensor) -> Any:
+    """All seeds above zero or all below, and the same of both ends of the interval; returns a numpy bool."""
+    mean, half = mean_and_ci95(differences.mean(0))
+    lowest, highest = differences.double().mean(1).aminmax()
+    return bool(lowest * highest > 0) and (mean - half) * (mean + half) > 0
+
+
+def _survives_by_ends(differences: Tensor) -> bool:
+    """Turns the difference so that it is positive, and asks whether everything lies above zero."""
+    turned = differences * differences.mean().sign()
+    mean, half = mean_and_ci95(turned.mean(dim=0))
+    return min([mean - half, *turned.double().mean(dim=1).tolist()]) > 0
+
+
+def _same_side(differences: Tensor) -> Tensor:
+    """Returns which seeds agree with the sign of the mean over all, [seeds]."""
+    return differences.mean(1) * differences.mean() > 0
+
+
 def _separated(values: Tensor) -> bool:
     mean, half = mean_and_ci95(values)
     return abs(mean) > half
@@ -790,6 +1139,11 @@ def _differences(generator: Generator, means: list[float], noise: float, shared:
         return t - t.mean(-1, keepdim=True)
 
     return torch.tensor(means)[:, None] + noise * centred(len(means), episodes) + shared * centred(episodes)
+
+
+def _one_seed_without(generator: Generator) -> Tensor:
+    """Returns differences whose last seed is 0 in every episode."""
+    return torch.cat([_differences(generator, [0.05, 0.06], 0.02, 0.02), torch.zeros(1, 40)])
 
 
 def _survival_cases(generator: Generator) -> list[Case]:
@@ -815,6 +1169,14 @@ def _survival_cases(generator: Generator) -> list[Case]:
         Case("the seeds differ in how much, not in whether", (_differences(generator, [0.2, 0.02, 0.02], 0.03, 0.03),)),
         Case("no difference at all", (torch.zeros(3, 40),)),
         Case("five seeds, float64", (_differences(generator, [0.03, 0.04, 0.05, 0.02, 0.06], 0.02, 0.02).double(),)),
+        Case("one seed far above, two just below zero", (_differences(generator, [0.2, -0.01, -0.01], 0.02, 0.02),)),
+        Case("the first seed says the opposite", (_differences(generator, [-0.01, 0.06, 0.1], 0.02, 0.02),)),
+        Case("the middle seed says the opposite", (_differences(generator, [0.1, -0.01, 0.06], 0.02, 0.02),)),
+        Case("one seed finds no difference at all", (_one_seed_without(generator),)),
+        Case(
+            "every seed says better, only the first is sure",
+            (torch.cat([_differences(generator, [0.03], 0.02, 0.0), _differences(generator, [0.01, 0.01], 0.3, 0.0)]),),
+        ),
         Case("better in every single episode", (_differences(generator, [0.3, 0.4, 0.5], 0.01, 0.01),)),
     ]
 
@@ -824,13 +1186,51 @@ SURVIVES = Exercise(
     title="Which differences survive?",
     reference=survives,
     cases=_survival_cases,
-    right=(_survives_by_hand, _survives_by_product),
+    right=(_survives_by_hand, _survives_by_product, _survives_by_extremes, _survives_by_ends),
     wrong=(
         Wrong(
             "interval only",
             lambda d: _separated(d.mean(0)),
             "only the interval is asked: a single lucky seed can carry the mean",
             "Ask for the sign of each seed's mean as well.",
+        ),
+        Wrong(
+            "majority",
+            lambda d: _separated(d.mean(0)) and float(_same_side(d).double().mean()) > 0.5,
+            "a majority of the seeds decides: one that says the opposite is outvoted",
+            "*Every* seed's mean must have the same sign: `.all()`.",
+        ),
+        Wrong(
+            "first two seeds",
+            lambda d: _separated(d.mean(0)) and bool(d[0].mean() * d[1].mean() > 0),
+            "only the first two seeds are asked for their sign",
+            "All of them: `(differences.mean(1) * mean > 0).all()`.",
+            also=(lambda d: _separated(d[:2].mean(0)) and _signs_agree(d[:2]),),
+        ),
+        Wrong(
+            "product of the signs",
+            lambda d: _separated(d.mean(0)) and bool(d.mean(1).sign().prod() * d.mean() > 0),
+            "the signs are multiplied: two seeds below zero make a plus again",
+            "Compare each seed's sign with that of the mean, one by one.",
+            also=(lambda d: _separated(d.mean(0)) and bool(d.mean(1).sign().prod() > 0),),
+        ),
+        Wrong(
+            "zero agrees",
+            lambda d: _separated(d.mean(0)) and bool((d.mean(1) * d.mean() >= 0).all()),
+            "a seed that finds no difference at all counts as one that agrees",
+            "`> 0`, not `>= 0`: zero has no sign.",
+        ),
+        Wrong(
+            "interval of the first seed",
+            lambda d: _separated(d[0]) and _signs_agree(d),
+            "the interval is taken of the first seed alone",
+            "`mean_and_ci95(differences.mean(0))`: the mean over the seeds, episode by episode.",
+        ),
+        Wrong(
+            "axes swapped",
+            lambda d: _separated(d.mean(1)) and _signs_agree(d.T),
+            "the axes are swapped: the interval is taken over the seeds, and the sign asked of every episode",
+            "`differences.mean(0)` for the interval, `differences.mean(1)` for the signs.",
         ),
         Wrong(
             "signs only",
@@ -978,6 +1378,61 @@ def _flawed(
     return method
 
 
+def _scores_averaged(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+    *,
+    squeeze_first: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Compares every query with every shot, and averages the scores (or the logits) of a class."""
+    support, query = encoder(support_x), encoder(query_x)
+    each = relation(all_pairs(support, query).flatten(0, 1)).view(len(query), len(support))
+    each = each.sigmoid() if squeeze_first else each
+    scores = torch.stack([each[:, support_y == k].mean(1) for k in range(n_way)], dim=1)
+    scores = scores if squeeze_first else scores.sigmoid()
+    return scores, F.mse_loss(scores, F.one_hot(query_y, n_way).to(scores.dtype))
+
+
+def _query_detached(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    support, query = encoder(support_x), encoder(query_x).detach()
+    classes = torch.stack([support[support_y == k].mean(0) for k in range(n_way)])
+    logits = relation(all_pairs(classes, query).flatten(0, 1)).view(len(query), n_way)
+    return logits.sigmoid(), relation_loss(logits, query_y)
+
+
+def _sorted_then_viewed(order: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Returns the method with classes read as rows of equal length, after support[order(labels)]."""
+
+    def method(
+        encoder: nn.Module,
+        relation: nn.Module,
+        support_x: Tensor,
+        support_y: Tensor,
+        query_x: Tensor,
+        query_y: Tensor,
+        n_way: int,
+    ) -> tuple[Tensor, Tensor]:
+        support, query = encoder(support_x)[order(support_y)], encoder(query_x)
+        classes = support.view(n_way, -1, *support.shape[1:]).mean(1)
+        logits = relation(all_pairs(classes, query).flatten(0, 1)).view(len(query), n_way)
+        return logits.sigmoid(), relation_loss(logits, query_y)
+
+    return method
+
+
 def _memory_cases(generator: Generator) -> list[Case]:
     def layer(kind: type[nn.Module], *sizes: int, **options: int) -> nn.Module:
         made = kind(*sizes, **options)
@@ -1090,10 +1545,11 @@ MEMORY = Exercise(
             "Average over the pairs.",
         ),
         Wrong(
-            "support without gradient",
+            "one side without gradient",
             _flawed(support_of=lambda encoder, x: encoder(x).detach()),
-            "the support is encoded without gradient: the encoder learns from the queries only",
-            "No detach and no no_grad around the support.",
+            "the support, or the queries, are encoded without gradient: the encoder learns from one side only",
+            "No detach and no no_grad around the encoder.",
+            also=(_query_detached,),
         ),
         Wrong(
             "pictures averaged",
@@ -1102,6 +1558,43 @@ MEMORY = Exercise(
             ),
             "the pictures are averaged before they pass the encoder",
             "Encode first, average then.",
+        ),
+        Wrong(
+            "scores of the shots averaged",
+            _scores_averaged,
+            "every shot is compared by itself, and the scores of a class are averaged",
+            "Average the *maps* of a class first, then compare once.",
+            also=(lambda *args: _scores_averaged(*args, squeeze_first=False),),
+        ),
+        Wrong(
+            "sorted and viewed",
+            _sorted_then_viewed(lambda y: y.argsort(stable=True)),
+            "the sorted support is read as rows of equal length: that breaks where the shots are unequal",
+            "`support[support_y == k].mean(0)` for each class.",
+        ),
+        Wrong(
+            "viewed unsorted",
+            _sorted_then_viewed(lambda y: torch.arange(len(y))),
+            "the support is read as if its rows came class by class",
+            "Ask the labels: `support[support_y == k].mean(0)`.",
+        ),
+        Wrong(
+            "one_hot without N",
+            _flawed(loss=lambda s, y: F.mse_loss(s.sigmoid(), F.one_hot(y).to(s.dtype))),
+            "`F.one_hot` guesses the number of classes from the labels, and a class without a query is lost",
+            "`F.one_hot(query_y, n_way)`.",
+        ),
+        Wrong(
+            "binary cross-entropy",
+            _flawed(loss=lambda s, y: F.binary_cross_entropy_with_logits(s, F.one_hot(y, s.shape[1]).to(s.dtype))),
+            "the loss is the binary cross-entropy of the pairs",
+            "The paper's loss: the mean squared error of the scores against 0 and 1.",
+        ),
+        Wrong(
+            "summed over the classes",
+            _flawed(loss=lambda s, y: relation_loss(s, y) * s.shape[1]),
+            "the squared errors are summed over the classes and averaged over the queries only",
+            "Average over all M·N pairs.",
         ),
         Wrong(
             "first shot",
