@@ -70,8 +70,8 @@ def conv4(width: int = 64, norm: str = "batch", in_channels: int = 1, halving: s
     norm:        "batch", "group" (up to 8 groups; the same in training and evaluation) or "none"
     in_channels: c, 1 for grey and 3 for colour
     halving:     "pool": every block ends with 2x2 max-pooling; "stride": convolutions of stride 2, and the last maps are
-                 averaged, [B, c, H, W] -> [B, width]: MAML's net for Omniglot (Finn et al. 2017, section 5.2), a quarter of
-                 the work
+                 averaged, [B, c, H, W] -> [B, width]: MAML's net for Omniglot (Finn et al. 2017, section 5.2; the average is
+                 in the authors' code), a quarter of the work
 
     By default [B, c, 28, 28] -> [B, width] and [B, 3, 84, 84] -> [B, 25 * width].
     """

@@ -17,7 +17,7 @@ CARD_EPISODES = 600
 _VALUES = (
     "protocol", "way", "shot", "query", "steps", "tasks", "lr", "halve_every", "clip", "width", "norm", "halving", "seed",
 )  # fmt: skip
-_FLAGS = ("rotations", "within_group", "join_validation", "cosine", "bfloat16")
+_FLAGS = ("rotations", "turn_tasks", "within_group", "join_validation", "cosine", "bfloat16")
 # Places and views, which change no weight.
 _NOT_SETTINGS = ("command", "out", "root", "quiet", "list_presets", "preset", "preset_changed")
 

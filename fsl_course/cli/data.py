@@ -20,8 +20,8 @@ def load_data(options: argparse.Namespace) -> data.ImageSet:
                 "where is Omniglot? Give --root DIR, or set the variable FSL_DATA: the folder that holds omniglot-py with "
                 "images_background.zip and images_evaluation.zip. load_omniglot(DIR, download=True) fetches them."
             )
-        return data.load_omniglot(options.root, protocol=options.protocol or "alphabets", rotations=options.rotations)
-    if options.data in OWN_DATA:
+        source = data.load_omniglot(options.root, protocol=options.protocol or "alphabets")
+    elif options.data in OWN_DATA:
         source = data.load_glyphs() if options.data == "glyphs" else data.load_icons()
     else:
         if not Path(options.data).is_dir():
@@ -31,7 +31,15 @@ def load_data(options: argparse.Namespace) -> data.ImageSet:
             )
         source = data.load_folder(options.data, size=options.size, channels=options.channels)
         source = data.split_classes(source) if source.splits is None else source
-    return data.rotations_as_classes(source) if options.rotations else source
+    if options.turn_tasks and options.within_group:
+        raise ValueError("--turn-tasks and --within-group exclude each other: leave one out.")
+    turned = options.rotations or options.turn_tasks
+    return data.rotations_as_classes(source, turns_as_groups=options.turn_tasks) if turned else source
+
+
+def one_group(options: argparse.Namespace) -> bool:
+    """Returns whether the classes of an episode come from one group: an alphabet, or with --turn-tasks a turn."""
+    return options.within_group or options.turn_tasks
 
 
 def data_name(options: argparse.Namespace) -> str:

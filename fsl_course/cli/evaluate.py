@@ -8,7 +8,7 @@ from pathlib import Path
 from fsl_course import evaluation
 from fsl_course._system.allocator import keep_memory
 from fsl_course._system.devices import choose
-from fsl_course.cli.data import load_data
+from fsl_course.cli.data import load_data, one_group
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     source = load_data(options).to(device)
     split = source if options.split == "all" else source.split(options.split)
     sampler = EpisodeSampler(
-        split, options.way, options.shot, options.query, seed=options.seed, within_group=options.within_group
+        split, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options)
     )
     for name, learner in baselines(in_channels=source.images.shape[2]).items() if not found else ():
         found[name] = (learner, None, None)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
                 "protocol": options.protocol if options.data == "omniglot" else None, "rotations": options.rotations,
                 "way": options.way, "shot": options.shot, "query": options.query,
                 "mean": result.mean, "ci95": result.ci95, "episodes": options.episodes, "seed": options.seed,
-                "within_group": options.within_group, "inductive": not options.transductive,
+                "within_group": options.within_group, "turn_tasks": options.turn_tasks, "inductive": not options.transductive,
             }  # fmt: skip
             print(json.dumps(row))
         else:

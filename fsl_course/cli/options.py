@@ -94,6 +94,7 @@ def presets_text() -> str:
         lines += wrapped(f"{name}: {preset.method}. {preset.source[0].upper()}{preset.source[1:]}.", "")
         words = [f"{k}={v}" for k, v in preset.options.items() if k != "set" and v is not None]
         lines += wrapped(" ".join([*words, *preset.options.get("set", ())]), "    ") + wrapped(preset.note, "    ")
+        lines += wrapped(f"The paper's test: evaluate DIR {preset.test}", "    ") if preset.test else []
     return "\n".join(lines) + "\n"
 
 
@@ -183,6 +184,7 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
     parser.add_argument("--root", metavar="DIR", help="where the real Omniglot lies (else the variable FSL_DATA)")
     parser.add_argument("--protocol", type=protocols, default=protocol, help=split)
     parser.add_argument("--rotations", action=flag, default=False, help="turns by 90 degrees as classes of their own")
+    parser.add_argument("--turn-tasks", action=flag, default=False, help="turns each whole task by one such angle")
     parser.add_argument("--size", type=whole(16, 1024), default=28, help="pixels of your own pictures (28)")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1, help="of your own pictures (1)")
     parser.add_argument(

@@ -16,12 +16,14 @@ class Preset:
              list of KEY=VALUE words; data=None means that the user must give --data
     source:  paper and section, or the authors' code
     note:    what the paper does and this recipe does not
+    test:    the options of `python -m fsl_course evaluate DIR` that test the trained weights as the paper does
     """
 
     method: str
     options: dict[str, Any]
     source: str
     note: str = ""
+    test: str = ""
 
 
 def _read(path: Path) -> dict[str, Preset]:

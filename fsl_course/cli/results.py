@@ -17,8 +17,11 @@ from fsl_course._system.nearest import did_you_mean
 Row = dict[str, Any]
 Grid = tuple[list[str], list[list[str]]]  # the cells of the header, and those of every line
 PROTOCOLS = ("random", "alphabets")
+# How the test turns characters: each turn is a class, not at all, or all of a task by one angle.
+USUAL_TURNS = {"random": "classes"}  # "none" in all other protocols
+_TURN_WORDS = {"classes": "turned classes", "none": "upright", "tasks": "turned tasks"}
 PROTOCOL_WORDS = {
-    "random": "Omniglot, characters split at random, rotations as classes in training and test, as in the papers",
+    "random": "Omniglot, characters split at random; turned characters are classes of their own unless a row says otherwise",
     "alphabets": "Omniglot, tested upright on the 20 evaluation alphabets, trained on others with rotations as classes",
     "transfer": "Weights tested on the other data set",
 }
@@ -27,10 +30,11 @@ PROTOCOL_WORDS = {
 def measured(*, transfer: bool = False, folder: Path | None = None) -> list[Row]:
     """Returns every measured row on Omniglot, sorted by protocol, method and task. folder: data/results unless given.
 
-    A row holds method (its file's name), label, variant, data, protocol, way, shot, query, mean, ci95 (fractions; half width of
-    the 95 % interval over episodes), seeds (how many trainings), seed_numbers, seed_means, episodes, inductive, trained (way,
-    shot, query, steps, tasks of the training, or None), minutes (of a training), parameters, command, weights (None: not
-    shipped), paper (number, ci95, inductive, protocol, source, budget, or None), short (below the paper) and why.
+    A row holds method (its file's name), label, variant, data, protocol, turns (of the test: "classes", "none" or "tasks"), way,
+    shot, query, mean, ci95 (fractions; half width of the 95 % interval over episodes), seeds (how many trainings), seed_numbers,
+    seed_means, episodes, inductive, trained (way, shot, query, steps, tasks of the training, or None), minutes (of a training),
+    parameters, command, weights (None: not shipped), paper (number, ci95, inductive, turns, protocol, source, budget, or None),
+    short (below the paper) and why.
 
     transfer: return the rows of weights tested on the other data set, Glyphs -> Omniglot and back, instead.
     Raises FileNotFoundError or ValueError, with a cure, if the file is missing or damaged.
@@ -89,18 +93,19 @@ def name_of(row: Row) -> str:
     name = row["label"]
     name += f", trained on {row['trained_on']}" if row["trained_on"] not in (None, row["data"]) else ""
     name += "" if row["inductive"] else ", transductive"
+    name += "" if row["turns"] == USUAL_TURNS.get(row["protocol"], "none") else f", {_TURN_WORDS[row['turns']]}"
     return name + (f" ({row['seeds']} seeds)" if row["seeds"] > 1 else "")
 
 
 def cell(row: Row) -> str:
     """Formats accuracy and interval in %, then in brackets the paper's number for the same protocol; * where that is higher."""
     text = percent(row["mean"], row["ci95"]) + ("*" if row["short"] else "")
-    return text + (f" ({percent(row['paper']['number'], None)})" if _comparable(row) else "")
+    return text + (f" ({percent(row['paper']['number'], None)})" if is_comparable(row) else "")
 
 
-def _comparable(row: Row) -> bool:
-    """Returns True where the paper has a number for this row, measured with the same kind of batch norm."""
-    return bool(row["paper"]) and row["paper"]["inductive"] == row["inductive"]
+def is_comparable(row: Row) -> bool:
+    """Returns True where the paper has a number for this row, measured with the same kind of batch norm and of turns."""
+    return bool(row["paper"]) and all(row["paper"][name] == row[name] for name in ("inductive", "turns"))
 
 
 def grid(found: Sequence[Row]) -> Grid:
@@ -115,7 +120,7 @@ def grid(found: Sequence[Row]) -> Grid:
 def notes(found: Sequence[Row]) -> list[str]:
     """Returns the sentences to print under a table: how to read it, and why a number lies below its paper's."""
     said = ["Accuracy in % ± half width of its 95 % interval over episodes."]
-    if any(_comparable(row) for row in found):
+    if any(is_comparable(row) for row in found):
         said.append("In brackets what the paper prints; * where that lies above our interval.")
     if any(not row["inductive"] for row in found):
         said.append("Transductive: batch norm saw all queries of an episode at once, as in the paper.")

@@ -15,7 +15,7 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.locks import only_run
 from fsl_course.cli import cards
 from fsl_course.cli.cards import CARD_EPISODES, CARD_ROWS
-from fsl_course.cli.data import data_name, load_data
+from fsl_course.cli.data import data_name, load_data, one_group
 from fsl_course.data import ImageSet
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.methods.base import FewShotLearner
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     own, device = own_settings(options.set), choose(options.device)
     source = load_data(options).to(device)
     classes = _training_classes(source, options)
-    within = {"within_group": options.within_group}
+    within = {"within_group": one_group(options)}
     sampler = EpisodeSampler(classes, options.way, options.shot, options.query, seed=options.seed, **within)
     settings = {"width": options.width, "norm": options.norm, "halving": options.halving}
     settings |= learners.settings_of(options.method, source, options.way)

@@ -105,8 +105,11 @@ class ImageSet:
         return replace(self, images=self.images.to(device))
 
 
-def rotations_as_classes(source: ImageSet) -> ImageSet:
+def rotations_as_classes(source: ImageSet, *, turns_as_groups: bool = False) -> ImageSet:
     """Turns every class by 0, 90, 180 and 270 degrees and makes each turn a class: C -> 4C classes (Santoro et al. 2016).
+
+    turns_as_groups: makes the four turns the groups, so that an EpisodeSampler with within_group=True draws all classes of a
+    task with one turn: a task is turned as a whole, as in the code of Sung et al. 2018
 
     All pictures of a class turn together, and the new classes stay in the split of the old one. Pictures must be square.
     Class k of the source, turned by 90*r degrees counter-clockwise, becomes class 4*k + r.
@@ -119,7 +122,7 @@ def rotations_as_classes(source: ImageSet) -> ImageSet:
         images=turned.flatten(0, 1),
         counts=source.counts.repeat_interleave(4),
         class_names=[f"{name} @{90 * r}" for name in source.class_names for r in range(4)],
-        groups=[group for group in source.groups for _ in range(4)],
+        groups=[f"@{90 * r}" if turns_as_groups else group for group in source.groups for r in range(4)],
         splits=None if source.splits is None else [s for s in source.splits for _ in range(4)],
         name=f"{source.name}+rotations",
     )

@@ -3,7 +3,7 @@
 MAML differentiates through the gradient of every inner step. In that second derivative PyTorch makes some 40 passes over the
 feature maps for batch norm, leaves the output of pooling in another memory order, which slows down what follows, and computes
 the gradient of the pictures, which is never used. The functions here compute only what the formulas need, and keep channels
-last. Third derivatives are correct too (PyTorch's own of batch norm are not), but slow.
+last. Third derivatives are correct too (PyTorch's own of batch norm are not), but slow. All this was measured with PyTorch 2.13.
 """
 
 from contextlib import AbstractContextManager, nullcontext

@@ -165,7 +165,7 @@ def pretrained(
     """Returns a learner with shipped weights in evaluation mode, e.g. pretrained("prototypical", "glyphs"). Works offline.
 
     method:    the name of its file in `methods`
-    data:      what it was trained on: "glyphs", "omniglot" (classes drawn at random, with rotations, as in the papers) or
+    data:      what it was trained on: "glyphs", "omniglot" (classes drawn at random, turned ones are classes, too) or
                "omniglot-alphabets" (tested on whole alphabets never seen)
     way, shot: of the tasks to solve. Methods with a trained head need both, e.g. pretrained("maml", "omniglot", 5, 1). For other
                methods, weights trained for this shot are used if they are shipped, otherwise those that serve all

@@ -120,17 +120,17 @@ def omniglot_tasks(book: Book) -> str:
 
 
 def _task(found: list[results.Row], way: int, shot: int) -> str:
-    pairs: dict[str, dict[bool, results.Row]] = {}
+    groups: dict[str, list[results.Row]] = {}
     for row in found:
         if (row["way"], row["shot"]) == (way, shot):
-            pairs.setdefault(row["label"], {})[row["inductive"]] = row
+            groups.setdefault(row["label"], []).append(row)
     rows = []
-    for label, pair in pairs.items():
-        inductive = _ours(pair[True]) if True in pair else ""
-        same = [row for row in pair.values() if row["paper"] and row["paper"]["inductive"] == row["inductive"]]
+    for label, group in groups.items():
+        inductive = next((_ours(row) for row in group if row["inductive"] and row["turns"] == "classes"), "")
+        same = [row for row in group if results.is_comparable(row)]
         rows += [[label, _theirs(row), _ours(row) + (r"\*" if row["short"] else ""), inductive] for row in same]
         if not same:
-            rows.append([label, _theirs(next(iter(pair.values()))), "", inductive])
+            rows.append([label, _theirs(group[0]), "", inductive])
     return table("method | paper | ours, the paper's way | ours, inductive", rows)
 
 
@@ -139,6 +139,7 @@ def _theirs(row: results.Row) -> str:
     if not (paper := row["paper"]):
         return ""
     how = "inductive" if paper["inductive"] else "transductive"
+    how += {"classes": "", "none": ", upright", "tasks": ", turned tasks"}[paper["turns"]]
     return f"{unbroken(results.percent(paper['number'], paper['ci95']))}, {how}"
 
 

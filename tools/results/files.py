@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fsl_course._system.files import replace_file
-from fsl_course.cli.results import PROTOCOLS, Row, key_of, task_of
+from fsl_course.cli.results import PROTOCOLS, Row, is_comparable, key_of, task_of
 from fsl_course.data.assets import asset
 from tools.results.rows import row_lines
 
@@ -27,8 +27,8 @@ _NOT_RUNS = ("papers", "reasons", "transfer", "benchmark", "half_point", "table"
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "method": str, "label": str, "variant": str, "data": str, "trained_on": (str, type(None)), "protocol": str, "way": int,
     "shot": int, "query": int, "mean": float, "ci95": float, "seeds": int, "seed_numbers": list, "seed_means": list,
-    "episodes": int, "inductive": bool, "trained": (dict, type(None)), "minutes": (float, type(None)), "parameters": int,
-    "command": str, "weights": (str, type(None)),
+    "episodes": int, "inductive": bool, "turns": str, "trained": (dict, type(None)), "minutes": (float, type(None)),
+    "parameters": int, "command": str, "weights": (str, type(None)),
 }  # fmt: skip
 
 
@@ -87,24 +87,25 @@ def papers(folder: Path | None = None) -> dict[str, Any]:
 
 
 def _paper_of(row: Row, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the paper's number for a row of the papers' protocol, or None. Prefers one with the same kind of batch norm."""
+    """Returns the paper's number for a row of the papers' protocol, or None. Prefers one that was measured alike."""
     key = key_of(row)
     mine = [e for e in entries if e["label"] == row["label"] and key in e["percent"] and row["protocol"] == "random"]
     if not mine:
         return None
-    entry = next((e for e in mine if e["inductive"] == row["inductive"]), mine[0])
+    entry = max(
+        mine, key=lambda e: (e["inductive"] == row["inductive"], e["turns"] == row["turns"])
+    )  # the first of the best
     half = entry["ci95"].get(key)
     return {
         "number": round(entry["percent"][key] / 100, 6), "ci95": None if half is None else round(half / 100, 6),
-        "inductive": entry["inductive"], "protocol": entry["protocol"], "source": entry["source"],
+        "inductive": entry["inductive"], "turns": entry["turns"], "protocol": entry["protocol"], "source": entry["source"],
         "budget": entry["budget"].get(f"{row['way']}-way"),
     }  # fmt: skip
 
 
 def _is_short(row: Row) -> bool:
-    """Returns True if the paper's number, with the same kind of batch norm, lies above this row's interval."""
-    paper = row["paper"]
-    return bool(paper) and paper["inductive"] == row["inductive"] and paper["number"] > row["mean"] + row["ci95"]
+    """Returns True if the paper's number, measured alike, lies above this row's interval."""
+    return is_comparable(row) and row["paper"]["number"] > row["mean"] + row["ci95"]
 
 
 def _reason(row: Row, reasons: dict[str, dict[str, str]]) -> str:
@@ -123,7 +124,7 @@ def _reason(row: Row, reasons: dict[str, dict[str, str]]) -> str:
 def _order(row: Row) -> tuple:
     ordered = (("protocol", PROTOCOLS), ("method", METHODS))
     places = [names.index(row[key]) if row[key] in names else len(names) for key, names in ordered]
-    return *places, row["label"], row["way"], row["shot"], not row["inductive"]
+    return *places, row["label"], row["way"], row["shot"], not row["inductive"], row["turns"]
 
 
 def _shipped(weights: str | None) -> str | None:
@@ -136,10 +137,7 @@ def _shipped(weights: str | None) -> str | None:
 def rows(folder: Path | None = None) -> list[Row]:
     """Returns every measured row on Omniglot, sorted by protocol, method and task. folder: data/results unless given.
 
-    A row holds method (its file's name), label, variant, data, protocol, way, shot, query, mean, ci95 (fractions; half width of
-    the 95 % interval over episodes), seeds (how many trainings), seed_numbers, seed_means, episodes, inductive, trained (way,
-    shot, query, steps, tasks of the training, or None), minutes (of a training), parameters, command, weights (None: not
-    shipped), paper (number, ci95, inductive, protocol, source, budget, or None), short (below the paper) and why.
+    `fsl_course.cli.results.measured` says what a row holds.
 
     Raises FileNotFoundError or ValueError, which name file, row and cure, where a file is missing or damaged.
     """
@@ -159,7 +157,7 @@ def rows(folder: Path | None = None) -> list[Row]:
             found.append({**row, "why": _reason(row, reasons)})
     seen: set[tuple] = set()
     for row in found:
-        what = (row["label"], row["protocol"], task_of(row), row["inductive"])
+        what = (row["label"], row["protocol"], task_of(row), row["inductive"], row["turns"])
         if what in seen:
             raise ValueError(f"two files of {folder} hold {', '.join(what[:3])}; one is {row['run']}.json: delete one.")
         seen.add(what)

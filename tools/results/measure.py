@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from fsl_course._system.allocator import keep_memory
-from fsl_course.cli.results import key_of
-from fsl_course.data import ImageSet, load_glyphs, load_omniglot
+from fsl_course.cli.results import USUAL_TURNS, key_of
+from fsl_course.data import ImageSet, load_glyphs, load_omniglot, rotations_as_classes
 from fsl_course.data.assets import sha256
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.evaluation import embed_all, evaluate, mean_and_ci95
@@ -44,12 +44,19 @@ EPISODES, TEST_SEED, TEST_QUERY = 1000, 0, 15
 
 
 class CellTest(NamedTuple):
-    """One test of a cell. query: per class; transductive: batch norm sees all queries of an episode together."""
+    """One test of a cell.
+
+    query:        per class
+    transductive: batch norm sees all queries of an episode together
+    turns:        "classes": turned characters are classes of their own; "none": all stand upright; "tasks": each task is turned
+                  as a whole by one angle
+    """
 
     way: int
     shot: int
     query: int
-    transductive: bool
+    transductive: bool = False
+    turns: str = "none"
 
 
 @dataclass(frozen=True)
@@ -90,35 +97,29 @@ def _remembered(learner: FewShotLearner, split: ImageSet) -> FewShotLearner:
 
 
 @cache
-def test_split(data: str, protocol: str) -> ImageSet:
-    """Returns the classes that the test tasks of the table are drawn from."""
+def test_split(data: str, protocol: str, turns: str) -> ImageSet:
+    """Returns the classes that the test tasks of the table are drawn from. turns: see `CellTest`."""
     if data == "glyphs":
         return load_glyphs().split("test")
-    return load_omniglot(protocol=protocol, rotations=protocol == "random").split("test")
+    split = load_omniglot(protocol=protocol).split("test")
+    return split if turns == "none" else rotations_as_classes(split, turns_as_groups=turns == "tasks")
 
 
-def measure(
-    learners: Sequence[FewShotLearner],
-    split: ImageSet,
-    way: int,
-    shot: int,
-    query: int,
-    *,
-    episodes: int,
-    transductive: bool,
-) -> dict[str, Any]:
+def measure(learners: Sequence[FewShotLearner], split: ImageSet, cell: CellTest, *, episodes: int) -> dict[str, Any]:
     """Returns the numbers of a row: the mean over the learners (seeds) on the same episodes and its interval, as fractions.
 
     correct: a histogram: number of right queries of an episode, added over the seeds -> number of such episodes
     sha256:  of these numbers in the order of the episodes; tells a repetition from a coincidence of the means
     """
-    sampler, began = EpisodeSampler(split, way, shot, query, seed=TEST_SEED), time.monotonic()
+    way, shot, query, transductive, turns = cell
+    sampler = EpisodeSampler(split, way, shot, query, seed=TEST_SEED, within_group=turns == "tasks")
+    began = time.monotonic()
     found = [evaluate(learner, sampler, episodes, transductive=transductive) for learner in learners]
     right = torch.stack([(one.per_episode * way * query).round().to(torch.int64) for one in found]).sum(0)
     mean, half = mean_and_ci95(right.double() / (len(learners) * way * query))
     return {
         "way": way, "shot": shot, "query": query, "mean": mean, "ci95": half, "seed_means": [one.mean for one in found],
-        "episodes": episodes, "test_seed": TEST_SEED, "inductive": not transductive,
+        "episodes": episodes, "test_seed": TEST_SEED, "inductive": not transductive, "turns": turns,
         "evaluate_seconds": round(time.monotonic() - began, 1),
         "correct": {str(count): times for count, times in sorted(Counter(right.tolist()).items())},
         "sha256": hashlib.sha256(",".join(map(str, right.tolist())).encode()).hexdigest(),
@@ -127,12 +128,14 @@ def measure(
 
 def settings_of_cells(run: Run, label: str) -> list[CellTest]:
     """Returns the tests of all cells: each inductive with 15 queries a class, and also as the paper did it where that differs."""
-    entries = [e for e in papers(RESULTS)["papers"] if e["label"] == label and not e["inductive"]]
+    entries = [e for e in papers(RESULTS)["papers"] if e["label"] == label and run.protocol == "random"]
     found = []
     for way, shot in run.cells:
-        found.append(CellTest(way, shot, TEST_QUERY, False))
-        key = key_of({"way": way, "shot": shot})
-        found += [CellTest(way, shot, entry["queries"][key], True) for entry in entries if key in entry["queries"]]
+        key, usual = key_of({"way": way, "shot": shot}), USUAL_TURNS.get(run.protocol, "none")
+        asked = [entry for entry in entries if key in entry["percent"]]
+        tests = [CellTest(way, shot, TEST_QUERY, False, usual)]
+        tests += [CellTest(way, shot, e["queries"].get(key, TEST_QUERY), not e["inductive"], e["turns"]) for e in asked]
+        found += dict.fromkeys(tests)
     return found
 
 
@@ -153,16 +156,17 @@ def evaluate_run(run: Run, *, episodes: int = EPISODES, results: Path = RESULTS)
         cards = [card_of(path, run) for path in weights]
         about, first = _training(run, cards), _repeats(run, cards[0])
         learners = {Label(run.method, run.label, run.variant): [load_learner(path)[0] for path in weights]}
-    split, found = test_split(run.data, run.protocol), []
+    found: list[dict[str, Any]] = []
     for label, mine in learners.items():
-        quick = [_remembered(learner, split) for learner in mine]
-        for way, shot, query, transductive in settings_of_cells(run, label.label):
-            numbers = measure(
-                mine if transductive else quick, split, way, shot, query, episodes=episodes, transductive=transductive
-            )
+        cells = settings_of_cells(run, label.label)
+        splits = {cell.turns: test_split(run.data, run.protocol, cell.turns) for cell in cells}
+        quick = {turns: [_remembered(learner, split) for learner in mine] for turns, split in splits.items()}
+        for cell in cells:
+            seen = mine if cell.transductive else quick[cell.turns]
+            numbers = measure(seen, splits[cell.turns], cell, episodes=episodes)
             command = (
-                f"{first} {data_arguments(run, test=True)} --way {way} --shot {shot} --query {query} "
-                f"--episodes {episodes} --seed {TEST_SEED}" + (" --transductive" if transductive else "")
+                f"{first} {data_arguments(run, cell.turns)} --way {cell.way} --shot {cell.shot} --query {cell.query} "
+                f"--episodes {episodes} --seed {TEST_SEED}" + (" --transductive" if cell.transductive else "")
             )
             found.append({
                 **asdict(label), "data": run.data, "protocol": run.protocol, **about, "seeds": len(mine), **numbers,
@@ -193,7 +197,7 @@ def _repeats(run: Run, card: dict[str, Any]) -> str:
 
 
 def _say(row: dict[str, Any]) -> None:
-    how = "inductive" if row["inductive"] else "transductive"
+    how = ("inductive" if row["inductive"] else "transductive") + f", turns: {row['turns']}"
     task = f"{row['way']:2d}-way {row['shot']}-shot, {how}, on {row['data']}"
     print(f"{row['label']:20s} {task}: {row['mean']:.2%} ± {row['ci95']:.2%} ({row['evaluate_seconds']} s)", flush=True)
 
@@ -220,7 +224,7 @@ def measure_transfer(*, episodes: int = EPISODES, results: Path = RESULTS) -> Pa
             same = {"weights_sha256": digest, "way": way, "shot": shot, "episodes": episodes}
             row = next((row for row in kept if all(row.get(name) == value for name, value in same.items())), None)
             if row is None:
-                split = test_split(*_other_data(shipped))
+                split = test_split(*_other_data(shipped), "none")
                 learner = learner or _remembered(load_learner(shipped.weights)[0], split)
                 row = _transfer_row(shipped, learner, split, same)
                 _say(row)
@@ -239,7 +243,7 @@ def _transfer_row(shipped: Shipped, learner: FewShotLearner, split: ImageSet, sa
     """Measures one cell. same: the fields that identify the row, with way, shot and episodes."""
     data, protocol = _other_data(shipped)
     card, (way, shot, episodes) = shipped.card, (same[name] for name in ("way", "shot", "episodes"))
-    numbers = measure([learner], split, way, shot, TEST_QUERY, episodes=episodes, transductive=False)
+    numbers = measure([learner], split, CellTest(way, shot, TEST_QUERY), episodes=episodes)
     data_words = "--data glyphs" if data == "glyphs" else "--data omniglot --protocol alphabets"
     return {
         **asdict(shipped.label), "data": data, "protocol": protocol, "trained_on": card["data"],

@@ -21,12 +21,14 @@ def not_trained(run: Run) -> RunError:
     return RunError(f"{run.name} is not trained: python -m tools.results train {run.name}")
 
 
-def data_arguments(run: Run, *, test: bool = False) -> str:
-    """Returns --data and what belongs to it. Omniglot trains with rotations; the protocol "alphabets" tests without them."""
-    if run.data != "omniglot":
-        return f"--data {run.data}"
-    upright = test and run.protocol == "alphabets"
-    return f"--data omniglot --protocol {run.protocol}" + ("" if upright else " --rotations")
+_TURNS = {"classes": " --rotations", "none": "", "tasks": " --turn-tasks"}
+
+
+def data_arguments(run: Run, turns: str = "classes") -> str:
+    """Returns --data and what belongs to it. turns: see `CellTest`; Omniglot trains with turned classes."""
+    return (
+        f"--data {run.data}" if run.data != "omniglot" else f"--data omniglot --protocol {run.protocol}{_TURNS[turns]}"
+    )
 
 
 def folder_of(run: Run, seed: int) -> Path:

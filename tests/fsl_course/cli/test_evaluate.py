@@ -48,7 +48,7 @@ def test_the_weights_of_a_head_are_evaluated_with_its_ways_and_refuse_others(tmp
 def test_weights_are_tested_under_the_protocol_they_were_trained_under(tmp_path, few_episodes, monkeypatch, capsys):
     seen = []
 
-    def load(root, *, protocol, rotations):
+    def load(root, *, protocol):
         seen.append(protocol)
         return toy_images(classes=40, drawings=20)
 

@@ -70,7 +70,7 @@ def test_the_numbers_of_some_papers():
         ("nichol-omniglot-5way", {"tasks": 5, "shot": 10, "steps": 100_000, "halving": "stride"},
          {"batch": 10, "inner_steps": 5, "test_steps": 50}),
         ("nichol-omniglot-20way", {"halving": "stride"}, {"inner_steps": 10, "test_steps": 50}),
-        ("sung-omniglot", {"lr": 1e-3, "rotations": True}, {}),
+        ("sung-omniglot", {"lr": 1e-3, "rotations": False, "turn_tasks": True}, {}),
         ("wang-miniimagenet", {"way": 64, "shot": 1, "query": 3, "steps": 90 * 64 * 600 // 256, "size": 84}, {}),
     ],
 )  # fmt: skip
@@ -80,8 +80,25 @@ def test_the_other_numbers_of_the_papers(name, numbers, own):
     assert own.items() <= own_settings(found.set).items()
 
 
+@pytest.mark.parametrize(
+    ("name", "turns", "query", "transductive"),
+    [
+        ("sung-omniglot", (False, True), 1, True),
+        ("finn-omniglot-20way", (True, False), 1, True),
+        ("nichol-omniglot-5way", (False, False), 1, False),
+        ("li-omniglot", (True, False), 15, True),
+    ],
+)
+def test_a_preset_carries_the_test_of_its_paper(name, turns, query, transductive):
+    test = read(*_parser(), ["evaluate", "DIR", *PRESETS[name].test.split()])
+    assert (test.rotations, test.turn_tasks) == turns
+    assert (test.query, test.transductive, test.protocol) == (query, transductive, "random")
+    assert test.way == PRESETS[name].options["way"]
+
+
 def test_the_list_names_every_preset_with_source_and_note():
     text = " ".join(presets_text().split())
+    assert "The paper's test: evaluate DIR --data omniglot --protocol random --turn-tasks" in text
     for name, preset in PRESETS.items():
         assert f"{name}: {preset.method}." in text
         assert preset.source[1:] in text

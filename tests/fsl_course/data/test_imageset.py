@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fsl_course.data.imageset import SPLITS, ImageSet, rotations_as_classes, split_classes
+from fsl_course.episodes import EpisodeSampler
 
 
 def make(classes=6, drawings=3, channels=1, height=4, width=4, splits=None, seed=0):
@@ -176,3 +177,15 @@ def test_split_classes_does_not_depend_on_the_order_of_the_classes():
 def test_split_classes_refuses_fractions_that_are_none(fractions):
     with pytest.raises(ValueError, match="fractions of train, val and test must be non-negative and sum to 1"):
         split_classes(make(), fractions=fractions)
+
+
+def test_turns_may_be_the_groups_so_that_a_task_is_turned_as_a_whole():
+    source = make(splits=SIX)
+    turned = rotations_as_classes(source, turns_as_groups=True)
+    assert turned.groups == ["@0", "@90", "@180", "@270"] * 6
+    assert torch.equal(turned.images, rotations_as_classes(source).images)
+    long = turned.select((turned.counts >= 2).nonzero().flatten().tolist())
+    sampler = EpisodeSampler(long, 3, 1, 1, within_group=True)
+    turns = [{long.groups[int(label)] for label in sampler[i].classes} for i in range(30)]
+    assert all(len(turn) == 1 for turn in turns)
+    assert set.union(*turns) == {"@0", "@90", "@180", "@270"}

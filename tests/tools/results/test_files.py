@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fsl_course
-from fsl_course.cli.results import measured
+from fsl_course.cli.results import measured, name_of
 from fsl_course.evaluation import mean_and_ci95
 from tools.results.files import benchmark, folder_of_results, papers, rows, table, transfer_rows, write_table
 
@@ -23,7 +23,8 @@ def made_row(**changes: Any) -> dict[str, Any]:
     return {
         "method": "prototypical", "label": "Prototypical", "variant": "", "data": "omniglot", "trained_on": "omniglot",
         "protocol": "random", "way": 5, "shot": 1, "query": 15, "mean": 0.97, "ci95": 0.002, "seeds": 1, "seed_numbers": [0],
-        "seed_means": [0.97], "episodes": 1000, "inductive": True, "minutes": 12.5, "parameters": 111680, "command": "x",
+        "seed_means": [0.97], "episodes": 1000, "inductive": True, "turns": "classes", "minutes": 12.5, "parameters": 111680,
+        "command": "x",
         "trained": {"way": 60, "shot": 1, "query": 5, "steps": 8000, "tasks": 1}, "weights": "prototypical-glyphs.safetensors",
     } | changes  # fmt: skip
 
@@ -118,8 +119,25 @@ def test_an_inductive_row_is_not_called_short_of_a_transductive_number(folder):
 
 
 def test_reptile_has_a_number_for_each_kind_of_batch_norm(folder):
-    put(folder, *(made_row(label="Reptile", method="reptile", inductive=inductive) for inductive in (True, False)))
-    assert [row["paper"]["number"] for row in rows(folder)] == [0.9539, 0.9768]
+    both = {"label": "Reptile", "method": "reptile", "turns": "none"}
+    put(
+        folder,
+        *(made_row(**both, inductive=inductive) for inductive in (True, False)),
+        made_row(**both | {"turns": "classes"}),
+    )
+    found = {(row["inductive"], row["turns"]): row for row in rows(folder)}
+    assert found[True, "none"]["paper"]["number"] == 0.9539
+    assert found[False, "none"]["paper"]["number"] == 0.9768
+    assert [found[True, turns]["short"] for turns in ("none", "classes")] == [False, False]
+
+
+def test_a_row_of_turned_classes_is_not_compared_with_a_paper_that_tests_upright(folder):
+    low = {"label": "Reptile", "method": "reptile", "mean": 0.5, "seed_means": [0.5]}
+    put(folder, made_row(**low), made_row(**low, turns="none"))
+    found = {row["turns"]: row for row in rows(folder)}
+    assert (found["classes"]["short"], found["none"]["short"]) == (False, True)
+    names = {turns: name_of(row) for turns, row in found.items()}
+    assert names == {"classes": "Reptile", "none": "Reptile, upright"}
 
 
 @pytest.mark.parametrize(
@@ -191,8 +209,8 @@ def test_papers_give_percent_for_tasks_and_queries_where_batch_norm_saw_them():
         assert set(entry["ci95"]) <= set(entry["percent"]) <= {"5w1s", "5w5s", "20w1s", "20w5s"}
         assert entry["source"]
         assert entry["protocol"]
-        if not entry["inductive"]:
-            assert set(entry["queries"]) == set(entry["percent"])
+        assert set(entry["queries"]) == (set() if entry["inductive"] else set(entry["percent"]))
+        assert entry["turns"] in ("classes", "none", "tasks")
 
 
 def test_no_benchmark_is_no_error(folder):

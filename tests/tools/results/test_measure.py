@@ -21,7 +21,15 @@ from tests.conftest import toy_images
 from tools.results import measure as measuring
 from tools.results import trained
 from tools.results.files import _fault
-from tools.results.measure import Remembered, Shipped, evaluate_run, measure, measure_transfer, settings_of_cells
+from tools.results.measure import (
+    CellTest,
+    Remembered,
+    Shipped,
+    evaluate_run,
+    measure,
+    measure_transfer,
+    settings_of_cells,
+)  # fmt: skip
 from tools.results.runs import RUNS, Label, Run
 from tools.results.trained import CHECKPOINTS, RunError, folder_of
 
@@ -46,19 +54,19 @@ def test_remembered_embeddings_change_no_result():
 
 def test_a_cell_of_one_learner_is_what_evaluate_says():
     toys, plain = toy_images(noise=250), learner()
-    row = measure([plain], toys, 5, 1, 4, episodes=30, transductive=False)
+    row = measure([plain], toys, CellTest(5, 1, 4), episodes=30)
     result = evaluate(plain, EpisodeSampler(toys, 5, 1, 4), 30)
     assert (row["mean"], row["ci95"]) == (pytest.approx(result.mean), pytest.approx(result.ci95))
     assert row["correct"] == {
         str(int(c)): n for c, n in sorted(Counter((20 * result.per_episode).round().tolist()).items())
     }
-    assert row["sha256"] == measure([plain], toys, 5, 1, 4, episodes=30, transductive=False)["sha256"]
-    assert row["sha256"] != measure([learner(1)], toys, 5, 1, 4, episodes=30, transductive=False)["sha256"]
+    assert row["sha256"] == measure([plain], toys, CellTest(5, 1, 4), episodes=30)["sha256"]
+    assert row["sha256"] != measure([learner(1)], toys, CellTest(5, 1, 4), episodes=30)["sha256"]
 
 
 def test_seeds_are_averaged_episode_by_episode():
     toys, both = toy_images(noise=250), [learner(0), learner(1)]
-    row = measure(both, toys, 5, 1, 4, episodes=30, transductive=False)
+    row = measure(both, toys, CellTest(5, 1, 4), episodes=30)
     each = [evaluate(one, EpisodeSampler(toys, 5, 1, 4), 30) for one in both]
     assert row["seed_means"] == [pytest.approx(one.mean) for one in each]
     assert row["mean"] == pytest.approx(sum(one.mean for one in each) / 2)
@@ -69,7 +77,7 @@ def test_transductive_cells_let_batch_norm_see_the_queries():
     toys = toy_images(noise=250)
     torch.manual_seed(0)
     maml = MAML(classifier(conv4(4), 5, 4), lr=1.0, steps=5)
-    found = [measure([maml], toys, 5, 1, 5, episodes=6, transductive=seen) for seen in (False, True)]
+    found = [measure([maml], toys, CellTest(5, 1, 5, seen), episodes=6) for seen in (False, True)]
     assert [row["inductive"] for row in found] == [True, False]
     assert 0.25 < found[0]["mean"] < 1
     assert found[0]["sha256"] != found[1]["sha256"]
@@ -77,11 +85,33 @@ def test_transductive_cells_let_batch_norm_see_the_queries():
 
 def test_cells_of_the_papers_protocol():
     maml = Run("m", "maml", "MAML", "", "random", "", [(5, 5)])
-    assert settings_of_cells(maml, "MAML") == [(5, 5, 15, False), (5, 5, 5, True)]
+    assert settings_of_cells(maml, "MAML") == [(5, 5, 15, False, "classes"), (5, 5, 5, True, "classes")]
     relation = next(run for run in RUNS if run.method == "relation")
-    assert settings_of_cells(relation, "Relation")[:2] == [(5, 1, 15, False), (5, 1, 19, True)]
+    assert settings_of_cells(relation, "Relation")[:2] == [(5, 1, 15, False, "classes"), (5, 1, 1, True, "tasks")]
+    reptile = next(run for run in RUNS if run.method == "reptile")
+    assert settings_of_cells(reptile, "Reptile")[:3] == [
+        (5, 1, 15, False, "classes"), (5, 1, 15, False, "none"), (5, 1, 1, True, "none"),
+    ]  # fmt: skip
     proto = next(run for run in RUNS if run.method == "prototypical")
-    assert all(not transductive for *_, transductive in settings_of_cells(proto, "Prototypical"))
+    assert all(not cell.transductive for cell in settings_of_cells(proto, "Prototypical"))
+    alphabets = next(run for run in RUNS if run.name == "maml-alphabets-5w1s")
+    assert settings_of_cells(alphabets, "MAML") == [(5, 1, 15, False, "none")]
+
+
+def test_a_task_may_be_turned_as_a_whole(monkeypatch):
+    toys = toy_images(classes=32)  # a quarter of them test
+    monkeypatch.setattr(measuring, "load_omniglot", lambda protocol: toys)
+    measuring.test_split.cache_clear()
+    kinds = {turns: measuring.test_split("omniglot", "random", turns) for turns in ("classes", "none", "tasks")}
+    measuring.test_split.cache_clear()
+    assert [len(split) for split in kinds.values()] == [32, 8, 32]
+    sampler = EpisodeSampler(kinds["tasks"], 5, 1, 2, within_group=True)
+    turns = [{int(label) % 4 for label in sampler[i].classes} for i in range(40)]
+    assert all(len(turn) == 1 for turn in turns)
+    assert set.union(*turns) == {0, 1, 2, 3}
+    assert any(
+        len({int(label) % 4 for label in EpisodeSampler(kinds["classes"], 5, 1, 2)[i].classes}) > 1 for i in range(5)
+    )
 
 
 def put_finished(run: Run) -> None:
@@ -148,7 +178,7 @@ def test_transfer_keeps_rows_of_the_same_weights(tmp_path, monkeypatch):
     about = json.loads(learner_file.with_suffix(".json").read_text())
     shipped = Shipped(learner_file, Label("prototypical", "Prototypical"), about, [(5, 1)])
     monkeypatch.setattr(measuring, "_to_transfer", lambda: [shipped])
-    monkeypatch.setattr(measuring, "test_split", lambda data, protocol: load_glyphs().select(range(8)))
+    monkeypatch.setattr(measuring, "test_split", lambda data, protocol, turns: load_glyphs().select(range(8)))
     path = measure_transfer(episodes=3, results=tmp_path)
     (row,) = json.loads(path.read_text())["rows"]
     assert _fault(row) is None

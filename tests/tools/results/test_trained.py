@@ -13,9 +13,10 @@ from tools.results.trained import RunError, card_of, data_arguments, folder_of, 
 
 def test_omniglot_trains_with_rotations_and_the_alphabets_are_tested_upright():
     random, alphabets = (next(run for run in RUNS if run.protocol == name) for name in ("random", "alphabets"))
-    assert data_arguments(random) == data_arguments(random, test=True)
+    assert data_arguments(random) == "--data omniglot --protocol random --rotations"
+    assert data_arguments(random, "tasks") == "--data omniglot --protocol random --turn-tasks"
     assert data_arguments(alphabets) == "--data omniglot --protocol alphabets --rotations"
-    assert data_arguments(alphabets, test=True) == "--data omniglot --protocol alphabets"
+    assert data_arguments(alphabets, "none") == "--data omniglot --protocol alphabets"
 
 
 def test_words_of_a_command():
