@@ -117,7 +117,7 @@ def _reason(row: Row, reasons: dict[str, dict[str, str]]) -> str:
         return text
     budget, trained = row["paper"]["budget"], row["trained"]
     if budget and trained and trained["steps"] * trained["tasks"] < budget[0] * budget[1]:
-        return f"trained on {trained['steps'] * trained['tasks']:,} tasks, the paper on {budget[0] * budget[1]:,}"
+        return f"trained on {trained['steps'] * trained['tasks']:,} tasks, the authors on {budget[0] * budget[1]:,}"
     return "not known"
 
 

@@ -107,7 +107,7 @@ def test_reasons_are_those_of_the_task_the_run_or_the_budget(folder):
     assert [row["why"] for row in rows(folder)] == ["small", "tiny"]
     (folder / "reasons.json").write_text("{}")
     put(folder, made_row(label="MAML", method="maml", inductive=False, query=1))
-    assert rows(folder)[0]["why"] == "trained on 8,000 tasks, the paper on 1,920,000"
+    assert rows(folder)[0]["why"] == "trained on 8,000 tasks, the authors on 1,920,000"
 
 
 def test_an_inductive_row_is_not_called_short_of_a_transductive_number(folder):

@@ -35,7 +35,7 @@ def test_the_full_table_sets_ours_beside_the_papers_way(measured):
     assert found["paper"] == "98.7 ± 0.4, transductive"
     assert found["ours, the paper's way"] == r"97.0 ± 0.2\*"
     assert found["ours, inductive"] == "95.0 ± 0.2"
-    assert "5-way 1-shot: trained on 8,000 tasks, the paper on 1,920,000." in book.omniglot_random(None)
+    assert "5-way 1-shot: trained on 8,000 tasks, the authors on 1,920,000." in book.omniglot_random(None)
 
 
 def test_costs_are_one_line_a_training(measured):
