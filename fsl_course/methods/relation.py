@@ -64,7 +64,7 @@ class RelationNetwork(FewShotLearner):
             raise ValueError(f"size must be a multiple of 4 and at least 16; got {size}.")
         self.objective, self.shots = objective, shots
         self.maps = (width, size // 4, size // 4)
-        self.encoder = nn.Sequential(  # pools only twice, so that the comparison still sees where things are
+        self.encoder = nn.Sequential(  # pools only twice, so places stay visible: 7x7 maps; 5x5 in the authors' unpadded code
             *conv_block(in_channels, width, norm, pool=True),
             *conv_block(width, width, norm, pool=True),
             *conv_block(width, width, norm, pool=False),
