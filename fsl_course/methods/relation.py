@@ -64,7 +64,7 @@ class RelationNetwork(FewShotLearner):
             raise ValueError(f"size must be a multiple of 4 and at least 16; got {size}.")
         self.objective, self.shots = objective, shots
         self.maps = (width, size // 4, size // 4)
-        self.encoder = nn.Sequential(  # pools only twice, so places stay visible: 7x7 maps; 5x5 in the authors' unpadded code
+        self.encoder = nn.Sequential(  # pools only twice, to keep places: 7x7 maps (the authors', unpadded: 5x5)
             *conv_block(in_channels, width, norm, pool=True),
             *conv_block(width, width, norm, pool=True),
             *conv_block(width, width, norm, pool=False),
