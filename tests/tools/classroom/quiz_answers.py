@@ -94,6 +94,7 @@ COMPUTED = {
     "03-2": lambda: sum(a // 2 == b // 2 for a, b in combinations(range(10), 2)) / 45,
     "03-3": lambda: float((weighted_l1(tensor([0, 0]), tensor([1, 0.5]), tensor(-1, -2)) + 3).sigmoid()),
     "03-7": lambda: max(0, 4 - 5 + 2),
+    "03-9": lambda: float(tensor(1, 0.8).pow(9).mean()),
     "04-1": lambda: float(tensor(0, math.log(3)).softmax(0)[1]),
     "04-2": lambda: float(class_log_probabilities(torch.zeros(1, 5), torch.tensor([0, 0, 0, 0, 1]), 2).exp()[0, 1]),
     "04-3": lambda: float((5 * tensor(1, *[0] * 9)).softmax(0)[0]),
