@@ -1,4 +1,4 @@
-"""Exercises of lesson 07: functional calls, the inner step and loop, rates, the mean curve, a detector, the loop from memory.
+"""Exercises of lesson 07: functional calls, the inner step and loop, the mean curve, rates, a detector, the loop from memory.
 
 Cases: 07.2 and 07.3 share their losses (`_by_hand`, `_curved`) and starts; all others build their own, with nets from `_seeded`
 in 07.1, 07.6 and 07.8. The detector 07.6 gets loops as arguments and must return True for those that adapt nothing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -63,8 +64,42 @@ def _run_by_position(model: nn.Module, params: Params, x: Tensor) -> Tensor:
     return functional_call(model, dict(zip(names, params.values(), strict=True)), (x,))
 
 
-def _weights_only(model: nn.Module, params: Params, x: Tensor) -> Tensor:
-    return functional_call(model, {name: p for name, p in params.items() if name.endswith("weight")}, (x,))
+def _run_part(kept: Callable[[str], bool]) -> Callable[..., Tensor]:
+    """Returns an answer that hands over only the tensors whose name is kept."""
+    return lambda model, params, x: functional_call(model, {n: p for n, p in params.items() if kept(n)}, (x,))
+
+
+def _run_without_graph(model: nn.Module, params: Params, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return functional_call(model, params, (x,))
+
+
+def _run_written_by_position(model: nn.Module, params: Params, x: Tensor) -> Tensor:
+    for p, new in zip(model.parameters(), params.values(), strict=True):
+        p.data = new.data
+    return model(x)
+
+
+def _run_put_back(model: nn.Module, params: Params, x: Tensor) -> Tensor:
+    kept = deepcopy(model.state_dict())
+    model.load_state_dict(params)
+    outputs = model(x)
+    model.load_state_dict(kept)
+    return outputs
+
+
+def _run_rows(model: nn.Module, params: Params, x: Tensor) -> Tensor:
+    return torch.cat([functional_call(model, params, (row[None],)) for row in x])
+
+
+def _run_replaced(model: nn.Module, params: Params, x: Tensor) -> Tensor:
+    """Takes the parameters out of a copy and puts the tensors in their places as plain attributes."""
+    net = deepcopy(model)
+    for name, p in params.items():
+        module, attribute = net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        delattr(module, attribute)
+        setattr(module, attribute, p)
+    return net(x)
 
 
 def _seeded(generator: Generator, model: nn.Module) -> nn.Module:
@@ -106,7 +141,7 @@ RUN = Exercise(
     reference=run_with,
     cases=_run_cases,
     gradient=(1, 2),
-    right=(_run_unwrapped, _run_swapped),
+    right=(_run_unwrapped, _run_swapped, _run_rows, _run_replaced),
     wrong=(
         Wrong(
             "its own",
@@ -119,12 +154,20 @@ RUN = Exercise(
             _run_loaded,
             "the values are loaded into the model: the caller's model is changed, and the copies know nothing of `params`",
             "Call the model *with* the parameters, `functional_call(model, params, (x,))`, and leave it as it is.",
+            also=(_run_written_by_position,),
         ),
         Wrong(
             "copied or detached",
             _run_copied,
             "the values are right, but copied, detached or used under no_grad: no gradient flows back to `params`",
             "`functional_call` uses the very tensors of the dictionary.",
+            also=(_run_without_graph,),
+        ),
+        Wrong(
+            "loaded and put back",
+            _run_put_back,
+            "the values are loaded into the model and the old ones put back afterwards: no gradient survives that",
+            "`functional_call(model, params, (x,))` lends the model other tensors for one call, and nothing is written.",
         ),
         Wrong(
             "keywords",
@@ -137,6 +180,7 @@ RUN = Exercise(
             lambda model, params, x: functional_call(model, params, tuple(x)),
             "the rows of x become separate arguments",
             "The arguments are a tuple of one tensor: `(x,)`, with the comma.",
+            also=(lambda model, params, x: functional_call(model, params, *x),),
         ),
         Wrong(
             "by position",
@@ -146,15 +190,29 @@ RUN = Exercise(
         ),
         Wrong(
             "weights only",
-            _weights_only,
-            "only the weights are replaced; the biases are still the model's own",
+            _run_part(lambda name: name.endswith("weight")),
+            "only some of the tensors are replaced; the others are still the model's own",
             "Hand over the whole dictionary.",
+            also=(_run_part(lambda name: name.endswith("bias")), _run_part(lambda name: name.startswith("0"))),
+        ),
+        Wrong(
+            "a list",
+            lambda model, params, x: functional_call(model, list(params.values()), (x,)),
+            "`functional_call` is given a list of tensors, which has no names",
+            "Hand over the dictionary `params` itself.",
+        ),
+        Wrong(
+            "arguments change places",
+            lambda model, params, x: functional_call(model, x, params),
+            "the parameters and the inputs change places in the call",
+            "The order is model, dictionary, arguments: `functional_call(model, params, (x,))`.",
         ),
         Wrong(
             "flattened",
             lambda model, params, x: run_with(model, params, x).flatten(),
             "the outputs are flattened",
             "Return what the model returns.",
+            also=(lambda model, params, x: run_with(model, params, x).squeeze(-1),),
         ),
     ),
     hints=(
@@ -176,6 +234,18 @@ def inner_step(loss_fn: Loss, params: Params, lr: float) -> Params:
 def _step_func(loss_fn: Loss, params: Params, lr: float) -> Params:
     gradients = grad(loss_fn)(params)
     return {name: params[name] - lr * gradients[name] for name in params}
+
+
+def _step_sorted(loss_fn: Loss, params: Params, lr: float) -> Params:
+    """Goes through the names in another order than the dictionary's."""
+    names = sorted(params, reverse=True)
+    gradients = torch.autograd.grad(loss_fn(params), [params[n] for n in names], create_graph=True)
+    return {name: params[name] - lr * g for name, g in zip(names, gradients, strict=True)}
+
+
+def _step_jacobian(loss_fn: Loss, params: Params, lr: float) -> Params:
+    gradients = torch.func.jacrev(loss_fn)(params)
+    return {name: torch.add(p, gradients[name], alpha=-lr) for name, p in params.items()}
 
 
 def _step_by_name(loss_fn: Loss, params: Params, lr: float) -> Params:
@@ -232,6 +302,33 @@ def _step_backward(loss_fn: Loss, params: Params, lr: float) -> Params:
     return {name: p - lr * p.grad for name, p in params.items() if p.grad is not None}
 
 
+def _step_backward_with_graph(loss_fn: Loss, params: Params, lr: float) -> Params:
+    loss_fn(params).backward(create_graph=True)
+    return {name: p - lr * p.grad for name, p in params.items() if p.grad is not None}
+
+
+def _step_sgd(loss_fn: Loss, params: Params, lr: float) -> Params:
+    optimiser = torch.optim.SGD(params.values(), lr)
+    loss_fn(params).backward()
+    optimiser.step()
+    return params
+
+
+def _step_of_a_dict(loss_fn: Loss, params: Params, lr: float) -> Params:
+    gradients = torch.autograd.grad(loss_fn(params), params, create_graph=True)
+    return {name: p - lr * g for (name, p), g in zip(params.items(), gradients, strict=True)}
+
+
+def _step_mixed_up(loss_fn: Loss, params: Params, lr: float) -> Params:
+    gradients = torch.autograd.grad(loss_fn(params), list(params.values()), create_graph=True)
+    return {name: params[name] - lr * g for name, g in zip(sorted(params), gradients, strict=True)}
+
+
+def _step_first_gradient(loss_fn: Loss, params: Params, lr: float) -> Params:
+    gradients = torch.autograd.grad(loss_fn(params), list(params.values()), create_graph=True)
+    return {name: p - lr * gradients[0] for name, p in params.items()}
+
+
 def _by_hand(params: Params) -> Tensor:
     """Returns the loss of the example on paper: points (1, 3) and (2, 4), prediction w * x."""
     w = params["weight"]
@@ -286,7 +383,7 @@ STEP = Exercise(
     cases=_step_cases,
     gradient=(1,),
     properties=(Property("the step leaves .grad of the parameters alone", _leaves_grad_alone),),
-    right=(_step_func, _step_by_name),
+    right=(_step_func, _step_by_name, _step_sorted, _step_jacobian),
     wrong=(
         Wrong(
             "uphill",
@@ -307,6 +404,18 @@ STEP = Exercise(
             "`torch.autograd.grad(loss, list(params.values()), create_graph=True)` returns them and touches nothing.",
         ),
         Wrong(
+            "backward with a graph",
+            _step_backward_with_graph,
+            "`backward(create_graph=True)` is called: the step is right, but .grad of the parameters is filled on the way",
+            "`torch.autograd.grad(...)` returns the gradients as values and leaves .grad alone.",
+        ),
+        Wrong(
+            "only the gradient keeps its graph",
+            _stepped(lambda p, g, lr: p.detach() - lr * g),
+            "the old parameter is detached, and only its gradient keeps a graph",
+            "Take `p` itself: theta' hangs on theta in both places, `p - lr * g`.",
+        ),
+        Wrong(
             "cut off",
             _stepped(lambda p, g, lr: (p - lr * g).detach()),
             "the new parameters are cut off from the old ones (.detach(), .data or no_grad)",
@@ -317,6 +426,7 @@ STEP = Exercise(
             _step_in_place,
             "the parameters themselves are changed, as an optimiser does it",
             "Build a new dictionary: `{name: p - lr * g ...}`. The initialisation must survive for the next task.",
+            also=(_step_sgd,),
         ),
         Wrong(
             "in place, refused",
@@ -335,6 +445,25 @@ STEP = Exercise(
             _stepped(lambda p, g, lr: p - g),
             "the learning rate is forgotten",
             "Multiply the gradient by `lr`.",
+        ),
+        Wrong(
+            "rate twice",
+            _stepped(lambda p, g, lr: p - lr * lr * g),
+            "the learning rate is multiplied in twice",
+            "Once is enough: `p - lr * g`.",
+        ),
+        Wrong(
+            "gradient of a dictionary",
+            _step_of_a_dict,
+            "`torch.autograd.grad` is given the dictionary; it wants tensors, in a list or tuple",
+            "`list(params.values())` gives it the tensors, in the dictionary's order.",
+        ),
+        Wrong(
+            "mixed up",
+            _step_mixed_up,
+            "names and gradients do not belong together: a tensor moves by the gradient of another",
+            "Walk through `params.items()` and the gradients side by side, in one and the same order.",
+            also=(_step_first_gradient,),
         ),
         Wrong(
             "one after the other",
@@ -432,6 +561,49 @@ def _adapt_from_a_copy(loss_fn: Loss, params: Params, lr: float, steps: int) -> 
     return adapt(loss_fn, {name: p.detach().clone().requires_grad_() for name, p in params.items()}, lr, steps)
 
 
+def _adapt_returning_early(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params | None:
+    theta = params
+    for _ in range(steps):
+        theta = inner_step(loss_fn, theta, lr)
+        return theta
+    return None
+
+
+def _adapt_unbound(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    for _ in range(steps):
+        theta = inner_step(loss_fn, params, lr)
+    return theta
+
+
+def _adapt_dropped(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    theta = dict(params)
+    for _ in range(steps):
+        inner_step(loss_fn, theta, lr)
+    return theta
+
+
+def _adapt_last_step_only(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    """Keeps the graph of the last step and cuts those before it."""
+    theta = dict(params)
+    for step in range(steps):
+        if step:
+            theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
+        theta = inner_step(loss_fn, theta, lr)
+    return theta
+
+
+def _adapt_lists(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    names, values = list(params), list(params.values())
+    for _ in range(steps):
+        gradients = torch.autograd.grad(loss_fn(dict(zip(names, values, strict=True))), values, create_graph=True)
+        values = [p - lr * g for p, g in zip(values, gradients, strict=True)]
+    return dict(zip(names, values, strict=True))
+
+
+def _adapt_folded(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    return reduce(lambda theta, _: _step_sorted(loss_fn, theta, lr), range(steps), params)
+
+
 def _adapt_cases(generator: Generator) -> list[Case]:
     return [
         Case("the example on paper, 3 steps", (_by_hand, _point(), 0.1, 3)),
@@ -448,7 +620,7 @@ ADAPT = Exercise(
     reference=adapt,
     cases=_adapt_cases,
     gradient=(1,),
-    right=(_adapt_func, _adapt_recursive),
+    right=(_adapt_func, _adapt_recursive, _adapt_lists, _adapt_folded),
     wrong=(
         Wrong(
             "always from the start",
@@ -461,6 +633,13 @@ ADAPT = Exercise(
             _adapt_restarting,
             "there is one step, however many are asked for: a round starts again at `params`, or `return` stands inside the loop",
             "Feed the result of a step into the next one, and return after the loop.",
+            also=(_adapt_unbound, _adapt_returning_early),
+        ),
+        Wrong(
+            "dropped",
+            _adapt_dropped,
+            "the result of a step is never kept, so nothing moves",
+            "`inner_step` returns a new dictionary: bind it, `theta = inner_step(loss_fn, theta, lr)`.",
         ),
         Wrong(
             "one too many",
@@ -483,8 +662,9 @@ ADAPT = Exercise(
         Wrong(
             "cut at every step",
             _adapt_by(_stepped(lambda p, g, lr: (p - lr * g).detach().requires_grad_())),
-            "the graph is cut after every step (.detach(), .data): the result no longer hangs on `params`",
+            "the graph is cut between steps (.detach(), .data): the result no longer hangs on `params`",
             "Leave the expression as it is; the next step can start from a tensor with a history.",
+            also=(_adapt_last_step_only,),
         ),
         Wrong(
             "a detached copy",
@@ -522,6 +702,12 @@ ADAPT = Exercise(
             "all stages are returned in a list",
             "Return the parameters after the last step.",
         ),
+        Wrong(
+            "a list",
+            lambda loss_fn, params, lr, steps: list(adapt(loss_fn, params, lr, steps).values()),
+            "a list of tensors is returned and the names are lost",
+            "Return a dictionary with the same names.",
+        ),
     ),
     hints=(
         "A loop around your `inner_step`. What does the second round start from?",
@@ -530,110 +716,7 @@ ADAPT = Exercise(
     ),
 )
 
-# ---------------------------------------------------------------------------------------------- 07.4 the rate behind a loss
-
-
-def rate_for_mean(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
-    """Returns the rate that gives the same step with the mean over the N*K support rows."""
-    rows = n_way * k_shot
-    return lr * rows / {"mean": rows, "sum": 1, "per shot": k_shot}[reduction]
-
-
-def _rate_cases_of_words(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
-    if reduction == "sum":
-        return lr * n_way * k_shot
-    return lr * n_way if reduction == "per shot" else lr
-
-
-def _rate_measured(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
-    """Computes the rate from the gradients of both losses on rows of equal loss."""
-    row = torch.ones((), dtype=torch.float64, requires_grad=True)
-    rows = row.expand(n_way * k_shot)
-    loss = {"mean": rows.mean(), "sum": rows.sum(), "per shot": rows.sum() / k_shot}[reduction]
-    theirs, mean = (torch.autograd.grad(value, row, retain_graph=True)[0] for value in (loss, rows.mean()))
-    return lr * float(theirs / mean)
-
-
-def _rate_by(mean: Callable, total: Callable, per_shot: Callable) -> Callable[..., float]:
-    """Returns an answer that multiplies lr by a factor of (N, K) for each reduction."""
-    factors = {"mean": mean, "sum": total, "per shot": per_shot}
-    return lambda lr, n_way, k_shot, reduction: lr * factors[reduction](n_way, k_shot)
-
-
-def _rate_cases(generator: Generator) -> list[Case]:
-    return [
-        Case("0.1, 5-way 2-shot, mean", (0.1, 5, 2, "mean")),
-        Case("0.1, 5-way 2-shot, sum", (0.1, 5, 2, "sum")),
-        Case("0.4, 5-way 1-shot, per shot", (0.4, 5, 1, "per shot")),
-        Case("0.1, 20-way 5-shot, per shot", (0.1, 20, 5, "per shot")),
-        Case("0.02, 3-way 7-shot, sum", (0.02, 3, 7, "sum")),
-    ]
-
-
-RATE = Exercise(
-    id="07.4",
-    title="The rate behind a loss",
-    reference=rate_for_mean,
-    cases=_rate_cases,
-    right=(_rate_cases_of_words, _rate_measured),
-    wrong=(
-        Wrong(
-            "as printed",
-            _rate_by(lambda n, k: 1, lambda n, k: 1, lambda n, k: 1),
-            "the rate is taken over as printed, whatever the loss",
-            "A sum over R rows has a gradient R times that of the mean.",
-        ),
-        Wrong(
-            "the wrong way round",
-            _rate_by(lambda n, k: 1, lambda n, k: 1 / (n * k), lambda n, k: 1 / n),
-            "the rate is divided where it must be multiplied",
-            "The mean has the smaller gradient, so it needs the larger rate for the same step.",
-        ),
-        Wrong(
-            "per shot like a sum",
-            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: n * k),
-            "the division by K is forgotten",
-            "The sum of N*K rows divided by K: N times the mean.",
-        ),
-        Wrong(
-            "per shot like a mean",
-            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: 1),
-            "dividing by K is taken for the mean; the mean divides by N*K",
-            "The sum of N*K rows divided by K: N times the mean.",
-        ),
-        Wrong(
-            "per shot times K",
-            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: k),
-            "N and K change places for the loss per shot",
-            "The sum of N*K rows divided by K: N times the mean.",
-        ),
-        Wrong(
-            "divided by K",
-            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: 1 / k),
-            "their division by K is counted, but not their sum over N*K rows",
-            "The sum of N*K rows divided by K: N times the mean.",
-        ),
-        Wrong(
-            "a sum counts classes",
-            _rate_by(lambda n, k: 1, lambda n, k: n, lambda n, k: n),
-            "a sum is counted with N terms; it has N*K",
-            "Every support row is a term: N*K of them.",
-        ),
-        Wrong(
-            "a mean as a sum",
-            _rate_by(lambda n, k: n * k, lambda n, k: n * k, lambda n, k: n),
-            "the rate of a mean is changed too",
-            "A mean is already what is asked for.",
-        ),
-    ),
-    hints=(
-        "How many times the mean is the loss in question? Its gradient is as many times that of the mean.",
-        "A step is rate times gradient. Larger gradient in their code: larger rate in yours.",
-        "Factor 1 for the mean, N*K for the sum, N for the sum divided by K.",
-    ),
-)
-
-# ---------------------------------------------------------------------------------------------- 07.5 the mean curve
+# ---------------------------------------------------------------------------------------------- 07.4 the mean curve
 
 
 def mean_curve(x: Tensor, low: float, high: float) -> Tensor:
@@ -652,6 +735,26 @@ def _mean_by_quadrature(x: Tensor, low: float, high: float) -> Tensor:
     return curves.mean(-1).to(x.dtype)
 
 
+def _mean_of_complex(x: Tensor, low: float, high: float) -> Tensor:
+    """Takes the mean of e^(i(x - p)) over p, which is e^(ix) 2/(i pi), and its imaginary part."""
+    return (low + high) / 2 * (torch.exp(1j * x) * complex(0, -2 / math.pi)).imag
+
+
+def _mean_by_trapezoids(x: Tensor, low: float, high: float) -> Tensor:
+    phases = torch.linspace(0, math.pi, 4001, dtype=torch.float64)
+    mean = torch.trapezoid(torch.sin(x.double() - phases), phases, dim=-1) / math.pi
+    return ((low + high) / 2 * mean)[:, None].to(x.dtype)
+
+
+def _mean_of_grid(points: int) -> Callable[[Tensor, float, float], Tensor]:
+    """Returns an answer that averages over evenly spaced phases, both ends included."""
+
+    def answer(x: Tensor, low: float, high: float) -> Tensor:
+        return (low + high) / 2 * torch.sin(x - torch.linspace(0, math.pi, points)).mean(1, keepdim=True)
+
+    return answer
+
+
 def _mean_cases(generator: Generator) -> list[Case]:
     x = 10 * torch.rand(9, 1, generator=generator) - 5
     return [
@@ -663,17 +766,17 @@ def _mean_cases(generator: Generator) -> list[Case]:
 
 
 MEAN = Exercise(
-    id="07.5",
+    id="07.4",
     title="The mean of all curves",
     reference=mean_curve,
     cases=_mean_cases,
-    right=(_mean_from_ends, _mean_by_quadrature),
+    right=(_mean_from_ends, _mean_by_quadrature, _mean_of_complex, _mean_by_trapezoids),
     wrong=(
         Wrong(
             "zero",
             lambda x, low, high: torch.zeros_like(x),
-            "the curves are said to cancel: they would, if phases went all the way round, 0 to 2π",
-            "Phases stop at π. Integrate sin(x − p) over p from 0 to π.",
+            "the curves cancel: so they would, if phases went all the way round, 0 to 2π; or a sign in the integral is turned",
+            "Phases stop at π. The integral of sin(x − p) over p from 0 to π is cos(x − π) − cos(x).",
         ),
         Wrong(
             "sign",
@@ -712,10 +815,58 @@ MEAN = Exercise(
             "The mean of a uniform number in [low, high] is (low + high)/2.",
         ),
         Wrong(
+            "not halved",
+            lambda x, low, high: -2 * (low + high) / math.pi * torch.cos(x),
+            "low and high are added and not halved",
+            "The mean of a uniform number in [low, high] is (low + high)/2.",
+        ),
+        Wrong(
+            "one end of the range",
+            lambda x, low, high: -2 * high / math.pi * torch.cos(x),
+            "only one end of the amplitude's range is used",
+            "The mean of a uniform number in [low, high] is (low + high)/2.",
+            also=(
+                lambda x, low, high: -high / math.pi * torch.cos(x),
+                lambda x, low, high: -2 * low / math.pi * torch.cos(x),
+            ),
+        ),
+        Wrong(
+            "for one range",
+            lambda x, low, high: -1.62 * torch.cos(x),
+            "the number for amplitudes from 0.1 to 5 is returned for every range",
+            "Compute the factor from `low` and `high`.",
+            also=(
+                lambda x, low, high: -5.1 / math.pi * torch.cos(x),
+                lambda x, low, high: -1.623 * torch.cos(x),
+            ),
+        ),
+        Wrong(
+            "pi rounded",
+            lambda x, low, high: -(low + high) / 3.14 * torch.cos(x),
+            "π is rounded to a few digits",
+            "`math.pi` has all of them.",
+            also=(lambda x, low, high: -(low + high) / 3.142 * torch.cos(x),),
+        ),
+        Wrong(
+            "coarse",
+            _mean_of_grid(101),
+            "the mean over the phases is taken on a grid: near, but not the integral, because both ends count fully",
+            "The integral has a closed form: cos(x − p) is an antiderivative of sin(x − p) with respect to p.",
+            also=tuple(_mean_of_grid(points) for points in (50, 100, 200, 500, 1000)),
+        ),
+        Wrong(
+            "flattened",
+            lambda x, low, high: mean_curve(x, low, high).flatten(),
+            "the values are right and the shape is lost",
+            "[B, 1] goes in and [B, 1] comes out.",
+            also=(lambda x, low, high: mean_curve(x, low, high)[None],),
+        ),
+        Wrong(
             "a sine",
             lambda x, low, high: (low + high) / math.pi * torch.sin(x),
             "a sine stands where the integral of the sine, a cosine, belongs",
-            "cos(x − p) is what gives sin(x − p) when you differentiate in p.",
+            "cos(x − p) is what gives sin(x − p) when you differentiate it with respect to p.",
+            also=(lambda x, low, high: -(low + high) / math.pi * torch.sin(x),),
         ),
         Wrong(
             "amplitude forgotten",
@@ -728,6 +879,158 @@ MEAN = Exercise(
         "Amplitude and phase are independent: the mean amplitude times the mean of sin(x − p).",
         "The mean over p in [0, π] is 1/π times the integral; cos(x − p) is the antiderivative in p.",
         "(cos(x − π) − cos x)/π = −(2/π) cos x; times (low + high)/2.",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 07.5 the rate behind a loss
+
+
+def rate_for_mean(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
+    """Returns the rate that gives the same step with the mean over the N*K support rows."""
+    rows = n_way * k_shot
+    return lr * rows / {"mean": rows, "sum": 1, "per shot": k_shot}[reduction]
+
+
+def _rate_cases_of_words(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
+    if reduction == "sum":
+        return lr * n_way * k_shot
+    return lr * n_way if reduction == "per shot" else lr
+
+
+def _rate_measured(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
+    """Computes the rate from the gradients of both losses on rows of equal loss."""
+    row = torch.ones((), dtype=torch.float64, requires_grad=True)
+    rows = row.expand(n_way * k_shot)
+    loss = {"mean": rows.mean(), "sum": rows.sum(), "per shot": rows.sum() / k_shot}[reduction]
+    theirs, mean = (torch.autograd.grad(value, row, retain_graph=True)[0] for value in (loss, rows.mean()))
+    return lr * float(theirs / mean)
+
+
+def _rate_of_words(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
+    words = reduction.split()
+    return lr * n_way * k_shot / (k_shot if len(words) > 1 else n_way * k_shot if words == ["mean"] else 1)
+
+
+def _rate_no_branch(lr: float, n_way: int, k_shot: int, reduction: str) -> float | None:
+    if reduction == "mean":
+        return lr
+    if reduction == "sum":
+        return lr * n_way * k_shot
+    return None
+
+
+def _rate_by(mean: Callable, total: Callable, per_shot: Callable) -> Callable[..., float]:
+    """Returns an answer that multiplies lr by a factor of (N, K) for each reduction."""
+    factors = {"mean": mean, "sum": total, "per shot": per_shot}
+    return lambda lr, n_way, k_shot, reduction: lr * factors[reduction](n_way, k_shot)
+
+
+def _rate_cases(generator: Generator) -> list[Case]:
+    return [
+        Case("0.1, 5-way 2-shot, mean", (0.1, 5, 2, "mean")),
+        Case("0.1, 5-way 2-shot, sum", (0.1, 5, 2, "sum")),
+        Case("0.4, 5-way 1-shot, per shot", (0.4, 5, 1, "per shot")),
+        Case("0.1, 20-way 5-shot, per shot", (0.1, 20, 5, "per shot")),
+        Case("0.02, 3-way 7-shot, sum", (0.02, 3, 7, "sum")),
+    ]
+
+
+RATE = Exercise(
+    id="07.5",
+    title="The rate behind a loss",
+    reference=rate_for_mean,
+    cases=_rate_cases,
+    right=(_rate_cases_of_words, _rate_measured, _rate_of_words),
+    wrong=(
+        Wrong(
+            "as printed",
+            _rate_by(lambda n, k: 1, lambda n, k: 1, lambda n, k: 1),
+            "the rate is taken over as printed, whatever the loss",
+            "A sum over R rows has a gradient R times that of the mean.",
+        ),
+        Wrong(
+            "the wrong way round",
+            _rate_by(lambda n, k: 1, lambda n, k: 1 / (n * k), lambda n, k: 1 / n),
+            "the rate is divided where it must be multiplied",
+            "The mean has the smaller gradient, so it needs the larger rate for the same step.",
+            also=(_rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: 1 / n),),
+        ),
+        Wrong(
+            "per shot like a sum",
+            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: n * k),
+            "the division by K is forgotten",
+            "The sum of N*K rows divided by K: N times the mean.",
+        ),
+        Wrong(
+            "per shot like a mean",
+            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: 1),
+            "the loss per shot leaves the rate as it is: dividing by K is taken for the mean, or no branch knows this word",
+            'The sum of N*K rows divided by K is N times the mean. The word is "per shot", with a space.',
+        ),
+        Wrong(
+            "no branch",
+            _rate_no_branch,
+            "no branch knows one of the three words",
+            'The three words are "mean", "sum" and "per shot", with a space.',
+            also=(lambda lr, n_way, k_shot, reduction: lr * {"mean": 1, "sum": n_way * k_shot}[reduction],),
+        ),
+        Wrong(
+            "per shot times K",
+            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: k),
+            "N and K change places for the loss per shot",
+            "The sum of N*K rows divided by K: N times the mean.",
+        ),
+        Wrong(
+            "divided by K",
+            _rate_by(lambda n, k: 1, lambda n, k: n * k, lambda n, k: 1 / k),
+            "their division by K is counted, but not their sum over N*K rows",
+            "The sum of N*K rows divided by K: N times the mean.",
+        ),
+        Wrong(
+            "a sum counts classes",
+            _rate_by(lambda n, k: 1, lambda n, k: n, lambda n, k: n),
+            "a sum is counted with N terms, or with K; it has N*K",
+            "Every support row is a term: N*K of them.",
+            also=(
+                _rate_by(lambda n, k: 1, lambda n, k: k, lambda n, k: n),
+                _rate_by(lambda n, k: 1, lambda n, k: n, lambda n, k: n / k),
+            ),
+        ),
+        Wrong(
+            "always per shot",
+            _rate_by(lambda n, k: n, lambda n, k: n, lambda n, k: n),
+            "every loss gets the factor N, which belongs to the loss per shot only",
+            "Three losses, three factors: how many times the mean is each?",
+        ),
+        Wrong(
+            "always a sum",
+            _rate_by(lambda n, k: n * k, lambda n, k: n * k, lambda n, k: n * k),
+            "every loss gets the factor N*K, which belongs to the sum only",
+            "Three losses, three factors: how many times the mean is each?",
+        ),
+        Wrong(
+            "the divisor",
+            _rate_by(lambda n, k: n * k, lambda n, k: 1, lambda n, k: k),
+            "the rate is multiplied by what the loss is divided by",
+            "The sum is N*K times the mean; a loss divided by d is N*K/d times the mean.",
+        ),
+        Wrong(
+            "for a sum",
+            _rate_by(lambda n, k: 1 / (n * k), lambda n, k: 1, lambda n, k: 1 / k),
+            "the rate comes out that would fit a *summed* loss",
+            "Your loss is the mean: a mean needs no change, and a sum of N*K rows needs the factor N*K.",
+        ),
+        Wrong(
+            "a mean as a sum",
+            _rate_by(lambda n, k: n * k, lambda n, k: n * k, lambda n, k: n),
+            "the rate of a mean is changed too",
+            "A mean is already what is asked for.",
+        ),
+    ),
+    hints=(
+        "How many times the mean is the loss in question? Its gradient is as many times that of the mean.",
+        "A step is rate times gradient. Larger gradient in their code: larger rate in yours.",
+        "Factor 1 for the mean, N*K for the sum, N for the sum divided by K.",
     ),
 )
 
@@ -747,19 +1050,37 @@ def exposes_idle(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, l
     return rests(start, one) or rests(one, two)
 
 
+def _flat(params: Params, model: nn.Module) -> Tensor:
+    return torch.cat([params[name].detach().flatten() for name, _ in model.named_parameters()])
+
+
 def _idle_by_counting(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
-    stages = [implementation(model, x, y, lr, steps) for steps in range(3)]
+    stages = [dict(model.named_parameters()), *(implementation(model, x, y, lr, steps) for steps in (1, 2))]
     moved = [sum(int((b[n] != a[n]).sum()) for n in a) for a, b in pairwise(stages)]
     return min(moved) == 0
 
 
 def _idle_by_vector(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
-    names = [name for name, _ in model.named_parameters()]
     flat = [nn.utils.parameters_to_vector(list(model.parameters())).detach().clone()]
-    for steps in (1, 2):
-        found = implementation(model, x, y, lr, steps)
-        flat.append(torch.cat([found[name].detach().flatten() for name in names]))
+    flat += [_flat(implementation(model, x, y, lr, steps), model) for steps in (1, 2)]
     return not ((flat[0] != flat[1]).any() and (flat[1] != flat[2]).any())
+
+
+def _idle_by_sizes(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
+    """Adds up the sizes of all moves."""
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for steps in (1, 2):
+        after = implementation(model, x, y, lr, steps)
+        if sum(float((after[name] - before[name]).abs().sum()) for name in before) == 0:
+            return True
+        before = after
+    return False
+
+
+def _idle_by_tensor(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> Tensor:
+    stages = [_flat(dict(model.named_parameters()), model)]
+    stages += [_flat(implementation(model, x, y, lr, steps), model) for steps in (1, 2)]
+    return (torch.stack(stages).diff(dim=0) == 0).all(1).any()
 
 
 def _loop_right(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
@@ -807,15 +1128,61 @@ def _loop_not_stored(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: i
     return adapted
 
 
+def _loop_late(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
+    """Has a bug: counts from 1 to below `steps`, so that one step is none."""
+    return _loop_right(model, x, y, lr, max(steps - 1, 0))
+
+
+def _loop_whole_rate(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
+    """Has a bug: cuts the rate down to a whole number."""
+    return _loop_right(model, x, y, int(lr), steps)
+
+
+def _loop_at_least_one(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
+    """Moves at 1 step and at 2, and at 0 steps too."""
+    return _loop_right(model, x, y, lr, max(steps, 1))
+
+
+def _loop_of(moves: Callable[[str], bool]) -> Loop:
+    """Returns a loop that adapts only the tensors with the right name and returns all."""
+
+    def loop(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int) -> Params:
+        adapted = dict(model.named_parameters())
+        for _ in range(steps):
+            loss = F.mse_loss(functional_call(model, adapted, (x,)), y)
+            gradients = _gradients(lambda p, loss=loss: loss, {n: p for n, p in adapted.items() if moves(n)})
+            adapted |= {name: adapted[name] - lr * g for name, g in gradients.items()}
+        return adapted
+
+    return loop
+
+
+def _stages(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> list[Params]:
+    return [dict(model.named_parameters()), *(implementation(model, x, y, lr, steps) for steps in (1, 2))]
+
+
 def _idle_compared(
-    rests: Callable[[Tensor, Tensor], bool], over: Callable = all, *, second: bool = True
+    rests: Callable[[Tensor, Tensor], bool],
+    over: Callable = all,
+    *,
+    pairs: tuple[tuple[int, int], ...] = ((0, 1), (1, 2)),
+    either: Callable = any,
 ) -> Callable[..., bool]:
-    """Returns a detector that decides by rests(before, after), over all tensors or any, with or without the second step."""
+    """Returns a detector that decides by rests(before, after), over all tensors or any, for these pairs of 0, 1 and 2 steps."""
 
     def detector(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
-        stages = [dict(model.named_parameters())]
-        stages += [implementation(model, x, y, lr, steps) for steps in ((1, 2) if second else (1,))]
-        return any(over([rests(a[name], b[name]) for name in a]) for a, b in pairwise(stages))
+        stages = _stages(implementation, model, x, y, lr)
+        return either([bool(over([rests(stages[a][n], stages[b][n]) for n in stages[0]])) for a, b in pairs])
+
+    return detector
+
+
+def _idle_by_number(number: Callable[[nn.Module, Params, Tensor, Tensor], Tensor]) -> Callable[..., bool]:
+    """Returns a detector that compares one number, or a few, before and after each step, instead of the parameters."""
+
+    def detector(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
+        found = [number(model, stage, x, y) for stage in _stages(implementation, model, x, y, lr)]
+        return any(torch.equal(a, b) for a, b in pairwise(found))
 
     return detector
 
@@ -826,11 +1193,18 @@ def _idle_by_model(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor,
     return all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+def _loss_of(model: nn.Module, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(functional_call(model, params, (x,)), y)
+
+
 def _idle_by_loss(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
-    losses = [float(F.mse_loss(model(x), y))]
-    for steps in (1, 2):
-        losses.append(float(F.mse_loss(functional_call(model, implementation(model, x, y, lr, steps), (x,)), y)))
+    losses = [float(_loss_of(model, stage, x, y)) for stage in _stages(implementation, model, x, y, lr)]
     return not losses[0] > losses[1] > losses[2]
+
+
+def _idle_from_none(implementation: Loop, model: nn.Module, x: Tensor, y: Tensor, lr: float) -> bool:
+    stages = [implementation(model, x, y, lr, steps) for steps in range(3)]
+    return any(all(torch.equal(a[n], b[n]) for n in a) for a, b in pairwise(stages))
 
 
 def _dead_layer(generator: Generator) -> nn.Module:
@@ -841,19 +1215,46 @@ def _dead_layer(generator: Generator) -> nn.Module:
     return model
 
 
+def _quiet(generator: Generator) -> nn.Module:
+    """Returns a net with biases of zero, which show a move of 1e-9 that its outputs, near 1, do not show."""
+    model = _seeded(generator, nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)))
+    with torch.no_grad():
+        model[0].bias.zero_()
+        model[2].bias.zero_()
+    return model
+
+
+def _swapping() -> nn.Module:
+    """Returns a net of two weights that a step at rate 0.5 turns into each other, on the row (1, -1) with target 0."""
+    model = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.5, -0.5]]))
+    return model
+
+
 def _idle_cases(generator: Generator) -> list[Case]:
     x = 4 * torch.rand(6, 1, generator=generator) - 2
     y, net = torch.sin(x), _seeded(generator, nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)))
+    row, zero = torch.tensor([[1.0, -1.0]]), torch.zeros(1, 1)
     return [
         Case("a right loop", (_loop_right, net, x, y, 0.05)),
         Case("a right loop that returns plain values", (_loop_detached, net, x, y, 0.05)),
-        Case("a right loop with a tiny rate", (_loop_right, net, x, y, 1e-5)),
         Case("a right loop with a rate so large that the loss rises", (_loop_right, net, x, y, 5.0)),
         Case("a right loop on a net with dead units", (_loop_right, _dead_layer(generator), x, y, 0.05)),
+        Case("a loop that moves the first layer only", (_loop_of(lambda name: name[0] == "0"), net, x, y, 0.05)),
+        Case("a loop that moves the last bias only", (_loop_of(lambda name: name == "2.bias"), net, x, y, 0.05)),
+        Case("a right loop with a rate of 1e-5", (_loop_right, net, x, y, 1e-5)),
+        Case("a right loop with a rate of 1e-9", (_loop_right, _quiet(generator), x, y, 1e-9)),
+        Case("the same in float64", (_loop_right, deepcopy(net).double(), x.double(), y.double(), 1e-9)),
+        Case("two weights that move against each other", (_loop_right, _swapping(), row, zero, 0.2)),
+        Case("two weights that change places in every step", (_loop_right, _swapping(), row, zero, 0.5)),
+        Case("a loop that takes one step even when told to take none", (_loop_at_least_one, net, x, y, 0.05)),
         Case("a generator that is used twice", (_loop_generator, net, x, y, 0.05)),
         Case("the same with a large rate, and copies returned", (_loop_generator_copied, net, x, y, 5.0)),
         Case("new tensors that nobody keeps", (_loop_not_stored, net, x, y, 0.05)),
         Case("a generator that lasts for one step", (_loop_generator_outside, net, x, y, 0.05)),
+        Case("a loop that takes one step less than it is told", (_loop_late, net, x, y, 0.05)),
+        Case("a rate that is cut down to a whole number", (_loop_whole_rate, net, x, y, 0.05)),
     ]
 
 
@@ -862,37 +1263,93 @@ IDLE = Exercise(
     title="Bug hunt: does anything move?",
     reference=exposes_idle,
     cases=_idle_cases,
-    right=(_idle_by_counting, _idle_by_vector),
+    right=(_idle_by_counting, _idle_by_vector, _idle_by_sizes, _idle_by_tensor),
     wrong=(
         Wrong(
             "the model's own",
             _idle_by_model,
-            "the model's own parameters are compared before and after: a right inner loop leaves them alone",
+            "every loop is called idle, as it happens when the model's own parameters are compared before and after: a right "
+            "loop leaves them alone",
             "Compare what the implementation *returns* with where it started.",
         ),
         Wrong(
             "first step only",
-            _idle_compared(torch.equal, second=False),
-            "the first step moves, the second does not, and this loop is called sound",
-            "Compare the model with 1 step, and 1 step with 2 steps: one idle pair is enough.",
+            _idle_compared(torch.equal, pairs=((0, 1),)),
+            "a loop whose first step moves and whose second does not is called sound",
+            "Look at the second step too: what one step returns, and what two return.",
         ),
         Wrong(
-            "the loss",
+            "second step only",
+            _idle_compared(torch.equal, pairs=((1, 2),)),
+            "the first step is never looked at: from the model's own parameters to what one step returns",
+            "Two comparisons: the model with 1 step, and 1 step with 2.",
+        ),
+        Wrong(
+            "start against the end",
+            _idle_compared(torch.equal, pairs=((0, 2),)),
+            "only the start and the end are compared: a loop that walks there and back seems idle, and one idle step goes unseen",
+            "Two comparisons, one for each step.",
+        ),
+        Wrong(
+            "both steps",
+            _idle_compared(torch.equal, either=all),
+            "the alarm needs two idle steps; one is enough",
+            "True if the first step *or* the second moves nothing.",
+        ),
+        Wrong(
+            "from steps=0",
+            _idle_from_none,
+            "the start is taken from a call with `steps=0`, which trusts the very loop that is on trial",
+            "The first step starts from the model's own parameters: `dict(model.named_parameters())`.",
+        ),
+        Wrong(
+            "a rate of its own",
+            lambda implementation, model, x, y, lr: exposes_idle(implementation, model, x, y, 1.0),
+            "the implementation is called with another rate than the one given",
+            "Hand `lr` on: a loop can be idle at one rate and not at another.",
+        ),
+        Wrong(
+            "falling loss",
             _idle_by_loss,
             "a falling loss is asked for: with a large rate a loop can move and the loss rise",
             "Compare parameters, not losses.",
         ),
         Wrong(
+            "outputs",
+            _idle_by_number(lambda model, params, x, y: functional_call(model, params, (x,))),
+            "outputs or losses are compared: they can stay the same, to the last digit, while parameters move",
+            "Compare the parameters themselves.",
+            also=(_idle_by_number(_loss_of),),
+        ),
+        Wrong(
             "with a tolerance",
             _idle_compared(lambda a, b: torch.allclose(a, b, atol=1e-3)),
             "a small step counts as none",
-            "A parameter that moved at all differs exactly: `torch.equal`.",
+            "A parameter that moved at all differs in some digit; a comparison with a tolerance does not see it.",
+            also=(_idle_compared(torch.allclose),),
         ),
         Wrong(
             "every tensor must move",
             _idle_compared(torch.equal, any),
-            "a single tensor that rests sounds the alarm: behind dead units the gradient is zero by right",
+            "a single tensor that rests sounds the alarm; behind dead units, for one, a gradient is zero as it should be",
             "The loop is idle when *all* tensors rest.",
+        ),
+        Wrong(
+            "one tensor",
+            _idle_compared(torch.equal, lambda rests: rests[-1]),
+            "one tensor, or one kind of tensors, speaks for all: a loop may move the others only",
+            "Go through all names.",
+            also=(_idle_compared(torch.equal, lambda rests: rests[0]),),
+        ),
+        Wrong(
+            "sums",
+            _idle_by_number(lambda model, params, x, y: torch.stack([p.sum() for p in params.values()]).sum()),
+            "sums or norms of the parameters are compared: moves can cancel in a sum, and a norm can stay",
+            "Compare number by number.",
+            also=(
+                _idle_by_number(lambda model, params, x, y: torch.stack([p.norm() for p in params.values()])),
+                _idle_by_number(lambda model, params, x, y: torch.stack([p.mean() for p in params.values()])),
+            ),
         ),
         Wrong(
             "turned round",
@@ -901,9 +1358,18 @@ IDLE = Exercise(
             "True means that the bug is there.",
         ),
         Wrong(
+            "dictionaries",
+            lambda implementation, model, x, y, lr: (
+                dict(model.named_parameters()) == implementation(model, x, y, lr, 1)
+                or implementation(model, x, y, lr, 1) == implementation(model, x, y, lr, 2)
+            ),
+            "two dictionaries of tensors are compared by `==`, which cannot say yes or no for a tensor of several numbers",
+            "Go through the names and compare tensor with tensor: one bool for each.",
+        ),
+        Wrong(
             "objects",
             _idle_compared(lambda a, b: a is b),
-            "objects are compared, not values: two calls never return the same ones",
+            "objects are compared, not values: two calls need not return the same ones",
             "`torch.equal(a, b)` compares values.",
         ),
     ),
@@ -951,19 +1417,45 @@ def _with_eigenvalue(rate: Callable[[Tensor, int], Tensor], scale: float = 2.0) 
     )
 
 
+def _with_hessian(rate: Callable[[Tensor], Tensor]) -> Callable[[Tensor], float]:
+    """Returns an answer rate(Hessian)."""
+    return lambda features: float(rate(2 * features.T @ features / len(features)))
+
+
+def _rate_by_power(features: Tensor) -> float:
+    """Multiplies a vector by the Hessian until it points along the steepest direction."""
+    direction = torch.linspace(1, 2, features.shape[1], dtype=features.dtype)
+    for _ in range(500):
+        direction = features.T @ (features @ direction)
+        direction = direction / direction.norm()
+    return len(features) / float((features @ direction).square().sum())
+
+
 LARGEST = Exercise(
     id="07.7",
     title="The largest rate",
     reference=largest_rate,
     cases=_stability_cases,
     tolerance=1e-4,
-    right=(_rate_by_singular_values, _rate_by_autograd),
+    right=(_rate_by_singular_values, _rate_by_autograd, _rate_by_power),
     wrong=(
         Wrong(
             "of a sum",
             _with_eigenvalue(lambda e, k: 2 / (e[-1] * k)),
             "the Hessian is that of the sum, not of the mean",
             "Divide by K: the loss is a mean.",
+        ),
+        Wrong(
+            "bare product",
+            lambda features: 2 / float(torch.linalg.eigvalsh(features.T @ features)[-1]),
+            "F'F itself stands for the Hessian, without 2 / K",
+            "The loss is a mean of squares: H = 2 F'F / K.",
+        ),
+        Wrong(
+            "divided by P",
+            lambda features: 2 / float(torch.linalg.eigvalsh(2 * features.T @ features / features.shape[1])[-1]),
+            "the sum is divided by the number of features, not of rows",
+            "K is the number of rows: `len(features)`.",
         ),
         Wrong(
             "no 2 in the Hessian",
@@ -975,7 +1467,7 @@ LARGEST = Exercise(
             "straight to the optimum",
             _with_eigenvalue(lambda e, k: 1 / e[-1]),
             "1/h is returned: the rate that lands on the optimum, not the one that starts to leave it",
-            "The factor 1 − lr·h must stay above −1.",
+            "The factor 1 − α h must stay above −1.",
         ),
         Wrong(
             "smallest",
@@ -990,6 +1482,23 @@ LARGEST = Exercise(
             "Every direction shrinks by its own factor: only the largest eigenvalue decides.",
         ),
         Wrong(
+            "another size",
+            _with_hessian(lambda hessian: 2 / hessian.norm()),
+            "another measure of the Hessian's size stands for its largest eigenvalue: its norm, its largest entry, or a mean",
+            "`torch.linalg.eigvalsh(hessian)[-1]` is the largest eigenvalue.",
+            also=(
+                _with_hessian(lambda hessian: 2 / hessian.max()),
+                _with_hessian(lambda hessian: 2 / hessian.diagonal().mean()),
+            ),
+        ),
+        Wrong(
+            "curvature, not rate",
+            _with_eigenvalue(lambda e, k: e[-1]),
+            "the eigenvalue itself is returned, or half of it: a curvature, not a rate",
+            "The factor 1 − α h reaches −1 at α = 2 / h.",
+            also=(_with_eigenvalue(lambda e, k: e[-1] / 2),),
+        ),
+        Wrong(
             "singular value",
             _with_eigenvalue(lambda e, k: 2 / (e[-1] * k / 2).sqrt()),
             "a singular value of the features stands for an eigenvalue of the Hessian",
@@ -997,7 +1506,7 @@ LARGEST = Exercise(
         ),
     ),
     hints=(
-        "In one dimension the distance to the optimum is multiplied by 1 − lr·h in every step.",
+        "In one dimension the distance to the optimum is multiplied by 1 − α h in every step.",
         "It must lie between −1 and 1 for the largest eigenvalue h of H = 2 F'F / K, F the features.",
         "`return float(2 / torch.linalg.eigvalsh(2 * features.T @ features / len(features))[-1])`",
     ),
@@ -1041,18 +1550,33 @@ def _memory_lists(
 
 
 def _memory_by(
-    loop: Callable[..., Params] = adapt, loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss, on_support: bool = False
+    loop: Callable[..., Params] = adapt,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss,
+    on_support: bool = False,
+    last: Callable[[Tensor], Tensor] = lambda outputs: outputs,
 ) -> Callable[..., Tensor]:
-    """Returns the method with another loop, another loss, or predictions for the wrong rows."""
+    """Returns the method with another loop, another loss, predictions for the wrong rows, or a change of the result."""
 
     def method(
         model: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, lr: float, steps: int
     ) -> Tensor:
         params = dict(model.named_parameters())
         theta = loop(lambda p: loss(functional_call(model, p, (support_x,)), support_y), params, lr, steps)
-        return functional_call(model, theta, (support_x if on_support else query_x,))
+        return last(functional_call(model, theta, (support_x if on_support else query_x,)))
 
     return method
+
+
+def _memory_recursive(
+    model: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, lr: float, steps: int
+) -> Tensor:
+    def error(theta: Params) -> Tensor:
+        return nn.MSELoss()(functional_call(model, theta, (support_x,)), support_y)
+
+    def after(theta: Params, left: int) -> Params:
+        return theta if left == 0 else after(_step_jacobian(error, theta, lr), left - 1)
+
+    return functional_call(model, after(dict(model.named_parameters()), steps), query_x)
 
 
 def _memory_sgd(*, copied: bool) -> Callable[..., Tensor]:
@@ -1089,7 +1613,7 @@ MEMORY = Exercise(
     reference=fit_and_predict,
     cases=_memory_cases,
     gradient=(0, 3),
-    right=(_memory_func, _memory_lists),
+    right=(_memory_func, _memory_lists, _memory_recursive),
     wrong=(
         Wrong(
             "no adaptation",
@@ -1106,8 +1630,9 @@ MEMORY = Exercise(
         Wrong(
             "optimiser on a copy",
             _memory_sgd(copied=True),
-            "a copy is trained by an optimiser: the predictions are right, but nothing ties them to the initialisation",
-            "`theta = {name: p - lr * g}` keeps the graph; a copy cuts it.",
+            "the predictions are right, but nothing ties them to the initialisation: a copy is trained, or the graph is cut",
+            "`theta = {name: p - lr * g}` keeps the graph; a copy, .detach() and .data cut it.",
+            also=(_memory_by(last=Tensor.detach),),
         ),
         Wrong(
             "constant gradients",
@@ -1120,6 +1645,50 @@ MEMORY = Exercise(
             _memory_by(loss=lambda a, b: F.mse_loss(a, b, reduction="sum")),
             "the squared errors are summed: the rate is multiplied by the number of points",
             "Take the mean.",
+        ),
+        Wrong(
+            "halved loss",
+            _memory_by(loss=lambda a, b: F.mse_loss(a, b) / 2),
+            "the loss is halved, and with it every step",
+            "The plain mean of the squared errors: `F.mse_loss`.",
+        ),
+        Wrong(
+            "another loss",
+            _memory_by(loss=F.l1_loss),
+            "another loss than the mean squared error is descended",
+            "`F.mse_loss(outputs, support_y)`.",
+            also=(_memory_by(loss=F.smooth_l1_loss), _memory_by(loss=lambda a, b: F.mse_loss(a, b).sqrt())),
+        ),
+        Wrong(
+            "every output with every target",
+            _memory_by(loss=lambda a, b: (a - b.flatten()).square().mean()),
+            "[K, 1] minus [K] is broadcast to [K, K]: every output is compared with every target",
+            "Keep both at [K, 1].",
+        ),
+        Wrong(
+            "always from the start",
+            _memory_by(_adapt_from_the_start),
+            "every gradient is taken at the model's own parameters",
+            "Call the model with the *moved* parameters in every round: `functional_call(model, theta, (support_x,))`.",
+        ),
+        Wrong(
+            "one too many",
+            _memory_by(lambda loss_fn, params, lr, steps: adapt(loss_fn, params, lr, steps + 1)),
+            "there is one step too many, or one too few",
+            "`for _ in range(steps)` runs exactly `steps` times.",
+            also=(_memory_by(lambda loss_fn, params, lr, steps: adapt(loss_fn, params, lr, steps - 1)),),
+        ),
+        Wrong(
+            "no rate",
+            _memory_by(_adapt_by(_stepped(lambda p, g, lr: p - g))),
+            "the learning rate is forgotten",
+            "`p - lr * g`.",
+        ),
+        Wrong(
+            "flattened",
+            _memory_by(last=Tensor.flatten),
+            "the predictions are flattened",
+            "Return what the model returns, [Q, 1].",
         ),
         Wrong(
             "predictions for the support",
@@ -1147,4 +1716,4 @@ MEMORY = Exercise(
     ),
 )
 
-EXERCISES = (RUN, STEP, ADAPT, RATE, MEAN, IDLE, LARGEST, MEMORY)
+EXERCISES = (RUN, STEP, ADAPT, MEAN, RATE, IDLE, LARGEST, MEMORY)

@@ -36,7 +36,7 @@ def pretrained_on_all(seed: int = 1, steps: int = 300) -> nn.Sequential:
     """Returns a stand-in for lesson 07's net trained on all sine curves at once, made in a fraction of a second.
 
     At every x, the squared error averaged over all tasks equals the squared error to their mean curve plus a constant, so both
-    have the same gradient (exercise 07.5). This function fits the mean curve itself, -(2/pi) 2.55 cos x for amplitudes 0.1..5
+    have the same gradient (exercise 07.4). This function fits the mean curve itself, -(2/pi) 2.55 cos x for amplitudes 0.1..5
     and phases 0..pi, by Adam on a grid: the same goal without the noise of sampled curves.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
