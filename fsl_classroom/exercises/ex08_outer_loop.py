@@ -9,11 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from types import CodeType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.func import functional_call, grad, hessian, jvp
+from torch.func import functional_call, grad, hessian, jvp, linearize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
 from fsl_course.episodes import Episode
@@ -111,6 +115,12 @@ ONE_PARAMETER = Exercise(
             "Differentiate it with respect to theta, by the chain rule.",
         ),
         Wrong(
+            "support's curvature outside",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) * a * (theta - lr * a * (theta - s) - q),
+            "the query's gradient is taken with the support's curvature a",
+            "L_Q = b/2·(theta' − q)²: its derivative at theta' is b·(theta' − q).",
+        ),
+        Wrong(
             "downhill",
             lambda theta, lr, a, s, b, q: -(1 - lr * a) * b * (theta - lr * a * (theta - s) - q),
             "the sign is turned: this is the way downhill, minus the gradient",
@@ -178,6 +188,36 @@ def _meta_by_func(model: nn.Module, params: Params, episode: Episode, lr: float,
     return _error(model, theta, episode.query_x, episode.query_y)
 
 
+def _meta_by_hand(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
+    fast = dict(params)
+    for _ in range(steps):
+        loss = F.mse_loss(functional_call(model, fast, (episode.support_x,)), episode.support_y)
+        gradients = torch.autograd.grad(loss, list(fast.values()), create_graph=True)
+        fast = {name: w - lr * g for (name, w), g in zip(fast.items(), gradients, strict=True)}
+    return F.mse_loss(functional_call(model, fast, (episode.query_x,)), episode.query_y)
+
+
+def _meta_by_hand_variant(*, from_start: bool = False, cut: bool = False, sign: float = 1.0) -> Callable[..., Tensor]:
+    """Returns `meta_loss` with an inner loop written by hand and one fault."""
+
+    def loss(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
+        fast = dict(params)
+        for _ in range(steps):
+            error = _error(model, fast, episode.support_x, episode.support_y)
+            slopes = torch.autograd.grad(error, list(fast.values()), create_graph=True)
+            base = params if from_start else fast
+            fast = {k: base[k] - sign * lr * g for k, g in zip(fast, slopes, strict=True)}
+            if cut:
+                fast = {k: v.detach().requires_grad_() for k, v in fast.items()}
+        return _error(model, fast, episode.query_x, episode.query_y)
+
+    return loss
+
+
+def _flattened(model: nn.Module, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    return (functional_call(model, params, x) - y.flatten()).square().mean()  # [Q, 1] meets [Q]
+
+
 def _meta_variant(
     *,
     inner: Callable[[nn.Module, Params, Episode], Tensor] = lambda m, p, e: _error(m, p, e.support_x, e.support_y),
@@ -212,8 +252,9 @@ def _small_net(generator: Generator, dtype: torch.dtype = torch.float32) -> nn.M
 
 
 def _other_params(net: nn.Module, generator: Generator) -> Params:
-    """Draws parameters that fit the net but are not its own."""
-    return {k: torch.randn(v.shape, generator=generator).to(v.dtype) for k, v in net.named_parameters()}
+    """Draws parameters that fit the net but are not its own. They require a gradient, like those of a net."""
+    drawn = {k: torch.randn(v.shape, generator=generator).to(v.dtype) for k, v in net.named_parameters()}
+    return {k: v.requires_grad_() for k, v in drawn.items()}
 
 
 def _meta_cases(generator: Generator) -> list[Case]:
@@ -236,13 +277,15 @@ META_LOSS = Exercise(
     reference=meta_loss,
     cases=_meta_cases,
     gradient=(1,),
-    right=(_meta_by_autograd, _meta_by_func),
+    right=(_meta_by_autograd, _meta_by_func, _meta_by_hand),
     wrong=(
         Wrong(
             "unadapted",
             lambda m, p, e, lr, steps: _error(m, p, e.query_x, e.query_y),
-            "the query loss is taken at the initialisation: the inner loop does nothing",
-            "Call the model with what `adapt` returns.",
+            "nothing is learned from the support: either the query loss is taken at `params`, or the support loss never looks at "
+            "the parameters that `adapt` hands it",
+            "The support loss is a function of its own argument, run by `functional_call`; and the query is judged with what "
+            "`adapt` returns.",
         ),
         Wrong(
             "support twice",
@@ -259,8 +302,8 @@ META_LOSS = Exercise(
         Wrong(
             "first order",
             _meta_variant(first_order=True),
-            "the value is right, but `first_order=True` takes the inner gradients as constants",
-            "Leave `first_order` out: the outer gradient must pass through the inner ones.",
+            "the value is right, but the inner gradients count as constants (`first_order=True`, or no `create_graph=True`)",
+            "Leave `first_order` out, or set `create_graph=True`: the outer gradient must pass through the inner ones.",
         ),
         Wrong(
             "no graph",
@@ -295,6 +338,44 @@ META_LOSS = Exercise(
             _meta_variant(count=lambda steps: min(steps, 1)),
             "one inner step is taken, however many were asked for",
             "Hand `steps` to `adapt`.",
+            also=(_meta_variant(count=lambda steps: 1),),
+        ),
+        Wrong(
+            "steps from the start",
+            _meta_by_hand_variant(from_start=True),
+            "every inner step leaves from `params` again, so that only the last one counts",
+            "Subtract from the parameters of the step before: `fast[name] - lr * g`.",
+        ),
+        Wrong(
+            "graph cut between steps",
+            _meta_by_hand_variant(cut=True),
+            "the value is right, but each step starts from detached tensors, so that no gradient gets back to `params`",
+            "Detach nothing on the way from `params` to the query loss.",
+        ),
+        Wrong(
+            "uphill",
+            _meta_by_hand_variant(sign=-1.0),
+            "the inner loop climbs: the gradient is added",
+            "Subtract `lr` times the gradient.",
+        ),
+        Wrong(
+            "broadcast targets",
+            _meta_variant(outer=lambda m, p, e: _flattened(m, p, e.query_x, e.query_y)),
+            "flattened targets [Q] meet predictions [Q, 1]: broadcasting compares every prediction with every target",
+            "Leave both as `[Q, 1]`, or flatten both.",
+            also=(
+                _meta_variant(inner=lambda m, p, e: _flattened(m, p, e.support_x, e.support_y)),
+                _meta_variant(
+                    inner=lambda m, p, e: _flattened(m, p, e.support_x, e.support_y),
+                    outer=lambda m, p, e: _flattened(m, p, e.query_x, e.query_y),
+                ),
+            ),
+        ),
+        Wrong(
+            "halved",
+            _meta_variant(outer=lambda m, p, e: _error(m, p, e.query_x, e.query_y) / 2),
+            "the query loss carries a factor of one half",
+            "The mean of the squared errors, as `F.mse_loss` returns it.",
         ),
         Wrong(
             "model called directly",
@@ -404,6 +485,39 @@ def _by_autograd(loss: Loss, params: Params, eps: float) -> Params:
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
 
 
+def _by_autograd_plainly(loss: Loss, params: Params, eps: float) -> Params:
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    return dict(zip(leaves, torch.autograd.grad(loss(leaves), list(leaves.values())), strict=True))
+
+
+def _by_backward(loss: Loss, params: Params, eps: float) -> Params:
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    loss(leaves).backward()
+    return {name: leaf.grad for name, leaf in leaves.items()}
+
+
+def _central_by_put_back(loss: Loss, params: Params, eps: float) -> Params:
+    own = {name: value.detach().clone() for name, value in params.items()}
+    found = {}
+    for name in own:
+        flat, slopes = own[name].reshape(-1), []
+        for i in range(flat.numel()):
+            here, ends = flat[i].item(), []
+            for there in (here + eps, here - eps):
+                flat[i] = there
+                ends.append(loss({key: value.clone() for key, value in own.items()}).detach())
+            flat[i] = here
+            slopes.append((ends[0] - ends[1]) / (2 * eps))
+        found[name] = torch.stack(slopes).reshape(own[name].shape)
+    return found
+
+
+def _all_tensors_at_once(loss: Loss, params: Params, eps: float) -> Params:
+    above, below = ({name: value + side for name, value in params.items()} for side in (eps, -eps))
+    slope = ((loss(above) - loss(below)) / (2 * eps)).detach()
+    return {name: torch.full_like(value, float(slope)) for name, value in params.items()}
+
+
 def _never_put_back(loss: Loss, params: Params, eps: float) -> Params:
     moved = {name: value.clone() for name, value in params.items()}
     slopes = {name: torch.zeros_like(value) for name, value in params.items()}
@@ -455,7 +569,7 @@ DIFFERENCES = Exercise(
     title="Central differences",
     reference=central_differences,
     cases=_difference_cases,
-    right=(_central_by_units, _central_flat),
+    right=(_central_by_units, _central_flat, _central_by_put_back),
     wrong=(
         Wrong(
             "forward differences",
@@ -476,6 +590,12 @@ DIFFERENCES = Exercise(
             "Divide by `2 * eps`.",
         ),
         Wrong(
+            "half, times eps",
+            _differences(quotient=lambda along, eps: (along(eps) - along(-eps)) / 2 * eps),
+            "`/ 2 * eps` halves the difference and then multiplies by eps",
+            "Python works from left to right: write `/ (2 * eps)`.",
+        ),
+        Wrong(
             "sign",
             _differences(quotient=lambda along, eps: (along(-eps) - along(eps)) / (2 * eps)),
             "the two ends change places: all signs are turned",
@@ -491,6 +611,12 @@ DIFFERENCES = Exercise(
             "all at once",
             _differences(quotient=_central, pick=lambda value, i: torch.ones_like(value)),
             "all numbers of a tensor are moved together: every entry holds the sum of their slopes",
+            "Move one single number, and leave the others where they are.",
+        ),
+        Wrong(
+            "the whole dict at once",
+            _all_tensors_at_once,
+            "all numbers of all tensors are moved together: every entry holds one and the same sum of slopes",
             "Move one single number, and leave the others where they are.",
         ),
         Wrong(
@@ -516,6 +642,7 @@ DIFFERENCES = Exercise(
             _by_autograd,
             "autograd is asked in place of the loss itself: the check would trust what it is to check",
             "Call `loss` twice for every number; no `backward`, no `grad`.",
+            also=(_by_autograd_plainly, _by_backward, lambda loss, params, eps: grad(loss)(params)),
         ),
     ),
     hints=(
@@ -597,6 +724,44 @@ def _product(
     return gradient
 
 
+def _product_of_functions(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    path = [theta]
+    for _ in range(steps):
+        path.append(path[-1] - lr * grad(loss_support)(path[-1]))
+    back = grad(loss_query)(path.pop())
+    while path and not first_order:
+        back = back - lr * jvp(grad(loss_support), (path.pop(),), (back,))[1]
+    return back
+
+
+def _product_of_all_ones(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    factors = []
+    for _ in range(steps):
+        factors.append(1 - lr * hessian(loss_support)(theta))  # 1 is added to every entry
+        theta = theta - lr * grad(loss_support)(theta)
+    back = grad(loss_query)(theta)
+    for factor in [] if first_order else factors[::-1]:
+        back = factor @ back
+    return back
+
+
+def _product_entry_by_entry(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    hessians = []
+    for _ in range(steps):
+        hessians.append(hessian(loss_support)(theta))
+        theta = theta - lr * grad(loss_support)(theta)
+    back = grad(loss_query)(theta)
+    for matrix in [] if first_order else hessians[::-1]:
+        back = back - lr * matrix * back
+    return back
+
+
 def _product_cases(generator: Generator) -> list[Case]:
     def quadratic(curvature: list[list[float]], centre: list[float]) -> VectorLoss:
         matrix, middle = (torch.tensor(x, dtype=torch.float64) for x in (curvature, centre))
@@ -626,7 +791,7 @@ PRODUCT = Exercise(
     title="Through several steps",
     reference=product_gradient,
     cases=_product_cases,
-    right=(_product_as_matrix, _product_by_autograd),
+    right=(_product_as_matrix, _product_by_autograd, _product_of_functions),
     wrong=(
         Wrong(
             "order turned round",
@@ -651,6 +816,42 @@ PRODUCT = Exercise(
             _product(order=lambda js: js[-1:]),
             "only the last step's factor is applied",
             "Every step brings a factor of its own.",
+        ),
+        Wrong(
+            "last step's factor skipped",
+            _product(order=lambda js: js[:-1][::-1]),
+            "the last step's factor is left out",
+            "J steps bring J factors: the last one belongs to the step that leads to theta_J.",
+        ),
+        Wrong(
+            "first step's factor skipped",
+            _product(order=lambda js: js[1:][::-1]),
+            "the first step's factor is left out",
+            "J steps bring J factors: the first one belongs to the step that starts at theta.",
+        ),
+        Wrong(
+            "Hessian at the end for all",
+            _product(at=lambda path, j: path[-1]),
+            "the Hessian at the end of the inner loop is used for every step",
+            "Keep each Hessian on the way, at the theta where its step starts.",
+        ),
+        Wrong(
+            "ones for the identity",
+            _product_of_all_ones,
+            "`1 - lr * H` subtracts from a matrix full of ones",
+            "I is the identity: `torch.eye(len(theta))`, or `back - lr * H @ back`.",
+        ),
+        Wrong(
+            "entry by entry",
+            _product_entry_by_entry,
+            "`*` multiplies entry by entry, so a vector grows to a matrix",
+            "A matrix acts on a vector by `@`.",
+        ),
+        Wrong(
+            "flag turned round",
+            _product(cheap=lambda first_order: not first_order),
+            "`first_order` is turned round: the factors are applied exactly when they should not be",
+            "With `first_order=True` return the query gradient as it is.",
         ),
         Wrong(
             "plus",
@@ -743,6 +944,27 @@ def _exposes_by_where_it_lands(outer_step: OuterStep, net: nn.Module, true_loss:
     return any(not torch.allclose(p, wanted[name], atol=1e-6, rtol=1e-6) for name, p in trial.named_parameters())
 
 
+def _exposes_by_numbers(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    truth = _central_by_units(true_loss, before, 1e-5)
+    trial = copy.deepcopy(net)
+    outer_step(trial)
+    for name, p in trial.named_parameters():
+        for was, now, slope in zip(before[name].flatten(), p.detach().flatten(), truth[name].flatten(), strict=True):
+            if abs((was - now) / outer_lr - slope) > 1e-6 + 1e-4 * abs(slope):
+                return True
+    return False
+
+
+def _exposes_by_state(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
+    kept = {name: value.clone() for name, value in net.state_dict().items()}
+    outer_step(net)
+    moved = torch.cat([(kept[name] - value).flatten() / outer_lr for name, value in net.state_dict().items()])
+    net.load_state_dict(kept)  # put back
+    truth = torch.cat([slope.flatten() for slope in central_differences(true_loss, kept, 1e-5).values()])
+    return not torch.allclose(moved, truth, rtol=1e-4, atol=1e-6)
+
+
 def _judged(
     verdict: Callable[[Params, Params, Params, nn.Module, float], bool],
 ) -> Callable[..., bool]:
@@ -771,9 +993,11 @@ def _of_grad(before: Params, after: Params, truth: Params, net: nn.Module, outer
     return _far(found, truth)
 
 
-def _cosine_only(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
-    found = torch.cat([v.flatten() for v in _implied(before, after, outer_lr).values()])
-    return float(F.cosine_similarity(found, torch.cat([v.flatten() for v in truth.values()]), dim=0)) < 0.9999
+def _cosine_only(least: float) -> Callable[..., bool]:
+    def verdict(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
+        return float(F.cosine_similarity(_flat(_implied(before, after, outer_lr)), _flat(truth), dim=0)) < least
+
+    return _judged(verdict)
 
 
 def _length_only(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
@@ -782,6 +1006,33 @@ def _length_only(before: Params, after: Params, truth: Params, net: nn.Module, o
         for slopes in (_implied(before, after, outer_lr), truth)
     ]
     return not torch.allclose(*lengths, rtol=1e-4, atol=1e-6)
+
+
+def _flat(found: Params) -> Tensor:
+    return torch.cat([v.flatten() for v in found.values()])
+
+
+def _sum_of_all(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
+    return bool((_flat(_implied(before, after, outer_lr)) - _flat(truth)).sum().abs() > 1e-4)
+
+
+def _sizes_only(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
+    found = _implied(before, after, outer_lr)
+    return _far({k: v.abs() for k, v in found.items()}, {k: v.abs() for k, v in truth.items()})
+
+
+def _largest_only(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
+    found = _implied(before, after, outer_lr)
+    return _far({k: v.max() for k, v in found.items()}, {k: v.max() for k, v in truth.items()})
+
+
+def _one_tensor(name: str) -> Callable[..., bool]:
+    """Returns a detector that looks at one parameter only."""
+    return _judged(lambda b, a, truth, net, lr: _far({name: _implied(b, a, lr)[name]}, truth))
+
+
+def _every_tensor_wrong(test: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
+    return _judged(lambda b, a, truth, net, lr: all(test(v, truth[k]) for k, v in _implied(b, a, lr).items()))
 
 
 def _loss_falls(outer_step: OuterStep, net: nn.Module, true_loss: Loss, outer_lr: float) -> bool:
@@ -830,11 +1081,11 @@ class _Steps:
             total = total + self.error(fast, task.query_x, task.query_y)
         return total / len(self.tasks)
 
-    def outer(self, query: Callable[[nn.Module, Params, Episode], Tensor], **how: float | str) -> OuterStep:
+    def outer(self, query: Callable[[nn.Module, Params, Episode], Tensor], **how: Any) -> OuterStep:
         """Returns an outer step on the mean of query(net, params, task) over the tasks.
 
         how: factor (of the rate); by_hand (updates the weights without an optimizer); double (updates them by hand and with the
-        optimizer); only (name of the one parameter that the optimizer has)
+        optimizer); only (name of the one parameter that the optimizer has); twist (what happens to the weight's gradient)
         """
 
         def step(net: nn.Module) -> None:
@@ -842,6 +1093,8 @@ class _Steps:
             loss = torch.stack([query(net, params, task) for task in self.tasks]).mean()
             net.zero_grad()
             loss.backward()
+            if "twist" in how:
+                net.weight.grad = how["twist"](net.weight.grad.clone())
             rate = self.outer_lr * how.get("factor", 1.0)
             if how.get("by_hand") or how.get("double"):
                 for p in net.parameters():
@@ -872,6 +1125,13 @@ class _Steps:
     def on_support(self, net: nn.Module, params: Params, task: Episode) -> Tensor:
         return self.error(self.adapted(params, task), task.support_x, task.support_y)
 
+    def right_by_formula(self, net: nn.Module) -> None:
+        """Takes a right step of another kind: torch.func's gradient of the formula, the last task first."""
+        params = {name: p.detach().clone() for name, p in net.named_parameters()}
+        slopes = [grad(_Steps([task], self.lr, self.outer_lr).true_loss)(params) for task in self.tasks[::-1]]
+        moved = {k: params[k] - self.outer_lr * sum(s[k] for s in slopes) / len(slopes) for k in params}
+        net.load_state_dict(moved)
+
     def in_turn(self, net: nn.Module) -> None:
         """Starts each task from the weights adapted to the task before it."""
         fast, losses = dict(net.named_parameters()), []
@@ -895,7 +1155,7 @@ def _linear_tasks(generator: Generator, lr: float, outer_lr: float) -> tuple[_St
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     tasks = []
-    for _ in range(3):
+    for _ in range(2):
         x, weight = draw(9, 2), draw(2, 1)
         y = x @ weight + 1 + 0.1 * draw(9, 1)
         tasks.append(Episode(x[:4], y[:4], x[4:], y[4:], torch.zeros(0, dtype=torch.int64)))
@@ -924,6 +1184,7 @@ def _detector_cases(generator: Generator) -> list[Case]:
     return [
         case("a right step", steps.outer(steps.right)),
         case("a right step that updates by hand and leaves no .grad", steps.outer(steps.right, by_hand=True)),
+        case("a right step of another kind, with torch.func and load_state_dict", steps.right_by_formula),
         case("a right step with an outer rate of 1", unit.outer(unit.right), unit),
         case("a right step where nothing is left to learn: it stays", done.outer(done.right), done),
         case("a net that is copied and stepped by an optimizer", steps.outer(steps.deep_copy)),
@@ -937,6 +1198,19 @@ def _detector_cases(generator: Generator) -> list[Case]:
         case("a bias that the optimizer does not know", steps.outer(steps.right, only="weight")),
         case("a weight that the optimizer does not know", steps.outer(steps.right, only="bias")),
         case("a step uphill", steps.outer(steps.right, factor=-1.0, by_hand=True)),
+        case("a step that exchanges two entries of the gradient", steps.outer(steps.right, twist=lambda g: g.flip(-1))),
+        case(
+            "a step that turns the sign of one entry",
+            steps.outer(steps.right, twist=lambda g: g * g.new_tensor([1, -1])),
+        ),
+        case(
+            "a step whose errors cancel in the sum",
+            steps.outer(steps.right, twist=lambda g: g + g.new_tensor([0.3, -0.3])),
+        ),
+        case(
+            "a step with one entry 1 % too large", steps.outer(steps.right, twist=lambda g: g * g.new_tensor([1, 1.01]))
+        ),
+        case("a step that is a thousandth too long", steps.outer(steps.right, factor=1.001)),
     ]
 
 
@@ -945,7 +1219,7 @@ DETECTOR = Exercise(
     title="Bug hunt: is this the meta-gradient?",
     reference=exposes_step,
     cases=_detector_cases,
-    right=(_exposes_by_vector, _exposes_by_where_it_lands),
+    right=(_exposes_by_vector, _exposes_by_where_it_lands, _exposes_by_numbers, _exposes_by_state),
     wrong=(
         Wrong(
             "gradient is None",
@@ -967,9 +1241,10 @@ DETECTOR = Exercise(
         ),
         Wrong(
             "direction only",
-            _judged(_cosine_only),
+            _cosine_only(0.9999),
             "only the direction is compared: a double update has the right one",
             "Compare the numbers, not the angle.",
+            also=(_cosine_only(0.99), _cosine_only(1 - 1e-6)),
         ),
         Wrong(
             "exactly equal",
@@ -984,24 +1259,44 @@ DETECTOR = Exercise(
             _judged(lambda before, after, truth, net, lr: _far(_implied(before, after, lr), truth, 0.1, 0.1)),
             "the tolerance is so wide that a small inner rate hides the missing second-order term",
             "In float64, `rtol=1e-4` and `atol=1e-6` leave room for rounding and for nothing else.",
+            also=tuple(
+                _judged(lambda b, a, truth, net, lr, t=t: _far(_implied(b, a, lr), truth, *t))
+                for t in ((1e-2, 1e-2), (1e-6, 1e-2))
+            ),
         ),
         Wrong(
             "first tensor only",
-            _judged(
-                lambda b, a, truth, net, lr: (
-                    not torch.allclose(_implied(b, a, lr)["weight"], truth["weight"], atol=1e-6)
-                )
-            ),
+            _one_tensor("weight"),
             "only the first tensor is looked at",
             "Compare every parameter of the net.",
         ),
         Wrong(
+            "last tensor only",
+            _one_tensor("bias"),
+            "only the last tensor counts: a loop that overwrites its verdict forgets the tensors before",
+            "One wrong tensor is enough: return True as soon as you find it, or collect with `any`.",
+        ),
+        Wrong(
+            "signed sum",
+            _judged(_sum_of_all),
+            "the differences are added up: errors of opposite sign cancel",
+            "Compare number by number, or take the largest of the absolute differences.",
+        ),
+        Wrong(
+            "without the sign",
+            _judged(_sizes_only),
+            "the sizes of the entries are compared and their signs are lost",
+            "Take the absolute value of the *difference*, not of the two numbers.",
+        ),
+        Wrong(
+            "largest entry only",
+            _judged(_largest_only),
+            "only the largest entry of each tensor is compared: the rest may be anything",
+            "Compare number by number.",
+        ),
+        Wrong(
             "all must differ",
-            _judged(
-                lambda b, a, truth, net, lr: all(
-                    not torch.allclose(v, truth[k], rtol=1e-4, atol=1e-6) for k, v in _implied(b, a, lr).items()
-                )
-            ),
+            _every_tensor_wrong(lambda took, slope: not torch.allclose(took, slope, rtol=1e-4, atol=1e-6)),
             "a step is exposed only when every tensor is wrong",
             "One wrong tensor is enough: `any(not ...)`, or `not all(...)`.",
         ),
@@ -1091,6 +1386,61 @@ def _hvp_whole_matrix(loss: Loss, params: Params, vector: Params) -> Params:
     return result
 
 
+def _hvp_row_by_row(loss: Loss, params: Params, vector: Params) -> Params:
+    theta = _leaves(params)
+    slopes, along = _flat(_slopes(loss, theta)), _flat({name: vector[name] for name in theta})
+    rows = []
+    for slope in slopes:
+        row = torch.autograd.grad(slope, list(theta.values()), retain_graph=True)
+        rows.append(torch.cat([part.flatten() for part in row]) @ along)
+    parts = torch.stack(rows).split([value.numel() for value in theta.values()])
+    return {name: part.reshape(value.shape) for (name, value), part in zip(theta.items(), parts, strict=True)}
+
+
+def _hvp_linearized(loss: Loss, params: Params, vector: Params) -> Params:
+    return linearize(grad(loss), params)[1](vector)
+
+
+def _hvp_by_grad(loss: Loss, params: Params, vector: Params) -> Params:
+    return grad(lambda theta: sum((g * vector[name]).sum() for name, g in grad(loss)(theta).items()))(params)
+
+
+def _hvp_by_functional(loss: Loss, params: Params, vector: Params) -> Params:
+    names = list(params)
+
+    def of_values(*values: Tensor) -> Tensor:
+        return loss(dict(zip(names, values, strict=True)))
+
+    along = tuple(vector[name] for name in names)
+    return dict(zip(names, torch.autograd.functional.hvp(of_values, tuple(params.values()), along)[1], strict=True))
+
+
+def _hvp_by_position(loss: Loss, params: Params, vector: Params) -> Params:
+    theta = _leaves(params)
+    total = sum((g * v).sum() for g, v in zip(_slopes(loss, theta).values(), vector.values(), strict=True))
+    return dict(zip(theta, torch.autograd.grad(total, list(theta.values())), strict=True))
+
+
+def _hvp_on_the_callers(loss: Loss, params: Params, vector: Params) -> Params:
+    for value in params.values():
+        value.requires_grad_()
+    slopes = _slopes(loss, params)
+    total = torch.stack([(slopes[name] * vector[name]).sum() for name in params]).sum()
+    return dict(zip(params, torch.autograd.grad(total, list(params.values())), strict=True))
+
+
+def _hvp_minus(loss: Loss, params: Params, vector: Params) -> Params:
+    return {name: vector[name] - value for name, value in hessian_vector(loss, params, vector).items()}
+
+
+def _hvp_vector_squared(loss: Loss, params: Params, vector: Params) -> Params:
+    return {name: value * vector[name] for name, value in hessian_vector(loss, params, vector).items()}
+
+
+def _hvp_number(loss: Loss, params: Params, vector: Params) -> Tensor:
+    return _flat(_hvp_vector_squared(loss, params, vector)).sum()
+
+
 def _hvp_diagonal(loss: Loss, params: Params, vector: Params) -> Params:
     blocks = hessian(loss)(params)
     return {
@@ -1141,13 +1491,64 @@ def _hvp_cases(generator: Generator) -> list[Case]:
     ]
 
 
+class _Seen(TorchDispatchMode):
+    """Counts the operations of a block, and keeps the size of the largest tensor among their results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.operations += 1
+        self.largest = max([self.largest, *(x.numel() for x in tree_leaves(result) if isinstance(x, Tensor))])
+        return result
+
+
+def _frugal(answer: Callable, reference: Callable) -> str | None:
+    generator = torch.Generator().manual_seed(4)
+    params, vector = ({k: torch.randn(40, generator=generator) for k in "ab"} for _ in range(2))
+    with _Seen() as seen:
+        answer(lambda p: (p["a"] * p["b"]).sum().sin() + (p["a"] ** 3).sum(), params, vector)
+    if seen.largest >= 80 * 40:
+        return f"With 80 parameters your function makes a tensor of {seen.largest:,} numbers: that is the Hessian, or half of it."
+    if seen.operations > 2000:
+        return "With 80 parameters your function differentiates again and again: that is the Hessian, row by row."
+    return _marked(params) or _marked(vector)
+
+
+def _by_name(answer: Callable, reference: Callable) -> str | None:
+    generator = torch.Generator().manual_seed(5)
+    params, vector = ({k: torch.randn(3, generator=generator) for k in names} for names in ("ab", "ba"))
+
+    def loss(p: Params) -> Tensor:
+        return p["a"].square().sum() * p["b"].sum()
+
+    try:
+        found = answer(loss, dict(params), dict(vector))
+    except Exception:  # torch.func.jvp refuses another order with an error, which nobody can overlook
+        return None
+    expected = hessian_vector(loss, params, {name: vector[name] for name in params})
+    gap = max(float((found[name] - expected[name]).abs().max()) for name in params)
+    return None if gap < 1e-3 else "`params` lists a before b, `vector` lists b before a: the numbers get mixed up."
+
+
+def _marked(params: Params) -> str | None:
+    changed = [name for name, value in params.items() if value.requires_grad or value.grad is not None]
+    return f"Afterwards the caller's tensor {changed[0]!r} requires a gradient." if changed else None
+
+
 HVP = Exercise(
     id="08.6",
     title="The Hessian times a vector, without the Hessian",
     reference=hessian_vector,
     cases=_hvp_cases,
     tolerance=1e-4,
-    right=(_hvp_twice, _hvp_whole_matrix),
+    properties=(
+        Property("the Hessian is never built, and the caller's tensors stay as they are", _frugal),
+        Property("numbers find each other by name", _by_name),
+    ),
+    right=(_hvp_twice, _hvp_linearized, _hvp_by_grad, _hvp_by_functional),
     wrong=(
         Wrong(
             "gradient times vector",
@@ -1184,6 +1585,43 @@ HVP = Exercise(
             _hvp_one_sided,
             "the change of the gradient is measured over a finite stretch: an approximation",
             "Differentiate exactly: `create_graph=True` and a second `torch.autograd.grad`, or `torch.func.jvp`.",
+        ),
+        Wrong(
+            "whole Hessian",
+            _hvp_whole_matrix,
+            "the whole Hessian is built and then multiplied, which no net of real size can afford",
+            "Let the vector in *before* the second derivative: sum gradient times vector to one number, and differentiate that.",
+            also=(_hvp_row_by_row,),
+        ),
+        Wrong(
+            "by position",
+            _hvp_by_position,
+            "gradients and `vector` are paired by position, although dicts of equal names may list them in another order",
+            "Pair them by name: `slopes[name] * vector[name]`.",
+        ),
+        Wrong(
+            "marks the caller's tensors",
+            _hvp_on_the_callers,
+            "`requires_grad_()` is set on the caller's own tensors, and stays set",
+            "Make leaves of your own: `{name: value.detach().clone().requires_grad_() for ...}`.",
+        ),
+        Wrong(
+            "step of one",
+            _hvp_minus,
+            "v − H v is returned, a factor of the meta-gradient, in place of H v",
+            "Return the product alone.",
+        ),
+        Wrong(
+            "vector twice",
+            _hvp_vector_squared,
+            "the product H v is multiplied by the vector once more",
+            "The vector weighs the gradient once, before the second derivative.",
+        ),
+        Wrong(
+            "one number",
+            _hvp_number,
+            "the number v·(H v) is returned, not the vector H v",
+            "Differentiate the inner product of gradient and v with respect to `params`: the result is a dict like it.",
         ),
         Wrong(
             "gradient",
@@ -1307,11 +1745,43 @@ def _constant_step(support: Loss, query: Loss, theta: Params, start: Params, lr:
 
 
 def _adapted_returned(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
-    return adapt(loss_support, params, lr=lr, steps=steps)
+    for _ in range(steps):
+        params = _descend(params, grad(loss_support)(params), lr)
+    return params
 
 
 def _cut_at_every_step(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
     return truncated_gradient(loss_support, loss_query, params, lr, steps, min(steps, 1))
+
+
+def _memory_from_package(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    return grad(lambda theta: loss_query(adapt(loss_support, theta, lr=lr, steps=steps)))(params)
+
+
+def _memory_on_the_callers(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    for value in params.values():
+        value.requires_grad_()
+    fast = dict(params)
+    for _ in range(steps):
+        fast = _descend(fast, _slopes(loss_support, fast), lr)
+    return dict(zip(params, torch.autograd.grad(loss_query(fast), list(params.values())), strict=True))
+
+
+def _at_the_adapted(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    theta = _adapted_returned(loss_support, loss_query, params, lr, steps)
+    return grad(loss_query)(theta)
+
+
+def _one_factor_for_all(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    result = _at_the_adapted(loss_support, loss_query, params, lr, steps)
+    for _ in range(steps):
+        result = _descend(result, hessian_vector(loss_support, params, result), lr)
+    return result
+
+
+def _one_factor_only(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    result = _at_the_adapted(loss_support, loss_query, params, lr, steps)
+    return _descend(result, hessian_vector(loss_support, params, result), lr) if steps else result
 
 
 def _written_into(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
@@ -1348,12 +1818,41 @@ def _descends(answer: Callable, reference: Callable) -> str | None:
     return f"Central differences of the query loss after two steps differ by up to {gap:.2g}." if gap > 1e-6 else None
 
 
+def _names_of(code: CodeType) -> set[str]:
+    """Returns the names that a function and the functions inside it look up."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {*code.co_names, *code.co_freevars}.union(*map(_names_of, inner))
+
+
+def _torch_alone(answer: Callable, reference: Callable) -> str | None:
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return None
+    known = getattr(answer, "__globals__", {})
+    for name in sorted(_names_of(code)):
+        value = known.get(name)
+        home = getattr(value, "__module__", None) or getattr(value, "__name__", None) or name
+        if str(home).startswith("fsl_course") or name.startswith("fsl_course"):
+            return f"Your function uses `{name}` of the package."
+    return None
+
+
+def _start_untouched(answer: Callable, reference: Callable) -> str | None:
+    support, query, params = _dict_losses(torch.Generator().manual_seed(6))
+    answer(support, query, params, 0.3, 2)
+    return _marked(params)
+
+
 MEMORY = Exercise(
     id="08.7",
     title="MAML's gradient from memory",
     reference=maml_gradient,
     cases=_memory_cases,
-    properties=(Property("it agrees with central differences of the meta-loss", _descends),),
+    properties=(
+        Property("it agrees with central differences of the meta-loss", _descends),
+        Property("the caller's tensors stay as they are", _start_untouched),
+        Property("it stands on torch alone", _torch_alone),
+    ),
     right=(_memory_by_autograd, _memory_by_backward, _memory_by_products),
     wrong=(
         Wrong(
@@ -1363,6 +1862,18 @@ MEMORY = Exercise(
             "first-order MAML",
             "`torch.autograd.grad(..., create_graph=True)` in the inner loop, or `torch.func.grad` all the way; "
             "the last gradient is with respect to the *initial* parameters.",
+        ),
+        Wrong(
+            "one Hessian for all",
+            _one_factor_for_all,
+            "every step's factor is taken with the Hessian at the initial parameters",
+            "The curvature changes along the way: step j has the Hessian at the place where it starts.",
+        ),
+        Wrong(
+            "one factor",
+            _one_factor_only,
+            "one factor I − lr·H is applied, however many steps were taken",
+            "Each step brings a factor of its own.",
         ),
         Wrong(
             "through the last step only",
@@ -1375,6 +1886,7 @@ MEMORY = Exercise(
             _memory(step=_plain_step, count=lambda steps: min(steps, 1)),
             "one inner step is taken, however many were asked for",
             "`for _ in range(steps):` around the inner step.",
+            also=(_memory(step=_plain_step, count=lambda steps: 1),),
         ),
         Wrong(
             "gradient at the start",
@@ -1423,6 +1935,18 @@ MEMORY = Exercise(
             _written_into,
             "`params` is stepped in place: the caller's initialisation is gone, and with it the way back to it",
             "Make new tensors: `{name: theta[name] - lr * slopes[name] for name in theta}`.",
+        ),
+        Wrong(
+            "marks the caller's tensors",
+            _memory_on_the_callers,
+            "`requires_grad_()` is set on the caller's own tensors, and stays set",
+            "Make leaves of your own: `{name: value.detach().clone().requires_grad_() for ...}`.",
+        ),
+        Wrong(
+            "the package's adapt",
+            _memory_from_package,
+            "the inner loop is the package's `adapt`: right numbers, but not from memory",
+            "Write the loop yourself: `grad(loss_support)(theta)`, then new tensors.",
         ),
     ),
     hints=(
