@@ -44,6 +44,16 @@ def _pairs_from_table(labels: Tensor) -> Pairs:
     return first, second, labels[first] == labels[second]
 
 
+def _pairs_by_itertools(labels: Tensor) -> Pairs:
+    found = torch.tensor([*combinations(range(len(labels)), 2)])
+    return found[:, 1], found[:, 0], (labels[found[:, 0]] - labels[found[:, 1]]) == 0
+
+
+def _pairs_of_labels(labels: Tensor) -> Pairs:
+    one, other = torch.combinations(labels, 2).unbind(1)
+    return one, other, one == other
+
+
 def _pairs_where(keep: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Pairs]:
     """Returns the pairs where the table keep(equal [B, B], difference of positions [B, B]) is True."""
 
@@ -83,8 +93,20 @@ ALL_PAIRS = Exercise(
     reference=all_pairs,
     cases=_pair_cases,
     same=_same_pairs,
-    right=(_pairs_loop, _pairs_by_combinations, _pairs_from_table),
+    right=(_pairs_loop, _pairs_by_combinations, _pairs_from_table, _pairs_by_itertools),
     wrong=(
+        Wrong(
+            "labels in place of rows",
+            _pairs_of_labels,
+            "the labels of the two pictures are returned where their row numbers are asked for",
+            "Pair the numbers 0 to B − 1; the labels only decide `same`.",
+        ),
+        Wrong(
+            "last row forgotten",
+            _pairs_where(lambda equal, gap: (gap > 0) & (torch.arange(len(gap)) < len(gap) - 1)),
+            "the last picture is paired with nobody: a loop ends one row too early",
+            "`range(i + 1, len(labels))` reaches the last row.",
+        ),
         Wrong(
             "itself too",
             _pairs_where(lambda equal, gap: gap >= 0),
@@ -110,6 +132,12 @@ ALL_PAIRS = Exercise(
             "Every row meets every later row.",
         ),
         Wrong(
+            "neighbours left out",
+            _pairs_where(lambda equal, gap: gap > 1),
+            "neighbouring rows are never paired: the diagonal is left out, and the one beside it too",
+            "`torch.triu_indices(B, B, 1)` leaves out the diagonal only.",
+        ),
+        Wrong(
             "equal pairs only",
             _pairs_where(lambda equal, gap: equal & (gap > 0)),
             "only pairs of one class are kept: there is nothing left to tell apart",
@@ -130,8 +158,9 @@ ALL_PAIRS = Exercise(
         Wrong(
             "numbers",
             lambda labels: (*all_pairs(labels)[:2], all_pairs(labels)[2].float()),
-            "`same` holds 0.0 and 1.0 in place of False and True",
-            "A comparison gives bool already: no `.float()` here.",
+            "`same` holds numbers, 0 and 1, in place of False and True",
+            "A comparison gives bool already: no `.float()` or `.long()` here.",
+            also=(lambda labels: (*all_pairs(labels)[:2], all_pairs(labels)[2].long()),),
         ),
     ),
     hints=(
@@ -163,6 +192,21 @@ def _log_odds_linear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tens
     return F.linear(difference, weight[None], bias[None]).squeeze(-1)
 
 
+def _log_odds_filled(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Fills a float32 table entry by entry, whatever the inputs are."""
+    table = torch.zeros(len(a), len(b))
+    for m in range(len(a)):
+        for s in range(len(b)):
+            table[m, s] = torch.dot(weight, torch.abs(a[m] - b[s])) + bias
+    return table
+
+
+def _log_odds_repeated(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    one, other = a.repeat_interleave(len(b), 0), b.repeat(len(a), 1)
+    larger, smaller = torch.maximum(one, other), torch.minimum(one, other)
+    return (torch.einsum("pd,d->p", larger - smaller, weight) + bias).reshape(len(a), len(b))
+
+
 def _log_odds_cases(generator: Generator) -> list[Case]:
     def draw(rows: int, others: int, features: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sizes = (rows, features), (others, features), (features,), ()
@@ -189,7 +233,7 @@ LOG_ODDS = Exercise(
     reference=log_odds,
     cases=_log_odds_cases,
     gradient=(0, 1, 2, 3),
-    right=(_log_odds_loop, _log_odds_cdist, _log_odds_linear),
+    right=(_log_odds_loop, _log_odds_cdist, _log_odds_linear, _log_odds_filled, _log_odds_repeated),
     wrong=(
         Wrong(
             "no absolute value",
@@ -204,16 +248,49 @@ LOG_ODDS = Exercise(
             "Absolute difference first, times the weight then.",
         ),
         Wrong(
+            "minus once more",
+            _odds(lambda d, w, b: b - d.abs() @ w),
+            "the weighted sum is subtracted from the bias, though the minus sign sits in the weights already",
+            "Add: `difference @ weight + bias`. Trained weights are negative by themselves.",
+        ),
+        Wrong(
+            "Euclidean distance",
+            _odds(lambda d, w, b: (d.square() * w.abs()).sum(-1).add(1e-12).sqrt() + b),
+            "a Euclidean distance is taken: squares, their sum, a root",
+            "`.abs()` in place of squares, and no root.",
+            also=(
+                _odds(lambda d, w, b: b - (d.square() * w.abs()).sum(-1).add(1e-12).sqrt()),
+                _odds(lambda d, w, b: d.square().sum(-1).add(1e-12).sqrt() + b),
+                lambda a, b, weight, bias: torch.cdist(a, b) * weight.sum() + bias,
+                _odds(lambda d, w, b: (d * w).square().sum(-1).add(1e-12).sqrt() + b),
+            ),
+        ),
+        Wrong(
+            "dot product",
+            lambda a, b, weight, bias: (a * weight) @ b.T + bias,
+            "the embeddings are multiplied with each other: that is a similarity by dot product, not a distance",
+            "Subtract: `a[:, None] - b`.",
+        ),
+        Wrong(
+            "one weight for all",
+            _odds(lambda d, w, b: d.abs().sum(-1) * w.sum() + b),
+            "the differences are summed before they meet their weights, so every feature gets the same one",
+            "Each |a_j − b_j| has its own weight_j: `difference @ weight`.",
+            also=(_odds(lambda d, w, b: d.abs().sum(-1) * w.mean() + b),),
+        ),
+        Wrong(
             "absolute value of the sum",
             _odds(lambda d, w, b: (d * w).sum(-1).abs() + b),
             "the sum is taken before the absolute value",
             "Absolute value of every single difference, then the weighted sum.",
+            also=(_odds(lambda d, w, b: ((d * w).sum(-1) + b).abs()),),
         ),
         Wrong(
             "squares",
             _odds(lambda d, w, b: (d.square() * w).sum(-1) + b),
             "the differences are squared",
             "`.abs()` in place of `.square()`.",
+            also=(_odds(lambda d, w, b: b - (d.square() * w).sum(-1)), _odds(lambda d, w, b: d.square().sum(-1) + b)),
         ),
         Wrong(
             "no bias",
@@ -232,6 +309,7 @@ LOG_ODDS = Exercise(
             _odds(lambda d, w, b: b - d.abs().sum(-1)),
             "every feature counts the same: the weights are not used",
             "Multiply each |a_j − b_j| by weight_j.",
+            also=(_odds(lambda d, w, b: d.abs().sum(-1) + b), _odds(lambda d, w, b: b - d.abs().mean(-1))),
         ),
         Wrong(
             "mean",
@@ -290,6 +368,26 @@ def _pair_loss_logsigmoid(log_odds: Tensor, same: Tensor) -> Tensor:
     return losses[same].sum() / same.sum() / 2 + losses[~same].sum() / (~same).sum() / 2
 
 
+def _pair_loss_float32(log_odds: Tensor, same: Tensor) -> Tensor:
+    equal = F.binary_cross_entropy_with_logits(log_odds[same], torch.ones(int(same.sum())))
+    unequal = F.binary_cross_entropy_with_logits(log_odds[~same], same[~same].float())
+    return torch.stack([equal, unequal]).mean()
+
+
+def _pair_loss_loop(log_odds: Tensor, same: Tensor) -> Tensor:
+    zero = torch.tensor(0.0)
+    kinds: dict[bool, list[Tensor]] = {True: [], False: []}
+    for s, equal in zip(log_odds, same.tolist(), strict=True):
+        kinds[equal].append(torch.logaddexp(zero, -s if equal else s))
+    return sum(sum(kind) / len(kind) for kind in kinds.values()) / 2
+
+
+def _pair_loss_by_hand(log_odds: Tensor, same: Tensor) -> Tensor:
+    t = same.float()
+    losses = log_odds.clamp(min=0) - log_odds * t + torch.log1p(torch.exp(-log_odds.abs()))
+    return 0.5 * (t @ losses) / t.sum() + 0.5 * ((1 - t) @ losses) / (1 - t).sum()
+
+
 def _pair_loss_cases(generator: Generator) -> list[Case]:
     def draw(equal: int, unequal: int) -> tuple[Tensor, Tensor]:
         same = torch.tensor([True] * equal + [False] * unequal)
@@ -297,20 +395,51 @@ def _pair_loss_cases(generator: Generator) -> list[Case]:
             torch.randperm(len(same), generator=generator)
         ]
 
-    paper = torch.tensor([2.0, -1.0, 1.0, 0.0]), torch.tensor([True, False, False, False])
-    unequal = draw(3, 9)
+    paper = torch.tensor([2.0, -1.0, 1.0, 0.5]), torch.tensor([True, False, False, False])
     return [
         Case("four pairs, one of them equal", paper),
-        Case("3 equal and 9 unequal pairs, mixed", unequal),
+        Case("3 equal and 9 unequal pairs, mixed", draw(3, 9)),
         Case("more equal pairs than unequal ones", draw(6, 2)),
-        Case("float64", (unequal[0].double(), unequal[1])),
+        Case("one pair of each kind", draw(1, 1)),
     ]
 
 
+def _surely_wrong() -> tuple[Tensor, Tensor]:
+    return torch.tensor([-200.0, 200.0], requires_grad=True), torch.tensor([True, False])
+
+
 def _survives_certainty(answer: Callable, reference: Callable) -> str | None:
-    loss = answer(torch.tensor([-200.0, 200.0]), torch.tensor([True, False]))
-    if not bool(torch.isfinite(loss)):
-        return f"two pairs that are surely wrong gave {float(loss)}; the true loss is 200."
+    log_odds, same = _surely_wrong()
+    loss = float(answer(log_odds, same))
+    if abs(loss - 200) < 1e-2:
+        return None
+    kinds = ((loss != loss, "NaN"), (loss == float("inf"), "infinity"), (90 < loss < 110, "the 100 of a cut logarithm"))
+    told = next((words for holds, words in kinds if holds), "too little" if loss < 200 else "too much")
+    return f"two pairs that are surely wrong cost {told}: {loss:.4g}; the true loss is 200."
+
+
+def _pulls_when_certain(answer: Callable, reference: Callable) -> str | None:
+    log_odds, same = _surely_wrong()
+    loss = answer(log_odds, same)
+    slope = torch.autograd.grad(loss, log_odds)[0] if loss.requires_grad else torch.zeros(2)
+    if bool((slope - torch.tensor([-0.5, 0.5])).abs().max() < 1e-3):
+        return None
+    return f"its gradient is {[round(g, 3) for g in slope.tolist()]}, not [-0.5, 0.5]: the worst pairs teach nothing."
+
+
+def _loss_slopes(answer: Callable, reference: Callable) -> str | None:
+    """Returns None if the gradient agrees with the reference's. In float32, so that `same.float()` is as good as any."""
+    points = [args.args for args in _pair_loss_cases(Generator().manual_seed(4))[1:3]]
+    for log_odds, same in points:
+        found = []
+        for method in (answer, reference):
+            leaf = log_odds.clone().requires_grad_()
+            loss = method(leaf, same)
+            if not loss.requires_grad:
+                return "no gradient flows back to the log-odds. Look for a count, .item(), .detach() or no_grad."
+            found.append(torch.autograd.grad(loss, leaf)[0])
+        if (gap := float((found[0] - found[1]).abs().max())) > 1e-4:
+            return f"the gradient is off by up to {gap:.2g}."
     return None
 
 
@@ -329,6 +458,15 @@ def _log_of_sigmoid(log_odds: Tensor, same: Tensor) -> Tensor:
     return -0.5 * p[same].log().mean() - 0.5 * (1 - p[~same]).log().mean()
 
 
+def _bce_of_sigmoid(keep: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(log_odds: Tensor, same: Tensor) -> Tensor:
+        p = keep(torch.sigmoid(log_odds))
+        losses = F.binary_cross_entropy(p, same.to(p.dtype), reduction="none")
+        return 0.5 * losses[same].mean() + 0.5 * losses[~same].mean()
+
+    return loss
+
+
 def _pos_weight(log_odds: Tensor, same: Tensor) -> Tensor:
     ratio = (~same).sum() / same.sum()
     return F.binary_cross_entropy_with_logits(log_odds, same.to(log_odds.dtype), pos_weight=ratio)
@@ -339,15 +477,43 @@ PAIR_LOSS = Exercise(
     title="A loss that is balanced",
     reference=pair_loss,
     cases=_pair_loss_cases,
-    gradient=(0,),
-    properties=(Property("the loss of pairs that are surely wrong is finite", _survives_certainty),),
-    right=(_pair_loss_softplus, _pair_loss_weights, _pair_loss_logsigmoid),
+    properties=(
+        Property("the gradient is that of the formula", _loss_slopes),
+        Property("pairs that are surely wrong, at log-odds of -200 and 200, cost 200", _survives_certainty),
+        Property("pairs that are surely wrong are pulled back", _pulls_when_certain),
+    ),
+    right=(
+        _pair_loss_softplus,
+        _pair_loss_weights,
+        _pair_loss_logsigmoid,
+        _pair_loss_float32,
+        _pair_loss_loop,
+        _pair_loss_by_hand,
+    ),
     wrong=(
         Wrong(
             "plain mean",
             _from_losses(lambda losses, same: losses.mean()),
             "all pairs weigh the same: the many unequal pairs drown the few equal ones",
             "Average equal and unequal pairs apart, then take half of each mean.",
+        ),
+        Wrong(
+            "masked, then averaged over all",
+            _from_losses(lambda losses, same: 0.5 * (losses * same).mean() + 0.5 * (losses * ~same).mean()),
+            "each kind's sum is divided by the number of *all* pairs: together that is half the plain mean, not balanced",
+            "`losses[same].mean()` divides by the number of equal pairs; a masked product keeps zeros in the mean.",
+            also=(_from_losses(lambda losses, same: (losses * same).mean() + (losses * ~same).mean() * 0.5),),
+        ),
+        Wrong(
+            "weighed by the wrong share",
+            _from_losses(
+                lambda losses, same: (
+                    (~same).to(losses.dtype).mean() * losses[same].mean()
+                    + same.to(losses.dtype).mean() * losses[~same].mean()
+                )
+            ),
+            "each mean is weighed by the share of the other kind, where both should weigh one half",
+            "`0.5 * losses[same].mean() + 0.5 * losses[~same].mean()`.",
         ),
         Wrong(
             "two means added",
@@ -360,6 +526,10 @@ PAIR_LOSS = Exercise(
             _from_losses(lambda losses, same: 0.5 * losses[same].sum() + 0.5 * losses[~same].sum()),
             "the pairs of each kind are summed and not averaged",
             "`.mean()` in place of `.sum()`.",
+            also=(
+                _from_losses(lambda losses, same: losses[same].sum() + losses[~same].sum()),
+                _from_losses(lambda losses, same: 0.5 * losses[same].sum() + 0.5 * losses[~same].mean()),
+            ),
         ),
         Wrong(
             "pos_weight",
@@ -374,16 +544,58 @@ PAIR_LOSS = Exercise(
             "The target of an equal pair is 1: `same.to(log_odds.dtype)`.",
         ),
         Wrong(
+            "minus forgotten",
+            lambda log_odds, same: -pair_loss(log_odds, same),
+            "the minus is missing: the mean of log p is returned, and training would make it ever more negative",
+            "−log p and −log(1 − p): a loss is positive.",
+        ),
+        Wrong(
+            "log p for both kinds",
+            lambda log_odds, same: F.softplus(-log_odds[same]).mean() / 2 + F.softplus(-log_odds[~same]).mean() / 2,
+            'unequal pairs pay −log p as well: every pair is drawn towards "same"',
+            "An unequal pair pays −log(1 − p): its target is 0.",
+        ),
+        Wrong(
+            "squared error",
+            lambda log_odds, same: (
+                (torch.sigmoid(log_odds[same]) - 1).square().mean() / 2
+                + torch.sigmoid(log_odds[~same]).square().mean() / 2
+            ),
+            "probabilities are compared by squared error, which hardly pulls at a pair that is surely wrong",
+            "The formula asks for −log p and −log(1 − p).",
+        ),
+        Wrong(
             "equal pairs only",
             _from_losses(lambda losses, same: losses[same].mean()),
             'unequal pairs do not count: a net that always answers "same" would win',
             "Half the mean over `same`, half the mean over `~same`.",
+            also=(_from_losses(lambda losses, same: 0.5 * losses[same].mean()),),
         ),
         Wrong(
             "log of sigmoid",
             _log_of_sigmoid,
-            "the logarithm is taken of a sigmoid that has become exactly 0",
+            "the logarithm is taken of a number out of range: a sigmoid that is exactly 0, or an exponential that overflows",
             "`F.binary_cross_entropy_with_logits` does both at once and stays finite.",
+        ),
+        Wrong(
+            "cross-entropy of probabilities",
+            _bce_of_sigmoid(lambda p: p),
+            "`F.binary_cross_entropy` sees a sigmoid that has become exactly 0: it cuts the logarithm off at −100, and the "
+            "gradient dies",
+            "Hand the log-odds to `F.binary_cross_entropy_with_logits`.",
+        ),
+        Wrong(
+            "clamped probabilities",
+            _bce_of_sigmoid(lambda p: p.clamp(1e-6, 1 - 1e-6)),
+            "probabilities are kept away from 0 by a clamp or a small number: the worst pairs cost too little and teach nothing",
+            "`F.binary_cross_entropy_with_logits` takes log-odds and needs no clamp.",
+            also=(
+                _bce_of_sigmoid(lambda p: p.clamp(1e-7, 1 - 1e-7)),
+                lambda log_odds, same: (
+                    -(torch.sigmoid(log_odds[same]) + 1e-8).log().mean() / 2
+                    - (1 - torch.sigmoid(log_odds[~same]) + 1e-8).log().mean() / 2
+                ),
+            ),
         ),
         Wrong(
             "sigmoid twice",
@@ -438,6 +650,21 @@ def _contrastive_double_where(a: Tensor, b: Tensor, same: Tensor, margin: float)
     inside = torch.where(squared > 0, squared, 1.0)  # no zero reaches the root
     distance = torch.where(squared > 0, inside.sqrt(), 0.0)
     return 0.5 * torch.where(same, squared, (margin - distance).clamp_min(0).square())
+
+
+def _contrastive_loop(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
+    losses = torch.zeros(len(a))
+    for i in range(len(a)):
+        if same[i]:
+            losses[i] = ((a[i] - b[i]) ** 2).sum() / 2
+        else:
+            losses[i] = max(margin - torch.dist(a[i], b[i]), torch.tensor(0.0)) ** 2 / 2
+    return losses
+
+
+def _contrastive_cdist(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
+    distance = torch.cdist(a, b).diagonal()
+    return (same * distance.pow(2) + ~same * torch.relu(margin - distance).pow(2)).mul(0.5)
 
 
 def _contrastive_cases(generator: Generator) -> list[Case]:
@@ -511,6 +738,16 @@ def _contrastive(
     return losses
 
 
+def _contrastive_of(measure: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Returns the loss with measure(differences [P, D]) in place of the distance."""
+
+    def losses(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
+        d = measure(a - b)
+        return 0.5 * torch.where(same, d.square(), (margin - d).clamp_min(0).square())
+
+    return losses
+
+
 def _contrastive_by_index(a: Tensor, b: Tensor, same: Tensor, margin: float) -> Tensor:
     squared = (a - b).square().sum(1)
     pushed = (margin - squared[~same].sqrt()).clamp_min(0).square()
@@ -528,13 +765,39 @@ CONTRASTIVE = Exercise(
         Property("the gradient is finite where an unequal pair has distance zero", _finite_at_zero(False)),
         Property("the gradient is that of the formula", _slopes_agree),
     ),
-    right=(_contrastive_norm, _contrastive_epsilon, _contrastive_pairwise, _contrastive_double_where),
+    right=(
+        _contrastive_norm,
+        _contrastive_epsilon,
+        _contrastive_pairwise,
+        _contrastive_double_where,
+        _contrastive_loop,
+        _contrastive_cdist,
+    ),
     wrong=(
         Wrong(
             "bare square root",
             _contrastive(distance=lambda squared: squared.sqrt()),
             "a bare square root meets a distance of zero: infinity times zero is NaN, in a branch that `torch.where` drops too",
             "`.clamp_min(1e-12)` before `.sqrt()`.",
+        ),
+        Wrong(
+            "absolute differences",
+            _contrastive_of(lambda d: d.abs().sum(1)),
+            "absolute differences are summed, as in the weighted L1 of before: this loss wants the Euclidean distance",
+            "Square the differences, sum them, take the root.",
+            also=(_contrastive_of(lambda d: d.abs().mean(1)),),
+        ),
+        Wrong(
+            "mean over the features",
+            _contrastive_of(lambda d: d.square().mean(1).clamp_min(1e-12).sqrt()),
+            "the squared differences are averaged over the features: every squared distance is divided by D",
+            "`.square().sum(1)`.",
+        ),
+        Wrong(
+            "root forgotten",
+            _contrastive_of(lambda d: d.square().sum(1)),
+            "the squared distance is used as if it were the distance: equal pairs pay its square once more",
+            "The distance is the root of the sum of squares.",
         ),
         Wrong(
             "root for unequal pairs only",
@@ -553,6 +816,16 @@ CONTRASTIVE = Exercise(
             _contrastive(push=lambda d, m: (m - d.square()).clamp_min(0)),
             "the margin is compared with the squared distance, as in the triplet loss",
             "max(0, margin − d)²: subtract the distance, then square.",
+            also=(
+                _contrastive(push=lambda d, m: (m - d.square()).clamp_min(0).square()),
+                _contrastive(push=lambda d, m: (m * m - d.square()).clamp_min(0)),
+            ),
+        ),
+        Wrong(
+            "hinge turned round",
+            _contrastive(push=lambda d, m: (d - m).clamp_min(0).square()),
+            "the hinge is turned round: unequal pairs pay when they are *farther* than the margin",
+            "max(0, margin − d): near unequal pairs pay.",
         ),
         Wrong(
             "no hinge",
@@ -577,6 +850,10 @@ CONTRASTIVE = Exercise(
             _contrastive(half=1.0),
             "the factor one half is missing",
             "Multiply both kinds by 0.5.",
+            also=(
+                _contrastive(pull=lambda d, m: 2 * d.square()),
+                _contrastive(push=lambda d, m: 2 * (m - d).clamp_min(0).square()),
+            ),
         ),
         Wrong(
             "no push",
@@ -589,6 +866,7 @@ CONTRASTIVE = Exercise(
             lambda a, b, same, margin: contrastive_losses(a, b, same, margin).mean(),
             "the pairs are averaged already here",
             "Return one loss for each pair, [P]: equal and unequal ones are weighed later.",
+            also=(lambda a, b, same, margin: contrastive_losses(a, b, same, margin).sum(),),
         ),
         Wrong(
             "detached",
@@ -632,6 +910,11 @@ def _exposes_by_counting(draw: Draw, labels: Tensor) -> bool:
         return True
     equal = sum(int(labels[i] == labels[j]) for i, j in zip(first, second, strict=True))
     return equal < 600 or equal > 900
+
+
+def _exposes_in_one_line(draw: Draw, labels: Tensor) -> Tensor:
+    i, j = draw(labels, 2000, torch.Generator())
+    return (labels[i].eq(labels[j]).float().mean() - 0.5).abs().gt(0.1) | i.eq(j).any()
 
 
 def _detector(
@@ -701,9 +984,35 @@ def _draw_itself(labels: Tensor, count: int, generator: Generator) -> tuple[Tens
 
 
 def _draw_not_excluded(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draws the unequal half from all pairs; with two classes, half of these are equal after all."""
+    """Draws the unequal half from all pairs of different rows: with 20 classes this hardly shows, with two it does."""
+    equal = _take(_pool(labels, equal=True), count // 2, generator)
+    rest = torch.stack(_draw_distinct(labels, count - count // 2, generator), dim=1)
+    first, second = torch.cat([equal, rest]).unbind(1)
+    return first, second
+
+
+def _draw_rarely_itself(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Pairs a picture with itself about once in 250 pairs."""
     first, second = draw_pairs(labels, count, generator)
-    return first, torch.where(torch.arange(count) < count // 2, second, _draw_distinct(labels, count, generator)[1])
+    return first, torch.where(torch.rand(count, generator=generator) < 0.004, first, second)
+
+
+def _draw_lonely_itself(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draws a class, then two of its pictures; the only picture of a class meets itself."""
+    equal = _pool(labels, equal=True)
+    alone = (labels.bincount()[labels] == 1).nonzero()
+    pool = torch.cat([equal, alone.expand(-1, 2).repeat(3, 1)])
+    pairs = torch.cat([_take(pool, count // 2, generator), _take(_pool(labels, equal=False), count // 2, generator)])
+    first, second = pairs[torch.randperm(len(pairs), generator=generator)].unbind(1)
+    return first, second
+
+
+def _draw_shuffled(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The sound sampler in another order; it insists on a generator."""
+    generator.get_state()
+    order = torch.randperm(count, generator=generator)
+    first, second = draw_pairs(labels, count, generator)
+    return first[order], second[order]
 
 
 def _fair_cases(generator: Generator) -> list[Case]:
@@ -716,15 +1025,33 @@ def _fair_cases(generator: Generator) -> list[Case]:
     return [
         Case("a right one: half and half", (draw_pairs, twenty)),
         Case("a right one: half and half, classes of unequal size", (draw_pairs, uneven)),
+        Case("a right one: half and half, shuffled; it needs a generator", (_draw_shuffled, twenty)),
         Case("a right one: a coin decides for every pair", (_draw_by_coin, twenty)),
         Case("a right one: a coin, two classes", (_draw_by_coin, two)),
+        Case("a right one by your rule: 43 % of the pairs are equal", (_draw_mixed(0.43), twenty)),
+        Case("a right one by your rule: 57 % of the pairs are equal", (_draw_mixed(0.57), twenty)),
         Case("two rows at random, 20 classes", (_draw_random, twenty)),
         Case("two different rows at random, 20 classes", (_draw_distinct, twenty)),
         Case("nine equal pairs in ten", (_draw_mixed(0.9), twenty)),
+        Case("35 % of the pairs are equal", (_draw_mixed(0.35), twenty)),
+        Case("65 % of the pairs are equal", (_draw_mixed(0.65), twenty)),
+        Case("the unequal half is drawn from all pairs, two classes", (_draw_not_excluded, two)),
         Case("equal partners drawn with the picture itself among them", (_draw_mixed(0.5, itself=True), twenty)),
+        Case("a picture meets itself about once in 250 pairs", (_draw_rarely_itself, twenty)),
+        Case("only the one picture of a small class meets itself", (_draw_lonely_itself, uneven)),
         Case("every equal pair is one picture twice", (_draw_itself, twenty)),
         Case("all pairs are one picture twice", (lambda y, n, g: (_draw_random(y, n, g)[0],) * 2, two)),
     ]
+
+
+def _exposes_own_labels(draw: Draw, labels: Tensor) -> bool:
+    return exposes_pairs(draw, torch.arange(20).repeat_interleave(6))
+
+
+def _exposes_without_generator(draw: Draw, labels: Tensor) -> bool:
+    first, second = draw(labels, 2000, None)
+    share = float((labels[first] == labels[second]).double().mean())
+    return not 0.4 <= share <= 0.6 or bool((first == second).any())
 
 
 FAIR = Exercise(
@@ -732,13 +1059,13 @@ FAIR = Exercise(
     title="Bug hunt: are the pairs fair?",
     reference=exposes_pairs,
     cases=_fair_cases,
-    right=(_exposes_over_calls, _exposes_by_counting),
+    right=(_exposes_over_calls, _exposes_by_counting, _exposes_in_one_line),
     wrong=(
         Wrong(
             "share only",
             _detector(lambda share, i, j: not 0.4 <= share <= 0.6),
             "only the share of equal pairs decides: one picture paired with itself slips through as an equal pair",
-            "One such pair is one too many: `(first == second).any()`.",
+            "One such pair is one too many: `(first == second).any()`, not `.all()`.",
         ),
         Wrong(
             "itself only",
@@ -753,6 +1080,43 @@ FAIR = Exercise(
             "The share must lie between 0.4 and 0.6.",
         ),
         Wrong(
+            "too many only",
+            _detector(lambda share, i, j: share > 0.6 or (i == j).any()),
+            "only too many equal pairs ring: too few are as bad, and far more common",
+            "The share must lie between 0.4 and 0.6.",
+        ),
+        Wrong(
+            "narrow limits",
+            _detector(lambda share, i, j: not 0.45 <= share <= 0.55 or (i == j).any()),
+            "the limits are narrower than 0.4 and 0.6: a share of 43 % rings",
+            "Allow 0.4 to 0.6.",
+        ),
+        Wrong(
+            "wide limits",
+            _detector(lambda share, i, j: not 0.3 <= share <= 0.7 or (i == j).any()),
+            "the limits are wider than 0.4 and 0.6: a share of 35 % passes",
+            "Allow 0.4 to 0.6 and no more.",
+            also=(_detector(lambda share, i, j: not 0.2 <= share <= 0.8 or (i == j).any()),),
+        ),
+        Wrong(
+            "a few with itself allowed",
+            _detector(lambda share, i, j: not 0.4 <= share <= 0.6 or (i == j).double().mean() > 0.01),
+            "a few pictures may meet themselves before it rings",
+            "One such pair is one too many: `(first == second).any()`.",
+        ),
+        Wrong(
+            "own labels",
+            _exposes_own_labels,
+            "the labels that are handed in are not used: a sampler may be fair for your labels and unfair for these",
+            "Hand `labels` to `draw`, and look up the labels of its rows there.",
+        ),
+        Wrong(
+            "no generator",
+            _exposes_without_generator,
+            "None is handed in as the generator, and some samplers need one",
+            "`torch.Generator().manual_seed(0)`.",
+        ),
+        Wrong(
             "exactly one half",
             _detector(lambda share, i, j: share != 0.5 or (i == j).any()),
             "the share must be one half exactly: a sampler that tosses a coin for every pair is refused",
@@ -763,6 +1127,7 @@ FAIR = Exercise(
             _detector(lambda share, i, j: not 0.4 <= share <= 0.6 and (i == j).any()),
             "both faults must come together",
             "Either is enough: `or`.",
+            also=(_detector(lambda share, i, j: share < 0.4 or (share > 0.6 and (i == j).any())),),
         ),
         Wrong(
             "turned round",
@@ -775,12 +1140,6 @@ FAIR = Exercise(
             _detector(lambda share, i, j: not 0.4 <= float((i == j).double().mean()) <= 0.6),
             "row numbers are compared in place of labels: two drawings of one class count as unequal",
             "`labels[first] == labels[second]`.",
-        ),
-        Wrong(
-            "any equal pair",
-            _detector(lambda share, i, j: share > 0 or (i == j).any()),
-            "any equal pair rings, though half of them should be equal",
-            "Rows must differ, labels need not: `first == second` is about rows.",
         ),
     ),
     hints=(
@@ -824,6 +1183,36 @@ def _draw_by_class(labels: Tensor, count: int, generator: Generator) -> tuple[Te
     return first, second
 
 
+def _draw_by_weights(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draws positions of the flattened table, with weights; then shuffles."""
+    side = len(labels)
+    equal = (labels[:, None] == labels).float()
+    weights = torch.stack([(equal - torch.eye(side)).flatten(), (1 - equal).flatten()])
+    places = torch.multinomial(weights, count // 2, replacement=True, generator=generator).flatten()
+    places = places[torch.randperm(count, generator=generator)]
+    return places // side, places % side
+
+
+def _draw_narrow(near: Callable[[Tensor, Tensor], Tensor]) -> Draw:
+    """Returns a sampler whose equal pairs come only from where the table near(labels, rows of equal pairs [P, 2]) is True."""
+
+    def equal(labels: Tensor, count: int, generator: Generator) -> Tensor:
+        pool = _pool(labels, equal=True)
+        return _take(pool[near(labels, pool)], count, generator)
+
+    return _draw_with(equal=equal)
+
+
+def _rank(labels: Tensor) -> Tensor:
+    """Returns for each row which picture of its class it is, from 0. [B] -> [B]."""
+    return ((labels[:, None] == labels).tril(-1)).sum(1)
+
+
+def _draw_short(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draws rows one too low, so that the last picture never comes."""
+    return draw_pairs(labels[:-1], count, generator)
+
+
 def _draw_with(
     equal: Callable[[Tensor, int, Generator], Tensor] = lambda y, n, g: _take(_pool(y, equal=True), n, g),
     unequal: Callable[[Tensor, int, Generator], Tensor] = lambda y, n, g: _take(_pool(y, equal=False), n, g),
@@ -844,18 +1233,36 @@ _MIXED = torch.tensor([3, 0, 1, 0, 2, 2, 1, 0, 4, 4, 1])  # class 3 has one pict
 
 
 def _balanced(answer: Callable, reference: Callable) -> str | None:
-    for seed, labels in enumerate((_MIXED, torch.tensor([0, 1, 1, 0]))):
+    """Says whether the number of equal pairs is off by a little in some calls only, in one direction, or altogether."""
+    counts = []
+    for seed, labels in enumerate((_MIXED, _MIXED, _MIXED, torch.tensor([0, 1, 1, 0]))):
         first, second = answer(labels, 60, torch.Generator().manual_seed(seed))
-        equal = int((labels[first] == labels[second]).sum())
-        if equal != 30:
-            return f"{equal} of 60 pairs are equal; 30 are wanted."
-    return None
+        counts.append(int((labels[first] == labels[second]).sum()))
+    if counts == [30] * 4:
+        return None
+    told, mean = (
+        f"of 60 pairs in four calls, {', '.join(map(str, counts))} are equal; 30 are wanted in each",
+        sum(counts) / 4,
+    )
+    if counts == [60] * 4:
+        return f"every pair is equal: {told}."
+    if counts == [0] * 4:
+        return f"no pair is equal: {told}."
+    if len(set(counts)) == 1:
+        return f"always the same number of equal pairs, but {'too few' if mean < 30 else 'too many'}: {told}."
+    if min(counts) < 30 < max(counts) and 24 <= mean <= 36:
+        return f"half of them only on average: {told}."
+    return f"{'too few equal pairs' if mean < 30 else 'too many equal pairs'}: {told}."
 
 
 def _never_itself(answer: Callable, reference: Callable) -> str | None:
     first, second = answer(_MIXED, 400, torch.Generator().manual_seed(1))
     itself = int((first == second).sum())
-    return f"{itself} of 400 pairs are one picture with itself." if itself else None
+    if not itself:
+        return None
+    if itself == int((_MIXED[first] == _MIXED[second]).sum()):
+        return f"every equal pair is one picture with itself: {itself} of 400 pairs."
+    return f"now and then a picture meets itself: {itself} of 400 pairs."
 
 
 def _generator_decides(answer: Callable, reference: Callable) -> str | None:
@@ -870,15 +1277,33 @@ def _generator_decides(answer: Callable, reference: Callable) -> str | None:
     return "Two calls in a row with one generator gave the same pairs." if torch.equal(*runs[0]) else None
 
 
-def _all_take_part(answer: Callable, reference: Callable) -> str | None:
+def _seen_pairs(answer: Callable) -> set[tuple[int, int]]:
     first, second = answer(_MIXED, 1200, torch.Generator().manual_seed(3))
     low, high = torch.minimum(first, second), torch.maximum(first, second)
-    seen = {*zip(low.tolist(), high.tolist(), strict=True)}
-    for kind, word in ((True, "equal"), (False, "unequal")):
-        wanted = [p for p in combinations(range(len(_MIXED)), 2) if bool(_MIXED[p[0]] == _MIXED[p[1]]) is kind]
-        if missing := len(set(wanted) - seen):
-            return f"{missing} of the {len(wanted)} possible {word} pairs never came in 1200 draws."
-    return None
+    return {*zip(low.tolist(), high.tolist(), strict=True)}
+
+
+def _take_part(kind: bool) -> Callable[[Callable, Callable], str | None]:
+    """Returns a law: every equal (or unequal) pair can come. It names what is missing: classes, pictures, or pairs."""
+    word = "equal" if kind else "unequal"
+
+    def holds(answer: Callable, reference: Callable) -> str | None:
+        seen = _seen_pairs(answer)
+        wanted = {p for p in combinations(range(len(_MIXED)), 2) if bool(_MIXED[p[0]] == _MIXED[p[1]]) is kind}
+        found = seen & wanted
+        if found == wanted or not found:  # without any such pair, the law of the halves speaks
+            return None
+        classes, rows = ({int(f(i)) for p in wanted - found for i in p} for f in (lambda i: _MIXED[i], lambda i: i))
+        came, met = {int(_MIXED[i]) for p in found for i in p}, {i for p in found for i in p}
+        if missing := classes - came:
+            return f"{len(missing)} classes never come in an {word} pair, in 1200 draws."
+        if missing := rows - met:
+            return f"{len(missing)} pictures never come in an {word} pair, though every class does."
+        return (
+            f"{len(wanted - found)} of the {len(wanted)} possible {word} pairs never come, though every picture does."
+        )
+
+    return holds
 
 
 def _sampler_cases(generator: Generator) -> list[Case]:
@@ -902,15 +1327,28 @@ SAMPLER = Exercise(
         Property("exactly half of the pairs are equal", _balanced),
         Property("no picture is paired with itself", _never_itself),
         Property("the generator alone decides", _generator_decides),
-        Property("every pair can come", _all_take_part),
+        Property("every equal pair can come", _take_part(True)),
+        Property("every unequal pair can come", _take_part(False)),
     ),
-    right=(_draw_by_loop, _draw_by_class),
+    right=(_draw_by_loop, _draw_by_class, _draw_by_weights),
     wrong=(
         Wrong(
             "two rows at random",
             _draw_random,
             "both rows are drawn at random: with N classes only about one pair in N is equal",
             "Draw half of the pairs from the list of equal pairs, half from the list of unequal ones.",
+        ),
+        Wrong(
+            "two different rows at random",
+            _draw_distinct,
+            "two different rows are drawn at random: no picture meets itself, but only about one pair in N is equal",
+            "Draw half of the pairs from the list of equal pairs, half from the list of unequal ones.",
+        ),
+        Wrong(
+            "a coin for every pair",
+            _draw_by_coin,
+            "chance decides for every pair whether it is equal: half of them are only on average",
+            "Draw `count // 2` of the one kind and `count // 2` of the other.",
         ),
         Wrong(
             "itself among them",
@@ -931,10 +1369,28 @@ SAMPLER = Exercise(
             "Draw them from `~equal`.",
         ),
         Wrong(
-            "one equal pair for each class",
+            "one class only",
             _draw_with(equal=lambda y, n, g: _take(_pool(y, equal=True)[:2], n, g)),
-            "equal pairs come from one class only",
-            "Draw from all equal pairs: every class and every drawing must have its turn.",
+            "equal pairs come from some classes only",
+            "Draw from all equal pairs: every class must have its turn.",
+        ),
+        Wrong(
+            "some pictures of a class only",
+            _draw_narrow(lambda y, pool: (_rank(y)[pool] < 2).all(1)),
+            "every class takes part, but only with some of its pictures, such as the first two",
+            "Draw from all equal pairs: every drawing of a class must have its turn.",
+        ),
+        Wrong(
+            "neighbours of a class",
+            _draw_narrow(lambda y, pool: (_rank(y)[pool[:, 0]] - _rank(y)[pool[:, 1]]).abs() == 1),
+            "every picture takes part, but only with some partners of its class, such as its neighbour",
+            "Any two drawings of a class make an equal pair.",
+        ),
+        Wrong(
+            "last picture forgotten",
+            _draw_short,
+            "a range ends one too early, so that a picture never comes",
+            "`torch.randint(n, ...)` draws from 0 to n − 1: its end is left out already.",
         ),
         Wrong(
             "unequal to the first row",
@@ -951,14 +1407,27 @@ SAMPLER = Exercise(
         Wrong(
             "seeded inside",
             _draw_with(own=lambda g: torch.Generator().manual_seed(0)),
-            "a generator is seeded inside the function, so that every call gives the same pairs",
-            "Use the generator that is handed in, as it is.",
+            "the pairs do not depend on the generator: nothing is drawn at all, or another generator is seeded inside",
+            "Hand the generator that you are given to every random call, as it is.",
         ),
         Wrong(
             "equal pairs only",
             _draw_with(unequal=lambda y, n, g: _take(_pool(y, equal=True), n, g)),
             "all pairs are equal",
             "The other half comes from `~equal`.",
+        ),
+        Wrong(
+            "another share",
+            _draw_mixed(0.25),
+            "the share of equal pairs is fixed, but it is not one half",
+            "`count // 2` pairs of each kind.",
+            also=(_draw_mixed(0.75),),
+        ),
+        Wrong(
+            "unequal pairs only",
+            _draw_with(equal=lambda y, n, g: _take(_pool(y, equal=False), n, g)),
+            "no pair is equal: nothing teaches what the drawings of a class have in common",
+            "The one half comes from `equal`, without its diagonal.",
         ),
     ),
     hints=(
@@ -1000,6 +1469,14 @@ def _semi_hard_sorted(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> 
     return order.gather(1, place[:, None])[:, 0]
 
 
+def _semi_hard_shifted(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
+    """Moves the strangers that are too near behind all others, the farthest of them first."""
+    far = to_all.max() + 1
+    rank = torch.where(to_all > to_positive.unsqueeze(-1), to_all, 2 * far - to_all)
+    rank[~stranger] = float("inf")
+    return rank.min(dim=1).indices
+
+
 def _semi_hard_cases(generator: Generator) -> list[Case]:
     def draw(ways: int, each: int) -> tuple[Tensor, Tensor, Tensor]:
         labels = torch.arange(ways * each) % ways
@@ -1010,16 +1487,30 @@ def _semi_hard_cases(generator: Generator) -> list[Case]:
         return squared[anchor, positive], squared[anchor], ~equal[anchor]
 
     paper = torch.tensor([[0.0, 4.0, 1.0, 5.0, 9.0, 4.5], [4.0, 0.0, 2.0, 1.0, 3.0, 3.5]])
+    tie = torch.tensor([[0.0, 4.0, 4.0, 5.0, 9.0, 4.5], [4.0, 0.0, 2.0, 4.0, 3.0, 3.5]])
     stranger = torch.tensor([[False, False, True, True, True, False]]).expand(2, 6)
     return [
         Case(
             "two anchors on paper; the second has no stranger beyond its positive",
             (torch.full((2,), 4.0), paper, stranger),
         ),
+        Case("a stranger exactly as far as the positive: it is not farther", (torch.full((2,), 4.0), tie, stranger)),
         Case("4 classes of 3", draw(4, 3)),
         Case("2 classes of 5: often no stranger is farther", draw(2, 5)),
         Case("float64", tuple(t.double() if t.is_floating_point() else t for t in draw(3, 3))),
     ]
+
+
+def _semi_hard_at_least(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
+    far = stranger & (to_all >= to_positive[:, None])
+    nearest = to_all.masked_fill(~far, torch.inf).argmin(1)
+    return torch.where(far.any(1), nearest, to_all.masked_fill(~stranger, -torch.inf).argmax(1))
+
+
+def _semi_hard_flipped(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
+    near = stranger & (to_all < to_positive[:, None])
+    nearest = to_all.masked_fill(~near, torch.inf).argmin(1)
+    return torch.where(near.any(1), nearest, to_all.masked_fill(~stranger, -torch.inf).argmax(1))
 
 
 def _mined(pick: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -1036,7 +1527,7 @@ SEMI_HARD = Exercise(
     title="Semi-hard negatives",
     reference=semi_hard,
     cases=_semi_hard_cases,
-    right=(_semi_hard_loop, _semi_hard_sorted),
+    right=(_semi_hard_loop, _semi_hard_sorted, _semi_hard_shifted),
     wrong=(
         Wrong(
             "hardest",
@@ -1057,6 +1548,18 @@ SEMI_HARD = Exercise(
             "`torch.where(farther.any(1), nearest, farthest)`.",
         ),
         Wrong(
+            "farthest picture where there is none",
+            _mined(lambda d, s, far: torch.where(far.any(1), d.masked_fill(~far, torch.inf).argmin(1), d.argmax(1))),
+            "where no stranger is farther, the farthest picture of *any* class is taken, the anchor's own class too",
+            "Look for the farthest among the strangers: `to_all.masked_fill(~stranger, -torch.inf).argmax(1)`.",
+        ),
+        Wrong(
+            "not strictly farther",
+            _semi_hard_at_least,
+            "a stranger exactly as far as the positive counts as farther",
+            "`>`, not `>=`.",
+        ),
+        Wrong(
             "hardest where there is none",
             _mined(
                 lambda d, s, far: torch.where(
@@ -1071,6 +1574,7 @@ SEMI_HARD = Exercise(
             lambda p, d, s: semi_hard(p, d, d > 0),
             "`stranger` is not used: pictures of the anchor's own class are taken as negatives",
             "A negative must be a stranger: `stranger & (to_all > to_positive[:, None])`.",
+            also=(lambda p, d, s: d.masked_fill(d <= p[:, None], torch.inf).argmin(1),),
         ),
         Wrong(
             "nearer than the positive",
@@ -1083,12 +1587,19 @@ SEMI_HARD = Exercise(
             ),
             "the comparison is turned round: the strangers nearer than the positive are searched",
             "`to_all > to_positive[:, None]`.",
+            also=(_semi_hard_flipped,),
         ),
         Wrong(
             "distances",
             lambda p, d, s: d.gather(1, semi_hard(p, d, s)[:, None])[:, 0],
             "the distance of the negative is returned, not its row",
             "`argmin` and `argmax` give rows; `min` and `max` give distances.",
+        ),
+        Wrong(
+            "rows among the strangers",
+            lambda p, d, s: s.cumsum(1).gather(1, semi_hard(p, d, s)[:, None])[:, 0] - 1,
+            "the rows are counted among the strangers, or among the candidates, not among all pictures",
+            "Masking keeps the numbering, `to_all.masked_fill(~farther, torch.inf)`; selecting does not.",
         ),
     ),
     hints=(
@@ -1128,6 +1639,24 @@ def _exposes_nan_each(distance: Distance) -> bool:
     return False
 
 
+def _exposes_nan_in_sum(distance: Distance) -> Tensor:
+    """Sums both gradients: what is not finite stays so in a sum."""
+    both = torch.zeros(2, 1, 3, dtype=torch.float64, requires_grad=True)
+    distance(both[0], both[1]).backward(torch.ones(1, dtype=torch.float64))
+    return ~(both.grad * 0).sum().eq(0)
+
+
+def _nan_detector_both(judge: Callable[[Tensor, Tensor], bool]) -> Callable[[Distance], bool]:
+    """Returns a flawed detector that decides by judge(gradient in a, gradient in b) at a pair of equal rows."""
+
+    def exposes(distance: Distance) -> bool:
+        a = torch.tensor([[1.0, 2.0], [0.0, 1.0]], requires_grad=True)
+        b = torch.tensor([[1.0, 2.0], [2.0, 0.0]], requires_grad=True)
+        return bool(judge(*torch.autograd.grad(distance(a, b).sum(), (a, b))))
+
+    return exposes
+
+
 def _nan_detector(judge: Callable[[Tensor, Tensor], bool], *, meet: bool = True) -> Callable[[Distance], bool]:
     """Returns a flawed detector that decides by judge(distances, gradient in a). meet: whether two rows coincide."""
 
@@ -1145,20 +1674,28 @@ def _guarded(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(squared > 0, squared.sqrt(), 0.0)
 
 
-class _OneSided(torch.autograd.Function):
-    """The right distance, whose gradient in the second picture divides by zero at equal rows."""
+class _Broken(torch.autograd.Function):
+    """The right distance, whose gradient is broken at equal rows, in the first picture (side 0), the second, or both."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+    def forward(ctx, a: Tensor, b: Tensor, sides: tuple[int, ...], bad: float) -> Tensor:
         ctx.save_for_backward(a, b)
+        ctx.sides, ctx.bad = sides, bad
         return torch.linalg.vector_norm(a - b, dim=1)
 
     @staticmethod
-    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         length = torch.linalg.vector_norm(a - b, dim=1, keepdim=True)
-        unit = slope[:, None] * (a - b)
-        return unit / length.clamp_min(1e-12), -unit / length
+        unit = slope[:, None] * (a - b) / length.clamp_min(1e-12)
+        slopes = [unit, -unit]
+        for side in ctx.sides:
+            slopes[side] = torch.where(length > 0, slopes[side], ctx.bad * (-1) ** side)
+        return *slopes, None, None
+
+
+def _broken_in(*sides: int, bad: float) -> Distance:
+    return lambda a, b: _Broken.apply(a, b, sides, bad)
 
 
 def _nan_cases(generator: Generator) -> list[Case]:
@@ -1175,7 +1712,10 @@ def _nan_cases(generator: Generator) -> list[Case]:
         return (a - b).square().sum(1).add(1e-12).sqrt()
 
     def lost_epsilon(a: Tensor, b: Tensor) -> Tensor:
-        return (a - b + 1e-30).square().sum(1).sqrt()
+        return (a - b + 1e-200).square().sum(1).sqrt()
+
+    def masked(a: Tensor, b: Tensor) -> Tensor:
+        return clamped(a, b) + (0 * (a - b)).square().sum(1).sqrt()
 
     def quotient(a: Tensor, b: Tensor) -> Tensor:
         squared = (a - b).square().sum(1)
@@ -1185,14 +1725,23 @@ def _nan_cases(generator: Generator) -> list[Case]:
         Case("a right one: the root is clamped inside", (clamped,)),
         Case("a right one: a tiny number under the root", (epsilon,)),
         Case("a right one: F.pairwise_distance, finite but not zero", (lambda a, b: F.pairwise_distance(a, b),)),
+        Case(
+            "a right one: in a small unit, with a gradient of some thousands",
+            (lambda a, b: 1e4 * F.pairwise_distance(a, b),),
+        ),
         Case("a right one: the norm of the difference", (lambda a, b: torch.linalg.vector_norm(a - b, dim=1),)),
         Case("a right one: the squared distance", (lambda a, b: (a - b).square().sum(1),)),
         Case("a bare square root", (root,)),
         Case("a square root, guarded by torch.where", (_guarded,)),
         Case("a square root, clamped afterwards", (too_late,)),
-        Case("a tiny number that its square loses: an infinite gradient", (lost_epsilon,)),
+        Case("a tiny number that its square loses", (lost_epsilon,)),
         Case("the square divided by the root", (quotient,)),
-        Case("only the second picture's gradient is broken", (lambda a, b: _OneSided.apply(a, b),)),
+        Case("a second root, of features that a mask sets to zero: broken at every pair", (masked,)),
+        Case("only the second picture's gradient is NaN", (_broken_in(1, bad=float("nan")),)),
+        Case("only the first picture's gradient is NaN", (_broken_in(0, bad=float("nan")),)),
+        Case("only the second picture's gradient is infinite", (_broken_in(1, bad=float("inf")),)),
+        Case("both gradients are infinite, with opposite signs", (_broken_in(0, 1, bad=float("inf")),)),
+        Case("only the first picture's gradient is infinite", (_broken_in(0, bad=float("inf")),)),
     ]
 
 
@@ -1201,7 +1750,7 @@ NAN = Exercise(
     title="NaN hunt",
     reference=exposes_nan,
     cases=_nan_cases,
-    right=(_exposes_nan_backward, _exposes_nan_each),
+    right=(_exposes_nan_backward, _exposes_nan_each, _exposes_nan_in_sum),
     wrong=(
         Wrong(
             "value only",
@@ -1218,20 +1767,52 @@ NAN = Exercise(
         Wrong(
             "first picture only",
             _nan_detector(lambda found, slope: not slope.isfinite().all()),
-            "only the gradient in `a` is looked at",
+            "only the gradient with respect to `a` is looked at",
             "Both pictures pass the encoder: look at the gradients in `a` and in `b`.",
+        ),
+        Wrong(
+            "second picture only",
+            _nan_detector_both(lambda a, b: not b.isfinite().all()),
+            "only the gradient with respect to `b` is looked at",
+            "Both pictures pass the encoder: look at the gradients with respect to `a` and to `b`.",
+        ),
+        Wrong(
+            "both must break",
+            _nan_detector_both(lambda a, b: not (a.isfinite().all() or b.isfinite().all())),
+            "both gradients must be broken before it rings",
+            "Either is enough: `or`.",
+        ),
+        Wrong(
+            "large gradients",
+            _nan_detector_both(lambda a, b: not (a.abs().max() < 1e3 and b.abs().max() < 1e3)),
+            "a large gradient rings, though it is finite",
+            "Ask `isfinite`, whatever the size.",
+        ),
+        Wrong(
+            "NaN in the sum of both gradients",
+            _nan_detector_both(lambda a, b: (a + b).isnan().any()),
+            "NaN is looked for in the sum of the two gradients: infinite ones show there only when they cancel",
+            "Look at each gradient by itself, with `isfinite`.",
+        ),
+        Wrong(
+            "NaN in either",
+            _nan_detector_both(lambda a, b: a.isnan().any() or b.isnan().any()),
+            "both gradients are looked at, but only for NaN: an infinite one ends a training just as well",
+            "`isfinite` is False for both.",
         ),
         Wrong(
             "zero demanded",
             _nan_detector(lambda found, slope: not (slope[0] == 0).all()),
             "a gradient other than zero rings: `F.pairwise_distance` gives a finite one and harms nobody",
             "Ask whether it is finite, not whether it is zero.",
+            also=(_nan_detector_both(lambda a, b: (a[0] != 0).any() or (b[0] != 0).any()),),
         ),
         Wrong(
             "infinite only",
             _nan_detector(lambda found, slope: slope.isinf().any()),
             "infinite entries are looked for: infinity times zero is NaN, which is not infinite",
             "`isfinite` is False for both.",
+            also=(_nan_detector_both(lambda a, b: a.isinf().any() or b.isinf().any()),),
         ),
         Wrong(
             "turned round",
@@ -1353,12 +1934,13 @@ def _siamese_diagonal(
 
 
 def _memory_cases(generator: Generator) -> list[Case]:
-    def case(says: str, shots: list[int], queries: int) -> Case:
+    def case(says: str, shots: list[int], queries: int, certain: bool = False) -> Case:
         support_y = torch.cat([torch.full((shot,), k) for k, shot in enumerate(shots)])
         support_y = support_y[torch.randperm(len(support_y), generator=generator)]
         pictures = torch.rand(len(support_y) + queries, 1, 4, 4, generator=generator)
         query_y = torch.randint(len(shots), (queries,), generator=generator)
         weight, bias = 3 * torch.randn(5, generator=generator), torch.randn((), generator=generator)
+        weight = -300 * weight.abs() if certain else weight
         support_x, query_x = pictures[: len(support_y)], pictures[len(support_y) :]
         return Case(says, (small_encoder(generator), weight, bias, support_x, support_y, query_x, query_y, len(shots)))
 
@@ -1367,6 +1949,7 @@ def _memory_cases(generator: Generator) -> list[Case]:
         case("unequal shots: 1, 4 and 2", [1, 4, 2], 6),
         case("one query", [1, 1, 1], 1),
         case("as many queries as classes", [3, 3, 3], 3),
+        case("weights so large that many pairs are surely wrong", [2, 2, 2], 4, certain=True),
     ]
 
 
@@ -1407,12 +1990,50 @@ MEMORY = Exercise(
             _flawed(tail=torch.sigmoid),
             "probabilities are returned as scores",
             "Return the mean log-odds.",
+            also=(_flawed(tail=lambda scores: scores.softmax(1)),),
         ),
         Wrong(
             "plain mean",
             _flawed(loss=lambda s, same: F.binary_cross_entropy_with_logits(s, same.to(s.dtype))),
             "all pairs weigh the same, and nearly all of them are unequal",
             "Half the mean over equal pairs plus half the mean over unequal ones.",
+        ),
+        Wrong(
+            "logarithm of the sigmoid",
+            _flawed(loss=_log_of_sigmoid),
+            "the logarithm is taken of a number out of range, 0 or infinity: pairs that are surely wrong cost infinity",
+            "`F.softplus(-s)` or `F.binary_cross_entropy_with_logits`, as in 03.3.",
+        ),
+        Wrong(
+            "cross-entropy of probabilities",
+            _flawed(loss=_bce_of_sigmoid(lambda p: p)),
+            "the cross-entropy sees probabilities, which are cut off where a pair is surely wrong",
+            "`F.softplus(-s)` or `F.binary_cross_entropy_with_logits`, as in 03.3.",
+            also=(_flawed(loss=_bce_of_sigmoid(lambda p: p.clamp(1e-6, 1 - 1e-6))),),
+        ),
+        Wrong(
+            "labels turned round",
+            _flawed(loss=lambda s, same: pair_loss(s, ~same)),
+            "equal pairs are pushed apart: the target of an equal pair is 1",
+            "−log σ(s) where the labels agree.",
+        ),
+        Wrong(
+            "squares",
+            _flawed(odds=lambda a, b, w, bias: (a[:, None] - b).square() @ w + bias),
+            "the differences are squared",
+            "`.abs()` in place of `.square()`.",
+        ),
+        Wrong(
+            "two means added",
+            _flawed(loss=lambda s, same: 2 * pair_loss(s, same)),
+            "the two means are added without the halves: twice the loss",
+            "Half of each mean.",
+        ),
+        Wrong(
+            "no bias",
+            _flawed(odds=lambda a, b, w, bias: (a[:, None] - b).abs() @ w),
+            "the bias is left out",
+            "Add `bias` to every log-odds.",
         ),
         Wrong(
             "query against support only",
