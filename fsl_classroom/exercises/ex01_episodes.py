@@ -1,4 +1,4 @@
-"""Exercises of lesson 01: label slots, drawing episodes, confidence intervals, leaked splits.
+"""Exercises of lesson 01: label slots, drawing episodes, confidence intervals, leaked splits, peeking.
 
 Cases: every exercise builds its own. Samplers (01.2) are judged by laws (legal episodes, repeatability, random slots), because
 right samplers may draw different numbers.
@@ -7,18 +7,21 @@ right samplers may draw different numbers.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
+from types import FrameType
 
+import numpy as np
 import torch
 from scipy.special import stdtrit
 from torch import Generator, Tensor
-from torch.overrides import TorchFunctionMode
 
 from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
 from fsl_course.data.imageset import SPLITS, ImageSet
 from fsl_course.episodes import EpisodeSampler
+from fsl_course.episodes.sampler import Layout
 
 # ---------------------------------------------------------------------------------------------- 01.1 label slots
 
@@ -44,6 +47,37 @@ def _to_slots_first_met(class_ids: Tensor, classes: Tensor) -> Tensor:
     return torch.tensor([met.index(c) for c in class_ids.tolist()], dtype=torch.int64)
 
 
+def _to_slots_in_place(class_ids: Tensor, classes: Tensor) -> Tensor:
+    found = class_ids.clone()
+    for slot, c in enumerate(classes):
+        found[found == c] = slot
+    return found
+
+
+def _to_slots_in_place_where(class_ids: Tensor, classes: Tensor) -> Tensor:
+    found = class_ids
+    for slot, c in enumerate(classes.tolist()):
+        found = torch.where(found == c, torch.tensor(slot), found)
+    return found
+
+
+def _to_slots_masks(class_ids: Tensor, classes: Tensor) -> Tensor:
+    found = torch.zeros_like(class_ids)
+    for slot, c in enumerate(classes):
+        found[class_ids == c] = slot
+    return found
+
+
+def _to_slots_sorted(class_ids: Tensor, classes: Tensor) -> Tensor:
+    order = classes.argsort()
+    return order[torch.searchsorted(classes[order], class_ids)]
+
+
+def _tensor_keys(class_ids: Tensor, classes: Tensor) -> Tensor:
+    seat = {c: slot for slot, c in enumerate(classes)}
+    return torch.tensor([seat[c] for c in class_ids])
+
+
 def _slot_cases(generator: Generator) -> list[Case]:
     def case(says: str, n_way: int, count: int) -> Case:
         classes = torch.randperm(200, generator=generator)[:n_way]
@@ -54,6 +88,7 @@ def _slot_cases(generator: Generator) -> list[Case]:
         case("5 classes, 25 rows", 5, 25),
         case("20 classes, 8 rows: most classes have no row", 20, 8),
         case("one query only", 5, 1),
+        Case("class ids that are small: 2, 0, 1", (torch.tensor([1, 2, 0, 0, 2, 1]), torch.tensor([2, 0, 1]))),
     ]
 
 
@@ -62,7 +97,15 @@ SLOTS = Exercise(
     title="From class ids to label slots",
     reference=to_slots,
     cases=_slot_cases,
-    right=(_to_slots_loop, _to_slots_lookup, lambda ids, classes: torch.nonzero(ids[:, None] == classes)[:, 1]),
+    right=(
+        _to_slots_loop,
+        _to_slots_lookup,
+        _to_slots_masks,
+        _to_slots_sorted,
+        lambda ids, classes: torch.nonzero(ids[:, None] == classes)[:, 1],
+        lambda ids, classes: ((ids[:, None] == classes) * torch.arange(len(classes))).sum(1),
+        lambda ids, classes: torch.stack([(classes == c).nonzero().squeeze() for c in ids]),
+    ),
     wrong=(
         Wrong(
             "sorted classes",
@@ -105,6 +148,40 @@ SLOTS = Exercise(
             lambda ids, classes: (ids[:, None] == classes).to(torch.int64),
             "the comparison table itself is returned: one-hot rows [M, N]",
             "The slot is the position of the 1 in each row: `.int().argmax(1)`.",
+            also=(lambda ids, classes: ids[:, None] == classes,),
+        ),
+        Wrong(
+            "changed while being read",
+            _to_slots_in_place,
+            "ids are replaced by slots in the tensor that is still being searched, so that a new slot is taken for an id",
+            "Search `class_ids` and write into another tensor.",
+            also=(_to_slots_in_place_where,),
+        ),
+        Wrong(
+            "indexed the other way round",
+            lambda ids, classes: classes[ids],
+            "`classes` is indexed with the ids: that asks which class sits in slot number `id`",
+            "`classes` leads from slots to ids; you need the way back. Compare every id with every entry.",
+        ),
+        Wrong(
+            "tensors as keys",
+            _tensor_keys,
+            "tensors are the keys of a dict: two tensors with the same number are two different keys",
+            "Take `int(c)`, or `.tolist()`, for keys and for look-ups.",
+        ),
+        Wrong(
+            "row numbers",
+            lambda ids, classes: torch.nonzero(ids[:, None] == classes)[:, 0],
+            "the first column of `nonzero` is returned: the numbers of the rows of the table, 0, 1, 2, ...",
+            "The second column says where in `classes` the match stands.",
+            also=(lambda ids, classes: torch.where(ids[:, None] == classes)[0],),
+        ),
+        Wrong(
+            "an axis too many",
+            lambda ids, classes: torch.stack([(classes == c).nonzero()[0] for c in ids]),
+            "every slot keeps an axis of its own: [M, 1] in place of [M]",
+            "Call `.item()` on each, or `.squeeze(1)` on the whole.",
+            also=(lambda ids, classes: torch.cat([(classes == c).nonzero() for c in ids]),),
         ),
     ),
     hints=(
@@ -160,6 +237,85 @@ def _flawed(
     return draw
 
 
+def _draw_by_lists(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    classes, support, asked = torch.randperm(c, generator=g).tolist()[-way:], [], []
+    for _ in classes:
+        order = torch.rand(n, generator=g).argsort().tolist()
+        support.append(order[:shot])
+        asked.append(order[shot : shot + query])
+    return torch.tensor(classes), torch.tensor(support), torch.tensor(asked)
+
+
+def _draw_remaining(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    support, asked = [], []
+    for _ in range(way):
+        first = torch.randperm(n, generator=g)[:shot]
+        rest = torch.tensor([d for d in range(n) if d not in first.tolist()])
+        support.append(first)
+        asked.append(rest[torch.randperm(len(rest), generator=g)[:query]])
+    return torch.randperm(c, generator=g)[:way], torch.stack(support), torch.stack(asked)
+
+
+def _draw_sorted_within(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Sorts within the support and within the query: which drawings are chosen stays random."""
+    classes, support, asked = _draw_by_rank(c, n, way, shot, query, g)
+    return classes, support.sort(1).values, asked.sort(1).values
+
+
+def _start(count: int, g: Generator) -> Tensor:
+    return torch.randint(count, (1,), generator=g)
+
+
+def _halves(way: int, n: int, g: Generator) -> Tensor:
+    cut = max(n // 2, n - 3)
+    low, high = torch.rand(way, cut, generator=g).argsort(1), torch.rand(way, n - cut, generator=g).argsort(1)
+    return torch.cat([low[:, : 2 if n == 10 else cut], high + cut, low[:, 2:]], 1)
+
+
+def _sorted_rows(way: int, n: int, g: Generator) -> Tensor:
+    return torch.rand(way, n, generator=g).argsort(1)[:, :5].sort(1).values
+
+
+def _windows(way: int, n: int, g: Generator) -> Tensor:
+    return (torch.randint(n, (way, 1), generator=g) + torch.arange(n)) % n
+
+
+def _rolled(order: Tensor, way: int) -> Tensor:
+    return torch.stack([order.roll(i) for i in range(way)])
+
+
+def _same_seed(way: int, n: int, g: Generator) -> Tensor:
+    seed = int(torch.randint(2**31, (1,), generator=g))
+    return torch.stack([torch.randperm(n, generator=torch.Generator().manual_seed(seed)) for _ in range(way)])
+
+
+def _one_query(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    order = torch.randperm(n, generator=g)
+    rest = order[query:]
+    support = torch.stack([rest[torch.randperm(len(rest), generator=g)[:shot]] for _ in range(way)])
+    return torch.randperm(c, generator=g)[:way], support, order[:query].expand(way, -1)
+
+
+def _fixed_by_class(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    classes = torch.randperm(c, generator=g)[:way]
+    orders = [torch.randperm(n, generator=torch.Generator().manual_seed(k)) for k in classes.tolist()]
+    picked = torch.stack(orders)
+    return classes, picked[:, :shot], picked[:, shot : shot + query]
+
+
+def _neighbours(c: int, way: int, g: Generator) -> Tensor:
+    return ((_start(c, g) + torch.arange(way)) % c)[torch.randperm(way, generator=g)]
+
+
+def _favour_low(c: int, way: int, g: Generator) -> Tensor:
+    return torch.multinomial(torch.linspace(4, 1, c), way, generator=g)
+
+
+def _all_left(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    picked = torch.rand(way, n, generator=g).argsort(1)
+    return torch.randperm(c, generator=g)[:way], picked[:, :shot], picked[:, shot:]
+
+
 def _flaws(result: tuple[Tensor, Tensor, Tensor], n_classes: int, n_drawings: int) -> str | None:
     """Returns what is illegal about one drawn episode, or None."""
     classes, support, query = result
@@ -181,51 +337,120 @@ def _flaws(result: tuple[Tensor, Tensor, Tensor], n_classes: int, n_drawings: in
     return None
 
 
-def _run(draw: Callable, seed: int, size: tuple[int, ...] = (8, 10, 4, 2, 3)) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Draws 120 episodes in a row from one generator. size: classes, drawings, ways, shots, queries."""
+def _run(
+    draw: Callable, seed: int, episodes: int = 60, size: tuple[int, ...] = (8, 10, 4, 2, 3)
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Draws episodes in a row from one generator. size: classes, drawings, ways, shots, queries."""
     generator = torch.Generator().manual_seed(seed)
-    return [draw(*size, generator) for _ in range(120)]
+    return [draw(*size, generator) for _ in range(episodes)]
 
 
 def _legal(draw: Callable, reference: Callable) -> str | None:
     """Returns the most frequent flaw, because which flaw comes first is a matter of luck; None if there is none."""
     flaws = [_flaws(result, 8, 10) for result in _run(draw, 1)]
-    flaws += [_flaws(result, 4, 5) for result in _run(draw, 1, (4, 5, 4, 3, 2))]
+    flaws += [_flaws(result, 4, 5) for result in _run(draw, 1, size=(4, 5, 4, 3, 2))]
     found = [flaw for flaw in flaws if flaw]
     return max(found, key=lambda flaw: (found.count(flaw), flaw), default=None)
 
 
 def _repeatable(draw: Callable, reference: Callable) -> str | None:
-    first, second = _run(draw, 2), _run(draw, 2)
+    first, second = _run(draw, 2, 20), _run(draw, 2, 20)
     if any(not torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)):
         return "Two generators with the same seed gave different episodes. Hand `generator=generator` to every random call."
     if all(torch.equal(a, b) for result in first for a, b in zip(result, first[0], strict=True)):
-        return "120 episodes drawn one after the other from one generator were all the same."
+        return "20 episodes drawn one after the other from one generator were all the same."
     return None
 
 
 def _slots_vary(draw: Callable, reference: Callable) -> str | None:
     ordered = sum(bool((classes.diff() > 0).all()) for classes, _, _ in _run(draw, 3))
     return (
-        f"The classes came in rising order in {ordered} of 120 episodes; chance gives about 5."
-        if ordered > 24
-        else None
+        f"The classes came in rising order in {ordered} of 60 episodes; chance gives about 3." if ordered > 13 else None
     )
 
 
 def _all_classes(draw: Callable, reference: Callable) -> str | None:
     missing = 8 - len(torch.cat([classes for classes, _, _ in _run(draw, 4)]).unique())
-    return f"{missing} of 8 classes were never chosen in 120 episodes." if missing else None
+    return f"{missing} of 8 classes were never chosen in 60 episodes." if missing else None
 
 
 def _own_order(draw: Callable, reference: Callable) -> str | None:
-    supports = [support for _, support, _ in _run(draw, 5)]
-    if fixed := 10 - len(torch.cat(supports).unique()):
-        return f"{fixed} of 10 drawings were never in a support set in 120 episodes."
-    same = sum(bool((support == support[0]).all()) for support in supports)
-    return (
-        f"In {same} of 120 episodes all classes had the same drawing numbers in their support." if same > 12 else None
-    )
+    results = _run(draw, 5)
+    supports = torch.stack([support for _, support, _ in results])
+    if int(supports.max()) == supports.shape[2] - 1:
+        return "In all of 60 episodes the support of every class was its first drawings, 0 to 1."
+    classes = torch.stack([chosen for chosen, _, _ in results])
+    if all(len(supports[classes == c].unique(dim=0)) == 1 for c in classes.unique()):
+        return "Every class had the same drawings in its support whenever it was chosen."
+    if fixed := 10 - len(supports.unique()):
+        return f"{fixed} of 10 drawings were never in a support set in 60 episodes."
+    for name, part in (("support", 1), ("query", 2)):
+        same = sum(bool((result[part] == result[part][0]).all()) for result in results)
+        if same > 6:
+            return f"In {same} of 60 episodes all classes had the same drawing numbers in their {name}."
+    return None
+
+
+def _odd(
+    counts: Tensor, expected: Tensor | float, deviation: Tensor | float, most: float = 5.5
+) -> tuple[int, ...] | None:
+    """Returns the place of the count that chance explains worst, or None if all lie within `most` standard deviations."""
+    off = (counts - expected).abs() / deviation
+    return tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape)) if float(off.max()) > most else None
+
+
+def _even_classes(draw: Callable, reference: Callable) -> str | None:
+    """Every class comes equally often, into every slot equally often, and together with every other one equally often."""
+    chosen = torch.stack([classes for classes, _, _ in _run(draw, 6, 300)])  # [300, 4]
+    slots = (chosen[:, :, None] == torch.arange(8)).double()  # [300, 4, 8]
+    if (place := _odd(slots.sum((0, 1)), 150.0, 8.7, 4.5)) is not None:
+        return f"Class {place[0]} came in {int(slots.sum((0, 1))[place])} of 300 episodes; chance gives about 150."
+    if (place := _odd(slots.sum(0), 37.5, 5.7)) is not None:
+        found = int(slots.sum(0)[place])
+        return f"Class {place[1]} sat in slot {place[0]} in {found} of 300 episodes; chance gives about 38."
+    present = slots.sum(1)
+    met = present.T @ present
+    met.fill_diagonal_(64.3)
+    if (place := _odd(met, 64.3, 7.1)) is not None:
+        return f"Classes {place[0]} and {place[1]} met in {int(met[place])} of 300 episodes; chance gives about 64."
+    return None
+
+
+def _even_drawings(draw: Callable, reference: Callable) -> str | None:
+    """Every class chooses among all sets of its drawings, each as likely as any other, whatever the other classes choose."""
+    results = _run(draw, 7, 400)
+    chosen = torch.stack([classes for classes, _, _ in results])  # [400, 4]
+    support, query = (
+        torch.stack([(r[part][:, :, None] == torch.arange(10)).any(1) for r in results]).double() for part in (1, 2)
+    )  # [400, 4, 10]: 1 where a drawing is in
+    used = support.sum((0, 1))
+    if (place := _odd(used, 320.0, 16.0)) is not None:
+        return f"Drawing {place[0]} was in {int(used[place])} of 1600 supports; chance gives about 320."
+    rows = (chosen[:, :, None] == torch.arange(8)).double().flatten(0, 1)  # [1600, 8]
+    own, times = rows.T @ support.flatten(0, 1), rows.sum(0)[:, None]
+    if (place := _odd(own, 0.2 * times, 0.4 * times.sqrt())) is not None:
+        c, d = place
+        return (
+            f"Class {c} had its drawing {d} in {int(own[c, d])} of its {int(times[c])} supports: chance gives a fifth."
+        )
+    for name, a, b, pairs in (("support", support, support, 2), ("support and query", support, query, 6)):
+        met = a.flatten(0, 1).T @ b.flatten(0, 1)
+        expected = 1600 * pairs / 90
+        met.fill_diagonal_(expected)
+        if (place := _odd(met, expected, expected**0.5)) is not None:
+            d, e = place
+            found = int(met[d, e])
+            return f"Drawings {d} and {e} of a class met in {name} {found} times; chance gives about {expected:.0f}."
+    for name, a, b, mean, spread in (("supports", support, support, 0.4, 0.54), ("queries", query, query, 0.9, 0.7)):
+        shared = torch.einsum("end,emd->nm", a, b)
+        shared.fill_diagonal_(400 * mean)
+        if (place := _odd(shared, 400 * mean, spread * 20)) is not None:
+            found = int(shared[place])
+            return (
+                f"The {name} of slots {place[0]} and {place[1]} had {found} drawing numbers in common in 400 episodes; "
+                f"chance gives about {400 * mean:.0f}."
+            )
+    return None
 
 
 def _draw_cases(generator: Generator) -> list[Case]:
@@ -251,8 +476,10 @@ EPISODE = Exercise(
         Property("slots are random: classes come in every order", _slots_vary),
         Property("every class has its turn", _all_classes),
         Property("every class draws its own drawings", _own_order),
+        Property("every choice of classes is equally likely", _even_classes),
+        Property("every choice of drawings is equally likely, for each class on its own", _even_drawings),
     ),
-    right=(_draw_by_rank, _draw_by_chance),
+    right=(_draw_by_rank, _draw_by_chance, _draw_by_lists, _draw_remaining, _draw_sorted_within),
     wrong=(
         Wrong(
             "two separate draws",
@@ -289,6 +516,68 @@ EPISODE = Exercise(
             _flawed(orders=lambda way, n, g: torch.arange(n).expand(way, n)),
             "the drawings are not shuffled: support is always the first K",
             "Shuffle the drawing numbers of every class before you cut.",
+            also=(_flawed(orders=lambda way, n, g: torch.stack([torch.arange(n) for _ in range(way)])),),
+        ),
+        Wrong(
+            "halves",
+            _flawed(orders=_halves),
+            "support and query come from two fixed parts of the drawings, so that some are never in a support",
+            "Shuffle all n_drawings of a class, then cut.",
+        ),
+        Wrong(
+            "sorted drawings",
+            _flawed(orders=_sorted_rows),
+            "the chosen drawings are sorted before they are cut, so that low numbers become the support",
+            "Cut the shuffled row as it is.",
+        ),
+        Wrong(
+            "windows",
+            _flawed(orders=_windows),
+            "each class takes drawings that follow each other, from a random start on",
+            "Neighbours then always come together. Shuffle with `torch.randperm` and take the front.",
+        ),
+        Wrong(
+            "one shuffle turned",
+            _flawed(orders=lambda way, n, g: _rolled(torch.randperm(n, generator=g), way)),
+            "one shuffle is made and only moved along for each class, so that one class's drawings tell the others'",
+            "Draw a fresh `torch.randperm(n_drawings, ...)` for every class.",
+        ),
+        Wrong(
+            "one query for all",
+            _one_query,
+            "every class has its own support, but one row of query numbers serves all classes",
+            "Take the query from the same shuffled row as the support, class by class.",
+        ),
+        Wrong(
+            "one seed for all classes",
+            _flawed(orders=_same_seed),
+            "a generator with the same seed is made for each class, so that all classes get the same drawing numbers",
+            "Use the one generator that is handed in; it moves on with every call.",
+        ),
+        Wrong(
+            "fixed for each class",
+            _fixed_by_class,
+            "the shuffle of a class depends on its id alone, so that a class shows the same drawings in every episode",
+            "Draw the shuffle anew, from the generator that is handed in.",
+        ),
+        Wrong(
+            "neighbouring classes",
+            _flawed(classes=_neighbours),
+            "the classes are neighbours: a random start and those that follow it, shuffled or not",
+            "Shuffle all n_classes with `torch.randperm` and keep the first n_way.",
+            also=(_flawed(classes=lambda c, way, g: (_start(c, g) + torch.arange(way)) % c),),
+        ),
+        Wrong(
+            "favourites",
+            _flawed(classes=_favour_low),
+            "some classes are more likely than others",
+            "Every class needs the same chance: `torch.randperm`, or the top of equal random scores.",
+        ),
+        Wrong(
+            "all that is left",
+            _all_left,
+            "the query is all that the support leaves over, not Q drawings",
+            "Stop at `k_shot + n_query`.",
         ),
         Wrong(
             "query one too early",
@@ -340,6 +629,16 @@ def _batch_flat(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) ->
     return top(class_scores, drawing_scores.shape[1]), *picked.split([k, q], dim=-1)
 
 
+def _cut(class_scores: Tensor, order: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    classes = class_scores.argsort(1, descending=True)[:, : order.shape[1]]
+    return classes, order[..., :k], order[..., k : k + q]
+
+
+def _query_first(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    order = drawing_scores.argsort(2, descending=True)
+    return class_scores.argsort(1, descending=True)[:, : order.shape[1]], order[..., q : q + k], order[..., :q]
+
+
 def _batch_loop(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
     tasks = [draw_batch(c[None], d[None], k, q) for c, d in zip(class_scores, drawing_scores, strict=True)]
     return tuple(torch.cat(parts) for parts in zip(*tasks, strict=True))
@@ -360,32 +659,53 @@ def _batch_ranks(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -
     return ranks[0][:, : drawing_scores.shape[1]], ranks[1][..., :k], ranks[1][..., k : k + q]
 
 
-class _Calls(TorchFunctionMode):
-    """Counts the calls of PyTorch functions."""
+def _batch_numpy(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    order = torch.from_numpy(np.argsort(-drawing_scores.numpy(), axis=-1).copy())
+    classes = torch.from_numpy(np.argsort(-class_scores.numpy(), axis=1)[:, : drawing_scores.shape[1]].copy())
+    return classes, order[:, :, :k], order[:, :, k : k + q]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
 
-    def __torch_function__(
-        self, func: Callable, types: Sequence, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
+def _batch_numpy_loop(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    n_way = drawing_scores.shape[1]
+    classes = [np.argsort(-row)[:n_way] for row in class_scores.numpy()]
+    order = torch.from_numpy(np.stack([np.argsort(-table, axis=1) for table in drawing_scores.numpy()]))
+    return torch.from_numpy(np.stack(classes)), order[:, :, :k], order[:, :, k : k + q]
+
+
+def _batch_lists(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    def ranking(row: list[float]) -> list[int]:
+        return sorted(range(len(row)), key=row.__getitem__, reverse=True)
+
+    classes = torch.tensor([ranking(row)[: drawing_scores.shape[1]] for row in class_scores.tolist()])
+    order = torch.tensor([[ranking(row) for row in task] for task in drawing_scores.tolist()])
+    return classes, order[:, :, :k], order[:, :, k : k + q]
 
 
 def _calls_of(draw: Callable, tasks: int) -> int:
+    """Counts the calls that an answer makes, of functions in Python and in C, loops over lists and NumPy rows included."""
     generator = torch.Generator().manual_seed(tasks)
     scores = torch.rand(tasks, 12, generator=generator), torch.rand(tasks, 3, 8, generator=generator)
-    with _Calls() as calls:
+    count, before = 0, sys.getprofile()
+
+    def on_call(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+        if before is not None:
+            before(frame, event, argument)
+
+    sys.setprofile(on_call)
+    try:
         draw(*scores, 2, 3)
-    return calls.count
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 def _no_loop(draw: Callable, reference: Callable) -> str | None:
-    few, many = _calls_of(draw, 2), _calls_of(draw, 40)
-    if many > few:
-        return f"2 tasks took {few} calls of PyTorch functions, 40 tasks took {many}: there is a loop over tasks."
+    draw(torch.rand(2, 12), torch.rand(2, 3, 8), 2, 3)  # what is imported at the first call does not count
+    few, many = _calls_of(draw, 2), _calls_of(draw, 60)
+    if many > few + 40:
+        return f"2 tasks took {few} calls of functions, 60 tasks took {many}: there is a loop over tasks."
     return None
 
 
@@ -407,14 +727,15 @@ BATCH = Exercise(
     title="Draw many episodes without a loop",
     reference=draw_batch,
     cases=_batch_cases,
-    properties=(Property("the number of PyTorch calls does not grow with the tasks", _no_loop),),
-    right=(_batch_by_sort, _batch_flat),
+    properties=(Property("the number of function calls does not grow with the tasks", _no_loop),),
+    right=(_batch_by_sort, _batch_flat, _batch_numpy),
     wrong=(
         Wrong(
             "loop over tasks",
             _batch_loop,
             "the numbers are right, but they are computed one task at a time",
             "`topk` ranks along one axis and does all others at once: hand it the whole tensor and say `dim=`.",
+            also=(_batch_numpy_loop, _batch_lists),
         ),
         Wrong(
             "lowest scores",
@@ -442,9 +763,41 @@ BATCH = Exercise(
         ),
         Wrong(
             "wrong axis",
-            lambda c, d, k, q: draw_batch(c, torch.zeros_like(d) + d.argsort(1, descending=True), k, q),
+            lambda c, d, k, q: _cut(c, d.argsort(1, descending=True), k, q),
             "drawings are ranked along axis 1, across the classes of a task",
             "A class ranks its own drawings: that is the last axis, `dim=2`.",
+            also=(lambda c, d, k, q: _cut(c, d.sort(dim=1, descending=True).indices, k, q),),
+        ),
+        Wrong(
+            "no order",
+            lambda c, d, k, q: tuple(part.sort(-1).values for part in draw_batch(c, d, k, q)),
+            "the winners are right, but they come in the order of their positions, not of their scores",
+            "Highest first: leave the order in which `topk` or `argsort` lists them.",
+        ),
+        Wrong(
+            "K for the query",
+            lambda c, d, k, q: (*draw_batch(c, d, k, q)[:2], d.topk(k + q, dim=2).indices[..., -k:]),
+            "the query takes K drawings in place of Q, or takes them from the wrong end",
+            "After the cut at K the next Q follow: `[..., k_shot : k_shot + n_query]`.",
+            also=(lambda c, d, k, q: (*draw_batch(c, d, k, q)[:2], d.argsort(-1, descending=True)[..., -q:]),),
+        ),
+        Wrong(
+            "all that is left",
+            lambda c, d, k, q: _cut(c, d.argsort(2, descending=True), k, d.shape[2] - k),
+            "the query is all that the support leaves over, not Q drawings",
+            "Stop at `k_shot + n_query`.",
+        ),
+        Wrong(
+            "all classes",
+            lambda c, d, k, q: (c.argsort(1, descending=True), *draw_batch(c, d, k, q)[1:]),
+            "all C classes are ranked and none is left out",
+            "Keep the first N, where N is `drawing_scores.shape[1]`.",
+        ),
+        Wrong(
+            "support below the query",
+            lambda c, d, k, q: _query_first(c, d, k, q),
+            "the query takes the top of the ranking and the support what follows",
+            "The top K are the support, the next Q the query.",
         ),
     ),
     hints=(
@@ -479,8 +832,18 @@ def _half_numpy(values: Tensor) -> tuple[float, float]:
     return float(numbers.mean()), stdtrit(len(numbers) - 1, 0.975) * numbers.std(ddof=1) * len(numbers) ** -0.5
 
 
+def _half_in_float32(values: Tensor) -> tuple[float, float]:
+    count = torch.tensor(len(values))
+    return float(values.mean()), float(stdtrit(len(values) - 1, 0.975) * values.std() / count.sqrt())
+
+
 def _half(width: Callable[[Tensor, int], float | Tensor]) -> Callable[[Tensor], tuple[float, float]]:
     return lambda values: (float(values.mean()), float(width(values, len(values))))
+
+
+def _ends(values: Tensor) -> tuple[float, float]:
+    mean, half = mean_and_half_width(values)
+    return mean - half, mean + half
 
 
 def _accuracy_cases(generator: Generator) -> list[Case]:
@@ -500,7 +863,7 @@ def _accuracy_cases(generator: Generator) -> list[Case]:
 def _shift(answer: Callable, reference: Callable) -> str | None:
     values = torch.tensor([0.2, 0.4, 0.44, 0.6, 0.48], dtype=torch.float64)
     before, after = answer(values), answer(values + 0.1)
-    if abs(float(after[1]) - float(before[1])) > 1e-9:
+    if abs(float(after[1]) - float(before[1])) > 1e-6:
         return f"After the shift the half width went from {float(before[1]):.4f} to {float(after[1]):.4f}."
     return None
 
@@ -511,7 +874,14 @@ INTERVAL = Exercise(
     reference=mean_and_half_width,
     cases=_accuracy_cases,
     properties=(Property("adding 0.1 to every accuracy leaves the half width alone", _shift),),
-    right=(_half_by_hand, _half_numpy),
+    right=(
+        _half_by_hand,
+        _half_numpy,
+        _half_in_float32,
+        lambda values: (values.mean().item(), float(_t(len(values)) * (values.var() / len(values)) ** 0.5)),
+        lambda values: (float(values.sum() / len(values)), _t(len(values)) * float(values.std()) * len(values) ** -0.5),
+        lambda values: (values.mean().item(), -_t(len(values)) * -values.double().std().item() / len(values) ** 0.5),
+    ),
     wrong=(
         Wrong(
             "spread of the episodes",
@@ -579,6 +949,43 @@ INTERVAL = Exercise(
             "the 0.95 quantile is used, which leaves 5 % on each side: a 90 % interval",
             "2.5 % on each side: the quantile is 0.975.",
         ),
+        Wrong(
+            "the ends of the interval",
+            lambda values: _ends(values),
+            "the two ends of the interval are returned",
+            "Return the mean, and what stands after the ±.",
+        ),
+        Wrong(
+            "order of the results",
+            lambda values: mean_and_half_width(values)[::-1],
+            "the two results come in the wrong order",
+            "First the mean, then the half width.",
+        ),
+        Wrong(
+            "arguments of stdtrit",
+            _half(lambda v, e: float(stdtrit(0.975, e - 1)) * v.std() / math.sqrt(e)),
+            "the arguments of `stdtrit` are swapped, which gives NaN",
+            "First the degrees of freedom, then the probability: `stdtrit(E - 1, 0.975)`.",
+            also=(_half(lambda v, e: float(stdtrit(0.975, e)) * v.std() / math.sqrt(e)),),
+        ),
+        Wrong(
+            "percentage points",
+            lambda values: tuple(100 * x for x in mean_and_half_width(values)),
+            "both results are multiplied by 100",
+            "Accuracies are fractions here; leave the 100 out.",
+        ),
+        Wrong(
+            "lower tail",
+            _half(lambda v, e: float(stdtrit(e - 1, 0.025)) * v.std() / math.sqrt(e)),
+            "the 0.025 quantile is used, which is negative",
+            "A half width is positive: the quantile is 0.975.",
+        ),
+        Wrong(
+            "0.95 of both sides",
+            _half(lambda v, e: float(stdtrit(e - 1, 0.995)) * v.std() / math.sqrt(e)),
+            "the 0.995 quantile is used, which leaves 0.5 % on each side: a 99 % interval",
+            "2.5 % on each side: the quantile is 0.975.",
+        ),
     ),
     hints=(
         "Three factors: how much episodes differ, how many there are, and a number near 2.",
@@ -590,9 +997,11 @@ INTERVAL = Exercise(
 # ---------------------------------------------------------------------------------------------- 01.5 leaked splits
 
 Implementation = Callable[[ImageSet], dict[str, EpisodeSampler]]
+# With this seed 5-way training episodes deal the last of 917 classes for the first time in episode 1076.
+_RARE_SEED = 33
 
 
-def _dealt(sampler: EpisodeSampler, episodes: int = 200) -> set[tuple[str, str]]:
+def _dealt(sampler: EpisodeSampler, episodes: int = 2000) -> set[tuple[str, str]]:
     classes = sampler.layout(0, episodes).classes.unique().tolist()
     return {(sampler.source.groups[c], sampler.source.class_names[c]) for c in classes}
 
@@ -607,7 +1016,7 @@ def _exposes_by_counting(implementation: Implementation, source: ImageSet) -> bo
     names: list[str] = []
     for sampler in implementation(source).values():
         mine = sampler.source
-        drawn = {int(c) for c in sampler.batch(0, 150).classes.flatten()}
+        drawn = {int(c) for c in sampler.batch(0, 2500).classes.unique()}
         names += [f"{mine.groups[c]}/{mine.class_names[c]}" for c in drawn]
     return len(names) != len(set(names))
 
@@ -619,6 +1028,21 @@ def _exposes_by_source(implementation: Implementation, source: ImageSet) -> bool
             if owner.setdefault(key, split) != split:
                 return True
     return False
+
+
+def _exposes_by_tensor(implementation: Implementation, source: ImageSet) -> bool:
+    keys = {key: i for i, key in enumerate(zip(source.groups, source.class_names, strict=True))}
+    count = torch.zeros(len(keys), dtype=torch.int64)
+    for sampler in implementation(source).values():
+        own = list(zip(sampler.source.groups, sampler.source.class_names, strict=True))
+        seen = sampler.layout(0, 3000).classes.flatten().unique()
+        count[[keys[own[int(c)]] for c in seen]] += 1
+    return bool((count > 1).any())
+
+
+def _exposes_by_union(implementation: Implementation, source: ImageSet) -> bool:
+    seen = [_dealt(sampler, 5000) for sampler in implementation(source).values()]
+    return len(set().union(*seen)) < sum(map(len, seen))
 
 
 def _exposes(
@@ -638,12 +1062,81 @@ def _in_all_three(implementation: Implementation, source: ImageSet) -> bool:
 
 
 def _pictures(sampler: EpisodeSampler) -> set[bytes]:
-    used = sampler.layout(0, 200).support.unique()
+    used = sampler.layout(0, 2000).support.unique()
     return {picture.numpy().tobytes() for picture in sampler.source.images.flatten(0, 1)[used]}
 
 
+def _names_and_groups_apart(implementation: Implementation, source: ImageSet) -> bool:
+    seen = [_dealt(sampler) for sampler in implementation(source).values()]
+    groups, names = [{group for group, _ in s} for s in seen], [{name for _, name in s} for s in seen]
+    return any(groups[i] & groups[j] and names[i] & names[j] for i, j in combinations(range(3), 2))
+
+
+def _against_the_split(implementation: Implementation, source: ImageSet) -> bool:
+    for name, sampler in implementation(source).items():
+        part = source.split(name)
+        if not _dealt(sampler) <= set(zip(part.groups, part.class_names, strict=True)):
+            return True
+    return False
+
+
+def _sizes_against_the_split(implementation: Implementation, source: ImageSet) -> bool:
+    return any(len(s.source) != len(source.split(name)) for name, s in implementation(source).items())
+
+
+def _whole_source(implementation: Implementation, source: ImageSet) -> bool:
+    return any(len(sampler.source) == len(source) for sampler in implementation(source).values())
+
+
+def _same_place(implementation: Implementation, source: ImageSet) -> bool:
+    lists = []
+    for sampler in implementation(source).values():
+        own = sampler.source
+        lists.append([(own.groups[c], own.class_names[c]) for c in sampler.layout(0, 2000).classes.flatten().tolist()])
+    return any(x == y for one, other in combinations(lists, 2) for x, y in zip(one, other, strict=False))
+
+
+def _same_episodes(implementation: Implementation, source: ImageSet) -> bool:
+    layouts = [sampler.layout(0, 200) for sampler in implementation(source).values()]
+    return any(torch.equal(a.classes, b.classes) for a, b in combinations(layouts, 2))
+
+
+def _same_first_picture(implementation: Implementation, source: ImageSet) -> bool:
+    first = [sampler[0].support_x for sampler in implementation(source).values()]
+    return any(torch.equal(a, b) for a, b in combinations(first, 2))
+
+
+def _names_of_the_whole(implementation: Implementation, source: ImageSet) -> bool:
+    seen = []
+    for sampler in implementation(source).values():
+        classes = sampler.layout(0, 2000).classes.unique().tolist()
+        seen.append({(source.groups[c], source.class_names[c]) for c in classes})
+    return any(a & b for a, b in combinations(seen, 2))
+
+
+def _within_one_split(implementation: Implementation, source: ImageSet) -> bool:
+    names = []
+    for sampler in implementation(source).values():
+        own = sampler.source
+        names += [(own.groups[c], own.class_names[c]) for c in sampler.layout(0, 200).classes.flatten().tolist()]
+    return len(names) != len(set(names))
+
+
+class _QuickSampler(EpisodeSampler):
+    """A sampler whose episodes begin anew after 512, so that asking for thousands of them costs little.
+
+    It is for toy sources, of which 512 episodes deal every class.
+    """
+
+    def _draw_block(self, block: int) -> Layout:
+        drawn = self.__dict__.setdefault("_drawn", {})
+        if block % 2 not in drawn:
+            drawn[block % 2] = super()._draw_block(block % 2)
+        return drawn[block % 2]
+
+
 def _samplers(parts: dict[str, ImageSet]) -> dict[str, EpisodeSampler]:
-    return {name: EpisodeSampler(part, 3, 1, 1, seed=i) for i, (name, part) in enumerate(parts.items())}
+    return {name: _QuickSampler(part, 3, 1, 1, seed=i) for i, (name, part) in enumerate(parts.items())}
 
 
 def _good(source: ImageSet) -> dict[str, EpisodeSampler]:
@@ -660,6 +1153,17 @@ def _good_smaller(source: ImageSet) -> dict[str, EpisodeSampler]:
     return _samplers({name: part.select(range(len(part) - 2)) for name, part in parts.items()})
 
 
+def _good_own_split(source: ImageSet) -> dict[str, EpisodeSampler]:
+    """Draws a split of its own, which is as honest as the one that the source names."""
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(8)).tolist()
+    cuts = {"train": order[:17], "val": order[17:27], "test": order[27:]}
+    return _samplers({name: source.select(rows) for name, rows in cuts.items()})
+
+
+def _filter_ignored_one_seed(source: ImageSet) -> dict[str, EpisodeSampler]:
+    return {name: _QuickSampler(source, 3, 1, 1, seed=0) for name in SPLITS}
+
+
 def _filter_ignored(source: ImageSet) -> dict[str, EpisodeSampler]:
     return _samplers(dict.fromkeys(SPLITS, source))
 
@@ -674,15 +1178,36 @@ def _same_three(source: ImageSet) -> dict[str, EpisodeSampler]:
     return _samplers({"train": three, "val": three, "test": source.split("test")})
 
 
-def _one_class_shared(between: str) -> Implementation:
-    """Returns an implementation that puts the first class of split `between` into train as well."""
+def _one_class_shared(giver: str, *takers: str) -> Implementation:
+    """Returns an implementation that puts the first class of split `giver` into the splits `takers` as well."""
 
     def implementation(source: ImageSet) -> dict[str, EpisodeSampler]:
         rows = {name: [i for i, split in enumerate(source.splits or ()) if split == name] for name in SPLITS}
-        rows["train"] = rows["train"] + rows[between][:1]
+        for taker in takers:
+            rows[taker] = rows[taker] + rows[giver][:1]
         return _samplers({name: source.select(rows[name]) for name in SPLITS})
 
     return implementation
+
+
+def _rarely_dealt(source: ImageSet) -> dict[str, EpisodeSampler]:
+    """The first class of validation is also the last of 917 in training, where it is dealt late: see _RARE_SEED."""
+    rows = [i for i, split in enumerate(source.splits or ()) if split == "train"]
+    shared = (source.splits or ()).index("val")
+    train = EpisodeSampler(source.select([*rows, shared]), 5, 1, 1, seed=_RARE_SEED)
+    return {"train": train, **_samplers({name: source.split(name) for name in ("val", "test")})}
+
+
+def _source(splits: list[str], drawings: int, generator: Generator, size: int = 3) -> ImageSet:
+    """Returns an image set of alphabets of four letters, whose names repeat from one alphabet to the next."""
+    classes = len(splits)
+    return ImageSet(
+        images=torch.randint(256, (classes, drawings, 1, size, size), generator=generator, dtype=torch.uint8),
+        counts=torch.full((classes,), drawings),
+        class_names=[f"letter {i % 4}" for i in range(classes)],
+        groups=[f"alphabet {i // 4}" for i in range(classes)],
+        splits=splits,
+    )
 
 
 def _drawings_split(source: ImageSet) -> dict[str, EpisodeSampler]:
@@ -692,27 +1217,30 @@ def _drawings_split(source: ImageSet) -> dict[str, EpisodeSampler]:
 
 
 def _leak_cases(generator: Generator) -> list[Case]:
-    source = ImageSet(
-        images=torch.randint(256, (40, 6, 1, 3, 3), generator=generator, dtype=torch.uint8),
-        counts=torch.full((40,), 6),
-        class_names=[f"letter {i}" for _ in range(10) for i in range(4)],
-        groups=[f"alphabet {a}" for a in "ABCDEFGHIJ" for _ in range(4)],
-        splits=["train"] * 20 + ["val"] * 8 + ["test"] * 12,
-    )
-    unique = replace(source, class_names=[f"{g}, {n}" for g, n in zip(source.groups, source.class_names, strict=True)])
-    divided = replace(source, splits=["train", "train", "val", "test"] * 10)
+    source = _source(["train"] * 20 + ["val"] * 8 + ["test"] * 12, 6, generator)
+    large = _source(["train"] * 916 + ["val"] * 60 + ["test"] * 20, 2, generator, size=1)
+    medium = _source(["train"] * 90 + ["val"] * 90 + ["test"] * 20, 2, generator, size=1)
+    pattern = ["train", "train", "val", "test"]  # turned from one alphabet to the next: no letter belongs to one split
+    divided = replace(source, splits=[pattern[(a + i) % 4] for a in range(10) for i in range(4)])
+    unique = replace(divided, class_names=[f"{g}, {n}" for g, n in zip(source.groups, source.class_names, strict=True)])
     return [
         Case("a right implementation", (_good, source)),
-        Case("a right implementation, and every class name occurs once", (_good, unique)),
         Case("a right implementation that lists its classes backwards", (_good_reordered, source)),
         Case("a right implementation that leaves some classes out", (_good_smaller, source)),
+        Case("a right implementation that draws a split of its own", (_good_own_split, source)),
         Case("a right implementation on alphabets of which every split has some letters", (_good, divided)),
+        Case("the same, and every class name occurs once", (_good, unique)),
         Case("every split draws from all classes", (_filter_ignored, source)),
+        Case("every split draws from all classes, with one and the same seed", (_filter_ignored_one_seed, source)),
         Case("validation holds the test classes too", (_validation_is_the_rest, source)),
         Case("train and validation hold the same three classes", (_same_three, source)),
-        Case("one single class is in train and in validation", (_one_class_shared("val"), source)),
-        Case("one single class is in train and in test", (_one_class_shared("test"), source)),
+        Case("one single class is in train and in validation", (_one_class_shared("val", "train"), source)),
+        Case("one single class is in train and in test", (_one_class_shared("test", "train"), source)),
+        Case("one single class is in validation and in test", (_one_class_shared("val", "test"), source)),
+        Case("one single class is in all three", (_one_class_shared("val", "train", "test"), source)),
         Case("the drawings are split, not the classes", (_drawings_split, source)),
+        Case("one single class of 91 is in train and in validation", (_one_class_shared("val", "train"), medium)),
+        Case("one single class of 917 is in train and in validation", (_rarely_dealt, large)),
     ]
 
 
@@ -721,13 +1249,63 @@ LEAK = Exercise(
     title="Bug hunt: do the splits leak?",
     reference=exposes_leak,
     cases=_leak_cases,
-    right=(_exposes_by_counting, _exposes_by_source),
+    right=(_exposes_by_counting, _exposes_by_source, _exposes_by_tensor, _exposes_by_union),
     wrong=(
         Wrong(
             "positions compared",
-            _exposes(lambda s: set(s.layout(0, 200).classes.unique().tolist())),
+            _exposes(lambda s: set(s.layout(0, 2000).classes.unique().tolist())),
             "the alarm always rings: positions are compared, or a class that is met twice in one split counts",
-            "Class 0 of train is not class 0 of test: compare groups and names. And make a set of each split first.",
+            "Class 0 of train is not class 0 of test: compare groups and names of `sampler.source`. And make a set of each "
+            "split first.",
+            also=(_names_of_the_whole, _within_one_split),
+        ),
+        Wrong(
+            "names and groups apart",
+            _names_and_groups_apart,
+            "names are compared with names and groups with groups, so that two different classes can give the alarm together",
+            "Group and name together say which class it is: compare pairs (group, name).",
+        ),
+        Wrong(
+            "against source.split",
+            _against_the_split,
+            "the samplers are compared with `source.split(name)`, so that an honest split of another kind gives an alarm",
+            "A leak is a class in two splits: compare the samplers with each other.",
+        ),
+        Wrong(
+            "sizes against source.split",
+            _sizes_against_the_split,
+            "sizes are compared with `source.split(name)`: they say nothing about which classes are dealt",
+            "A leak is a class in two splits: compare the samplers with each other.",
+        ),
+        Wrong(
+            "the whole source",
+            _whole_source,
+            "the alarm rings only if a sampler holds the whole source",
+            "One shared class is a leak already: compare which classes are dealt, pair by pair of splits.",
+        ),
+        Wrong(
+            "the same place",
+            _same_place,
+            "classes are compared only where they stand at the same place of the same episode",
+            "Collect all classes of a split first; their order says nothing.",
+        ),
+        Wrong(
+            "the same episodes",
+            _same_episodes,
+            "whole episodes are compared: they agree only when the seeds agree, too",
+            "With other seeds equal classes come in other episodes: compare sets of classes.",
+            also=(_same_first_picture,),
+        ),
+        Wrong(
+            "too few episodes",
+            _exposes(lambda s: _dealt(s, 200)),
+            "too few episodes are looked at: a class of 917 that is shared is easily missed",
+            "The power of the test says how many you need: a miss once in a thousand takes more than 1,200.",
+            also=(
+                _exposes(lambda s: _dealt(s, 100)),
+                _exposes(lambda s: _dealt(s, 500)),
+                _exposes(lambda s: _dealt(s, 1000)),
+            ),
         ),
         Wrong(
             "names without groups",
@@ -757,13 +1335,18 @@ LEAK = Exercise(
             "one episode",
             _exposes(lambda s: _dealt(s, 1)),
             "only one episode of each split is looked at: a leak of one class is nearly never in it",
-            "Collect the classes of some hundred episodes.",
+            "Collect the classes of many episodes; the power of the test says how many.",
         ),
         Wrong(
             "train and test only",
             _exposes(_dealt, [("train", "test")]),
-            "only train and test are compared",
-            "Validation can leak as well: compare all three pairs.",
+            "not all three pairs of splits are compared",
+            "Any two splits can share a class: train and val, train and test, val and test.",
+            also=(
+                _exposes(_dealt, [("train", "test"), ("val", "test")]),
+                _exposes(_dealt, [("train", "val"), ("train", "test")]),
+                _exposes(_dealt, [("train", "val"), ("val", "test")]),
+            ),
         ),
         Wrong(
             "same picture",
@@ -779,8 +1362,9 @@ LEAK = Exercise(
         ),
     ),
     hints=(
-        "Ask every sampler which classes it deals, by name. Then look for a name in two lists.",
-        "`sampler.layout(0, 200).classes.unique()` are positions in `sampler.source`; its `groups` and `class_names` name them.",
+        "Ask every sampler which classes it deals. What says of two classes that they are the same?",
+        "`sampler.layout(0, 2000).classes.unique()` are positions in `sampler.source`; `groups` and `class_names` of that source "
+        "say, together, which class it is.",
         "Make a set of pairs (group, name) for each sampler; `a & b` of two sets must be empty for all three pairs of splits.",
     ),
 )
@@ -812,6 +1396,36 @@ def _needed_table(spread: float, half_width: float) -> int:
     return 2 + int((widths > half_width).sum())
 
 
+def _needed_for(spread: float, half_width: float) -> int:
+    for count in range(2, 10**6):
+        if stdtrit(count - 1, 0.975) * spread / count**0.5 <= half_width:
+            return count
+    raise ValueError(half_width)
+
+
+def _needed_from_normal(spread: float, half_width: float) -> int:
+    """Starts where 1.96 would stop, because t is larger, and goes up from there."""
+    count = max(2, math.ceil((1.9599 * spread / half_width) ** 2))
+    while _t(count) * spread / math.sqrt(count) > half_width:
+        count += 1
+    return count
+
+
+def _needed_from(first: int, last: int = 10**6) -> Callable[[float, float], int]:
+    def answer(spread: float, half_width: float) -> int:
+        count = first
+        while count < last and _t(count) * spread / math.sqrt(count) > half_width:
+            count += 1
+        return count
+
+    return answer
+
+
+def _fixed_t(spread: float, half_width: float) -> int:
+    """Takes the t of a first guess of E and keeps it."""
+    return math.ceil((_t(math.ceil((1.96 * spread / half_width) ** 2)) * spread / half_width) ** 2)
+
+
 NEEDED = Exercise(
     id="01.6",
     title="How many episodes do you need?",
@@ -821,14 +1435,21 @@ NEEDED = Exercise(
         Case("a small spread: 0.02, half width 0.02", (0.02, 0.02)),
         Case("a spread of 0.1, half width 0.05", (0.1, 0.05)),
         Case("a spread of 0.0801, half width 0.0035", (0.0801, 0.0035)),
+        Case("two episodes are enough: a spread of 0.005, half width 0.05", (0.005, 0.05)),
+        Case("a spread of 0.11, half width 0.0021", (0.11, 0.0021)),
     ],
-    right=(_needed_by_halving, _needed_table),
+    right=(_needed_by_halving, _needed_table, _needed_for, _needed_from_normal),
     wrong=(
         Wrong(
             "1.96",
             lambda s, h: math.ceil((1.96 * s / h) ** 2),
             "1.96 stands for t, which is larger when episodes are few",
             "t depends on E: try E = 2, 3, ... until the half width is small enough.",
+            also=(
+                lambda s, h: max(2, math.ceil((1.96 * s / h) ** 2)),
+                lambda s, h: int((1.96 * s / h) ** 2) + 1,
+                lambda s, h: math.ceil((1.959964 * s / h) ** 2),
+            ),
         ),
         Wrong(
             "rounded down",
@@ -853,6 +1474,26 @@ NEEDED = Exercise(
             lambda s, h: 1,
             "the search starts at E = 1, where t is not a number and no comparison holds",
             "Start at E = 2: one episode says nothing about the spread.",
+        ),
+        Wrong(
+            "starts too late",
+            _needed_from(3),
+            "the search starts above E = 2, so that a very small spread gets too many episodes",
+            "Start at E = 2.",
+            also=(_needed_from(5), _needed_from(7), _needed_from(10)),
+        ),
+        Wrong(
+            "gives up early",
+            _needed_from(2, 2999),
+            "the search ends at a fixed number, although more episodes may be needed",
+            "Go on until the half width is small enough, however long it takes.",
+            also=(_needed_from(2, 999), _needed_from(2, 5000), _needed_from(2, 10_000)),
+        ),
+        Wrong(
+            "E degrees of freedom",
+            lambda s, h: next(e for e in range(2, 10**6) if float(stdtrit(e, 0.975)) * s / math.sqrt(e) <= h),
+            "t has E degrees of freedom instead of E-1",
+            "Write `stdtrit(E - 1, 0.975)`.",
         ),
         Wrong(
             "no square",
@@ -880,4 +1521,184 @@ NEEDED = Exercise(
     ),
 )
 
-EXERCISES = (SLOTS, EPISODE, BATCH, INTERVAL, LEAK, NEEDED)
+# ---------------------------------------------------------------------------------------------- 01.7 peeking
+
+
+def stops_at(differences: Tensor, looks: list[int]) -> int:
+    """Returns the first of `looks` at which the interval of the first e differences leaves out 0; 0 if none does."""
+    for count in looks:
+        mean, half = mean_and_half_width(differences[:count])
+        if abs(mean) > half:
+            return count
+    return 0
+
+
+def _stops_vectorised(differences: Tensor, looks: list[int]) -> int:
+    count = torch.arange(1, len(differences) + 1)
+    mean = differences.cumsum(0) / count
+    variance = (differences.square().cumsum(0) - count * mean.square()) / (count - 1).clamp_min(1)
+    at = torch.tensor(looks)
+    factor = torch.from_numpy(stdtrit(at.numpy() - 1.0, 0.975))
+    apart = mean[at - 1].abs() > factor * (variance[at - 1] / at).sqrt()
+    return looks[int(apart.int().argmax())] if apart.any() else 0
+
+
+def _stops_next(differences: Tensor, looks: list[int]) -> int:
+    def apart(values: Tensor) -> bool:
+        return abs(float(values.mean())) / float(values.std()) * len(values) ** 0.5 > _t(len(values))
+
+    return next((count for count in looks if apart(differences[:count])), 0)
+
+
+def _stops_by_ends(differences: Tensor, looks: list[int]) -> int:
+    found = []
+    for count in looks:
+        low, high = _ends(differences[:count])
+        if low > 0 or high < 0:
+            found.append(count)
+    return min(found, default=0)
+
+
+def _peeks(apart: Callable[[Tensor], bool], pick: Callable[[list[int], list[int]], int] | None = None) -> Callable:
+    """Returns a peeker. apart: says of the first e differences whether to stop; pick: chooses from the looks that would stop."""
+
+    def answer(differences: Tensor, looks: list[int]) -> int:
+        found = [count for count in looks if apart(differences[:count])]
+        return pick(found, looks) if pick else (found[0] if found else 0)
+
+    return answer
+
+
+def _apart(values: Tensor) -> bool:
+    mean, half = mean_and_half_width(values)
+    return abs(mean) > half
+
+
+def _error(values: Tensor) -> float:
+    return float(values.std()) / math.sqrt(len(values))
+
+
+def _peek_cases(generator: Generator) -> list[Case]:
+    def draw(count: int, mean: float) -> Tensor:
+        return torch.randn(count, generator=generator, dtype=torch.float64) * 0.1 + mean
+
+    few = torch.tensor([0.1, -0.2, 0.3, 0.0, 0.5, 0.4, 0.3, 0.5, 0.4, 0.6], dtype=torch.float64)
+    fades = torch.cat([draw(30, 0.2), draw(60, -0.3), draw(60, 0.0)])
+    late = torch.cat([draw(40, 0.0), draw(80, 0.1)])
+    return [
+        Case("the example of the text", (few, [2, 4, 6, 8, 10])),
+        Case("a clear difference: the first look is enough", (draw(40, 1.0), [10, 20, 30, 40])),
+        Case("a difference that is there first and fades later", (fades, [20, 60, 90, 150])),
+        Case("a difference below 0", (-late, [10, 20, 60, 120])),
+        Case("no difference, two looks", (torch.tensor([0.1, -0.1, 0.2, -0.2], dtype=torch.float64), [2, 4])),
+        Case("only the last look separates", (late, [10, 120])),
+        Case("more differences than looks use", (late, [10, 20])),
+        *[Case(f"no true difference, drawing {i}", (draw(60, 0.0), list(range(3, 61, 3)))) for i in range(8)],
+    ]
+
+
+PEEK = Exercise(
+    id="01.7",
+    title="The impatient evaluator",
+    reference=stops_at,
+    cases=_peek_cases,
+    right=(_stops_vectorised, _stops_next, _stops_by_ends, _peeks(_apart)),
+    wrong=(
+        Wrong(
+            "the last look only",
+            lambda d, looks: looks[-1] if _apart(d[: looks[-1]]) else 0,
+            "only the last look counts: nobody peeks",
+            "Go through the looks in order, and stop at the first that separates.",
+        ),
+        Wrong(
+            "the last separated look",
+            _peeks(_apart, lambda found, looks: found[-1] if found else 0),
+            "the last look that separates is returned, not the first",
+            "Return as soon as a look separates.",
+        ),
+        Wrong(
+            "number of the look",
+            _peeks(_apart, lambda found, looks: looks.index(found[0]) if found else 0),
+            "the number of the look is returned, not the number of episodes",
+            "Return the entry of `looks` itself.",
+            also=(_peeks(_apart, lambda found, looks: looks.index(found[0]) + 1 if found else 0),),
+        ),
+        Wrong(
+            "never stops",
+            _peeks(_apart, lambda found, looks: found[0] if found else looks[-1]),
+            "the last look is returned when no look separates",
+            "Return 0 then.",
+            also=(_peeks(_apart, lambda found, looks: found[0] if found else -1),),
+        ),
+        Wrong(
+            "turned round",
+            _peeks(lambda v: not _apart(v)),
+            "it stops where the interval contains 0",
+            "Separated means that 0 is outside: the mean is farther from 0 than the half width.",
+        ),
+        Wrong(
+            "one direction",
+            _peeks(lambda v: mean_and_half_width(v)[0] > mean_and_half_width(v)[1]),
+            "only positive differences count",
+            "A difference below 0 separates as well: take `abs(mean)`.",
+        ),
+        Wrong(
+            "all the differences",
+            lambda d, looks: looks[0] if _apart(d) else 0,
+            "every look sees all differences, those of later episodes too",
+            "At a look of e episodes only `differences[:e]` are known.",
+        ),
+        Wrong(
+            "one standard error",
+            _peeks(lambda v: abs(float(v.mean())) > _error(v)),
+            "one standard error stands where the half width belongs",
+            "Use your function of exercise 01.4.",
+        ),
+        Wrong(
+            "1.96",
+            _peeks(lambda v: abs(float(v.mean())) > 1.96 * _error(v)),
+            "1.96 stands where the t quantile belongs, which stops too early when episodes are few",
+            "Use your function of exercise 01.4.",
+        ),
+        Wrong(
+            "standard deviation",
+            _peeks(lambda v: abs(float(v.mean())) > _t(len(v)) * float(v.std())),
+            "the division by sqrt(e) is missing",
+            "Use your function of exercise 01.4.",
+        ),
+        Wrong(
+            "any mean above 0",
+            _peeks(lambda v: abs(float(v.mean())) > 0),
+            "it stops as soon as the mean is not 0, without an interval",
+            "Compare the mean with the half width.",
+        ),
+        Wrong(
+            "one episode too many",
+            lambda d, looks: next((e for e in looks if _apart(d[: e + 1])), 0),
+            "a look of e episodes sees e + 1",
+            "`differences[:e]` are the first e.",
+        ),
+        Wrong(
+            "blocks",
+            lambda d, looks: next(
+                (e for b, e in zip([0, *looks], looks, strict=False) if e - b > 1 and _apart(d[b:e])), 0
+            ),
+            "every look sees only the episodes that are new since the look before",
+            "A look of e episodes sees all of the first e: `differences[:e]`.",
+        ),
+        Wrong(
+            "a truth value",
+            lambda d, looks: any(_apart(d[:e]) for e in looks),
+            "True or False is returned, not the number of episodes",
+            "Return the look at which it stops, and 0 if it never does.",
+        ),
+    ),
+    hints=(
+        "Play the impatient evaluator: what does she know after the first look, and when does she stop?",
+        "For each e in `looks` take your 01.4 of `differences[:e]`. 0 lies outside when abs(mean) is above the half width.",
+        "`for e in looks:` `mean, half = mean_and_half_width(differences[:e])`; `if abs(mean) > half: return e`; after the loop "
+        "`return 0`.",
+    ),
+)
+
+EXERCISES = (SLOTS, EPISODE, BATCH, INTERVAL, LEAK, NEEDED, PEEK)

@@ -87,6 +87,7 @@ COMPUTED = {
     "00-6": lambda: float((tensor(0.8, 0.6, 1.0) > tensor(0.8, 0.4, 0.5)).double().mean()),
     "01-1": lambda: [9, 4, 7].index(7),
     "01-3": lambda: stdtrit(143, 0.975) * 12 / math.sqrt(144),
+    "01-9": lambda: 1 - (1 - 0.01) ** 100,
     "02-2": lambda: float(cosine_similarities(tensor([6, 8]), tensor([0, 5]))),
     "02-4": bias_slope_02_4,
     "02-8": lambda: sum(p.numel() for p in torch.nn.Linear(64, 916).parameters()),
