@@ -15,7 +15,7 @@
 # After this lesson you can
 #
 # 1. **say** what few-shot learning is for and read an episode (quiz),
-# 2. **measure** the accuracy of a prediction (exercise 00.1),
+# 2. **measure** the accuracy of predictions, your own included (exercise 00.1),
 # 3. **write** a nearest-neighbour classifier on embeddings (exercise 00.2),
 # 4. **judge** it on many episodes against honest baselines (exercise 00.3),
 # 5. **use** `check`, `hint` and `progress` (exercises 00.1 to 00.3).
@@ -23,8 +23,8 @@
 # %% [markdown]
 # ## A puzzle: you are the learner
 #
-# Run the next two cells. You see five letters that you most likely cannot read, one drawing of each, and ten more drawings.
-# For each of the ten, write down which of the five it is.
+# Run the cells down to the pictures. You see five letters that you most likely cannot read, one drawing of each, and ten more drawings of the same letters.
+# For each of the ten, decide which of the five it is, and enter your answers in the cell below the pictures. A network plays against you later.
 
 # %%
 import torch
@@ -32,12 +32,19 @@ from torch import Tensor
 
 from fsl_classroom import check, hint, progress
 from fsl_course import EpisodeSampler, compare, evaluate, load_glyphs, pretrained
-from fsl_course.figures import draw_image, episode_grid, intervals, new, show
+from fsl_course.figures import (
+    draw_image,
+    episode_grid,
+    intervals,
+    new,
+    show,
+    slot_style,
+)
 from fsl_course.methods.baselines import baselines
 
 torch.manual_seed(0)
 glyphs = load_glyphs()
-print(glyphs)
+print(glyphs)  # a group is an alphabet, a class one of its letters
 
 # %%
 test = glyphs.split("test")
@@ -59,30 +66,30 @@ show(
     "of the same letters in mixed order.",
 )
 
+# %%
+# replace each None by a number from 0 to 4: your answers for query 0, 1, ..., 9
+my_answers = [None, None, None, None, None, None, None, None, None, None]
+
 # %% [markdown]
-# <details><summary>Solution: open it after you have written down your ten answers</summary>
+# Do not look up the truth yet: you will mark your answers with a function that you write yourself.
 #
-# Run `episode.query_y.tolist()` in a new cell: the number in place *i* is the letter of query *i*.
-# One example of each letter was enough. An ordinary classifier cannot do this: these letters are not among its classes.
-#
-# </details>
+# You could do this after one example of each letter. An ordinary classifier cannot, because these letters are not among the classes that it was trained to name.
 
 # %% [markdown]
 # ## What few-shot learning is for
 #
-# An ordinary classifier usually needs hundreds of examples of every class, and it knows only the classes it was trained on.
-# A rare disease, a new product, a dialect, your own handwriting: there, examples are few and classes keep coming.
-
-# %% [markdown]
-# [Few-shot learning](../lessons/GLOSSARY.md#few-shot-learning "少样本学习") asks for a classifier of *new* classes from a handful of examples each.
-# [Meta-learning](../lessons/GLOSSARY.md#meta-learning "元学习") is one way there: practise on many small tasks, so that the next task is easy.
+# An ordinary classifier usually needs hundreds of examples of every class, and it knows only the classes that it was trained on.
+# But think of a rare disease, a new product, a dialect or your own handwriting: there, examples are few, and new classes keep coming.
+#
+# [Few-shot learning](../lessons/GLOSSARY.md#few-shot-learning "少样本学习") asks for a classifier of *new* classes from a handful of examples of each.
+# [Meta-learning](../lessons/GLOSSARY.md#meta-learning "元学习") is one way to get there: a learner practises on many small tasks, so that the next task is easy for it.
 
 # %% [markdown]
 # ## The idea in one picture
 #
-# The problem comes in [episodes](../lessons/GLOSSARY.md#episode "情景"). The [support set](../lessons/GLOSSARY.md#support-set "支持集") shows what you may learn from,
-# the [query set](../lessons/GLOSSARY.md#query-set "查询集") is what you must name.
-# Five classes with one example each: *5-way 1-shot*.
+# The problem comes in [episodes](../lessons/GLOSSARY.md#episode "情景"), and the puzzle was one. The [support set](../lessons/GLOSSARY.md#support-set "支持集") holds the labelled examples that you may learn from;
+# the [query set](../lessons/GLOSSARY.md#query-set "查询集") holds the pictures that you must name.
+# The number of classes is the [way](../lessons/GLOSSARY.md#way "类别数"), and the number of examples of each is the [shot](../lessons/GLOSSARY.md#shot "样本数"), so the puzzle was *5-way 1-shot*.
 
 # %%
 picture = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=3)[0]
@@ -96,8 +103,10 @@ show(
 )
 
 # %% [markdown]
-# The rows are sorted here so that you can compare them. The learner gets them shuffled, and classes carry only the numbers 0 to 4:
-# their [label slots](../lessons/GLOSSARY.md#label-slot "标签槽位"). Slot 2 is another letter in the next episode.
+# The rows are sorted here so that you can compare the drawings. A learner gets them shuffled, and it is told no names: within one episode the classes carry the numbers 0 to 4,
+# their [label slots](../lessons/GLOSSARY.md#label-slot "标签槽位"). Slot 2 is another letter in the next episode, so a learner cannot know slot 2 by heart; it has to compare.
+#
+# The next cell shows what a learner receives. The query labels are hidden here, because you have not marked your answers yet.
 
 # %%
 print(
@@ -106,9 +115,7 @@ print(
     " labels",
     episode.support_y.tolist(),
 )
-print(
-    "query pictures  ", tuple(episode.query_x.shape), "labels", episode.query_y.tolist()
-)
+print("query pictures  ", tuple(episode.query_x.shape))
 print(
     "grey values from", float(episode.query_x.min()), "to", float(episode.query_x.max())
 )
@@ -119,7 +126,7 @@ print(
 # ![Two support pictures of each of three classes and one query go through the same encoder and become points; the query gets the class whose mean is nearest to it](../docs/diagrams/metric.svg)
 #
 # An [encoder](../lessons/GLOSSARY.md#encoder "编码器") $f_\phi$, a network with weights $\phi$, turns a picture into a vector $z$, its [embedding](../lessons/GLOSSARY.md#embedding "嵌入").
-# Pictures of the same letter should land close together. Then a query belongs to the support picture nearest to it:
+# It was trained so that pictures of one letter land close together, whichever letter it is. If this holds for new letters, too, then the nearest support picture gives a query its label $\hat y$:
 #
 # $$\hat y = y_{i^*}, \qquad i^* = \arg\min_i \lVert f_\phi(x) - f_\phi(x_i) \rVert^2$$
 
@@ -136,9 +143,9 @@ print(
 # %% [markdown]
 # ## By hand
 #
-# Take $D = 2$ and two classes with two support embeddings each: class 0 at (0, 0) and (0, 2), class 1 at (4, 0) and (6, 2).
+# Take $D = 2$ and two classes with two support embeddings each: class 0 lies at (0, 0) and (0, 2), class 1 at (4, 0) and (6, 2).
 # A query lands on (3, 2). Its squared distances are 9 + 4 = 13, 9 + 0 = 9, 1 + 4 = 5 and 9 + 0 = 9.
-# The third is smallest: class 1.
+# The third is the smallest, and it belongs to class 1, so the query is named 1.
 
 # %%
 support = torch.tensor([[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [6.0, 2.0]])
@@ -155,11 +162,10 @@ assert distances == (query - support).square().sum(1).tolist()
 # ## How exercises work
 #
 # Replace the line `raise NotImplementedError(...)` by your own code and run the cell. `check` tries your function on several inputs,
-# says in words what is wrong, and hands back a working version.
-
-# %% [markdown]
-# Stuck? `hint("00.1")` gives a nudge, the second call a stronger one, the third almost the code.
-# `progress("00")` shows what is right so far, `progress()` for all lessons. Nothing leaves your computer.
+# says in words what is wrong, and hands back a working version, so that the lesson goes on whether your answer is right or not.
+#
+# If you are stuck, `hint("00.1")` gives a nudge, the second call a stronger one, and the third almost the code.
+# `progress("00")` shows what is right so far, and `progress()` does so for all lessons. Nothing leaves your computer.
 
 # %%
 hint("00.1", 1)
@@ -167,8 +173,8 @@ hint("00.1", 1)
 # %% [markdown]
 # ### Exercise 00.1  Accuracy  (difficulty 1/5, 3 min)
 #
-# Which fraction of the predictions is right? `predicted` and `labels` are whole numbers of shape `[M]`.
-# Return a Python float between 0 and 1. Example: predictions 0, 1, 1, 2 against labels 0, 1, 2, 2 give 0.75.
+# Write the function that marks the puzzle: which fraction of the predictions is right? `predicted` and `labels` are whole numbers of shape `[M]`.
+# Return a Python float between 0 and 1. For example, predictions 0, 1, 1, 2 against labels 0, 1, 2, 2 give 0.75, because three of four agree.
 
 
 # %%
@@ -185,10 +191,20 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
 accuracy = check("00.1", accuracy)
 
 # %% [markdown]
+# Now mark yourself with it. If you have not filled in `my_answers` above, do it now and run this cell again.
+
+# %%
+if None in my_answers:
+    print("my_answers is not filled in yet")
+else:
+    mine = torch.tensor(my_answers)
+    print(f"you are right in {accuracy(mine, episode.query_y):.0%} of your ten answers")
+
+# %% [markdown]
 # ### Exercise 00.2  The nearest support picture  (difficulty 2/5, 8 min)
 #
-# Each query gets the label of the support embedding nearest to it in squared Euclidean distance.
-# `query` is `[M, D]`, `support` is `[S, D]`, `labels` is `[S]`; return whole numbers `[M]`. A loop over queries is fine.
+# Each query gets the label of the support embedding that is nearest to it in squared Euclidean distance.
+# `query` is `[M, D]`, `support` is `[S, D]`, and `labels` is `[S]`; return whole numbers `[M]`. A loop over the queries is fine.
 
 
 # %%
@@ -205,13 +221,14 @@ def nearest(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
 nearest = check("00.2", nearest)
 
 # %% [markdown]
-# `check` holds a wrong answer against a catalogue of classic mistakes and says *which* one it looks like. It stops endless loops.
-# Your right answer is what the rest of the lesson uses.
+# If an answer is wrong, `check` holds it against a catalogue of classic mistakes and says *which* one it looks like.
+# Once it is right, the rest of the lesson runs on your own function.
 
 # %% [markdown]
 # ## A working classifier
 #
-# `pretrained` loads an encoder trained on 30 alphabets, as lesson 05 shows. The 13 test alphabets were locked away.
+# `pretrained` loads an encoder that was trained on 30 alphabets; lesson 05 shows how. The 13 test alphabets, from which the puzzle comes, were locked away.
+# So both of you see these letters for the first time.
 
 # %%
 encoder = pretrained("prototypical", "glyphs").encoder
@@ -224,16 +241,90 @@ print("truth       ", episode.query_y.tolist())
 print("accuracy    ", accuracy(predicted, episode.query_y))
 
 # %% [markdown]
-# Compare with your own ten answers from the puzzle. Here the encoder errs nowhere. It does with `seed=13` in the puzzle:
-# run that cell and the one above again.
+# The encoder names all ten right. Why is it so easy for it? Its embeddings have 64 numbers, which nobody can draw. So the next cell projects the five support points and the ten queries onto the plane in which they spread most,
+# and connects each query with the support point that is nearest in all 64 dimensions.
+
+# %%
+everything = torch.cat([support, query])
+centred = everything - everything.mean(0)
+_, spread, directions = torch.linalg.svd(centred, full_matrices=False)
+flat = centred @ directions[:2].T  # [15, 2]: the two directions of largest spread
+kept = float(spread[:2].square().sum() / spread.square().sum())
+print(f"the plane keeps {kept:.0%} of the spread")
+
+# %%
+figure, axes = new(7, 4)
+for row, z in enumerate(flat[5:]):
+    z_near = flat[(query[row] - support).square().sum(1).argmin()]
+    axes.plot(*zip(z.tolist(), z_near.tolist(), strict=True), color="0.6", zorder=0)
+for slot in range(5):
+    own = flat[:5][episode.support_y == slot], flat[5:][episode.query_y == slot]
+    for points, size in zip(own, (160, 40), strict=True):
+        axes.scatter(
+            *points.T, s=size, edgecolors="black", linewidths=0.7, **slot_style(slot)
+        )
+    axes.annotate(
+        f"letter {slot}", own[0][0].tolist(), (9, 6), textcoords="offset points"
+    )
+axes.set(
+    xlabel="direction of largest spread",
+    ylabel="second direction",
+    title="Large: support. Small: queries, with a line to the nearest support",
+)
+axes.margins(0.15)
+show(
+    figure,
+    "Five large markers, the support points of letters 0 to 4, lie far apart. The two "
+    "queries of each letter, small markers of the same colour and shape, lie near "
+    "their support point, and a line leads there.",
+)
+
+# %% [markdown]
+# Every query lies near the support point of its own letter, although the encoder was never trained on any of the five. That is the whole idea of the metric methods of part II: learn a space in which "near" means "the same class", and keep using it when the classes are new.
+
+# %% [markdown]
+# ## Where it errs
+#
+# One episode flatters. In the episode with `seed=13` the same encoder gets two of ten wrong. Look at what it mixed up before you blame it.
+
+# %%
+hard = EpisodeSampler(test, n_way=5, k_shot=1, n_query=2, seed=13)[0]
+with torch.no_grad():
+    support, query = encoder(hard.support_x), encoder(hard.query_x)
+said = nearest(query, support, hard.support_y)
+print("accuracy    ", accuracy(said, hard.query_y))
+distances = (query[:, None] - support).square().sum(2)  # [10, 5]
+wrong = (said != hard.query_y).nonzero()[:, 0].tolist()
+
+# %%
+figure, grid = new(5.4, 2.1 * len(wrong) + 0.2, columns=3, rows=len(wrong))
+told = []
+for number, axes in zip(wrong, grid.reshape(-1, 3), strict=True):
+    draw_image(axes[0], hard.query_x[number], f"query {number}")
+    for axis, slot, name in (
+        (axes[1], said[number], "nearest"),
+        (axes[2], hard.query_y[number], "true letter"),
+    ):
+        row = int((hard.support_y == slot).nonzero()[0])
+        far = float(distances[number, row])
+        draw_image(axis, hard.support_x[row], f"{name}, {far:.1f}", edge="#0072B2")
+        told.append(f"query {number}, {name} at {far:.1f}")
+show(
+    figure,
+    "The wrongly named queries of seed 13, each beside the support drawing that was "
+    f"nearest and the one of its own letter: squared distances {'; '.join(told)}.",
+)
+
+# %% [markdown]
+# The number above a support drawing is its squared distance to the query. Judge for yourself whether you would have done better from one drawing; with a second drawing of each letter the encoder has another chance to find a near one.
 
 # %% [markdown]
 # ## Meet the package
 #
 # ![The floors of fsl_course: _system at the ground, then data and nets, episodes, inner_loop and figures, methods, evaluation and weights, training, and cli at the top. fsl_classroom stands on it; lessons use both](../docs/diagrams/package.svg)
 #
-# `fsl_course` packs both steps into one *learner*. It turns an episode into [logits](../lessons/GLOSSARY.md#logits "对数几率"), one score for each query and slot.
-# With one shot, the highest score belongs to the nearest support picture: it must agree with yours.
+# `fsl_course` packs both steps, encoding and comparing, into one *learner*. It turns an episode into [logits](../lessons/GLOSSARY.md#logits "对数几率"), one score for each query and slot.
+# With one shot the highest score belongs to the nearest support picture, so its predictions must agree with yours. The next cell counts in how many of 20 episodes they do.
 
 # %%
 learner = pretrained("prototypical", "glyphs")
@@ -242,17 +333,16 @@ same, total = 0, 0
 with torch.no_grad():
     for index in range(20):
         task = sampler[index]
-        mine = nearest(encoder(task.query_x), encoder(task.support_x), task.support_y)
-        same += int((learner(task).argmax(1) == mine).sum())
-        total += len(mine)
+        yours = nearest(encoder(task.query_x), encoder(task.support_x), task.support_y)
+        same += int((learner(task).argmax(1) == yours).sum())
+        total += len(yours)
 print(f"{same} of {total} predictions agree")
 assert same >= total - 2  # a near tie may be rounded either way
 
 # %% [markdown]
 # ## Is that good? Many episodes and baselines
 #
-# One episode says little: its letters may be easy. So average over hundreds and show an interval, the ± of lesson 01.
-# And a number needs company, [baselines](../lessons/GLOSSARY.md#baseline "基线"): guessing, pixels, the network with random weights (`Conv4`).
+# One episode says little, because its letters may be easy. So you average over hundreds and show an interval, the ± that lesson 01 explains. And a number needs company. The [baselines](../lessons/GLOSSARY.md#baseline "基线") here are guessing; the nearest support picture pixel by pixel, once by Euclidean distance and once by [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度"), which compares the directions of two vectors and ignores how long they are; and `Conv4`, the network of our encoder (four blocks of convolution), with random weights.
 
 # %%
 results = {
@@ -275,15 +365,15 @@ show(
 )
 
 # %% [markdown]
-# Pixels know something, random features a little more, training nearly everything.
-# Every query was judged on its own ([inductive](../lessons/GLOSSARY.md#inductive "归纳式")), on alphabets that training never saw. You may *not* claim as much
-# for photographs or for real handwriting: these drawings come from [virtual hands](../data/glyphs.md).
+# Guessing is right once in five, which is [chance](../lessons/GLOSSARY.md#chance "随机水平"). Pixels reach about one half without having learned anything, and a network with random weights a few points more. Training lifts the same network to about 97 %, so nearly all of that comes from what it learned on *other* alphabets.
+#
+# Every query was judged on its own ([inductive](../lessons/GLOSSARY.md#inductive "归纳式")). You may *not* claim as much for photographs or for real handwriting, because these drawings come from [virtual hands](../data/glyphs.md).
 
 # %% [markdown]
 # ### Exercise 00.3  Better by how much?  (difficulty 2/5, 5 min)
 #
-# The trained encoder and the pixels met the same episodes, so compare them pair by pair. `a` and `b` hold the accuracy of each episode, shape `[E]`.
-# Return two floats: the mean difference `a - b`, and the fraction of episodes in which `a` is strictly better.
+# The trained encoder and the pixels met the same episodes, so you can compare them episode by episode. `a` and `b` hold the accuracy of each episode, shape `[E]`.
+# Return two floats: the mean of the difference `a - b`, and the fraction of all episodes in which `a` is strictly better.
 
 
 # %%
@@ -301,13 +391,17 @@ better = check("00.3", better)
 # %%
 a, b = results["trained encoder"], results["pixels, cosine"]
 gain, wins = better(a.per_episode, b.per_episode)
-print(f"better by {gain:.1%}, in {wins:.0%} of the episodes")
+print(f"trained against pixels: better by {gain:.1%}, in {wins:.0%} of the episodes")
 print(compare(a, b))
+print("random Conv4 against pixels:", compare(results["random Conv4"], b))
+
+# %% [markdown]
+# The second line gives the same mean difference with its interval, which leaves out 0 by far. The third line says that even random weights beat the pixels here, because that interval leaves out 0 as well. Lesson 01 shows what such an interval promises, and how it can be abused.
 
 # %% [markdown]
 # ## Explore
 #
-# Predict, then change one number in the next cell.
+# Predict the answer first; then change one number in the next cell and run it.
 #
 # 1. More ways: what happens to chance, and to the trained encoder?
 # 2. More shots: who gains most, the pixels or the encoder?
@@ -343,10 +437,10 @@ show(
 # %% [markdown]
 # ## Teach it your own alphabet
 #
-# Draw two to ten characters of your own, one to five times each, then one of them again. Every method says what it sees, and why. Nothing is trained.
+# Draw two to ten characters of your own, one to five times each, and then one of them again. Every method says what it sees, and why. Nothing is trained while you draw.
 #
-# 1. Which method gives in first when you draw carelessly?
-# 2. Does a second drawing of each help?
+# 1. Which method is the first to fail when you draw carelessly?
+# 2. Does a second drawing of each character help?
 
 # %%
 from fsl_classroom.widgets import TeachAlphabet
@@ -376,8 +470,8 @@ TeachAlphabet()
 # %% [markdown]
 # ## Is your installation in order?
 #
-# The doctor looks at versions, data, memory and folders, and says how to mend what is wrong.
-# `doctor.run()` lists everything; in a terminal: `python -m fsl_course doctor`.
+# The doctor looks at versions, data, memory and folders, and it says how to mend what is wrong.
+# `doctor.run()` lists everything; in a terminal, type `python -m fsl_course doctor`.
 
 # %%
 from fsl_course.cli import doctor
@@ -427,11 +521,11 @@ status = doctor.run(brief=True)
 # %% [markdown]
 # ## Summary
 #
-# - An episode has a support set to learn from and a query set to be judged on; N ways, K shots.
-# - Embed, then take the nearest: a working few-shot classifier in two functions.
-# - Novel classes, many episodes, intervals, baselines: without these a number means little.
+# - An episode has a support set to learn from and a query set to be judged on, with N ways and K shots.
+# - To embed the pictures and to take the nearest is a working few-shot classifier in two functions.
+# - A number means little without novel classes, many episodes, an interval and baselines.
 #
-# Pitfalls: judging on training letters; one lucky episode; accuracy without chance beside it. Next: [episodes, done right]({{next}}).
+# Pitfalls are to judge on training letters, to trust one lucky episode, and to print an accuracy without chance beside it. Next come [episodes, done right]({{next}}).
 
 # %%
 progress("00")

@@ -5,8 +5,9 @@ Cases: every exercise builds its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,24 +39,36 @@ def _accuracy_loop(predicted: Tensor, labels: Tensor) -> float:
     return hits / len(labels)
 
 
+def _all_or_nothing(predicted: Tensor, labels: Tensor) -> float:
+    return float(torch.equal(predicted, labels))
+
+
 ACCURACY = Exercise(
     id="00.1",
     title="Accuracy",
     reference=accuracy,
     cases=_accuracy_cases,
-    right=(_accuracy_loop, lambda predicted, labels: 1 - (predicted != labels).sum().item() / predicted.numel()),
+    right=(
+        _accuracy_loop,
+        lambda predicted, labels: 1 - (predicted != labels).sum().item() / predicted.numel(),
+        lambda predicted, labels: float((predicted == labels).float().mean()),
+        lambda predicted, labels: 1.0 - torch.count_nonzero(predicted - labels).item() / len(labels),
+        lambda predicted, labels: float(np.mean(predicted.numpy() == labels.numpy())),
+    ),
     wrong=(
         Wrong(
             "a count",
             lambda predicted, labels: float((predicted == labels).sum()),
             "the right predictions are counted but not divided by their number",
             "A fraction lies between 0 and 1: divide by len(labels), or take the mean.",
+            also=(lambda predicted, labels: (predicted == labels).sum().item(),),
         ),
         Wrong(
             "a percentage",
             lambda predicted, labels: 100 * accuracy(predicted, labels),
             "the fraction is multiplied by 100",
             "The course writes accuracies as fractions; leave the 100 out.",
+            also=(lambda predicted, labels: round(100 * accuracy(predicted, labels), 1),),
         ),
         Wrong(
             "the error rate",
@@ -74,12 +87,17 @@ ACCURACY = Exercise(
             lambda predicted, labels: (predicted == labels).double().mean(),
             "the result is still a tensor",
             "Call .item() on it: a Python float is asked for.",
+            also=(
+                lambda predicted, labels: (predicted == labels).float().mean(),
+                lambda predicted, labels: (predicted == labels).sum() / len(labels),
+            ),
         ),
         Wrong(
             "all or nothing",
-            lambda predicted, labels: float(torch.equal(predicted, labels)),
+            _all_or_nothing,
             "only 0 and 1 come out: the predictions are compared as a whole, or the count is divided with //, which rounds down",
             "Compare with ==, place by place; then take the mean, or divide with a single /.",
+            also=(lambda predicted, labels: float((predicted == labels).sum().item() // len(labels)),),
         ),
     ),
     hints=(
@@ -105,6 +123,10 @@ def _nearest_cases(generator: torch.Generator) -> Sequence[Case]:
         support *= torch.linspace(0.5, 2, len(labels), dtype=torch.float64)[:, None]
         return query.to(dtype), support.to(dtype), torch.tensor(labels)
 
+    def far(*of: int | list[int]) -> tuple[Tensor, ...]:
+        query, support, labels = task(*of)
+        return 3000 * query, 3000 * support, labels
+
     return [
         Case("the example by hand: query (3, 2)", (torch.tensor([[3.0, 2]]), torch.tensor([[0.0, 0], [0, 2], [4, 0], [6, 2]]),
                                      torch.tensor([0, 0, 1, 1]))),
@@ -112,6 +134,8 @@ def _nearest_cases(generator: torch.Generator) -> Sequence[Case]:
         Case("unequal shots", task(40, 3, [1, 0, 2, 1, 1, 2])),
         Case("one query", task(1, 4, [1, 0])),
         Case("one feature, float64", task(30, 1, [2, 1, 0], torch.float64)),
+        Case("long vectors: squared distances of many millions", far(12, 6, [2, 0, 1, 1, 2])),
+        Case("as many queries as support rows, in which a shuffle of the labels shows", task(6, 2, [5, 3, 0, 1, 4, 2])),
     ]  # fmt: skip
 
 
@@ -127,8 +151,43 @@ def _nearest_loop(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
     return torch.tensor(found)
 
 
+def _first_best(best: float, label: int | None, *, row: int | None = None) -> Callable[..., Tensor]:
+    """Returns a loop whose first best distance is `best`. label: what it says if no row is nearer; row: the same as a row."""
+
+    def answer(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+        found = []
+        for q in query:
+            least, says = best, label if row is None else int(labels[row])
+            for z, y in zip(support, labels, strict=True):
+                distance = float(((q - z) ** 2).sum())
+                if distance < least:
+                    least, says = distance, int(y)
+            found.append(says)
+        return torch.tensor(found)
+
+    return answer
+
+
+def _nearest_numpy(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    gaps = query.numpy()[:, None] - support.numpy()[None]
+    return torch.from_numpy(labels.numpy()[np.argmin((gaps**2).sum(-1), axis=1)])
+
+
+def _nearest_sorted(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    found = [sorted(range(len(support)), key=lambda i: float((q - support[i]).norm()))[0] for q in query]
+    return torch.stack([labels[i] for i in found])
+
+
+def _squares(query: Tensor, support: Tensor) -> Tensor:
+    return (query[:, None] - support[None]).square().sum(2)
+
+
 def _cosines(query: Tensor, support: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(query[:, None], support[None], dim=2)
+
+
+def _transposed(query: Tensor, support: Tensor) -> Tensor:
+    return (query[:, None] - support[None]).square().sum(1)
 
 
 def _nearest_mean(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
@@ -157,6 +216,11 @@ NEAREST = Exercise(
         _nearest_loop,
         lambda query, support, labels: labels[torch.cdist(query, support).argmin(dim=1)],
         lambda query, support, labels: labels[(2 * query @ support.T - support.square().sum(1)).argmax(1)],
+        lambda query, support, labels: torch.stack([labels[(support - q).norm(dim=1).argmin()] for q in query]),
+        lambda query, support, labels: labels[torch.topk(_squares(query, support), 1, largest=False).indices[:, 0]],
+        lambda query, support, labels: labels.take(torch.min(_squares(query, support), dim=1)[1]),
+        _nearest_numpy,
+        _nearest_sorted,
     ),
     wrong=(
         Wrong(
@@ -164,6 +228,7 @@ NEAREST = Exercise(
             lambda query, support, labels: torch.cdist(query, support).argmin(1),
             "the position of the nearest row is returned instead of its label",
             "Positions and labels differ because the support is shuffled: index `labels` with the positions.",
+            also=(lambda query, support, labels: torch.stack([(support - q).norm(dim=1).argmin() for q in query]),),
         ),
         Wrong(
             "farthest",
@@ -179,9 +244,72 @@ NEAREST = Exercise(
         ),
         Wrong(
             "wrong axis",
-            lambda query, support, labels: labels[torch.cdist(query, support).argmin(0) % len(labels)],
+            lambda query, support, labels: labels[torch.cdist(query, support).argmin(0)],
             "argmin runs over the queries, so you ask which query is nearest to each support row",
             "In [M, S] the support runs along dimension 1: argmin(1).",
+            also=(
+                lambda query, support, labels: labels[_squares(query, support).min(0).indices],
+                lambda query, support, labels: labels[torch.cdist(support, query).argmin(1)],
+                lambda query, support, labels: labels[torch.cdist(query, support).argmin(0) % len(labels)],
+            ),
+        ),
+        Wrong(
+            "one answer for all queries",
+            lambda query, support, labels: labels[torch.cdist(query, support).argmin()],
+            "argmin is called without a dimension, so that it counts through the whole table [M, S]",
+            "Each query needs a minimum of its own: argmin(1).",
+            also=(lambda query, support, labels: labels[_squares(query, support).flatten().argmin()],),
+        ),
+        Wrong(
+            "distances",
+            lambda query, support, labels: _squares(query, support).min(1).values,
+            "the smallest distance of each query is returned, not the label of the row that has it",
+            "`argmin(1)` gives the position of the smallest; `labels[position]` is the answer.",
+            also=(
+                lambda query, support, labels: torch.cdist(query, support).min(1).values,
+                lambda query, support, labels: torch.cdist(query, support).amin(1),
+            ),
+        ),
+        Wrong(
+            "table of distances",
+            lambda query, support, labels: _squares(query, support),
+            "the whole table of distances [M, S] is returned",
+            "Take argmin(1) of the table, then look the positions up in `labels`.",
+            also=(lambda query, support, labels: torch.cdist(query, support),),
+        ),
+        Wrong(
+            "Manhattan",
+            lambda query, support, labels: labels[torch.cdist(query, support, p=1).argmin(1)],
+            "the absolute differences are summed: that is the Manhattan distance, along streets at right angles",
+            "Square the differences before you sum them.",
+            also=(lambda query, support, labels: labels[(query[:, None] - support).abs().sum(2).argmin(1)],),
+        ),
+        Wrong(
+            "largest difference",
+            lambda query, support, labels: labels[torch.cdist(query, support, p=torch.inf).argmin(1)],
+            "only the largest difference of the features counts",
+            "Square all differences and sum them.",
+            also=(lambda query, support, labels: labels[(query[:, None] - support).abs().amax(2).argmin(1)],),
+        ),
+        Wrong(
+            "summed over the rows",
+            lambda query, support, labels: labels[_transposed(query, support).argmin(1)],
+            "the squares are summed over the support rows, and argmin runs over the features",
+            "In [M, S, D] the features run along dimension 2: sum(2) first, then argmin(1).",
+        ),
+        Wrong(
+            "a first best that is too small",
+            _first_best(100.0, 0),
+            "a loop starts with a first best distance that real distances exceed, so that no row can beat it",
+            'Start with `float("inf")`, or with the distance of the first row.',
+            also=(
+                _first_best(30.0, 0),
+                _first_best(50.0, -1),
+                _first_best(1000.0, None, row=0),
+                _first_best(100.0, None),
+                _first_best(1e6, 0),
+                _first_best(1e5, -1),
+            ),
         ),
         Wrong(
             "signed difference",
@@ -212,6 +340,13 @@ NEAREST = Exercise(
             lambda query, support, labels: labels[(query[:, None, 0] - support[:, 0]).square().argmin(1)],
             "only the first feature is compared",
             "Sum the squares over all features, the last axis.",
+        ),
+        Wrong(
+            "as decimals",
+            lambda query, support, labels: nearest(query, support, labels.float()),
+            "the labels come out as decimals (float), not as whole numbers",
+            "Labels are int64: index `labels` itself, or start from `torch.empty(M, dtype=torch.int64)`.",
+            also=(lambda query, support, labels: torch.zeros(len(query)) + nearest(query, support, labels),),
         ),
     ),
     hints=(
@@ -252,7 +387,13 @@ BETTER = Exercise(
     title="Better by how much?",
     reference=better,
     cases=_better_cases,
-    right=(_better_loop, lambda a, b: (float(a.mean() - b.mean()), float((a - b).gt(0).sum()) / a.numel())),
+    right=(
+        _better_loop,
+        lambda a, b: (float(a.mean() - b.mean()), float((a - b).gt(0).sum()) / a.numel()),
+        lambda a, b: (float(np.mean(a.numpy() - b.numpy())), float(np.mean(a.numpy() > b.numpy()))),
+        lambda a, b: ((a - b).sum().item() / len(a), 1 - (a <= b).sum().item() / len(a)),
+        lambda a, b: ((a - b).mean().item(), torch.sign(a - b).clamp(min=0).mean().item()),
+    ),
     wrong=(
         Wrong(
             "ties count",
@@ -283,12 +424,48 @@ BETTER = Exercise(
             lambda a, b: ((a - b).mean().item(), float((a > b).sum() / (a != b).sum().clamp_min(1))),
             "ties are left out of the number of episodes",
             "Divide by all episodes, ties included.",
+            also=(
+                lambda a, b: ((a - b).mean().item(), float((a > b).sum() / (a != b).sum())),
+                lambda a, b: ((a - b).mean().item(), int((a > b).sum()) / int((a != b).sum())),
+                lambda a, b: ((a - b).mean().item(), (a > b)[a != b].double().mean().item()),
+            ),
         ),
         Wrong(
             "sum of differences",
             lambda a, b: ((a - b).sum().item(), (a > b).double().mean().item()),
             "the differences are summed instead of averaged",
             "Take the mean over episodes.",
+        ),
+        Wrong(
+            "order of the results",
+            lambda a, b: ((a > b).double().mean().item(), (a - b).mean().item()),
+            "the two results come in the wrong order",
+            "First the mean difference, then the share of wins.",
+        ),
+        Wrong(
+            "mean over the wins",
+            lambda a, b: (float((a - b)[a > b].sum() / (a > b).sum().clamp_min(1)), (a > b).double().mean().item()),
+            "the difference is averaged over the episodes that a wins, not over all",
+            "Where b wins, the difference is negative and counts as well: average `a - b` over all episodes.",
+            also=(lambda a, b: ((a - b)[a > b].mean().item(), (a > b).double().mean().item()),),
+        ),
+        Wrong(
+            "net wins",
+            lambda a, b: ((a - b).mean().item(), torch.sign(a - b).mean().item()),
+            "defeats are subtracted from the wins",
+            "Count the episodes with a > b and divide by all; those that b wins count 0, not -1.",
+        ),
+        Wrong(
+            "share of decided means",
+            lambda a, b: ((a - b).mean().item(), float(a.mean() > b.mean())),
+            "the means are compared, which gives only 0 or 1, not the episodes one by one",
+            "`a > b` compares place by place; the mean of that (as numbers) is the share.",
+        ),
+        Wrong(
+            "percentages",
+            lambda a, b: (100 * (a - b).mean().item(), 100 * (a > b).double().mean().item()),
+            "both results are multiplied by 100",
+            "The course writes accuracies and shares as fractions; leave the 100 out.",
         ),
     ),
     hints=(
