@@ -106,10 +106,17 @@ PAIRS = Exercise(
             "`torch.cat` joins along the channels that are there; `torch.stack` makes a new axis.",
         ),
         Wrong(
+            "only in step",
+            lambda c, q: torch.stack([torch.cat(pair) for pair in zip(c, q, strict=False)]),
+            "the first class meets only the first query, and so on",
+            "Every query meets every class: two loops, one inside the other.",
+        ),
+        Wrong(
             "side by side",
             lambda c, q: torch.cat([c.expand(len(q), *c.shape), q[:, None].expand(len(q), *c.shape)], dim=-1),
-            "the maps are joined side by side, along their width, instead of along the channels",
+            "the maps are joined along their width or height instead of along the channels",
             "Join along the channels, axis 0 of one map [width, h, w].",
+            also=(lambda c, q: torch.cat([c.expand(len(q), *c.shape), q[:, None].expand(len(q), *c.shape)], dim=-2),),
         ),
         Wrong(
             "channels in turn",
@@ -134,12 +141,14 @@ PAIRS = Exercise(
             lambda c, q: q[:, None] - c,
             "the maps are subtracted: that fixes the comparison in advance, and the network should learn it",
             "Join the channels with `torch.cat`.",
+            also=(lambda c, q: (q[:, None] - c).abs(),),
         ),
         Wrong(
             "detached",
             lambda c, q: all_pairs(c.detach(), q),
-            "the class maps are cut off from the graph: the encoder learns nothing from the support",
+            "maps are cut off from the graph: the encoder learns nothing from them",
             "No `.detach()` and no `no_grad`.",
+            also=(lambda c, q: all_pairs(c.detach(), q.detach()),),
         ),
     ),
     hints=(
@@ -302,6 +311,24 @@ LOSS = Exercise(
             "No `.detach()`, no `.data` and no `no_grad`.",
         ),
         Wrong(
+            "one number a query",
+            lambda s, y: _error(s, y).square().mean(1),
+            "the mean runs over the classes only and leaves one number a query",
+            "`.mean()` over everything: one number.",
+        ),
+        Wrong(
+            "sigmoid twice",
+            lambda s, y: _error(s.sigmoid(), y).square().mean(),
+            "the sigmoid is taken twice: all scores lie between 0.5 and 0.73",
+            "Once: the logits become scores in [0, 1].",
+        ),
+        Wrong(
+            "one_hot with M",
+            lambda s, y: (s.sigmoid() - F.one_hot(y, len(y)).to(s.dtype)).square().mean(),
+            "the targets get as many columns as there are queries",
+            "`F.one_hot(query_y, logits.shape[1])`: a column for each class.",
+        ),
+        Wrong(
             "root",
             lambda s, y: _error(s, y).square().mean().sqrt(),
             "a square root is taken at the end",
@@ -425,6 +452,21 @@ SPLIT = Exercise(
             "Cut the weight: the class meets the first half of its input channels, the query the second.",
         ),
         Wrong(
+            "joined, not added",
+            lambda c, q, w, b: all_pairs(
+                F.conv2d(c, w[:, : w.shape[1] // 2], b, padding=1), F.conv2d(q, w[:, w.shape[1] // 2 :], padding=1)
+            ),
+            "the two convolved parts are joined along the channels instead of added",
+            "A convolution sums over its input channels: add the two parts.",
+        ),
+        Wrong(
+            "averaged",
+            lambda c, q, w, b: split_convolution(c, q, w, b) / 2,
+            "the two parts are averaged instead of added",
+            "A convolution *sums* over its input channels.",
+            also=(lambda c, q, w, b: (split_convolution(c, q, w, b) + b[:, None, None]) / 2,),
+        ),
+        Wrong(
             "no bias",
             lambda c, q, w, b: split_convolution(c, q, w, torch.zeros_like(b)),
             "the bias is left out",
@@ -542,6 +584,7 @@ def _auc_cases(generator: Generator) -> list[Case]:
         Case("negative squared distances: all below zero", (right - 9, wrong - 9)),
         Case("perfect separation", (right.abs() + 1, -wrong.abs())),
         Case("all scores equal", (torch.zeros(3), torch.zeros(5))),
+        Case("the best score of all is wrong", (torch.tensor([0.2, 0.5, 0.6]), torch.tensor([0.1, 0.4, 0.9]))),
         Case("one pair each", (right[:1], wrong[:1])),
         Case("float64", (right.double(), wrong.double())),
     ]
@@ -603,6 +646,30 @@ AUC = Exercise(
             lambda r, w: float((r.max() > w).double().mean()),
             "only the highest right pair is compared with the wrong ones",
             "Every right pair meets every wrong one.",
+        ),
+        Wrong(
+            "means compared",
+            lambda r, w: float(r.mean() > w.mean()),
+            "only the two means are compared",
+            "Compare every right pair with every wrong one, and average.",
+        ),
+        Wrong(
+            "against the mean",
+            lambda r, w: float((r > w.mean()).double().mean()),
+            "every right pair is compared with the mean of the wrong ones only",
+            "Compare every right pair with every wrong one.",
+        ),
+        Wrong(
+            "sigmoid of the difference",
+            lambda r, w: float((r[:, None] - w).sigmoid().mean()),
+            "a sigmoid of the difference is averaged, which depends on the scale of the scores",
+            "A win counts 1, a tie one half, a defeat 0: only the order matters.",
+        ),
+        Wrong(
+            "divided by one count",
+            lambda r, w: auc(r, w) * len(w),
+            "the wins are divided by the number of right pairs only",
+            "Divide by the number of comparisons, `n_right * n_wrong`.",
         ),
         Wrong(
             "count",
@@ -762,7 +829,7 @@ def _centred_by_class(classes: Tensor, query: Tensor) -> Tensor:
 
 def _of_one_norm(classes: Tensor, query: Tensor) -> Tensor:
     """Scores whose table always has the same mean and the same norm."""
-    scores = _scoring(lambda rows: rows[0])(classes, torch.arange(len(classes)), query, len(classes))
+    scores = -torch.cdist(query, classes)
     scores = scores - scores.mean()
     return 3 * scores / scores.norm()
 
@@ -793,11 +860,20 @@ def _one_class_summed(which: int) -> Score:
     return score
 
 
-def _first_query_summed(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Scores against class means, but the last query against sums."""
+def _one_query_summed(which: int) -> Score:
+    """Returns a score against class means, but against sums for one query."""
     right, wrong = _scoring(lambda z: z.mean(0)), _scoring(_sum)
-    args = labels, query, n_way
-    return torch.cat([right(support, *args)[:-1], wrong(support, *args)[-1:]])
+
+    def score(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        args = support, labels, query, n_way
+        chosen = (torch.arange(len(query)) == which)[:, None]
+        return torch.where(chosen, wrong(*args), right(*args))
+
+    return score
+
+
+def _over_queries(classes: Tensor, query: Tensor) -> Tensor:
+    return (query @ classes.T).log_softmax(0)
 
 
 def _growing_a_little(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -825,10 +901,10 @@ def _running_mean(rows: Tensor) -> Tensor:
 
 
 def _moving_average(rows: Tensor) -> Tensor:
-    """Goes half the way to every row, so that late rows weigh more, and the more so the more rows there are."""
+    """Goes a part of the way to every row, so that the weights depend on order and number of the rows."""
     centre = rows[0]
     for row in rows[1:]:
-        centre = centre + 0.5 * (row - centre)
+        centre = centre + 0.3 * (row - centre)
     return centre
 
 
@@ -846,6 +922,7 @@ def _sound_scores(generator: Generator, support: Tensor, rest: tuple) -> list[Ca
             (_scoring(_running_mean, _expanded), many, names, _class_means(many, names), 3),
         ),
         Case("every class shows one picture twice", (mean, support[[0, 1, 2, 2, 0, 1]], *rest)),
+        Case("only the sign of the pooled map counts", (_scoring(lambda z: z.sum(0).sign()), whole + 0.25, *rest)),
         Case("all support rows are alike", (mean, support[:1].expand(6, 5).contiguous(), *rest)),
         Case("the largest value of each feature: no sum", (_scoring(lambda z: z.amax(0)), support, *rest)),
         Case("scores of single rows, averaged", (_mean_of_scores, support, *rest)),
@@ -877,7 +954,9 @@ def _sum_cases(generator: Generator) -> list[Case]:
         Case("a sum that lowers all scores of a query alike", (_scoring(_sum, _weak_down), support, *rest)),
         Case("means, but the last class is summed", (_one_class_summed(2), spread, *rest)),
         Case("means, but the first class is summed", (_one_class_summed(0), support, *rest)),
-        Case("means, but the last query meets sums", (_first_query_summed, support, *rest)),
+        Case("means, but the last query meets sums", (_one_query_summed(3), support, *rest)),
+        Case("means, but the first query meets sums", (_one_query_summed(0), support, *rest)),
+        Case("a sum and a softmax over the queries", (_scoring(_sum, _over_queries), support, *rest)),
         Case("a sum and dot products, the first query is blank", (_scoring(_sum, _dot), support, labels, blank, 3)),
         Case("a sum; the scores are centred over the table", (_scoring(_sum, _centred), support, *rest)),
         Case("a sum; the scores are centred class by class", (_scoring(_sum, _centred_by_class), support, *rest)),
@@ -989,6 +1068,7 @@ SUM = Exercise(
             _twice(_doubled, lambda a, b: bool((b > a + 1e-3).any())),
             "only scores that rise ring: a sum can make every score fall",
             "Compare in both directions: `torch.allclose`.",
+            also=(_twice(_doubled, lambda a, b: bool((b > a).any())),),
         ),
         Wrong(
             "downwards only",
@@ -1005,14 +1085,16 @@ SUM = Exercise(
         Wrong(
             "one query",
             _of(lambda a: a[0]),
-            "only the first query's scores are compared",
+            "only one query's scores are compared",
             "Compare the whole table [M, n_way].",
+            also=(_of(lambda a: a[-1]),),
         ),
         Wrong(
             "one class",
             _of(lambda a: a[:, 0]),
-            "only the scores of the first class are compared",
+            "only the scores of one class are compared",
             "Compare the whole table [M, n_way].",
+            also=(_of(lambda a: a[:, -1]),),
         ),
         Wrong(
             "mean of the table",
@@ -1031,6 +1113,7 @@ SUM = Exercise(
             _of(lambda a: a.max(1).values),
             "only the highest score of each query is compared",
             "Compare the whole table [M, n_way].",
+            also=(_twice(_doubled, lambda a, b: abs(float(a.max() - b.max())) > 1e-3),),
         ),
         Wrong(
             "mean of each class",
@@ -1223,8 +1306,15 @@ SURVIVES = Exercise(
         Wrong(
             "interval of the first seed",
             lambda d: _separated(d[0]) and _signs_agree(d),
-            "the interval is taken of the first seed alone",
+            "the interval is taken of one seed alone",
             "`mean_and_ci95(differences.mean(0))`: the mean over the seeds, episode by episode.",
+            also=(lambda d: _separated(d[-1]) and _signs_agree(d),),
+        ),
+        Wrong(
+            "any seed",
+            lambda d: any(_separated(row) for row in d),
+            "one seed that is sure by itself is enough",
+            "One interval over the mean of the seeds, and every seed with the same sign.",
         ),
         Wrong(
             "axes swapped",
@@ -1261,12 +1351,14 @@ SURVIVES = Exercise(
             lambda d: all(_separated(row) for row in d) and _signs_agree(d),
             "every seed must be sure by itself, and what they say together is not used",
             "One interval, over the mean of the seeds.",
+            also=(lambda d: all(_separated(row) for row in d),),
         ),
         Wrong(
             "better only",
             lambda d: survives(d) and float(d.mean()) > 0,
             "only a difference above zero counts: to be worse for certain is a result as well",
             "Compare the *absolute* mean with the half width.",
+            also=(lambda d: mean_and_ci95(d.mean(0))[0] > mean_and_ci95(d.mean(0))[1],),
         ),
         Wrong(
             "interval over seeds",
@@ -1279,12 +1371,14 @@ SURVIVES = Exercise(
             lambda d: abs(float(d.mean())) > 2 * float(d.mean(0).std()) and _signs_agree(d),
             "the spread of single episodes is used: it does not shrink with more episodes",
             "The half width of the mean's interval: `mean_and_ci95`.",
+            also=(lambda d: abs(float(d.mean())) > float(d.std()) and _signs_agree(d),),
         ),
         Wrong(
             "turned round",
             lambda d: not survives(d),
             "the answer is turned round",
             "True when the difference survives.",
+            also=(lambda d: not _separated(d.mean(0)),),
         ),
     ),
     hints=(
@@ -1411,6 +1505,19 @@ def _query_detached(
     classes = torch.stack([support[support_y == k].mean(0) for k in range(n_way)])
     logits = relation(all_pairs(classes, query).flatten(0, 1)).view(len(query), n_way)
     return logits.sigmoid(), relation_loss(logits, query_y)
+
+
+def _both_detached(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    frozen = lambda x: encoder(x).detach()  # noqa: E731
+    return relation_network(frozen, relation, support_x, support_y, query_x, query_y, n_way)  # type: ignore[arg-type]
 
 
 def _sorted_then_viewed(order: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -1595,6 +1702,48 @@ MEMORY = Exercise(
             _flawed(loss=lambda s, y: relation_loss(s, y) * s.shape[1]),
             "the squared errors are summed over the classes and averaged over the queries only",
             "Average over all M·N pairs.",
+        ),
+        Wrong(
+            "loss first",
+            lambda *args: relation_network(*args)[::-1],
+            "the loss comes first and the scores second",
+            "Return `scores, loss`.",
+        ),
+        Wrong(
+            "labels returned",
+            _flawed(score=lambda s: s.argmax(1)),
+            "the winning classes are returned in place of the scores",
+            "Return the table of scores [M, n_way].",
+        ),
+        Wrong(
+            "no sigmoid anywhere",
+            _flawed(score=lambda s: s, loss=lambda s, y: F.mse_loss(s, F.one_hot(y, s.shape[1]).to(s.dtype))),
+            "the sigmoid is missing: logits are returned, and held against 0 and 1",
+            "`.sigmoid()` once, before both.",
+        ),
+        Wrong(
+            "right pairs only",
+            _flawed(loss=lambda s, y: (1 - s.sigmoid().gather(1, y[:, None])).square().mean()),
+            "only the right pairs enter the loss: a net that always answers 1 would be perfect",
+            "The wrong pairs have the target 0, and count as well.",
+        ),
+        Wrong(
+            "absolute error",
+            _flawed(loss=lambda s, y: _error(s, y).abs().mean()),
+            "the absolute differences are averaged, not their squares",
+            "The paper's loss is the mean *squared* error.",
+        ),
+        Wrong(
+            "median map",
+            _flawed(pool=lambda rows: rows.median(0).values),
+            "the median of the maps stands for the class",
+            "`.mean(0)` over the maps of a class.",
+        ),
+        Wrong(
+            "encoder without gradient",
+            _both_detached,
+            "the encoder is cut off from the loss and learns nothing",
+            "No detach and no no_grad around the encoder.",
         ),
         Wrong(
             "first shot",
