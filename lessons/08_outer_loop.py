@@ -113,7 +113,6 @@ class SineCosine(nn.Module):
         return features(x) @ self.uv[:, None]
 
 
-# %%
 def features(x: Tensor) -> Tensor:
     """[B, 1] -> sine and cosine [B, 2]."""
     return torch.cat([x.sin(), x.cos()], dim=1)
@@ -124,7 +123,7 @@ amplitude, phase = sines.curves(0, 3)
 # a sin(x - p), written out
 optima = torch.stack([amplitude * phase.cos(), -amplitude * phase.sin()], dim=1)
 
-# %%
+
 net, tasks = SineCosine(), sines.batch(0, 3)
 start = dict(net.named_parameters())
 paths, pulls = [], []
@@ -497,10 +496,8 @@ slope = float(
 )
 print(f"slope of the line, over the five smallest rates: {slope:.3f}")
 for rate in (1e-4, 1e-3, 1e-2):
-    found = first_order_error(rate, 1)
-    print(
-        f"one step of rate {rate:g}: error {found:.1%}, over the rate {found / rate:.0f}"
-    )
+    wrong = first_order_error(rate, 1)
+    print(f"one step of rate {rate:g}: error {wrong:.1%}, over rate {wrong / rate:.0f}")
 print(
     "error after 0, 1, 5, 10 steps of rate 0.01:",
     ", ".join(f"{by_steps[j]:.0%}" for j in (0, 1, 5, 10)),
@@ -522,8 +519,8 @@ axes[1].set(
 show(
     figure,
     "Relative error of the first-order meta-gradient. Left, against the inner rate on "
-    f"logarithmic axes: a line of slope {slope:.2f}, which bends near 0.01. Right, against the steps at rate "
-    f"0.01: from 0 to {by_steps[-1]:.0%} after ten.",
+    f"logarithmic axes: a line of slope {slope:.2f}, which bends near 0.01. Right, "
+    f"against the steps at rate 0.01: from 0 to {by_steps[-1]:.0%} after ten.",
 )
 
 # %% [markdown]
@@ -626,7 +623,6 @@ def wave(v: Tensor, x: Tensor) -> Tensor:
     return v[0] * (v[1] * x + v[2]).sin()
 
 
-# %%
 support, query = (
     lambda v: F.mse_loss(wave(v, curve.support_x), curve.support_y),
     lambda v: F.mse_loss(wave(v, curve.query_x), curve.query_y),
@@ -734,7 +730,6 @@ def inner_loop(net: nn.Module, task: Episode, count: int, create_graph: bool) ->
     return error(net, fast, task.query_x, task.query_y)
 
 
-# %%
 def kilobytes(net: nn.Module, task: Episode, steps: int, create_graph: bool) -> float:
     """What the graph of the meta-loss keeps, every stretch of memory counted once."""
     alive = weakref.WeakSet()
@@ -862,7 +857,6 @@ def factor_loss(start: Tensor, lr: float, steps: int, first_order: bool) -> Tens
     return error_at(theta, few.query_x, few.query_y).mean()
 
 
-# %%
 for name, steps, first in (
     ("MAML", 1, False),
     ("first-order MAML", 1, True),
@@ -977,7 +971,7 @@ for name, learner in learners.items():
         gap = (learner.model(x) + 1.62 * x.cos()).square().mean().sqrt()
     print(f"{name:17s}distance of its start's curve from -1.62 cos x: {gap:.2f}")
 
-# %%
+
 torch.manual_seed(SEED)
 untrained = mlp()
 fresh = SinusoidSampler(10, 10, seed=5, dtype=torch.float64)
@@ -1102,7 +1096,6 @@ def step_e(net: nn.Module, tasks: Episode, rate: float) -> float:
     return sgd(net, total, rate)
 
 
-# %%
 def step_f(net: nn.Module, tasks: Episode, rate: float) -> float:
     total, params = 0.0, dict(net.named_parameters())
     for task in tasks:
@@ -1235,7 +1228,6 @@ def on_itself(net: nn.Module, tasks: Episode, rate: float) -> float:
     return loss
 
 
-# %%
 def twice(net: nn.Module, tasks: Episode, rate: float, retain: bool = True) -> float:
     loss, params = true_meta_loss(dict(net.named_parameters())), list(net.parameters())
     for p, slope in zip(params, torch.autograd.grad(loss, params, retain_graph=retain)):
@@ -1252,7 +1244,6 @@ def on_support(net: nn.Module, tasks: Episode, rate: float) -> float:
     return sgd(net, torch.stack(losses).mean(), rate)
 
 
-# %%
 try:
     twice(SineCosine(), tasks, 0.05, retain=False)
 except RuntimeError as stop:
@@ -1293,8 +1284,7 @@ assert all(verdicts(gallery).values())
 # (b). The factor is 1 there, because $v^\top (I - \alpha H) = v^\top$: the query gradient passes through unchanged. For zero, (a), you need $\alpha h = 1$. Nothing is divided, so (c) is out.
 #
 # </details>
-
-# %% [markdown]
+#
 # **4. From 5 to 10 inner steps, what second order keeps in memory**
 # (a) stays, (b) about doubles, (c) quadruples
 #
