@@ -1,7 +1,7 @@
 """Exercises of lesson 02: base classes, class means by cosine, a learned scale, a step of a head, memory, imprinting, the probe.
 
 Cases: every exercise builds its own; 02.2 and 02.6 draw their support rows with `_rows`. The detector 02.5 gets predictors as
-arguments. They keep their state in closures, which are made anew for every answer.
+arguments. They keep their state in closures; `_Fresh` makes them anew for every answer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -160,6 +161,22 @@ def _centroid(
     return answer
 
 
+def _plus_tiny(x: Tensor) -> Tensor:
+    """Makes rows unit length with a tiny number against division by zero."""
+    return x / (x.norm(dim=1, keepdim=True) + 1e-8)
+
+
+def _centroid_plus_tiny(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    with torch.no_grad():  # this classifier trains nothing
+        sums = query.new_zeros(n_way, query.shape[1]).index_add(0, labels, _plus_tiny(support))
+        return torch.einsum("md,nd->mn", _plus_tiny(query), _plus_tiny(sums))
+
+
+def _whole(x: Tensor) -> Tensor:
+    """Divides a table by one length, that of all its numbers together."""
+    return x / x.norm()
+
+
 def _rows(
     generator: Generator, shots: list[int], queries: int, features: int = 5
 ) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -207,18 +224,29 @@ CENTROID = Exercise(
     title="Nearest class mean by cosine",
     reference=centroid_logits,
     cases=_centroid_cases,
-    gradient=(0, 2),
     properties=(
         Property("the length of a support row does not matter", _length_is_free),
         Property("an embedding of zeros gives finite logits", _zeros_are_harmless),
     ),
-    right=(_centroid_sums, _centroid_loop),
+    right=(_centroid_sums, _centroid_loop, _centroid_plus_tiny),
     wrong=(
         Wrong(
             "means of raw rows",
             _centroid(rows=False),
             "the support rows are averaged as they are: one long row outvotes the others of its class",
             "Make every support row unit length before you average.",
+        ),
+        Wrong(
+            "one mean of all rows",
+            lambda s, y, q, n: F.normalize(q, dim=1) @ F.normalize(s, dim=1).mean(0).expand(n, -1).T,
+            "every class gets the mean of all support rows: nothing tells the classes apart",
+            "`rows[labels == k].mean(0)` takes the rows of class k alone.",
+        ),
+        Wrong(
+            "probabilities",
+            lambda s, y, q, n: centroid_logits(s, y, q, n).softmax(1),
+            "probabilities are returned, not cosines",
+            "Leave the softmax to whoever needs it.",
         ),
         Wrong(
             "mean not unit length",
@@ -256,8 +284,16 @@ CENTROID = Exercise(
             "`F.normalize` guards against it.",
         ),
         Wrong(
+            "divided by one length",
+            lambda s, y, q, n: _whole(q) @ _whole(torch.stack([_whole(s)[y == k].mean(0) for k in range(n)])).T,
+            "the whole table is divided by one length: `x.norm()` without `dim` is the length of all its numbers together",
+            "Each *row* has a length of its own: `dim=1`.",
+        ),
+        Wrong(
             "reshape",
-            lambda s, y, q, n: centroid_logits(s, torch.arange(n).repeat_interleave(len(s) // n), q, n),
+            lambda s, y, q, n: (
+                F.normalize(q, dim=1) @ F.normalize(F.normalize(s, dim=1).view(n, -1, s.shape[1]).mean(1), dim=1).T
+            ),
             "the rows are taken to be sorted by class, with equal shots",
             "Let `labels == k` say which rows belong to class k.",
         ),
@@ -306,8 +342,11 @@ def _head_by_hand(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
     return log_scale.exp() * (z @ weight.T) / lengths.clamp_min(1e-8)
 
 
+def _head_plus_tiny(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
+    return torch.einsum("bd,nd->bn", _plus_tiny(z), _plus_tiny(weight)) * log_scale.exp()
+
+
 def _head_cases(generator: Generator) -> list[Case]:
-    # Rows are long, so that a tiny number added against division by zero does not show, even in float64.
     z, weight = 100 * torch.randn(6, 4, generator=generator), 300 * torch.randn(5, 4, generator=generator)
     example = (torch.tensor([[6.0, 8.0], [0.8, 0.6]]), torch.tensor([[0.3, 0.9], [0.9, 0.3]]), torch.tensor(10.0).log())
     return [
@@ -331,7 +370,7 @@ HEAD = Exercise(
     cases=_head_cases,
     gradient=(0, 1, 2),
     properties=(Property("an embedding of zeros gives finite logits", _zero_embedding),),
-    right=(_head_torch, _head_by_hand),
+    right=(_head_torch, _head_by_hand, _head_plus_tiny),
     wrong=(
         Wrong(
             "logarithm as scale",
@@ -368,6 +407,30 @@ HEAD = Exercise(
             lambda z, w, s: s.exp() * F.normalize(z, dim=0) @ F.normalize(w, dim=0).T,
             "every feature is normalised over the rows: dim=0",
             "Each *row* becomes unit length: dim=1.",
+        ),
+        Wrong(
+            "divided by one length",
+            lambda z, w, s: s.exp() * _whole(z) @ _whole(w).T,
+            "the whole table is divided by one length: `x.norm()` without `dim` is the length of all its numbers together",
+            "Each *row* has a length of its own: `dim=1`.",
+        ),
+        Wrong(
+            "inner products",
+            lambda z, w, s: s.exp() * z @ w.T,
+            "nothing is made unit length: these are inner products times the scale",
+            "Normalise the rows of `z` and of `weight`.",
+        ),
+        Wrong(
+            "scale added",
+            lambda z, w, s: F.normalize(z, dim=1) @ F.normalize(w, dim=1).T + s.exp(),
+            "the scale is added to the cosines: the softmax does not notice a number that is added to all logits",
+            "Multiply the cosines by the scale.",
+        ),
+        Wrong(
+            "scale inside the norm",
+            lambda z, w, s: F.normalize(s.exp() * z, dim=1) @ F.normalize(w, dim=1).T,
+            "the scale multiplies the rows before they are made unit length, and is divided out again",
+            "Multiply the cosines, after both tables have unit rows.",
         ),
         Wrong(
             "scale cut off",
@@ -448,6 +511,31 @@ def _step_bias_after(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr
     return new_weight, head_step(new_weight, bias, z, labels, lr)[1]
 
 
+def _naive_softmax(logits: Tensor) -> Tensor:
+    return logits.exp() / logits.exp().sum(1, keepdim=True)
+
+
+def _step_double_softmax(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        w, b = weight.detach().clone().requires_grad_(), bias.detach().clone().requires_grad_()
+        slopes = torch.autograd.grad(F.cross_entropy((z @ w.T + b).softmax(1), labels), (w, b))
+    return weight - lr * slopes[0], bias - lr * slopes[1]
+
+
+def _step_narrow_truth(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    error = (z @ weight.T + bias).softmax(1) - F.one_hot(labels).to(z)
+    return weight - lr * error.T @ z / len(z), bias - lr * error.mean(0)
+
+
+def _step_solver(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    head = nn.Linear(z.shape[1], len(bias)).to(z)
+    head.load_state_dict({"weight": weight, "bias": bias})
+    with torch.enable_grad():
+        F.cross_entropy(head(z), labels).backward()
+    torch.optim.SGD(head.parameters(), lr=lr).step()
+    return head.weight.detach(), head.bias.detach()
+
+
 def _step_cases(generator: Generator) -> list[Case]:
     def case(
         says: str, labels: list[int], n_way: int, features: int, lr: float, dtype: torch.dtype = torch.float32
@@ -464,6 +552,11 @@ def _step_cases(generator: Generator) -> list[Case]:
         case("5 classes, 2 shots, rows shuffled", [3, 0, 1, 4, 2, 2, 0, 4, 3, 1], 5, 4, 0.5),
         case("unequal shots", [0, 2, 2, 1, 2], 3, 3, 0.1),
         case("as many features as classes", [1, 0, 2, 3], 4, 4, 2.0),
+        case("a class that has no row among these", [0, 2, 2, 1], 5, 3, 0.5),
+        Case(
+            "logits of 200, of which no exponential is finite in float32",
+            (200 * torch.eye(3)[:, :2], torch.zeros(3), z, torch.tensor([1, 1]), 0.5),
+        ),
         case("float64", [1, 0, 1], 2, 3, 0.3, torch.float64),
     ]
 
@@ -473,7 +566,7 @@ STEP = Exercise(
     title="One step of a linear head",
     reference=head_step,
     cases=_step_cases,
-    right=(_step_autograd, _step_loop),
+    right=(_step_autograd, _step_loop, _step_solver),
     wrong=(
         Wrong(
             "uphill",
@@ -498,6 +591,42 @@ STEP = Exercise(
             _step(lambda logits, truth: logits - truth),
             "the logits themselves are compared with the truth: that is the gradient of a squared error",
             "Softmax first: probability minus truth.",
+        ),
+        Wrong(
+            "truth not subtracted",
+            _step(lambda logits, truth: logits.softmax(1)),
+            "the probabilities alone serve as the error: every class is pushed away from every picture, the right one too",
+            "The error is probability minus truth: subtract `F.one_hot(labels, N)`.",
+        ),
+        Wrong(
+            "truth without probabilities",
+            _step(lambda logits, truth: -truth),
+            "the truth alone serves as the error: the step goes on with full force however sure the head is already",
+            "The error is probability minus truth: add the softmax of the logits.",
+        ),
+        Wrong(
+            "softmax before cross-entropy",
+            _step_double_softmax,
+            "probabilities go into `F.cross_entropy`, which takes the softmax again",
+            "Hand it the logits.",
+        ),
+        Wrong(
+            "softmax without a shift",
+            _step(lambda logits, truth: _naive_softmax(logits) - truth),
+            "exponentials of large logits are infinite, and infinity divided by infinity is NaN",
+            "`.softmax(1)` subtracts the largest logit first, which changes no probability.",
+        ),
+        Wrong(
+            "one-hot without N",
+            _step_narrow_truth,
+            "`F.one_hot(labels)` has only as many columns as the largest label needs",
+            "`F.one_hot(labels, len(bias))`: one column for each class of the head.",
+        ),
+        Wrong(
+            "bias left out of the logits",
+            lambda w, b, z, y, lr: (head_step(w, 0 * b, z, y, lr)[0], b + head_step(w, 0 * b, z, y, lr)[1]),
+            "the bias is left out of the logits: the probabilities are those of another head",
+            "The logits are `z @ weight.T + bias`.",
         ),
         Wrong(
             "softmax over the pictures",
@@ -572,6 +701,15 @@ def _memory_both_ways(predict: Predict, first: Episode, second: Episode) -> bool
     return any(not torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(early, late, strict=True))
 
 
+def _memory_over_and_over(predict: Predict, first: Episode, second: Episode) -> bool:
+    start = predict(first).numpy().copy()
+    for _ in range(3):
+        predict(second)
+        if not np.allclose(start, predict(first).numpy(), rtol=1e-3, atol=1e-4):
+            return True
+    return False
+
+
 def _memory_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
     """Returns a detector that makes the right experiment and decides by differ(logits before, logits after)."""
 
@@ -583,13 +721,11 @@ def _memory_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[...,
     return detector
 
 
-def _weights_change(predict: Predict, first: Episode, second: Episode) -> bool:
-    def weights() -> list[Tensor]:
-        return [p.detach().clone() for p in predict.parameters()] if isinstance(predict, nn.Module) else []
-
-    before = weights()
+def _memory_compared_late(predict: Predict, first: Episode, second: Episode) -> bool:
     predict(first)
-    return any(not torch.equal(a, b) for a, b in zip(before, weights(), strict=True))
+    predict(second)
+    after = predict(first)
+    return not torch.allclose(after, predict(first), rtol=1e-3, atol=1e-4)
 
 
 def _means(episode: Episode) -> Tensor:
@@ -607,6 +743,19 @@ def _train(episode: Episode, weight: Tensor, steps: int = 5, lr: float = 0.3) ->
     for _ in range(steps):
         weight, bias = head_step(weight, bias, episode.support_x, episode.support_y, lr)
     return weight
+
+
+class _Fresh:
+    """A predictor whose copies start afresh, so that no answer meets the memory of another."""
+
+    def __init__(self, make: Callable[[], Predict]) -> None:
+        self.make, self.predict = make, make()
+
+    def __call__(self, episode: Episode) -> Tensor:
+        return self.predict(episode)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Fresh:
+        return _Fresh(self.make)
 
 
 def _counts() -> Predict:
@@ -719,6 +868,63 @@ def _drifts_a_little() -> Predict:
     return predict
 
 
+def _learns_each_once() -> Predict:
+    """Returns a broken predictor that trains its weights on every episode that it has not met: asking again changes nothing."""
+    weight, met = [torch.zeros(3, 4)], []
+
+    def predict(episode: Episode) -> Tensor:
+        key = float(episode.support_x.sum())
+        if key not in met:
+            met.append(key)
+            weight[0] = _train(episode, weight[0])
+        return episode.query_x @ weight[0].T
+
+    return predict
+
+
+def _largest_length_so_far() -> Predict:
+    """Returns a broken predictor that divides by the greatest length it ever met. Only a longer episode stirs it up."""
+    greatest = [0.0]
+
+    def predict(episode: Episode) -> Tensor:
+        greatest[0] = max(greatest[0], float(episode.support_x.norm(dim=1).max()))
+        return _near(episode.query_x / greatest[0], _means(episode) / greatest[0])
+
+    return predict
+
+
+def _after_another(spoil: Callable[[Tensor], Tensor]) -> Predict:
+    """Returns a broken predictor that passes its logits through `spoil` where the call before was for another episode."""
+    last: list[float] = []
+
+    def predict(episode: Episode) -> Tensor:
+        logits, key = _near(episode.query_x, _means(episode)), float(episode.support_x.sum())
+        stirred = bool(last) and last[-1] != key
+        last.append(key)
+        return spoil(logits.clone()) if stirred else logits
+
+    return predict
+
+
+def _raise_all(logits: Tensor) -> Tensor:
+    return logits + 0.5  # the softmax and the winners do not notice
+
+
+def _swap_two_classes(logits: Tensor) -> Tensor:
+    return logits[:, [1, 0, 2]]  # sum, mean and norm stay as they are
+
+
+def _spoil_the_last_row(logits: Tensor) -> Tensor:
+    logits[-1, 0] += 0.2
+    return logits
+
+
+def _give_and_take(logits: Tensor) -> Tensor:
+    logits[1, 0] += 0.05
+    logits[1, 2] -= 0.05  # every row keeps its sum
+    return logits
+
+
 def _memory_cases(generator: Generator) -> list[Case]:
     def points() -> Episode:
         labels = torch.arange(3).repeat_interleave(2)
@@ -731,19 +937,28 @@ def _memory_cases(generator: Generator) -> list[Case]:
             classes=torch.tensor([4, 0, 9]),
         )
 
+    def asks(says: str, make: Callable[[], Predict]) -> Case:
+        return Case(says, (_Fresh(make), first, second))
+
     first, second = points(), points()
-    second = replace(second, query_x=second.query_x[:4], query_y=second.query_y[:4])
+    second = replace(second, support_x=2 * second.support_x, query_x=2 * second.query_x[:4], query_y=second.query_y[:4])
     return [
-        Case("a right one: it only counts its calls", (_counts(), first, second)),
-        Case("a right one: it trains a copy of its weights", (_trains_its_weights(in_place=False), first, second)),
-        Case("a right one whose last digits change from call to call", (_rounds_by_turns(), first, second)),
-        Case("a right one: it keeps results and finds them again", (_remembers_what_it_saw(), first, second)),
-        Case("it trains its own weights", (_trains_its_weights(in_place=True), first, second)),
-        Case("a function whose head goes on from episode to episode", (_head_goes_on(), first, second)),
-        Case("fresh weights, but the optimiser keeps its momentum", (_momentum_goes_on(), first, second)),
-        Case("class means averaged with those of the episode before", (_averages_with_the_last(), first, second)),
-        Case("logits that grow from episode to episode, with the same winners", (_grows_sharper(), first, second)),
-        Case("a drift too small to change a prediction", (_drifts_a_little(), first, second)),
+        asks("a right one: it only counts its calls", _counts),
+        asks("a right one: it trains a copy of its weights", lambda: _trains_its_weights(in_place=False)),
+        asks("a right one whose last digits change from call to call", _rounds_by_turns),
+        asks("a right one: it keeps results and finds them again", _remembers_what_it_saw),
+        asks("it trains its own weights", lambda: _trains_its_weights(in_place=True)),
+        asks("a function whose head goes on from episode to episode", _head_goes_on),
+        asks("fresh weights, but the optimiser keeps its momentum", _momentum_goes_on),
+        asks("class means averaged with those of the episode before", _averages_with_the_last),
+        asks("logits that grow from episode to episode, with the same winners", _grows_sharper),
+        asks("a drift too small to change a prediction", _drifts_a_little),
+        asks("weights that learn every episode once, and not again", _learns_each_once),
+        asks("all divided by the greatest length met so far", _largest_length_so_far),
+        asks("all logits raised by one number, which no softmax notices", lambda: _after_another(_raise_all)),
+        asks("two classes swapped, which no sum and no norm notices", lambda: _after_another(_swap_two_classes)),
+        asks("one logit of the last query changed", lambda: _after_another(_spoil_the_last_row)),
+        asks("one logit up and one down by 0.05", lambda: _after_another(_give_and_take)),
     ]
 
 
@@ -752,13 +967,55 @@ MEMORY = Exercise(
     title="Bug hunt: does an episode remember the one before?",
     reference=exposes_memory,
     cases=_memory_cases,
-    right=(_memory_by_gap, _memory_both_ways),
+    right=(_memory_by_gap, _memory_both_ways, _memory_over_and_over),
     wrong=(
         Wrong(
             "twice in a row",
             lambda predict, first, second: not torch.allclose(predict(first), predict(first), rtol=1e-3, atol=1e-4),
             "the same episode is asked twice in a row: what only another episode stirs up is missed",
             "Put `predict(second)` between the two.",
+        ),
+        Wrong(
+            "second asked twice",
+            lambda predict, first, second: not torch.allclose(predict(second), predict(second), rtol=1e-3, atol=1e-4),
+            "the second episode is asked twice in a row: what only another episode stirs up is missed",
+            "Ask for `first` before and after `second`.",
+        ),
+        Wrong(
+            "compared too late",
+            _memory_compared_late,
+            "both answers that are compared come after `second`: what it stirred up is in both of them",
+            "Keep the answer to `first` from before `second` was asked.",
+        ),
+        Wrong(
+            "roles swapped",
+            lambda predict, first, second: exposes_memory(predict, second, first),
+            "the roles are swapped: it tests what `first` does to `second`, and a memory can work one way only",
+            "The logits of `first` are compared, before and after `second`.",
+        ),
+        Wrong(
+            "probabilities only",
+            _memory_judged_by(lambda a, b: not torch.allclose(a.softmax(1), b.softmax(1), rtol=1e-3, atol=1e-4)),
+            "the softmax is compared: it does not notice a number that is added to all logits of a query",
+            "Compare the logits themselves.",
+        ),
+        Wrong(
+            "sums only",
+            _memory_judged_by(lambda a, b: not torch.allclose(a.sum(), b.sum(), rtol=1e-3, atol=1e-4)),
+            "only the sum of all logits is compared: what goes up here and down there cancels",
+            "Compare the tables entry by entry.",
+        ),
+        Wrong(
+            "average gap",
+            _memory_judged_by(lambda a, b: abs(float((a - b).mean())) > 1e-3),
+            "the differences are averaged with their signs: what goes up here and down there cancels",
+            "Take the largest absolute difference, or `torch.allclose`.",
+        ),
+        Wrong(
+            "first query only",
+            _memory_judged_by(lambda a, b: not torch.allclose(a[0], b[0], rtol=1e-3, atol=1e-4)),
+            "only the first query is compared: a memory that shows in another row is missed",
+            "Compare all rows.",
         ),
         Wrong(
             "two episodes compared",
@@ -791,12 +1048,6 @@ MEMORY = Exercise(
             lambda predict, first, second: not exposes_memory(predict, first, second),
             "the answer is turned round: True stands where nothing is remembered",
             "`torch.allclose` is True when all is well: put a `not` in front.",
-        ),
-        Wrong(
-            "weights compared",
-            _weights_change,
-            "the weights of a module are looked at: what a plain function keeps elsewhere is missed",
-            "Memory can sit anywhere. Watch what comes out: the logits.",
         ),
     ),
     hints=(
@@ -832,6 +1083,12 @@ def _imprint_filled(weight: Tensor, support: Tensor, labels: Tensor, n_way: int)
     return grown
 
 
+def _imprint_plus_tiny(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    with torch.no_grad():  # imprinting trains nothing
+        new = [_plus_tiny(support[labels == k]).mean(0, keepdim=True) for k in range(n_way)]
+        return torch.cat([_plus_tiny(weight), *map(_plus_tiny, new)])
+
+
 def _imprint_cases(generator: Generator) -> list[Case]:
     def case(says: str, base: int, shots: list[int], dtype: torch.dtype = torch.float32) -> Case:
         support, labels, _, n_way = _rows(generator, shots, 1, 4)
@@ -854,8 +1111,7 @@ IMPRINT = Exercise(
     title="Imprinted weights",
     reference=imprint,
     cases=_imprint_cases,
-    gradient=(1,),
-    right=(_imprint_sums, _imprint_filled),
+    right=(_imprint_sums, _imprint_filled, _imprint_plus_tiny),
     wrong=(
         Wrong(
             "new rows only",
@@ -891,6 +1147,32 @@ IMPRINT = Exercise(
             lambda w, s, y, n: F.normalize(torch.cat([w, torch.stack([s[y == k].mean(0) for k in range(n)])]), dim=1),
             "the support rows are averaged as they are: one long row outvotes the others of its class",
             "Make every support row unit length before you average.",
+        ),
+        Wrong(
+            "nothing unit length",
+            lambda w, s, y, n: torch.cat([w, torch.stack([s[y == k].mean(0) for k in range(n)])]),
+            "nothing is made unit length: neither the support rows nor the rows of the head",
+            "Normalise the support rows before you average, and the whole head at the end.",
+        ),
+        Wrong(
+            "one mean of all rows",
+            lambda w, s, y, n: F.normalize(torch.cat([w, F.normalize(s, dim=1).mean(0).expand(n, -1)]), dim=1),
+            "every new class gets the mean of all support rows: nothing tells the new classes apart",
+            "`rows[labels == k].mean(0)` takes the rows of class k alone.",
+        ),
+        Wrong(
+            "divided by one length",
+            lambda w, s, y, n: _whole(torch.cat([w, imprint(w, s, y, n)[len(w) :]])),
+            "the whole head is divided by one length: `x.norm()` without `dim` is the length of all its numbers together",
+            "Each *row* has a length of its own: `dim=1`.",
+        ),
+        Wrong(
+            "reshape",
+            lambda w, s, y, n: F.normalize(
+                torch.cat([w, F.normalize(s, dim=1).view(n, -1, s.shape[1]).mean(1)]), dim=1
+            ),
+            "the rows are taken to be sorted by class, with equal shots",
+            "Let `labels == k` say which rows belong to class k.",
         ),
         Wrong(
             "first picture",
@@ -1007,6 +1289,30 @@ PROBE = Exercise(
             _probe(lambda w, b: 0 * w.sum()),
             "the penalty is missing: the loss then falls for ever as the weights grow",
             "Add `l2 / 2` times the sum of all squares.",
+        ),
+        Wrong(
+            "penalty in the mean",
+            _probe(lambda w, b: (w.square().sum() + b.square().sum()) / 2 / len(b)),
+            "the penalty is divided by the number of classes",
+            "Sum the squares of all weights and biases; divide by 2 alone.",
+        ),
+        Wrong(
+            "absolute values",
+            _probe(lambda w, b: (w.abs().sum() + b.abs().sum()) / 2),
+            "absolute values are summed, not squares",
+            "`.square().sum()`.",
+        ),
+        Wrong(
+            "half on the weights only",
+            _probe(lambda w, b: w.square().sum() / 2 + b.square().sum()),
+            "one half stands before the squares of the weights, but not before those of the biases",
+            "Put brackets round the sum: `l2 / 2 * (...)`.",
+        ),
+        Wrong(
+            "bias left out of the logits",
+            lambda w, b, z, y, l2: F.cross_entropy(z @ w.T, y) + l2 / 2 * (w.square().sum() + b.square().sum()),
+            "the bias is left out of the logits, though it is in the penalty",
+            "The logits are `z @ weight.T + bias`.",
         ),
         Wrong(
             "softmax twice",
