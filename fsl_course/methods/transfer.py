@@ -25,7 +25,10 @@ WITHOUT_BASE_HEAD = {"n_base": 0}, "shipped without the head over the base class
 
 
 class CosineClassifier(nn.Module):
-    """A head with logits scale * cos(z, w_k) and a learned scale (that of Baseline++, Chen et al. 2019, section 3.2)."""
+    """A head with logits scale * cos(z, w_k) and one learned scale (Qi et al. 2018; Gidaris and Komodakis 2018).
+
+    Baseline++ (Chen et al. 2019, section 3.2) fixes the factor, 2 up to 200 classes and else 10, and learns a length per class.
+    """
 
     def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:
         super().__init__()
@@ -108,7 +111,7 @@ def fit_linear(support: Tensor, labels: Tensor, n_way: int, steps: int = 100, lr
 def fit_cosine(
     support: Tensor, labels: Tensor, n_way: int, scale: float | Tensor, steps: int = 100, lr: float = 0.1
 ) -> Tensor:
-    """Fits a new cosine head by gradient descent (Baseline++). The head starts at the class means (Qi et al. 2018).
+    """Fits a new cosine head by gradient descent (as in Baseline++). The head starts at the class means (Qi et al. 2018).
 
     support [..., S, D], labels [..., S] -> W [..., N, D]; logits are scale * cos(z, W)
     """
@@ -131,7 +134,7 @@ class TransferNetwork(FewShotLearner):
 
     encoder:    pictures [B, c, H, W] -> embeddings [B, D]
     n_base:     number of base classes; the episodes to train on must come from an image set with that many classes
-    head:       for pretraining: "linear" (Baseline) or "cosine" (Baseline++)
+    head:       for pretraining: "linear" (Baseline) or "cosine" (after Baseline++)
     classifier: for a task: "centroid" (cosine to the class means), "probe", "linear" or "cosine" (the fit_ functions above)
     steps, lr:  of the classifiers "linear" and "cosine"
     features:   D; None finds it by embedding a blank 28x28 picture
