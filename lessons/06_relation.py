@@ -688,7 +688,7 @@ for seed in (1, 2):
     print(f"   {compare(found, honest['shipped net'])}")
 
 # %% [markdown]
-# **Verdict.** Neither holds for the shipped net: the test batch adds nothing measurable, and five-picture statistics cost next to nothing. The fall to 90 % is *not* reproduced, and we do not know its cause. What remains: 99.6 % is transductive, with weights chosen on the *test* characters; 98.8 % is inductive.
+# **Verdict.** Neither holds for the shipped net: the test batch adds nothing measurable, and five-picture statistics cost nothing measurable. The fall to 90 % is *not* reproduced, and we do not know its cause. What remains: 99.6 % is transductive, with weights chosen on the *test* characters; 98.8 % is inductive.
 #
 # <details><summary>Why can a test batch help at all?</summary>
 #
@@ -702,7 +702,7 @@ for seed in (1, 2):
 #
 # | `right` | `wrong` | returned |
 # |---|---|---|
-# | `[n_right]` | `[n_wrong]` | 0.5 for a coin, 1.0 for perfect order |
+# | `[n_right]` | `[n_wrong]` | a `float`: 0.5 for a coin, 1.0 for perfect order |
 #
 # On paper: 0.9 and 0.4 against 0.1, 0.4 and 0.8 win 4.5 of 6 comparisons.
 
