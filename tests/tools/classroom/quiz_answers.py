@@ -88,7 +88,7 @@ def balance_06_2() -> float:
     for _ in range(2000):
         loss = ((logit.expand(10).sigmoid() - target) ** 2).sum()
         logit = (logit - torch.autograd.grad(loss, logit)[0]).detach().requires_grad_()
-    return float(logit.sigmoid())
+    return float(logit.detach().sigmoid())
 
 
 COMPUTED = {
