@@ -14,7 +14,7 @@ class MetaSGD(FewShotLearner):
     """theta' = theta - alpha * grad L_support(theta), element by element; theta and alpha are learned (section 3).
 
     model: as for MAML
-    lr:    initial value of all rates, which may become negative
+    lr:    initial value of all rates, which may become negative (the paper draws this one number from [0.005, 0.1])
     steps: inner steps (one in the paper), all with the same rates
     """
 
