@@ -316,7 +316,7 @@ show(
 )
 
 # %% [markdown]
-# The number above a support drawing is its squared distance to the query. Judge for yourself whether you would have done better from one drawing; with a second drawing of each letter the encoder has another chance to find a near one.
+# The number above a support drawing is its squared distance to the query. Both wrong queries belong to one letter, whose only support drawing came out narrow, while they are wide. You might have erred, too. A second drawing of each letter would give them another chance to find a near one.
 
 # %% [markdown]
 # ## Meet the package
@@ -365,7 +365,7 @@ show(
 )
 
 # %% [markdown]
-# Guessing is right once in five, which is [chance](../lessons/GLOSSARY.md#chance "随机水平"). Pixels reach about one half without having learned anything, and a network with random weights a few points more. Training lifts the same network to about 97 %, so nearly all of that comes from what it learned on *other* alphabets.
+# Guessing is right once in five, which is [chance](../lessons/GLOSSARY.md#chance "随机水平"). Pixels reach about one half without having learned anything, and a network with random weights a few points more. Training lifts the same network above 97 %, although all that it learned comes from *other* alphabets.
 #
 # Every query was judged on its own ([inductive](../lessons/GLOSSARY.md#inductive "归纳式")). You may *not* claim as much for photographs or for real handwriting, because these drawings come from [virtual hands](../data/glyphs.md).
 
