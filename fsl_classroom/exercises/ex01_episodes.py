@@ -296,6 +296,11 @@ def _one_query(c: int, n: int, way: int, shot: int, query: int, g: Generator) ->
     return torch.randperm(c, generator=g)[:way], support, order[:query].expand(way, -1)
 
 
+def _one_query_apart(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    classes, support, _ = _draw_by_rank(c, n, way, shot, query, g)
+    return classes, support, torch.randperm(n, generator=g)[:query].expand(way, -1)
+
+
 def _fixed_by_class(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
     classes = torch.randperm(c, generator=g)[:way]
     orders = [torch.randperm(n, generator=torch.Generator().manual_seed(k)) for k in classes.tolist()]
@@ -376,9 +381,16 @@ def _all_classes(draw: Callable, reference: Callable) -> str | None:
 
 def _own_order(draw: Callable, reference: Callable) -> str | None:
     results = _run(draw, 5)
-    supports = torch.stack([support for _, support, _ in results])
+    supports, queries = (torch.stack([result[part] for result in results]) for part in (1, 2))
     if int(supports.max()) == supports.shape[2] - 1:
         return "In all of 60 episodes the support of every class was its first drawings, 0 to 1."
+    steps = torch.cat([supports, queries], 2).diff()
+    if bool((steps % 10 == 1).all()):
+        return "The drawings of every class followed each other in all of 60 episodes."
+    if not set(supports.unique().tolist()) & set(queries.unique().tolist()):
+        return "No drawing was ever in a support in one episode and in a query in another."
+    if bool((steps > 0).all()):
+        return "The drawings of every class came in rising order, through support and query, in all of 60 episodes."
     classes = torch.stack([chosen for chosen, _, _ in results])
     if all(len(supports[classes == c].unique(dim=0)) == 1 for c in classes.unique()):
         return "Every class had the same drawings in its support whenever it was chosen."
@@ -401,32 +413,32 @@ def _odd(
 
 def _even_classes(draw: Callable, reference: Callable) -> str | None:
     """Every class comes equally often, into every slot equally often, and together with every other one equally often."""
-    chosen = torch.stack([classes for classes, _, _ in _run(draw, 6, 300)])  # [300, 4]
-    slots = (chosen[:, :, None] == torch.arange(8)).double()  # [300, 4, 8]
-    if (place := _odd(slots.sum((0, 1)), 150.0, 8.7, 4.5)) is not None:
-        return f"Class {place[0]} came in {int(slots.sum((0, 1))[place])} of 300 episodes; chance gives about 150."
-    if (place := _odd(slots.sum(0), 37.5, 5.7)) is not None:
+    chosen = torch.stack([classes for classes, _, _ in _run(draw, 6, 200)])  # [200, 4]
+    slots = (chosen[:, :, None] == torch.arange(8)).double()  # [200, 4, 8]
+    if (place := _odd(slots.sum((0, 1)), 100.0, 7.1, 4.5)) is not None:
+        return f"Class {place[0]} came in {int(slots.sum((0, 1))[place])} of 200 episodes; chance gives about 100."
+    if (place := _odd(slots.sum(0), 25.0, 4.7)) is not None:
         found = int(slots.sum(0)[place])
-        return f"Class {place[1]} sat in slot {place[0]} in {found} of 300 episodes; chance gives about 38."
+        return f"Class {place[1]} sat in slot {place[0]} in {found} of 200 episodes; chance gives about 25."
     present = slots.sum(1)
     met = present.T @ present
-    met.fill_diagonal_(64.3)
-    if (place := _odd(met, 64.3, 7.1)) is not None:
-        return f"Classes {place[0]} and {place[1]} met in {int(met[place])} of 300 episodes; chance gives about 64."
+    met.fill_diagonal_(42.9)
+    if (place := _odd(met, 42.9, 5.8, 4.8)) is not None:
+        return f"Classes {place[0]} and {place[1]} met in {int(met[place])} of 200 episodes; chance gives about 43."
     return None
 
 
 def _even_drawings(draw: Callable, reference: Callable) -> str | None:
     """Every class chooses among all sets of its drawings, each as likely as any other, whatever the other classes choose."""
-    results = _run(draw, 7, 400)
-    chosen = torch.stack([classes for classes, _, _ in results])  # [400, 4]
+    results = _run(draw, 7, 250)
+    chosen = torch.stack([classes for classes, _, _ in results])  # [250, 4]
     support, query = (
         torch.stack([(r[part][:, :, None] == torch.arange(10)).any(1) for r in results]).double() for part in (1, 2)
-    )  # [400, 4, 10]: 1 where a drawing is in
+    )  # [250, 4, 10]: 1 where a drawing is in
     used = support.sum((0, 1))
-    if (place := _odd(used, 320.0, 16.0)) is not None:
-        return f"Drawing {place[0]} was in {int(used[place])} of 1600 supports; chance gives about 320."
-    rows = (chosen[:, :, None] == torch.arange(8)).double().flatten(0, 1)  # [1600, 8]
+    if (place := _odd(used, 200.0, 12.6)) is not None:
+        return f"Drawing {place[0]} was in {int(used[place])} of 1000 supports; chance gives about 200."
+    rows = (chosen[:, :, None] == torch.arange(8)).double().flatten(0, 1)  # [1000, 8]
     own, times = rows.T @ support.flatten(0, 1), rows.sum(0)[:, None]
     if (place := _odd(own, 0.2 * times, 0.4 * times.sqrt())) is not None:
         c, d = place
@@ -435,7 +447,7 @@ def _even_drawings(draw: Callable, reference: Callable) -> str | None:
         )
     for name, a, b, pairs in (("support", support, support, 2), ("support and query", support, query, 6)):
         met = a.flatten(0, 1).T @ b.flatten(0, 1)
-        expected = 1600 * pairs / 90
+        expected = 1000 * pairs / 90
         met.fill_diagonal_(expected)
         if (place := _odd(met, expected, expected**0.5)) is not None:
             d, e = place
@@ -443,12 +455,12 @@ def _even_drawings(draw: Callable, reference: Callable) -> str | None:
             return f"Drawings {d} and {e} of a class met in {name} {found} times; chance gives about {expected:.0f}."
     for name, a, b, mean, spread in (("supports", support, support, 0.4, 0.54), ("queries", query, query, 0.9, 0.7)):
         shared = torch.einsum("end,emd->nm", a, b)
-        shared.fill_diagonal_(400 * mean)
-        if (place := _odd(shared, 400 * mean, spread * 20)) is not None:
+        shared.fill_diagonal_(250 * mean)
+        if (place := _odd(shared, 250 * mean, spread * 15.8)) is not None:
             found = int(shared[place])
             return (
-                f"The {name} of slots {place[0]} and {place[1]} had {found} drawing numbers in common in 400 episodes; "
-                f"chance gives about {400 * mean:.0f}."
+                f"The {name} of slots {place[0]} and {place[1]} had {found} drawing numbers in common in 250 episodes; "
+                f"chance gives about {250 * mean:.0f}."
             )
     return None
 
@@ -535,6 +547,7 @@ EPISODE = Exercise(
             _flawed(orders=_windows),
             "each class takes drawings that follow each other, from a random start on",
             "Neighbours then always come together. Shuffle with `torch.randperm` and take the front.",
+            also=(_flawed(orders=lambda way, n, g: torch.randint(n - 4, (way, 1), generator=g) + torch.arange(5)),),
         ),
         Wrong(
             "one shuffle turned",
@@ -566,6 +579,18 @@ EPISODE = Exercise(
             "the classes are neighbours: a random start and those that follow it, shuffled or not",
             "Shuffle all n_classes with `torch.randperm` and keep the first n_way.",
             also=(_flawed(classes=lambda c, way, g: (_start(c, g) + torch.arange(way)) % c),),
+        ),
+        Wrong(
+            "neighbours in order",
+            _flawed(classes=lambda c, way, g: torch.randint(c - way + 1, (1,), generator=g) + torch.arange(way)),
+            "the classes are a random start and those that follow it, in rising order",
+            "Shuffle all n_classes with `torch.randperm` and keep the first n_way.",
+        ),
+        Wrong(
+            "one query for all, drawn apart",
+            _one_query_apart,
+            "one row of query numbers is drawn for all classes, without looking at their supports",
+            "Take the query from the same shuffled row as the support, class by class.",
         ),
         Wrong(
             "favourites",
