@@ -39,8 +39,7 @@
 #
 # ## Two new tools
 #
-# So far `torch.autograd.grad` gave you the gradient of a *tensor*. `torch.func.grad` takes a *function* that returns one number and gives you its gradient function; `hessian` does so for the second derivatives.
-# The argument may be a tensor or a dict of tensors, it needs no `requires_grad`, and you may nest the calls.
+# `torch.autograd.grad` gave you the gradient of a *tensor*. `torch.func.grad` takes a *function* that returns one number and returns its gradient function; `hessian` does so for second derivatives. The argument needs no `requires_grad`.
 
 # %% tags=["nbval-check-output"]
 import torch
@@ -64,7 +63,7 @@ print("Hessian, 6x on its diagonal:", hessian(cubes)(at).tolist())
 # |---|---|---|---|
 # | lands | half way, on 2 | exactly on 3 | too far, on 4 |
 #
-# You may move the *start* a little, so that the query loss *after* the step gets lower. Do you move it up, down, or does it not matter? Write down an answer for A, B and C.
+# You may move the *start* a little, to lower the query loss *after* the step. Up, down, or does it not matter? Write down three answers.
 
 # %%
 import copy
@@ -94,11 +93,11 @@ Params = dict[str, Tensor]
 #
 # ![From one start θ each of three tasks takes two inner steps on its support and ends in a query loss; the outer loop sends the gradient of these losses back through the steps and moves θ](../docs/diagrams/loops.svg)
 #
-# The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$ draws a sine of any amplitude and phase. So a whole [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is a path in the plane of $u$ and $v$, and the [outer loop](../lessons/GLOSSARY.md#outer-loop "外循环") moves the start of *all* paths.
+# The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$ draws a sine of any amplitude and phase. So an [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is a path in the plane of $u$ and $v$, and the [outer loop](../lessons/GLOSSARY.md#outer-loop "外循环") moves the start of *all* paths.
 #
-# A dashed arrow in the plot is the wish of one task: where should the start go, so that its query loss after one step falls? It need not point along the task's own path, because the path follows the support's points and the wish comes from the query's.
+# A dashed arrow is the wish of one task: where should the start go, so that its query loss after one step falls? It need not point along the path, which follows the support.
 #
-# The picture suggests that a good start lies in the middle of the optima. Is that how MAML wins? Keep your guess; the answer comes before the training.
+# Does MAML win because its start lies in the middle of the optima? Keep your guess until the training.
 
 
 # %%
@@ -114,8 +113,8 @@ class SineCosine(nn.Module):
 
 
 def features(x: Tensor) -> Tensor:
-    """[B, 1] -> sine and cosine [B, 2]."""
-    return torch.cat([x.sin(), x.cos()], dim=1)
+    """[..., 1] -> sine and cosine [..., 2]."""
+    return torch.cat([x.sin(), x.cos()], dim=-1)
 
 
 sines = SinusoidSampler(5, 10, seed=22, dtype=torch.float64)
@@ -123,7 +122,7 @@ amplitude, phase = sines.curves(0, 3)
 # a sin(x - p), written out
 optima = torch.stack([amplitude * phase.cos(), -amplitude * phase.sin()], dim=1)
 
-
+# %%
 net, tasks = SineCosine(), sines.batch(0, 3)
 start = dict(net.named_parameters())
 paths, pulls = [], []
@@ -196,7 +195,7 @@ show(
 # %% [markdown]
 # ## The maths
 #
-# The support and the query of a task give two losses of the parameters. The inner loop takes one step on the first; the second, after the step, is the *meta-loss*, which the outer loop minimises over many tasks:
+# The inner loop takes one step on the support loss. The query loss after it is the *meta-loss*, which the outer loop minimises over many tasks:
 #
 # $$\theta' = \theta - \alpha\, \nabla \mathcal{L}_\mathcal{S}(\theta), \qquad \min_\theta\; \mathcal{L}_\mathcal{Q}(\theta')$$
 #
@@ -230,7 +229,7 @@ show(
 #
 # ### Exercise 08.1  The meta-gradient of one parameter  (difficulty 1/5, 5 min)
 #
-# Return the meta-gradient for any six numbers, without autograd. The cell after the check draws your puzzle's three cases, with the first-order gradient as a dashed line.
+# Return it for any six numbers, without autograd. The next cell draws the puzzle's cases, with first order dashed.
 
 
 # %%
@@ -291,7 +290,7 @@ show(
 #
 # ## A quadratic task
 #
-# The model of the plane is linear in its parameters: with the sines and cosines of the points as a matrix $\Phi$ (`features`), it predicts $\Phi\theta$. So both losses are quadratic, and you can write $H$ and the query gradient down without autograd ($K$ support points, $Q$ query points):
+# The plane's model predicts $\Phi\theta$, with the sines and cosines of the points as $\Phi$ (`features`). So both losses are quadratic, and you can write $H$ and the query gradient down without autograd, for $K$ support and $Q$ query points:
 #
 # $$H = \tfrac{2}{K}\, \Phi_\mathcal{S}^\top \Phi_\mathcal{S}, \qquad \nabla \mathcal{L}_\mathcal{Q}(\theta') = \tfrac{2}{Q}\, \Phi_\mathcal{Q}^\top (\Phi_\mathcal{Q}\, \theta' - y_\mathcal{Q})$$
 
@@ -379,11 +378,11 @@ print(f"query loss before the step {before:.3f}, after it {after:.3f}")
 # %% [markdown]
 # ### Exercise 08.3  Central differences  (difficulty 2/5, 8 min)
 #
-# One step more than halves the query loss of this task, from 2.952 to 1.256. Is its meta-gradient right? [Central differences](../lessons/GLOSSARY.md#central-differences "中心差分") are a witness that knows nothing of autograd. For every single parameter, where the vector $e_i$ moves number $i$ alone, they are:
+# One step more than halves the query loss, from 2.952 to 1.256. [Central differences](../lessons/GLOSSARY.md#central-differences "中心差分") are a witness that knows nothing of autograd. For number $i$ of the parameters, which $e_i$ moves alone, they are:
 #
 # $$\frac{\mathcal{L}(\theta + \varepsilon\, e_i) - \mathcal{L}(\theta - \varepsilon\, e_i)}{2\, \varepsilon}$$
 #
-# Return them for every number of every tensor, and leave `params` as it is. The lesson calls your function in float64, because float32's rounding drowns such tiny differences.
+# Return them for every number, and leave `params` as it is. They need float64, because float32's rounding drowns such tiny differences.
 #
 # | | |
 # |---|---|
@@ -419,7 +418,7 @@ central_differences = check("08.3", central_differences)
 # %% [markdown]
 # ## One number, five ways
 #
-# Five ways must give one meta-gradient, here for one task of the plane, in float64. The second way never builds $H$: a [Hessian-vector product](../lessons/GLOSSARY.md#hessian-vector-product "黑塞向量积") $Hv$ costs about as much as a few gradients, however large $P$ is. The sixth row, first order, is *expected* to disagree.
+# Five ways must give one meta-gradient, in float64. The second never builds $H$: a [Hessian-vector product](../lessons/GLOSSARY.md#hessian-vector-product "黑塞向量积") $Hv$ costs about as much as a few gradients, however large $P$ is. The sixth row, first order, is *expected* to disagree.
 
 # %%
 params = {"uv": theta}
@@ -455,11 +454,11 @@ assert max(gaps[:4]) < 1e-12
 assert gaps[4] < 1e-8 < 1e-3 < gaps[5]
 
 # %% [markdown]
-# The first four ways agree to the last digit, central differences to about ten digits, and first order differs in the first. So you have a law for every implementation: *it must agree with central differences of the true meta-loss*. A gradient that merely exists proves nothing.
+# Five ways agree, up to rounding; first order differs in the first digit. So you have a law: *an implementation must agree with central differences of the true meta-loss*.
 #
 # ## How wrong is first order?
 #
-# First order leaves out the term $-\alpha H \nabla \mathcal{L}_\mathcal{Q}(\theta')$. Predict: how does its error grow with the rate, and how with the number of steps? On logarithmic axes, an error in proportion to $\alpha$ is a line of slope 1.
+# First order leaves out $-\alpha H \nabla \mathcal{L}_\mathcal{Q}(\theta')$. Predict: how does its error grow with the rate, and with the steps? On logarithmic axes, an error in proportion to $\alpha$ is a line of slope 1.
 
 # %%
 torch.manual_seed(3)
@@ -485,7 +484,6 @@ def first_order_error(lr: float, steps: int) -> float:
     return float((true - first).norm() / true.norm())
 
 
-# %%
 rates, counts = torch.logspace(-5, -1.5, 8).tolist(), list(range(11))
 by_rate = [first_order_error(a, 1) for a in rates]
 by_steps = [first_order_error(0.01, j) for j in counts]
@@ -524,15 +522,15 @@ show(
 )
 
 # %% [markdown]
-# Up to a rate of about 0.001 the error grows in proportion to the rate, so at a tiny rate first order passes for right. At 0.01, the rate that you train with below, the line has bent: the error is 49 %. After 5 steps it is 106 % and after 10 it is 128 %.
+# Up to a rate of about 0.001 the error grows in proportion to the rate, so at a tiny rate first order passes for right. At 0.01, the rate you train with below, the line has bent: the error is 49 %. After 10 steps it is 128 %.
 #
-# ## Wrong by 128 %, and it still trains. Why?
+# ## Wrong by 128 %, and it still trains
 #
-# By this measure a gradient of *zero* would be better, for its error is 100 %. Yet zero goes nowhere, and first-order MAML trains. So ask another question: a short outer step of length $\delta$ against a direction $d$ changes the meta-loss, whose gradient is $g$, by about
+# By this measure a gradient of *zero* is better, with 100 %. Yet zero goes nowhere. So ask another question: how much does a short outer step of length $\delta$ along $-d$ change the meta-loss, whose gradient is $g$?
 #
 # $$-\delta\, \frac{g^{\!\top} d}{\lVert d \rVert} = -\delta\, \lVert g \rVert \cos(g, d)$$
 #
-# Only the [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度") counts: the step does that share of what the best direction would do. Predict the cosine after 10 steps.
+# The [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度") is the share of the best direction's work.
 
 
 # %%
@@ -566,17 +564,21 @@ for seed in (3, 0, 1):
         )
 
 # %% [markdown]
-# The direction survives much better than the numbers do. After 10 steps the first net's error is 128 %, but the cosine is still 0.60, and a short step really does 60 % of the best step's work: the last column measures it. The other two nets behave alike.
+# The direction survives better than the numbers. After 10 steps the first net's error is 128 %, but the cosine is 0.60, and the last column measures it: a short step does 60 % of the best step's work.
 #
-# A good part of the error is mere *length*: the first-order gradient is up to 1.6 times as long. Adam, with which you train, divides each entry by its own running size, so it forgives a common factor. What remains is the angle, and the training below shows its price.
+# <details><summary>What makes the error so large, then?</summary>
+#
+# A good part of it is mere *length*: the first-order gradient is up to 1.6 times as long. Adam, with which you train, divides each entry by its own running size, so it forgives a common factor. What remains is the angle, and the training below shows its price.
+#
+# </details>
 #
 # ## Several inner steps
 #
-# Each step brings a factor. With $J$ steps, $\theta_0 = \theta$ and $H_j$ the Hessian at $\theta_j$:
+# Each of $J$ steps brings a factor, with $\theta_0 = \theta$ and $H_j$ the Hessian at $\theta_j$:
 #
 # $$\frac{d\, \mathcal{L}_\mathcal{Q}(\theta_J)}{d\theta} = (I - \alpha H_0)(I - \alpha H_1) \cdots (I - \alpha H_{J-1})\, \nabla \mathcal{L}_\mathcal{Q}(\theta_J)$$
 #
-# The gradient travels back, so the factor of the *last* step acts first. Each $H_j$ is symmetric, so the transpose of the first formula can go.
+# The gradient travels back, so the factor of the *last* step acts first. Each $H_j$ is symmetric, so no transpose is needed.
 #
 # | symbol | variable | shape |
 # |---|---|---|
@@ -585,7 +587,7 @@ for seed in (3, 0, 1):
 #
 # ### Exercise 08.4  Through several steps  (difficulty 3/5, 10 min)
 #
-# Write that product for a vector `theta`: step forwards and keep each Hessian, then carry the query gradient back. With `first_order=True` take the same steps, but apply no factor.
+# Step forwards and keep each Hessian, then carry the query gradient back. With `first_order=True` take the same steps, but apply no factor.
 #
 # | | |
 # |---|---|
@@ -595,14 +597,11 @@ for seed in (3, 0, 1):
 
 
 # %%
-def product_gradient(
-    loss_support, loss_query, theta: Tensor, lr: float, steps: int, first_order: bool
-) -> Tensor:
+def product_gradient(loss_support, loss_query, theta, lr, steps, first_order):
     """Meta-gradient after several steps as a product of I - lr H. theta [P] -> [P]."""
     # BEGIN SOLUTION
     hessians = []
     for _ in range(steps):
-        # at the place where this step starts
         hessians.append(hessian(loss_support)(theta))
         theta = theta - lr * grad(loss_support)(theta)
     back = grad(loss_query)(theta)
@@ -623,6 +622,7 @@ def wave(v: Tensor, x: Tensor) -> Tensor:
     return v[0] * (v[1] * x + v[2]).sin()
 
 
+# %%
 support, query = (
     lambda v: F.mse_loss(wave(v, curve.support_x), curve.support_y),
     lambda v: F.mse_loss(wave(v, curve.query_x), curve.query_y),
@@ -640,13 +640,11 @@ for name, first_order in (("product of factors", False), ("first order", True)):
 # %% [markdown]
 # ## Explore: what the factors do
 #
-# First order on the sine with three parameters is off by more than 10, the product by rounding only. What do the factors do? In a direction of curvature $h$, $J$ steps multiply the gradient by $(1 - \alpha h)^J$: the left plot. On the right, query gradients of length 1 are carried back through a quadratic of two parameters. Predict, then change `lr` and run the cell:
+# In a direction of curvature $h$, $J$ steps multiply the gradient by $(1 - \alpha h)^J$: the left plot. On the right, gradients of length 1 are carried back through a quadratic. Predict, then change `lr`:
 #
 # 1. For which $\alpha h$ does the start stop mattering after one step?
 # 2. When does the sign flip with every step?
 # 3. When does the meta-gradient blow up?
-#
-# In the widget below, move a start between two tasks and compare the true gradient with the first-order one.
 #
 # <details><summary>Answers</summary>
 #
@@ -678,18 +676,9 @@ for slot, steps in enumerate((0, 1, 2, 4)):
     axes[1].plot(
         *(factor @ circle), label=f"{steps} steps", markevery=25, **slot_style(slot)
     )
-axes[0].set(
-    title="factor in one direction",
-    xlabel="inner steps",
-    ylabel="factor",
-    ylim=(-2.4, 2.6),
-)
-axes[1].set(
-    title="a circle of gradients",
-    xlabel="first entry of the gradient",
-    ylabel="second entry",
-    aspect="equal",
-)
+axes[0].set(title="factor in one direction", xlabel="inner steps", ylim=(-2.4, 2.6))
+axes[1].set(title="a circle of gradients", aspect="equal")
+axes[1].set(xlabel="first entry of the gradient", ylabel="second entry")
 for axis, place in zip(axes, ("upper left", "upper right")):
     axis.legend(fontsize=7, loc=place, ncols=2 if axis is axes[0] else 1)
 told = ", ".join(
@@ -707,7 +696,7 @@ OuterLoopMicroscope()
 # %% [markdown]
 # ## What the graph costs
 #
-# To differentiate a step later, autograd keeps tensors, and `saved_tensors_hooks` hands you each of them. Predict how what is kept grows with the inner steps: once with second order, once with first.
+# To differentiate a step, autograd keeps tensors, and `saved_tensors_hooks` shows you each. Predict how they grow with the steps, with second and with first order.
 
 
 # %%
@@ -778,13 +767,18 @@ for steps in (1, 5):
 show(figure, f"Memory kept by the graph against inner steps: {'; '.join(told)} KiB.")
 
 # %% [markdown]
-# Second order keeps the tensors of every step, so what it keeps grows in proportion to the steps. First order forgets each step at once. At test time you need no graph at all, hence `track=False`.
+# Second order keeps the tensors of every step; first order forgets each step at once. At test time you need no graph, hence `track=False`.
 #
 # ## Meet the package
 #
-# Your function agrees with the package's for 0, 1 and 3 steps. Then comes the package's source: `mean_over_tasks` averages what you wrote over a meta-batch.
+# Your function agrees with the package's. `mean_over_tasks` averages it over a meta-batch.
 
 # %%
+settings = {
+    "MAML": {"steps": 1},
+    "first-order MAML": {"steps": 1, "first_order": True},
+    "pretraining": {"steps": 0},
+}
 for steps in (0, 1, 3):
     mine = meta_loss_at(small, weights, curve, 0.05, steps)
     theirs = package.meta_loss(
@@ -797,7 +791,7 @@ print(inspect.getsource(MAML.training_step))
 # %% [markdown]
 # ## Can a start win by lying in the middle?
 #
-# Back to the plane and its picture. Every curve is $u \sin x + v \cos x$ for some optimum $\theta^*_\tau$, so both losses of task $\tau$ are quadratics around that optimum: $\nabla\mathcal{L}_\mathcal{Q}(\theta) = H_\mathcal{Q}(\theta - \theta^*_\tau)$, and one step gives $\theta' - \theta^*_\tau = (I - \alpha H_\mathcal{S})(\theta - \theta^*_\tau)$. Each of three learners therefore moves $\theta$ until a mean over the tasks is zero,
+# In the plane every curve has an optimum $\theta^*_\tau$ without error. So $\nabla\mathcal{L}_\mathcal{Q}(\theta) = H_\mathcal{Q}(\theta - \theta^*_\tau)$, and one step gives $\theta' - \theta^*_\tau = (I - \alpha H_\mathcal{S})(\theta - \theta^*_\tau)$. Three learners move $\theta$ until a mean over the tasks is zero:
 #
 # $$\operatorname{mean}_\tau\; M\, (\theta - \theta^*_\tau) = 0$$
 #
@@ -807,36 +801,39 @@ print(inspect.getsource(MAML.training_step))
 # | first-order MAML | $H_\mathcal{Q}\, (I - \alpha H_\mathcal{S})$ |
 # | pretraining (no inner step) | $H_\mathcal{Q}$ |
 #
-# Now $M$ depends on the points $x$ alone, and these are drawn independently of the curve. What does this say about the three starts? Write it down before you run 20,000 tasks.
+# $M$ depends on the points $x$ alone, and they are drawn independently of the curve. What does this say about the three starts?
 
 # %%
-many, everyone = SinusoidSampler(5, 10, seed=22, dtype=torch.float64), 20_000
-batch, (a, p) = many.batch(0, everyone), many.curves(0, everyone)
+many = SinusoidSampler(5, 10, seed=22, dtype=torch.float64)
+batch, (a, p) = many.batch(0, 20_000), many.curves(0, 20_000)
 goals = torch.stack([a * p.cos(), -a * p.sin()], dim=1)[:, :, None]  # [T, 2, 1]
-phi_s, phi_q = (
-    torch.cat([x.sin(), x.cos()], dim=-1) for x in (batch.support_x, batch.query_x)
-)
+phi_s, phi_q = features(batch.support_x), features(batch.query_x)  # [T, 5 or 10, 2]
 H_s, H_q = 2 / 5 * phi_s.mT @ phi_s, 2 / 10 * phi_q.mT @ phi_q  # [T, 2, 2]
 step = torch.eye(2) - 0.25 * H_s
-found = {"MAML": step @ H_q @ step, "first-order MAML": H_q @ step, "pretraining": H_q}
 print("mean of the optima  ", [round(x, 2) for x in goals.mean(0).flatten().tolist()])
-for name, M in found.items():
+for name, M in zip(settings, (step @ H_q @ step, H_q @ step, H_q)):
     place = torch.linalg.solve(M.mean(0), (M @ goals).mean(0))  # [2, 1]
-    way, rest = place - goals, step @ (place - goals)  # before, after one step
-    before, after = ((w.mT @ H_q @ w / 2).mean().item() for w in (way, rest))
+    ways = place - goals, step @ (place - goals)  # before and after one step
+    before, after = ((way.mT @ H_q @ way / 2).mean().item() for way in ways)
     print(
         f"{name:17s}start {place[0].item():+.2f}, {place[1].item():+.2f}   "
         f"query loss before {before:.3f}, after one step {after:.3f}"
     )
 
 # %% [markdown]
-# All three have *the same start*, up to the chance of 20,000 draws: the mean of $M$ can be taken out of the sum, so what remains is $\theta = \operatorname{mean}_\tau \theta^*_\tau$. That is the mean curve of lesson 07, $-1.62 \cos x$. So after one step all three have the same error. In this plane MAML cannot win by *where* its start lies, and the opening picture misleads.
+# All three have *the same start*, and the same error after the step: in this plane MAML cannot win by *where* its start lies.
 #
-# What is missing? In the plane each curve has one place only. Give the same curves many places, by one parameter more:
+# <details><summary>Why</summary>
+#
+# $M$ and $\theta^*_\tau$ are independent, so the mean of the product is the product of the means: $\overline{M}\,(\theta - \overline{\theta^*}) = 0$. The factor $\overline{M}$ can be inverted, so $\theta = \overline{\theta^*}$ for all three, up to the chance of 20,000 draws. It is the mean curve of lesson 07, $-1.62 \cos x$.
+#
+# </details>
+#
+# In the plane each curve has one place. Give the same curves many places, by one parameter more:
 #
 # $$y = w\, (u \sin x + v \cos x)$$
 #
-# It draws nothing new, for $w = 2$ and half of $u$ and $v$ draw the same curve. Predict: does MAML gain now?
+# It draws no new curve. Does MAML gain now?
 
 # %%
 few = many.batch(0, 500)
@@ -846,8 +843,8 @@ def factor_loss(start: Tensor, lr: float, steps: int, first_order: bool) -> Tens
     """Meta-loss of 500 tasks for the model with a factor. start (w, u, v)."""
 
     def error_at(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        curves = torch.cat([x.sin(), x.cos()], dim=-1) @ theta[:, 1:, None]
-        return (theta[:, :1, None] * curves - y).square().mean((1, 2))
+        found = theta[:, :1, None] * (features(x) @ theta[:, 1:, None])
+        return (found - y).square().mean((1, 2))
 
     theta = start.expand(len(few.support_x), 3)
     for _ in range(steps):
@@ -857,11 +854,8 @@ def factor_loss(start: Tensor, lr: float, steps: int, first_order: bool) -> Tens
     return error_at(theta, few.query_x, few.query_y).mean()
 
 
-for name, steps, first in (
-    ("MAML", 1, False),
-    ("first-order MAML", 1, True),
-    ("pretraining", 0, False),
-):
+for name, how in settings.items():
+    steps, first = how["steps"], "first_order" in how
     place = torch.tensor([1.0, 0.5, 0.5], dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([place], lr=0.03)
     for _ in range(600):
@@ -876,25 +870,24 @@ for name, steps, first in (
     )
 
 # %% [markdown]
-# The three still draw nearly the same curve, and before the step they have nearly the same error. But after one step of rate 0.01 MAML's is less than a fifth of pretraining's. It changed $w$, and with it how far a gradient step moves the curve: a step on $u$ and $v$ multiplies the distance to the optimum by about $I - \alpha w^2 H$, and $H$ is near the identity on average. So $w \approx 9$ makes $\alpha w^2 \approx 0.8$, close to case B of the puzzle, where one step lands.
+# The three draw nearly the same curve, and before the step their errors are nearly equal. After one step MAML's is less than a fifth of pretraining's. An initialisation wins as a *place*, not as a curve.
 #
-# An initialisation wins as a *place*, not as a curve. This is what lesson 07 ended with, and now you have seen why. A net has thousands of such factors.
+# <details><summary>What did it change?</summary>
+#
+# $w$, and with it how far a gradient step moves the curve: a step on $u$ and $v$ multiplies the distance to the optimum by about $I - \alpha w^2 H$, and $H$ is near the identity on average. So $w \approx 9$ makes $\alpha w^2 \approx 0.8$, close to case B of the puzzle, where one step lands. A net has many such factors.
+#
+# </details>
 #
 # ## Train for real
 #
-# Now the net: the same weights at first, the same curves and 2000 updates for each learner, 25 curves in each [meta-batch](../lessons/GLOSSARY.md#meta-batch "元批次"). Only the outer gradient differs: second order, first order, or no inner step, which is [pretraining](../lessons/GLOSSARY.md#pretraining "预训练") on all curves.
+# Now a net, with the same weights at first and the same curves, 25 in each [meta-batch](../lessons/GLOSSARY.md#meta-batch "元批次"). Only the outer gradient differs: second order, first order, or no inner step, which is [pretraining](../lessons/GLOSSARY.md#pretraining "预训练") on all curves.
 #
 # ## Evaluate honestly
 #
-# You test on new curves, after 0 to 10 inner steps, with 95 % [intervals](../lessons/GLOSSARY.md#confidence-interval "置信区间"). Before you look: which learner is best after 0 steps?
+# You test on new curves, with 95 % [intervals](../lessons/GLOSSARY.md#confidence-interval "置信区间"). Before you look: which learner is best after 0 steps?
 
 # %%
 SEED = 0
-settings = {
-    "MAML": {"steps": 1},
-    "first-order MAML": {"steps": 1, "first_order": True},
-    "pretraining": {"steps": 0},
-}
 learners, smooth = {}, {}
 for name, how in settings.items():
     print(f"training {name}")
@@ -960,9 +953,14 @@ for other in ("first-order MAML", "pretraining"):
             )
 
 # %% [markdown]
-# Which is best after 0 steps? MAML and pretraining cannot be told apart there, because both draw nearly the mean curve, as in the plane; the next cell measures it. The [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines say "not separated" where the interval holds 0. After one step MAML is ahead of pretraining by 1.6 to 2.2: it has the better place.
+# Which is best after 0 steps? MAML and pretraining are "not separated", because both draw nearly the mean curve; the next cell measures it. After one step the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines put MAML ahead of pretraining by 1.6 to 2.2, and ahead of first order by about 0.3: it has the better place.
 #
-# MAML is also ahead of first order, by about 0.3 after one step. One seed proves little, so `SEED` was set to 1 and 2 as well: after 1 and 10 steps MAML is better than both others, with either number of points, all three times. After 0 steps it is never separated from pretraining.
+# <details><summary>Was it luck?</summary>
+#
+# `SEED` was set to 1 and 2 as well. After 1 and 10 steps MAML is better than both others, with 5 and with 10 points, all three times. After 0 steps it is never separated from pretraining.
+#
+# </details>
+
 
 # %%
 x = torch.linspace(-5, 5, 201)[:, None]
@@ -971,7 +969,7 @@ for name, learner in learners.items():
         gap = (learner.model(x) + 1.62 * x.cos()).square().mean().sqrt()
     print(f"{name:17s}distance of its start's curve from -1.62 cos x: {gap:.2f}")
 
-
+# %%
 torch.manual_seed(SEED)
 untrained = mlp()
 fresh = SinusoidSampler(10, 10, seed=5, dtype=torch.float64)
@@ -988,9 +986,10 @@ for name, net in (
     print(f"{name:21s}cosine of both meta-gradients, 25 curves: {cosine:.2f}")
 
 # %% [markdown]
-# The distances are root mean squares; curves of amplitude up to 5 differ far more. And the cosine tells where first order falls behind: it begins near 1, so the first updates are as good as MAML's, but at the end the two gradients point in clearly different directions. What is left to gain then lies in the term that first order leaves out. With `SEED` 1 and 2 the cosines at the end are 0.5 to 0.7.
+# The cosine tells where first order falls behind: it begins near 1, but at the end the two gradients clearly differ. With `SEED` 1 and 2 the last two cosines lie between 0.5 and 0.7.
 #
-# *Not covered*: other rates and budgets. Here is the full budget, 70,000 updates, beside the paper's table, which has 5 points only:
+# *Not covered*: other rates. The full budget, 70,000 updates, beside the paper's table, which has 5 points only:
+
 
 # %% tags=["nbval-check-output"]
 rows = {
@@ -1012,7 +1011,8 @@ for learner, printed in paper.items():
 # %% [markdown]
 # ## Bug hunt
 #
-# Six people wrote MAML's outer step for the plane. All six run without an error and report a loss. Most of the losses fall, some of them as fast as they should. Yet not one of the six takes MAML's step. Read them, note what you suspect, then look at the table that follows.
+# Six outer steps run without an error and report a loss. Most of the losses fall, yet not one of the six is MAML's step. Read them and note what you suspect, then look at the table.
+
 
 # %%
 ALPHA = 0.4
@@ -1049,7 +1049,6 @@ def step_b(net: nn.Module, tasks: Episode, rate: float) -> float:
     return sgd(net, total, rate)
 
 
-# %%
 def step_c(net: nn.Module, tasks: Episode, rate: float) -> float:
     total, names = 0.0, [name for name, _ in net.named_parameters()]
     for task in tasks:
@@ -1138,13 +1137,13 @@ for name, step in steps.items():
     print(f"{name:8s}{seen[0]:14.3f}{seen[39]:8.3f}{truth[39]:25.3f}{truth[199]:11.3f}")
 
 # %% [markdown]
-# Step a stands still; the losses of the other five fall. After 200 steps the true meta-loss of d is 1.138, exactly what the right step reaches, and that of b is 1.320. So a falling loss, even the true one, does not settle who is right.
+# Step a stands still; the other losses fall. After 200 steps d is at 1.138, exactly where the right step is. So a falling loss does not settle who is right.
 #
 # ### Exercise 08.5  Bug hunt: is this the meta-gradient?  (difficulty 3/5, 12 min)
 #
-# Write one test that exposes all six, and spares every right step. `outer_step(net)` changes the net in place; it should go down the gradient of `true_loss(params)` by one SGD step of rate `outer_lr`. Return `True` when it does anything else.
+# Write one test that exposes them all. `outer_step(net)` changes the net in place; it should be one SGD step of rate `outer_lr` down the gradient of `true_loss(params)`. Return `True` when it is anything else.
 #
-# What the step did is all you can rely on: a right one may update by hand and leave no `.grad`, and the fault may sit in one single number, or be a thousandth. The caller wants its net back unchanged.
+# A right step may leave no `.grad`; a fault may sit in one number, or be a thousandth. The caller wants its net back unchanged.
 #
 # | you have | |
 # |---|---|
@@ -1217,7 +1216,7 @@ assert verdicts(steps) == {name: name != "right" for name in steps}
 #
 # ### Three more common mistakes
 #
-# Your test judges these as well. The second one stops with an error at first. The message itself suggests a cure, `retain_graph=True`; with it the step runs, and it is silently wrong.
+# The second stops with an error at first. Its message suggests `retain_graph=True`; with it the step is silently wrong.
 
 
 # %%
@@ -1228,6 +1227,7 @@ def on_itself(net: nn.Module, tasks: Episode, rate: float) -> float:
     return loss
 
 
+# %%
 def twice(net: nn.Module, tasks: Episode, rate: float, retain: bool = True) -> float:
     loss, params = true_meta_loss(dict(net.named_parameters())), list(net.parameters())
     for p, slope in zip(params, torch.autograd.grad(loss, params, retain_graph=retain)):
@@ -1244,6 +1244,7 @@ def on_support(net: nn.Module, tasks: Episode, rate: float) -> float:
     return sgd(net, torch.stack(losses).mean(), rate)
 
 
+# %%
 try:
     twice(SineCosine(), tasks, 0.05, retain=False)
 except RuntimeError as stop:
@@ -1284,7 +1285,8 @@ assert all(verdicts(gallery).values())
 # (b). The factor is 1 there, because $v^\top (I - \alpha H) = v^\top$: the query gradient passes through unchanged. For zero, (a), you need $\alpha h = 1$. Nothing is divided, so (c) is out.
 #
 # </details>
-#
+
+# %% [markdown]
 # **4. From 5 to 10 inner steps, what second order keeps in memory**
 # (a) stays, (b) about doubles, (c) quadruples
 #
@@ -1303,16 +1305,15 @@ assert all(verdicts(gallery).values())
 #
 # </details>
 #
-# **6. Two nets draw the same curve before the inner loop. After one step of the same rate on the same support**
-# (a) they still draw the same, (b) they can differ widely, (c) they differ only if one was trained on these tasks
+# **6. Two nets draw the same curve. After one step on the same support**
+# (a) they still do, (b) they can differ widely, (c) they differ only if one was trained on these tasks
 #
 # <details><summary>Answer</summary>
 #
 # (b). The step follows the gradient at the *place*: the factor $w$ of 1.4 or 9 drew one curve, and a step moved it little or nearly all the way. So (a) is wrong. (c): rescaling is enough, without any training.
 #
 # </details>
-
-# %% [markdown]
+#
 # ### Exercise 08.7  Closed book: MAML's gradient from memory  (difficulty 4/5, 12 min)
 #
 # Close everything above. With torch alone, and nothing from the package, return the true second-order meta-gradient after `steps` inner steps.
@@ -1372,13 +1373,12 @@ print("your function and the package agree on a net, over 4 steps, to second ord
 # | Finn, Abbeel and Levine (2017), *Model-Agnostic Meta-Learning* | section 2.2, equation 1 and algorithm 1: the outer update; section 5.1: sine curves; 5.2: first order |
 # | Pearlmutter (1994), *Fast Exact Multiplication by the Hessian* | Hessian-vector products |
 # | Nichol, Achiam and Schulman (2018), *On First-Order Meta-Learning Algorithms* | what first order keeps |
-
-# %% [markdown]
+#
 # ### Exercise 08.6 ★  The Hessian times a vector  (difficulty 3/5, 10 min)
 #
 # A Hessian has $P^2$ numbers, which no net can afford. Return $Hv$ without building $H$, and exactly: differences of gradients drown in float32. `loss` takes the dict `params`; `vector` has the same names and shapes, perhaps in another order, and the result is a dict like `params`.
 #
-# One way is the gradient of one number: the inner product of $\nabla \mathcal{L}$ and $v$, with $v$ held fixed. Leave the caller's tensors as they are.
+# Leave the caller's tensors as they are. Below the check it rebuilds a net's meta-gradient.
 
 
 # %%
@@ -1395,9 +1395,6 @@ def hessian_vector(loss: Callable, params: Params, vector: Params) -> Params:
 
 
 hessian_vector = check("08.6", hessian_vector)
-
-# %% [markdown]
-# With it you can rebuild the meta-gradient of a net: keep the parameters of every step, then carry the query gradient back with $g \leftarrow g - \alpha H_j g$, the last step first. No Hessian is ever built.
 
 # %%
 loss_support, loss_query = losses_of(small, curve)
