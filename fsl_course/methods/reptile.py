@@ -15,7 +15,7 @@ from fsl_course.methods.maml import adapt
 
 
 class Reptile(FewShotLearner):
-    """theta <- theta + epsilon * mean over tasks of (theta_task - theta) (section 3, equation 5): no queries or second derivative.
+    """theta <- theta + epsilon * mean of (theta_task - theta) (section 3, equation 5): no queries or second derivative.
 
     theta - theta_task takes the place of a gradient (section 3). `fit` passes it to Adam, as the authors suggest; an SGD step of
     rate epsilon is the algorithm exactly. tasks=1 in `fit` is the serial version, more tasks are the batched one.
