@@ -458,7 +458,7 @@ assert gaps[4] < 1e-8 < 1e-3 < gaps[5]
 #
 # ## How wrong is first order?
 #
-# First order leaves out $-\alpha H \nabla \mathcal{L}_\mathcal{Q}(\theta')$. Predict: how does its error grow with the rate, and with the steps? On logarithmic axes, an error in proportion to $\alpha$ is a line of slope 1.
+# First order leaves out $-\alpha H \nabla \mathcal{L}_\mathcal{Q}(\theta')$. Predict: how does its error grow with the rate, and with the steps? On logarithmic axes, proportion is a line of slope 1.
 
 # %%
 torch.manual_seed(3)
@@ -988,7 +988,7 @@ for name, net in (
 # %% [markdown]
 # The cosine tells where first order falls behind: it begins near 1, but at the end the two gradients clearly differ. With `SEED` 1 and 2 the last two cosines lie between 0.5 and 0.7.
 #
-# *Not covered*: other rates. The full budget, 70,000 updates, beside the paper's table, which has 5 points only:
+# *Not covered*: other rates. The full budget, 70,000 updates, beside the paper's table for 5 points:
 
 
 # %% tags=["nbval-check-output"]
@@ -1011,7 +1011,7 @@ for learner, printed in paper.items():
 # %% [markdown]
 # ## Bug hunt
 #
-# Six outer steps run without an error and report a loss. Most of the losses fall, yet not one of the six is MAML's step. Read them and note what you suspect, then look at the table.
+# Six outer steps run without an error and report a loss. Most of the losses fall, yet not one of the six is MAML's step. Read them, then look at the table.
 
 
 # %%
