@@ -609,7 +609,7 @@ show(
 )
 
 # %% [markdown]
-# Yes, both. A fresh net's gradient is many times as large as at the base rate, and a new Adam at step 40 gives back 33 ± 12 points.
+# Yes, both. A fresh net's gradient is a hundred times as large as at the base rate, and a new Adam at step 40 gives back 33 ± 12 points.
 #
 # The biased start gains 46 ± 10 points with the square (interval over three seeds) and 30 ± 17 with the logarithm. Where no base rate has to be learned, the square costs 5 to 7 points, with 0 inside the interval; on plain sigmoids 21 ± 10.
 #
