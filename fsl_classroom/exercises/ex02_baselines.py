@@ -237,6 +237,24 @@ CENTROID = Exercise(
             "Make every support row unit length before you average.",
         ),
         Wrong(
+            "turned sign",
+            lambda s, y, q, n: -centroid_logits(s, y, q, n),
+            "the sign is turned: the least similar class wins",
+            "A cosine is large where directions agree. Leave the minus out.",
+        ),
+        Wrong(
+            "winners",
+            lambda s, y, q, n: centroid_logits(s, y, q, n).argmax(1),
+            "the winning classes are returned, not the cosines",
+            "Return the whole table `[M, n_way]`.",
+        ),
+        Wrong(
+            "only the class means unit length",
+            _centroid(rows=False, queries=False),
+            "only the class means are made unit length",
+            "Normalise three times: support rows, class means, queries.",
+        ),
+        Wrong(
             "one mean of all rows",
             lambda s, y, q, n: F.normalize(q, dim=1) @ F.normalize(s, dim=1).mean(0).expand(n, -1).T,
             "every class gets the mean of all support rows: nothing tells the classes apart",
@@ -421,6 +439,30 @@ HEAD = Exercise(
             "Normalise the rows of `z` and of `weight`.",
         ),
         Wrong(
+            "softplus",
+            lambda z, w, s: F.softplus(s) * F.normalize(z, dim=1) @ F.normalize(w, dim=1).T,
+            "softplus makes the scale positive here, not the exponential",
+            "The scale is `log_scale.exp()`, because its logarithm is learned.",
+        ),
+        Wrong(
+            "scale fixed",
+            lambda z, w, s: 10 * F.normalize(z, dim=1) @ F.normalize(w, dim=1).T,
+            "a fixed 10 multiplies, whatever `log_scale` says",
+            "Multiply by `log_scale.exp()`.",
+        ),
+        Wrong(
+            "transposed",
+            lambda z, w, s: cosine_head(z, w, s).T.contiguous(),
+            "the table is transposed: [N, B]",
+            "A row for each embedding.",
+        ),
+        Wrong(
+            "everything cut off",
+            lambda z, w, s: cosine_head(z.detach(), w.detach(), s.detach()),
+            "all is computed without gradient, as under `no_grad`: nothing can be learned",
+            "Leave out `no_grad` and `.detach()`.",
+        ),
+        Wrong(
             "scale added",
             lambda z, w, s: F.normalize(z, dim=1) @ F.normalize(w, dim=1).T + s.exp(),
             "the scale is added to the cosines: the softmax does not notice a number that is added to all logits",
@@ -579,6 +621,30 @@ STEP = Exercise(
             _step(divide=lambda z, rows, classes: 1),
             "the gradients of the pictures are summed: the step grows with their number",
             "The loss is a mean: divide by S, for weights and biases.",
+        ),
+        Wrong(
+            "weights summed, biases averaged",
+            lambda w, b, z, y, lr: (head_step(w, b, z, y, lr * len(z))[0], head_step(w, b, z, y, lr)[1]),
+            "the gradient of the weights is a sum over the pictures, that of the biases a mean",
+            "Divide `error.T @ z` by S as well.",
+        ),
+        Wrong(
+            "biases summed, weights averaged",
+            lambda w, b, z, y, lr: (head_step(w, b, z, y, lr)[0], head_step(w, b, z, y, lr * len(z))[1]),
+            "the gradient of the biases is a sum over the pictures, that of the weights a mean",
+            "`error.mean(0)` for the biases.",
+        ),
+        Wrong(
+            "divided by classes",
+            _step(divide=lambda z, rows, classes: classes),
+            "the gradient is divided by the number of classes, not by that of the pictures",
+            "The loss is a mean over S pictures: divide by S.",
+        ),
+        Wrong(
+            "sigmoid",
+            _step(lambda logits, truth: logits.sigmoid() - truth),
+            "a sigmoid of each logit takes the place of the softmax: the probabilities of a picture do not sum to 1",
+            "`.softmax(1)`.",
         ),
         Wrong(
             "divided by rows and classes",
@@ -982,6 +1048,20 @@ MEMORY = Exercise(
             "Ask for `first` before and after `second`.",
         ),
         Wrong(
+            "second asked early",
+            lambda predict, first, second: (
+                predict(first) is None or not torch.allclose(predict(second), predict(second), rtol=1e-3, atol=1e-4)
+            ),
+            "the answers to `second` are compared, twice in a row: what only another episode stirs up is missed",
+            "Keep the answer to `first` from before `second` was asked.",
+        ),
+        Wrong(
+            "norms only",
+            _memory_judged_by(lambda a, b: abs(float(a.norm() - b.norm())) > 1e-3),
+            "only the length of the whole table is compared: two classes may change places in it",
+            "Compare the tables entry by entry.",
+        ),
+        Wrong(
             "compared too late",
             _memory_compared_late,
             "both answers that are compared come after `second`: what it stirred up is in both of them",
@@ -1175,6 +1255,24 @@ IMPRINT = Exercise(
             "Let `labels == k` say which rows belong to class k.",
         ),
         Wrong(
+            "not averaged",
+            lambda w, s, y, n: F.normalize(torch.cat([w, s]), dim=1),
+            "every support picture becomes a row of its own",
+            "Average the unit rows of each class: `n_way` new rows.",
+        ),
+        Wrong(
+            "order turned",
+            lambda w, s, y, n: torch.cat([imprint(w, s, y, n)[: len(w)], imprint(w, s, y, n)[len(w) :].flip(0)]),
+            "the new classes stand in the reverse order of their slots",
+            "Row C + k belongs to slot k.",
+        ),
+        Wrong(
+            "raw means as they are",
+            lambda w, s, y, n: torch.cat([F.normalize(w, dim=1), torch.stack([s[y == k].mean(0) for k in range(n)])]),
+            "the new rows are plain means of raw support rows",
+            "Normalise the support rows before you average, and the whole head at the end.",
+        ),
+        Wrong(
             "first picture",
             lambda w, s, y, n: F.normalize(torch.cat([w, torch.stack([s[y == k][0] for k in range(n)])]), dim=1),
             "the first picture of a class stands for all of them",
@@ -1289,6 +1387,18 @@ PROBE = Exercise(
             _probe(lambda w, b: 0 * w.sum()),
             "the penalty is missing: the loss then falls for ever as the weights grow",
             "Add `l2 / 2` times the sum of all squares.",
+        ),
+        Wrong(
+            "square of the sum",
+            _probe(lambda w, b: (w.norm() + b.norm()) ** 2 / 2),
+            "the lengths are added before they are squared",
+            "Square each, then add: `weight.square().sum() + bias.square().sum()`.",
+        ),
+        Wrong(
+            "l2 squared",
+            lambda w, b, z, y, l2: probe_objective(w, b, z, y, l2 * l2),
+            "`l2` is squared too",
+            "`l2 / 2` times the sum of squares.",
         ),
         Wrong(
             "penalty in the mean",
