@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 02 Baselines: copy features before you learn to learn
 #
-# You watch a net fail on five pictures, copy features from other letters instead, and find out when even pixels win.
+# You train a net on five pictures, copy features from other letters instead, and find out when even pixels win.
 #
 # Prerequisites: lessons 00 and 01. Planned time: 60 minutes.
 #
@@ -16,7 +16,7 @@
 #
 # <details><summary>Answer</summary>
 #
-# Otherwise the learner has met the test classes in training, and the test says nothing about novel classes.
+# If drawings were divided, the learner would meet the test classes in training. Its accuracy would then say nothing about novel classes.
 #
 # </details>
 #
@@ -24,7 +24,7 @@
 #
 # <details><summary>Answer</summary>
 #
-# That does not follow. Look at the paired difference on the same episodes: what makes an episode hard for both cancels.
+# That does not follow. Look at the paired difference on the same episodes: whatever makes an episode hard for both methods cancels in it, so its interval is narrower.
 #
 # </details>
 #
@@ -32,17 +32,17 @@
 #
 # After this lesson you can
 #
-# 1. **turn** episodes into a pretraining batch (02.1),
+# 1. **turn** episodes into a batch for pretraining (02.1),
 # 2. **write** classifiers for copied features (02.2, 02.3),
-# 3. **derive** a step of a linear head (02.4),
+# 3. **derive** a gradient step of a linear head, and write it (02.4),
 # 4. **expose** a learner that remembers earlier episodes (02.5).
 
 # %% [markdown]
 # ## A puzzle: five pictures, 110,000 weights
 #
-# Five unseen letters, one labelled picture each. Three players name new drawings; guessing scores 20 %. Write down three accuracies.
+# An episode shows five unseen letters, one labelled picture of each. Three players name new drawings of these letters; guessing names 20 % right. Write down three accuracies before you go on.
 #
-# | player | |
+# | player | what it does |
 # |---|---|
 # | A | trains a fresh net on the five pictures until it names them all |
 # | B | learns nothing: the nearest labelled picture wins, pixel by pixel |
@@ -88,7 +88,11 @@ from fsl_course.methods import transfer as package
 from fsl_course.methods.baselines import PixelNearestNeighbour, random_conv4
 from fsl_course.methods.transfer import FineTuneAll, TransferNetwork
 from fsl_course.nets import conv4
-from fsl_course.photographs import photograph_encoder
+
+# %% [markdown]
+# ## Player A: train from scratch
+#
+# `FineTuneAll` trains a copy of an [encoder](../lessons/GLOSSARY.md#encoder "编码器") and of a new [head](../lessons/GLOSSARY.md#head "分类头"), one output for each slot, on the [support](../lessons/GLOSSARY.md#support-set "支持集") alone. A's encoder has random weights. It uses [group normalisation](../lessons/GLOSSARY.md#group-normalisation "组归一化"), because a fresh net has not met the many pictures that batch norm takes its statistics from. Watch support and [queries](../lessons/GLOSSARY.md#query-set "查询集") over 20 episodes.
 
 # %%
 torch.manual_seed(0)
@@ -96,17 +100,9 @@ threads = torch.get_num_threads()
 glyphs = load_glyphs()
 train, val, test = (glyphs.split(name) for name in ("train", "val", "test"))
 one_shot = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7)
-
-# %% [markdown]
-# ## Player A: train from scratch
-#
-# `FineTuneAll` trains a copy of an [encoder](../lessons/GLOSSARY.md#encoder "编码器") and a new [head](../lessons/GLOSSARY.md#head "分类头"), one output for each slot, on the
-# [support](../lessons/GLOSSARY.md#support-set "支持集") alone. Here the encoder is fresh. Watch support and [query](../lessons/GLOSSARY.md#query-set "查询集") over 20 episodes.
-
-# %%
 # with five pictures at a time a second thread would mostly wait
 torch.set_num_threads(1)
-fresh = conv4().eval()  # a random start, the same for every episode
+fresh = conv4(norm="group").eval()  # one random start for all episodes
 print(f"{sum(p.numel() for p in fresh.parameters()):,} weights, 5 labelled pictures")
 scratch, shown = FineTuneAll(fresh, steps=50), [0, 1, 2, 3, 5, 8, 12, 20, 30, 40, 50]
 # support and query, episode by episode
@@ -143,16 +139,16 @@ axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 show(
     figure,
     "Accuracy over 50 steps, mean of 20 episodes, with a thin line for the queries of "
-    "each. The support soon reaches 100 %, the queries level off far below it: "
+    "each. The support soon reaches 100 %, the queries level off below it: "
     f"{told}.",
 )
 
 # %% [markdown]
-# That is [overfitting](../lessons/GLOSSARY.md#overfitting "过拟合"): five pictures right, about half of the new drawings wrong, and nothing left to learn from.
+# After a handful of steps the net names all five pictures; the queries stop near 70 %. The gap is [overfitting](../lessons/GLOSSARY.md#overfitting "过拟合"): many settings of 110,000 weights name five pictures right, and the one that training finds misnames more than a quarter of the new drawings.
 #
 # ## The idea in one picture: copy the features
 #
-# [Transfer learning](../lessons/GLOSSARY.md#transfer-learning "迁移学习"): [pretrain](../lessons/GLOSSARY.md#pretraining "预训练") an encoder on the [base classes](../lessons/GLOSSARY.md#base-classes "基类"), freeze it, fit a small new head to each task.
+# [Transfer learning](../lessons/GLOSSARY.md#transfer-learning "迁移学习"): [pretrain](../lessons/GLOSSARY.md#pretraining "预训练") an encoder on the many drawings of [base classes](../lessons/GLOSSARY.md#base-classes "基类"), freeze it, and fit only a small new head to each task.
 
 # %%
 figure, axis = new(8.6, 2.9)
@@ -211,9 +207,11 @@ show(
 # %% [markdown]
 # ## The maths
 #
-# Pretraining is plain [cross-entropy](../lessons/GLOSSARY.md#cross-entropy "交叉熵") (CE) over $C$ base classes. A task's head may be linear too, or compare directions by [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度"):
+# Pretraining is plain [cross-entropy](../lessons/GLOSSARY.md#cross-entropy "交叉熵") (CE) over $C$ base classes. Its head is linear:
 #
 # $$\mathcal{L}(\phi, W, b) = \frac{1}{B} \sum_{i=1}^{B} \mathrm{CE}(W f_\phi(x_i) + b, \; y_i), \qquad y_i \in \{0, \dots, C-1\}$$
+#
+# A task's head may be linear too, or it compares directions by [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度") and multiplies by a scale $s$:
 #
 # $$p(y = k \mid x) = \frac{\exp(s \cos(f_\phi(x), w_k))}{\sum_{k'} \exp(s \cos(f_\phi(x), w_{k'}))}$$
 #
@@ -221,20 +219,21 @@ show(
 # |---|---|---|
 # | $z = f_\phi(x)$ | `z`, `support`, `query` | embeddings `[B, D]`, `[S, D]`, `[M, D]` |
 # | $W$, $b$ | `weight`, `bias` | `[C, D]`, `[C]`; of a task `[N, D]`, `[N]` |
-# | $w_k$ | `weight[k]`, `centres[k]` | `[D]` |
+# | $w_k$ | `weight[k]` | `[D]` |
+# | $c_k$, a class mean | `centres[k]` | `[D]` |
 # | $s$ | `log_scale.exp()` | one number, the scale |
 
 # %% [markdown]
 # ## By hand
 #
-# Make rows unit length, then average:
+# Divide each support row by its length, then average each class:
 #
-# | class | support | unit rows | mean |
+# | class | support | unit rows | mean $c_k$ |
 # |---|---|---|---|
 # | 0 | (0, 5), (3, 4) | (0, 1), (0.6, 0.8) | (0.3, 0.9) |
 # | 1 | (4, 3), (10, 0) | (0.8, 0.6), (1, 0) | (0.9, 0.3) |
 #
-# Query (6, 8) has direction (0.6, 0.8). Inner products 0.90 and 0.78; both means are $\sqrt{0.9}$ long: cosines 0.949 and 0.822.
+# The query (6, 8) has direction (0.6, 0.8). Its inner products with the means are 0.90 and 0.78, and both means are $\sqrt{0.9}$ long: cosines 0.949 and 0.822.
 # Now you: query (0.8, 0.6). Which class wins by cosine? By distance to the raw means (1.5, 4.5) and (7, 1.5)?
 
 # %% tags=["nbval-check-output"]
@@ -244,27 +243,22 @@ support_y = torch.tensor([0, 1, 0, 1])
 query = torch.tensor([[6.0, 8.0], [0.8, 0.6]])
 unit_means = torch.tensor([[0.3, 0.9], [0.9, 0.3]])
 raw_means = torch.tensor([[1.5, 4.5], [7.0, 1.5]])
-cosines = torch.stack(
-    [q @ unit_means.T / (q.norm() * unit_means.norm(dim=1)) for q in query]
-)
+cosines = F.cosine_similarity(query[:, None], unit_means, dim=2)
 for q, row in zip(query, cosines, strict=True):
     distances = (q - raw_means).square().sum(1)
-    sharp = [f"{float((s * row).softmax(0).max()):.2f}" for s in (1, 10)]
+    one, ten = (float((scale * row).softmax(0).max()) for scale in (1, 10))
     print(
-        f"query {[round(v, 1) for v in q.tolist()]}: cosines "
-        f"{[round(c, 3) for c in row.tolist()]}, class {int(row.argmax())} wins"
+        f"query {q.numpy()}: cosines {row.numpy().round(3)}, class {int(row.argmax())}"
     )
-    print(
-        f"   by distance class {int(distances.argmin())}; probability of the winner "
-        f"{sharp[0]}, with scale 10 {sharp[1]}"
-    )
+    print(f"   by distance class {int(distances.argmin())}")
+    print(f"   probability of the winner {one:.2f}, with scale 10 {ten:.2f}")
 
 # %% [markdown]
-# Distance punishes short rows, cosine sees directions only. But its [logits](../lessons/GLOSSARY.md#logits "对数几率") lie within −1 and 1: without a scale the probabilities stay near each other.
+# The query (0.8, 0.6) points like class 1. But it is short, and the raw mean of class 0 is the shorter one (4.7 against 7.2): by distance it lies nearer to class 0. As [logits](../lessons/GLOSSARY.md#logits "对数几率"), cosines lie between −1 and 1, so the winner gets 0.53 only; a scale of 10 makes it 0.78.
 #
 # ### Exercise 02.1  From slots back to base classes  (difficulty 1/5, 4 min)
 #
-# Pretraining wants *class numbers*, episodes carry slots. Return the class of every picture, episode after episode.
+# Pretraining needs *class numbers*, but episodes carry slots. Return the class number of every picture, episode after episode.
 #
 # | | shape | example |
 # |---|---|---|
@@ -289,8 +283,8 @@ base_targets = check("02.1", base_targets)
 # %% [markdown]
 # ### Exercise 02.2  Nearest class mean by cosine  (difficulty 2/5, 7 min)
 #
-# The first classifier trains nothing. Make support rows unit length (`F.normalize(x, dim=1)` survives rows of zeros), average them class by class, return every query's cosine with every mean.
-# Any order of rows, any shots.
+# The first classifier trains nothing. Make support rows unit length, average them class by class, return the cosine of every query with every class mean. Rows come in any order, shots may differ.
+# `F.normalize(x, dim=1)` leaves a row of zeros as it is. The check also calls you in float64: let tables of your own follow their input, as in `.to(support)`.
 #
 # | `support` | `labels` | `query` | returned |
 # |---|---|---|---|
@@ -306,8 +300,8 @@ def centroid_logits(
     """
     # BEGIN SOLUTION
     rows = F.normalize(support, dim=1)
-    means = [rows[labels == k].mean(0) for k in range(n_way)]
-    return F.normalize(query, dim=1) @ F.normalize(torch.stack(means), dim=1).T
+    centres = torch.stack([rows[labels == k].mean(0) for k in range(n_way)])
+    return F.normalize(query, dim=1) @ F.normalize(centres, dim=1).T
     # END SOLUTION
 
 
@@ -316,34 +310,30 @@ centroid_logits = check("02.2", centroid_logits)
 # %% [markdown]
 # ## From a loop to a matrix product
 #
-# Membership is a table of zeros and ones, `[S, N]`. Its transpose times the unit rows sums every class at once. No division by the shots: sum and mean have the same direction.
+# Write the membership of rows in classes as a table of zeros and ones, `[S, N]`. Its transpose times the unit rows sums every class at once. A sum has the direction of the mean, and a cosine sees nothing else.
 
-# %% tags=["nbval-check-output"]
+# %%
 generator = torch.Generator().manual_seed(3)
-# shots 2, 2 and 4
 many = torch.randn(8, 5, generator=generator)
-labels = torch.tensor([2, 0, 1, 2, 2, 1, 0, 2])
+labels = torch.tensor([2, 0, 1, 2, 2, 1, 0, 2])  # shots 2, 2 and 4
 queries = torch.randn(6, 5, generator=generator)
 unit = F.normalize(many, dim=1)
 loop = torch.zeros(6, 3)
 for m, q in enumerate(queries):  # one query and one class at a time
     for k in range(3):
-        total = sum(row for row, y in zip(unit, labels.tolist(), strict=True) if y == k)
+        total = sum(row for row, y in zip(unit, labels, strict=True) if y == k)
         loop[m, k] = q @ total / (q.norm() * total.norm())
 member = F.one_hot(labels, 3).float()  # [S, N]
 vectorised = F.normalize(queries, dim=1) @ F.normalize(member.T @ unit, dim=1).T
 assert torch.allclose(loop, vectorised, atol=1e-6)
-assert torch.allclose(centroid_logits(many, labels, queries, 3), vectorised, atol=1e-6)
-assert torch.allclose(
-    centroid_logits(many * 100, labels, queries * 0.01, 3), vectorised, atol=1e-6
-)  # lengths do not matter
-print("loop, matrix product and your function agree, whatever the lengths")
+yours = centroid_logits(many * 100, labels, queries * 0.01, 3)
+assert torch.allclose(yours, vectorised, atol=1e-6)  # lengths do not matter
 
 # %% [markdown]
 # ### Exercise 02.3  A cosine classifier with a learned scale  (difficulty 2/5, 5 min)
 #
-# The second classifier learns directions *and* scale (Baseline++, Chen et al. 2019). A scale must stay positive, so its logarithm is learned: the scale is `log_scale.exp()`.
-# Return scale times cosine; gradient must reach all three arguments.
+# The second classifier learns directions *and* scale (Qi et al. 2018; Baseline++ of Chen et al. 2019 fixes the factor and learns a length for each class). A scale must stay positive, so the head learns its logarithm: the scale is `log_scale.exp()`.
+# Return scale times cosine. A gradient must reach all three arguments.
 #
 # | `z` | `weight` | `log_scale` | returned |
 # |---|---|---|---|
@@ -373,7 +363,7 @@ assert torch.autograd.gradcheck(
 assert torch.allclose(
     cosine_head(z, 7 * weight, log_scale), cosine_head(z, weight, log_scale)
 )
-# 3. So the gradient of a row has no part along the row: it can only turn it.
+# 3. So the gradient of a row stands at a right angle to the row.
 slope = torch.autograd.grad(
     F.cross_entropy(cosine_head(z, weight, log_scale), y), weight
 )[0]
@@ -381,16 +371,73 @@ print(
     "inner products of rows and their gradients:",
     [abs(round(v, 6)) for v in (slope * weight).sum(1).tolist()],
 )
-print("gradient, length and direction: three laws hold")
+after = weight - 5 * slope
+for when, rows in (("before", weight), ("after ", after)):
+    print(f"lengths {when} a step:", [round(v, 3) for v in rows.norm(dim=1).tolist()])
+
+# %% [markdown]
+# A longer row gives the same logits, so a row's gradient stands at a right angle to it. A tiny step only turns the row; a real one also makes it longer.
+#
+# ## The gradient of a head, in two lines
+#
+# The third classifier is a linear head. Take one picture with embedding $z$ and label $y$, its logits $v_k = w_k^\top z + b_k$, and its label $e_y$ as a [one-hot](../lessons/GLOSSARY.md#one-hot "独热编码") row. Write out the logarithm of the [softmax](../lessons/GLOSSARY.md#softmax "softmax 归一化"), then differentiate:
+#
+# $$\mathrm{CE} = -\log p_y = \log \sum_{k'} \exp(v_{k'}) - v_y$$
+#
+# $$\frac{\partial\, \mathrm{CE}}{\partial v_k} = \frac{\exp(v_k)}{\sum_{k'} \exp(v_{k'})} - [k = y] = p_k - e_{y,k}$$
+#
+# The error is *probability minus truth*.
+
+# %% [markdown]
+# The chain rule carries the error on. If $w_k$ moves, $v_k$ moves by $z$ times as much, so the gradient with respect to $w_k$ is $(p_k - e_{y,k})\, z$, and with respect to $b_k$ it is $p_k - e_{y,k}$.
+# A step adds a piece of $z$ to the right class's row and takes pieces of $z$ from the others. In the example $z = (2, 1)$, the label is 0 and the probabilities are $\tfrac14, \tfrac12, \tfrac14$.
+
+# %%
+z = torch.tensor([2.0, 1.0])
+# rows of three classes, biases 0
+w = torch.tensor([[0.5, -1.0], [0.0, 0.6931], [-0.5, 1.0]], requires_grad=True)
+p = (w @ z).softmax(0).detach()  # 1/4, 1/2, 1/4
+error = p - torch.tensor([1.0, 0.0, 0.0])
+# row k: (p_k - e_k) z
+by_hand = error[:, None] * z
+by_torch = torch.autograd.grad(F.cross_entropy((w @ z)[None], torch.tensor([0])), w)[0]
+assert torch.allclose(by_hand, by_torch, atol=1e-4)
+print("errors:", [round(v, 2) for v in error.tolist()])
+print("gradients, row by row:", [[round(v, 2) for v in g] for g in by_hand.tolist()])
+
+# %%
+figure, (left, right) = new(8.2, 2.9, columns=2)
+for slot, (name, values) in enumerate(
+    (("$p$", p), ("$e_y$", p - error), ("$p - e_y$", error))
+):
+    left.bar(
+        torch.arange(3) + 0.27 * (slot - 1), values, 0.25, label=name, color=SLOTS[slot]
+    )
+left.axhline(0, color="black", linewidth=0.8)
+left.set(xticks=range(3), xlabel="class k", title="probability minus truth")
+left.legend(fontsize=8)
+start, moved = w.detach(), w.detach() - 0.5 * by_hand
+right.annotate("", z, (0, 0), arrowprops={"arrowstyle": "->", "color": "black"})
+right.text(1.75, 1.05, "$z$")
+for k in range(3):
+    style = slot_style(k) | {"linestyle": ""}
+    right.plot(*start[k], fillstyle="none", **style)
+    right.plot(*moved[k], label=f"$w_{k}$", **style)
+    arrow = {"arrowstyle": "->", "color": SLOTS[k]}
+    right.annotate("", moved[k], start[k], arrowprops=arrow)
+right.set(xlim=(-1.5, 2.2), ylim=(-1.3, 1.4), title="one step: along z, or against it")
+right.legend(fontsize=8, loc="lower right")
+show(
+    figure,
+    "Left: bars of probabilities 0.25, 0.5, 0.25, of the one-hot label of class 0, and "
+    "of their difference, -0.75, 0.5, 0.25. Right: the row of class 0 moves along the "
+    "embedding z, the rows of classes 1 and 2 move against it, class 1 farther.",
+)
 
 # %% [markdown]
 # ### Exercise 02.4  One step of a linear head  (difficulty 3/5, 9 min)
 #
-# The third is a linear head, trained on the support. With $p_i$ the [softmax](../lessons/GLOSSARY.md#softmax "softmax 归一化") of row $i$, and $e_{y_i}$ its label as zeros and one 1:
-#
-# $$\frac{\partial \mathcal{L}}{\partial W} = \frac{1}{S} \sum_{i=1}^{S} (p_i - e_{y_i})\, z_i^\top, \qquad \frac{\partial \mathcal{L}}{\partial b} = \frac{1}{S} \sum_{i=1}^{S} (p_i - e_{y_i})$$
-#
-# Return the head after one step downhill of size `lr`, as new tensors.
+# Now the loss is the *mean* cross-entropy of $S$ pictures, the rows of `z`. Write all errors as one table `[S, N]`, find the matrix product that gives the gradient with respect to $W$, and return the head after one step downhill of size `lr`, as new tensors.
 #
 # | `weight` | `bias` | `z` | `labels` | returned |
 # |---|---|---|---|---|
@@ -414,12 +461,27 @@ def head_step(
 head_step = check("02.4", head_step)
 
 # %% [markdown]
+# ## One step from zero is a class mean
+#
+# Start the head at zero. Then every probability is $1/N$, and your step with rate $\alpha$ over equal shots gives
+#
+# $$w_k = \frac{\alpha}{S} \sum_{i} \Big(e_{y_i,k} - \frac1N\Big) z_i = \frac{\alpha}{N} (c_k - \bar c), \qquad b_k = 0,$$
+#
+# where $\bar c$, the mean of all class means, is the same in every logit and changes no winner. A linear head *begins* as a nearest-class-mean rule by inner products.
+#
 # ## Meet the package
 #
-# `fit_linear` repeats your step, from zeros. `fit_probe` adds a penalty and goes to the minimum: a [linear probe](../lessons/GLOSSARY.md#linear-probe "线性探针").
-# `fit_cosine` moves your cosine head, from the class means.
+# `fit_linear` repeats your step 100 times. `fit_probe` adds a penalty and goes to the minimum: a [linear probe](../lessons/GLOSSARY.md#linear-probe "线性探针"). `fit_cosine` moves your cosine head, from the class means.
 
 # %%
+# two rows for each class
+even, even_y = unit[[1, 2, 0, 6, 5, 3]], labels[[1, 2, 0, 6, 5, 3]]
+centres = torch.stack([even[even_y == k].mean(0) for k in range(3)])
+one_w, one_b = head_step(torch.zeros(3, 5), torch.zeros(3), even, even_y, lr=1.0)
+assert torch.allclose(one_w, (centres - centres.mean(0)) / 3, atol=1e-6)
+after_one = (queries @ one_w.T + one_b).argmax(1)
+assert torch.equal(after_one, (queries @ centres.T).argmax(1))
+print("one step from zero names the same classes as the class means do\n")
 head = torch.zeros(3, 5), torch.zeros(3)
 for _ in range(100):
     head = head_step(*head, unit, labels, lr=0.1)
@@ -450,8 +512,7 @@ print(inspect.getsource(TransferNetwork.score))
 # %% [markdown]
 # ## Train for real
 #
-# Pretraining is classification: `training_step` takes all pictures of an episode, with class numbers as you made them. A linear head (Baseline) and a cosine head (Baseline++), on every fourth base letter.
-# Accuracy: class means on [novel](../lessons/GLOSSARY.md#novel-classes "新类") validation letters, 20-way.
+# Pretraining is classification of all pictures of an episode, with class numbers as you made them. You train two nets on every fourth base letter, under a linear head (Baseline) and under a cosine head. The live figure shows class means on [novel](../lessons/GLOSSARY.md#novel-classes "新类") validation letters, 20-way. Predict which net leads.
 
 # %%
 few, briefly = train.select(range(0, len(train), 4)), {}
@@ -464,20 +525,28 @@ options = {
     "validate_every": 80,
     "validation_episodes": 20,
 }
-for head_name in ("linear", "cosine"):
-    print(f"pretraining with a {head_name} head on {len(few)} base classes")
+stretch, turned = 1.0, {}  # or: stretch 0.1, rows a tenth as long
+for name in ("linear", "cosine"):
+    print(f"pretraining with a {name} head on {len(few)} base classes")
     torch.manual_seed(1)
-    briefly[head_name] = TransferNetwork(conv4(32), n_base=len(few), head=head_name)
-    fit(briefly[head_name], practice, **options)
-scale = float(briefly["cosine"].head.log_scale.detach().exp())
-print(f"the cosine head began with scale 10 and ends with {scale:.1f}")
-learners = {"never trained": random_conv4(1, width=32)} | {
-    f"{name} head": net for name, net in briefly.items()
-}
-for name, learner in learners.items():
-    print(f"{name:14s} {evaluate(learner, one_shot, episodes=100)}")
+    net = TransferNetwork(conv4(32), n_base=len(few), head=name)
+    if name == "cosine":
+        net.head.weight.data *= stretch
+    start = net.head.weight.detach().clone()
+    fit(net, practice, **options)
+    briefly[name] = net
+    turned[name] = F.cosine_similarity(start, net.head.weight.detach()).mean()
 
 # %%
+print("never trained:", evaluate(random_conv4(1, width=32), one_shot, episodes=100))
+scored = {}
+for name, net in briefly.items():
+    scored[name] = evaluate(net, one_shot, episodes=100)
+    print(
+        f"{name} head: {scored[name]}\n   its rows' cosine with where they began: "
+        f"{float(turned[name]):.2f}"
+    )
+print("cosine minus linear:", compare(scored["cosine"], scored["linear"]))
 # your functions inside the package's training step
 stack, net = practice.batch(0, 2), briefly["cosine"]
 pictures = torch.cat([stack.support_x, stack.query_x], dim=1).flatten(0, 1)
@@ -489,17 +558,14 @@ with torch.no_grad():
         cosine_head(net.embed(pictures), net.head.weight, net.head.log_scale), targets
     )
     assert torch.allclose(mine, net.training_step(stack), atol=1e-4)
-print(
-    "your loss of a pretraining batch is the package's:",
-    tuple(pictures.shape),
-    "->",
-    targets[:5].tolist(),
-    "...",
-)
+print("your loss of a pretraining batch is the package's:", tuple(pictures.shape))
 
 # %% [markdown]
-# A plain baseline that many papers leave out is SimpleShot (Wang et al. 2019). It takes the features of the linear head, subtracts the mean embedding of all base letters, scales every vector to length one, and names the nearest class mean.
-# At one shot that is your `centroid_logits` after one subtraction. Is the subtraction worth anything here?
+# Both nets learn; the linear head leads. The rows of the cosine head hardly turned (cosine 0.99 with their start), because they are 8 long and a step is small. With rows a tenth as long (`stretch`), three seeds win back 4 to 7 of the 6 to 10 points; the rest we have not explained.
+#
+# ## SimpleShot: one subtraction
+#
+# SimpleShot (Wang et al. 2019) subtracts the mean embedding of all base letters before it names the nearest class mean. Is that worth anything here?
 
 # %%
 from fsl_course.methods.simple_shot import SimpleShot
@@ -515,15 +581,11 @@ print("centred:    ", with_mean)
 print("centred minus as they are:", compare(with_mean, as_they_are))
 
 # %% [markdown]
-# Not for this net: it costs about one point. That is one training seed, and a net that trained for 160 steps, so it says nothing about SimpleShot elsewhere.
-# The paper reports gains, with larger nets on photographs. A trick from a paper is worth what it brings on *your* data; on Omniglot it has a row of its own in the [results](../book/results.md).
-
-# %% [markdown]
+# Not for this net: it costs about one point, and 1 to 1.5 with two other training seeds. The paper reports gains with larger nets; on Omniglot it has a row in the [results](../book/results.md).
+#
 # ## The shipped nets, and a fair choice
 #
-# Two shipped nets saw 3,000 batches of 180 pictures of the 916 base letters: one pretrained as above, one [meta-learned](../lessons/GLOSSARY.md#meta-learning "元学习"), the net of lesson 05.
-#
-# Which classifier for which? Choosing by test accuracy would flatter: choose on *validation* letters.
+# Two shipped nets saw 3,000 batches of 180 pictures of all 916 base letters; one was pretrained as above, the other is [meta-learned](../lessons/GLOSSARY.md#meta-learning "元学习") (lesson 05). Which classifier for which? The best of five on test letters would partly be lucky, so choose on *validation* letters.
 
 # %%
 features, meta = pretrained("transfer", "glyphs"), pretrained("prototypical", "glyphs")
@@ -572,10 +634,11 @@ for net_name, net in nets.items():
         print(f"   chosen: {best}")
 
 # %% [markdown]
+# At one shot all five agree within a tenth of a point on the copied features: one picture leaves nothing to average, and every rule ends near the support rows.
+#
 # ## Evaluate honestly: what to do with features
 #
-# Test letters, every row on the same episodes. [Fine-tuning](../lessons/GLOSSARY.md#fine-tuning "微调") *all* weights is slow: 20 episodes at one shot, in pairs with class means on just those.
-# Predict: all 111,680 pretrained weights free to move. Better or worse than frozen?
+# Test letters, the same 400 episodes for every row. There is also [fine-tuning](../lessons/GLOSSARY.md#fine-tuning "微调"): *all* weights go on learning on the support. It is slow: 20 episodes, in pairs with frozen features. Predict which is better.
 
 # %%
 flat = test.images.flatten(0, 1)  # [8160, 1, 28, 28]
@@ -593,8 +656,6 @@ players |= {
     "pixels, cosine": (pixels.score, "pixels"),
 }
 five_shot = EpisodeSampler(test, n_way=5, k_shot=5, n_query=5, seed=7)
-
-# %%
 print(f"{'':27s}1 shot          5 shots")
 results = {}
 for name, (score, table) in players.items():
@@ -608,74 +669,95 @@ for name, (score, table) in players.items():
 
 # %%
 torch.set_num_threads(1)
-tuned = evaluate(FineTuneAll(features.encoder, steps=50), one_shot, episodes=20)
+tuned, moved = {}, {}
+begin = {k: p for k, p in features.encoder.named_parameters() if p.dim() == 4}
+for lr in (1e-3, 1e-4):
+    learner = FineTuneAll(features.encoder, steps=50, lr=lr)
+    tuned[lr], moved[lr] = torch.zeros(51, 20, dtype=torch.float64), 0.0
+    for i in range(20):
+        task = one_shot[i]
+        for step, weights in enumerate(
+            learner.adapt(task.support_x, task.support_y, 5)
+        ):
+            if step in (5, 50):
+                with torch.no_grad():
+                    named = learner.predict(weights, task.query_x).argmax(1)
+                tuned[lr][step, i] = (named == task.query_y).double().mean()
+        # how far the filters went, relative to their length
+        gone = [
+            (weights[f"encoder.{k}"] - p).norm() / p.norm() for k, p in begin.items()
+        ]
+        moved[lr] += float(sum(gone).detach()) / len(gone) / 20
 torch.set_num_threads(threads)
-frozen = judge(heads["centroid"], tables["copied features"], one_shot, episodes=20)
+
+
+# %%
+def on_twenty(right: Tensor) -> Result:
+    """A result on the first 20 one-shot episodes. right: [20]"""
+    key = f"{one_shot.key}, episodes 0..19"
+    return Result(*mean_and_ci95(right), right, "accuracy", False, key)
+
+
+untrained = TransferNetwork(fresh, n_base=0).eval()
+pair = tables["copied features"], embed_all(untrained, flat)
+frozen, bare = (judge(heads["centroid"], z, one_shot, 20) for z in pair)
 copying = judge(pixels.score, tables["pixels"], one_shot, episodes=20)
-last = curves[1, :, -1]  # player A, from scratch
-alone = Result(*mean_and_ci95(last), last, "accuracy", False, copying.episodes_key)
-print("all fine-tuned minus frozen:", compare(tuned, frozen))
-print("from scratch minus pixels:  ", compare(alone, copying))
+alone = on_twenty(curves[1, :, -1])  # player A
+for lr in tuned:
+    print(f"fine-tuned at {lr:.0e}: filters moved by {moved[lr]:.0%} of their length")
+    for step in (5, 50):
+        gap = compare(on_twenty(tuned[lr][step]), frozen)
+        print(f"   after {step:2d} steps, minus frozen: {gap}")
+print("A, from scratch, minus its net untrained:", compare(alone, bare))
+print("A minus B, pixels:", compare(alone, copying))
+print("C, copied and frozen, minus A:", compare(frozen, alone))
 
 # %%
 rows = {
-    **results,
-    "copied, all fine-tuned (20 episodes)": tuned,
-    "from scratch (20 episodes)": alone,
+    "C: copied, frozen": frozen,
+    "copied, fine-tuned at 1e-3": on_twenty(tuned[1e-3][50]),
+    "copied, fine-tuned at 1e-4": on_twenty(tuned[1e-4][50]),
+    "A: trained from scratch": alone,
+    "A's net, untrained": bare,
+    "B: pixels": copying,
 }
 rows = {name: (found.mean, found.ci95) for name, found in rows.items()}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
 show(
     intervals(rows, chance=0.2),
-    f"5-way 1-shot accuracy on test letters with 95 % intervals: {told}. Dashed: "
-    "chance.",
+    "5-way 1-shot accuracy on the same 20 episodes of test letters with 95 % "
+    f"intervals: {told}. Dashed: chance.",
 )
 
 # %% [markdown]
-# **The puzzle.** A and B end near one half; C is far ahead, with any small head. Fine-tuning all weights, at this rate, is worse: they bend to five pictures.
+# **The puzzle.** B names half, A about 70 %: five pictures do teach something, for A's net untrained names half. C is far ahead; the paired intervals keep all three apart.
+#
+# **Fine-tuning** at 1e-3 costs about nine points after 50 steps, but after 5 it is not separated from frozen: later steps bend good features. At 1e-4 the filters move less than half as far, and the interval contains 0.
 #
 # ## The real question: does learning to learn beat good features?
 #
-# Same architecture, letters and number of training pictures; each with the classifier that validation chose. Will the gap grow or shrink with shots?
+# One architecture, the same letters, each net with its chosen classifier. Will the gap grow with shots, and with ways?
 
 # %%
 settings = {"5-way 1-shot": (5, 1), "5-way 5-shot": (5, 5), "20-way 1-shot": (20, 1)}
-figure, axis = new(7.5, 2.6)
-told = []
-for place, (name, (n_way, shot)) in enumerate(settings.items()):
-    sampler, pair = EpisodeSampler(test, n_way, shot, 5, seed=7), {}
-    for slot, net_name in enumerate(nets):
+for name, (n_way, shot) in settings.items():
+    sampler, pair = EpisodeSampler(test, n_way, shot, 5, seed=7), []
+    for net_name in ("meta-learned", "copied features"):
         head_name = chosen[net_name, shot]
-        pair[net_name] = judge(heads[head_name], tables[net_name], sampler)
-        found = pair[net_name]
-        axis.errorbar(
-            found.mean,
-            place + 0.15 * (0.5 - slot),
-            xerr=found.ci95,
-            capsize=4,
-            linestyle="",
-            label=None if place else net_name,
-            **slot_style(slot),
+        found = judge(heads[head_name], tables[net_name], sampler)
+        print(
+            f"{name}, {net_name}, {head_name}: {found.mean:.1%} ± {found.ci95:.1%}, "
+            f"errors {1 - found.mean:.1%}"
         )
-        print(f"{name}, {net_name}, {head_name}: {found.mean:.1%} ± {found.ci95:.1%}")
-        told.append(f"{name}, {net_name} {found.mean:.1%}")
-    print(
-        "   meta-learned minus copied:",
-        compare(pair["meta-learned"], pair["copied features"]),
-    )
-axis.set(yticks=range(3), yticklabels=settings, xlabel="accuracy", ylim=(2.5, -0.5))
-axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-show(
-    figure,
-    f"Accuracy of both nets with 95 % intervals in three settings: {'; '.join(told)}.",
-)
+        pair.append(found)
+    print("   meta-learned minus copied:", compare(*pair))
 
 # %% [markdown]
-# At one shot learning to learn is ahead; at five the two are not separated. *You may not claim more*: one training seed, one small net, one data set. On photographs, larger nets pretrained plainly have kept up (Chen et al. 2019; Tian et al. 2020).
+# At one shot the meta-learned net is ahead; the paired intervals leave out 0. At five the two are not separated, but 99 % is a ceiling. Errors tell more: 3.6 to 2.4 % in 5 ways, 11.3 to 8.6 % in 20. *You may not claim more*: one training seed, one small net. On photographs, nets pretrained plainly have kept up (Tian et al. 2020).
 #
 # ## Domain shift: icons
 #
-# Both nets know handwriting only. Now 300 icons: alarm clocks, umbrellas, planes. Order them: copied, meta-learned, random features, pixels.
+# Both nets know handwriting only. Now 300 icons: order copied, meta-learned, random features and pixels.
 
 # %%
 icons = load_icons()
@@ -707,40 +789,60 @@ for shot in (5, 1):
         gap = compare(found["pixels, nearest"], row)
         minus = f"{gap.mean:+.1%} ± {gap.ci95:.1%}" if name != "pixels, nearest" else ""
         print(f"   {name:29s} {row.mean:.1%} ± {row.ci95:.1%}   {minus}")
-
-# %%
-rows = {name: (row.mean, row.ci95) for name, row in found.items()}
-told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
-show(
-    intervals(rows, chance=0.2),
-    f"5-way 1-shot accuracy on icons with 95 % intervals: {told}. Dashed: chance.",
-)
+    gap = compare(found["meta-learned, centroid"], found["random, centroid"])
+    print("   meta-learned minus random:", gap)
 
 # %% [markdown]
-# [Domain shift](../lessons/GLOSSARY.md#domain-shift "域偏移"): a net learns what tells *its* classes apart and learns to overlook the rest. Letters are thin strokes; icons are centred shapes with filled areas, which pixels compare directly. The meta-learned net even trails random features.
-# At five shots a fitted head finds what features still hold.
+# With class means pixels lead, and the meta-learned net trails even random features, in pairs. That is [domain shift](../lessons/GLOSSARY.md#domain-shift "域偏移"). (At five shots a fitted cosine head beats pixels: class means do not bring out all that the features hold.)
 #
-# ## Features from photographs
-#
-# ResNet-18 was trained on a million photographs. Where its weights are missing, the cell says so and goes on.
+# Why do pixels do so well? Icons are *centred*, so equal parts lie on equal pixels, and *filled*, while the nets saw strokes. Change one thing at a time: move each icon by up to 3 pixels, or keep outlines.
+
 
 # %%
-few_icons = EpisodeSampler(icons, 5, 1, 2, seed=7)
-try:
-    photographs = TransferNetwork(photograph_encoder(), n_base=1, features=512)
-except (ImportError, FileNotFoundError) as word:
-    print("not here, and nothing below needs it:", word)
-else:
-    seen = evaluate(photographs, few_icons, episodes=40)
-    beside = evaluate(pixels, few_icons, episodes=40)
-    print("photographs, nearest class mean:", seen)
-    print("minus pixels:", compare(seen, beside))
+def moved_about(images: Tensor, most: int = 3, seed: int = 0) -> Tensor:
+    """Each picture moved by up to `most` pixels. [B, 1, 28, 28] -> same shape."""
+    dice = torch.Generator().manual_seed(seed)
+    steps = torch.randint(-most, most + 1, (len(images), 2), generator=dice).tolist()
+    return torch.stack(
+        [
+            picture.roll(tuple(step), (-2, -1))
+            for picture, step in zip(images, steps, strict=True)
+        ]
+    )
+
+
+def outlines(images: Tensor) -> Tensor:
+    """Ink that has paper beside it. uint8 [B, 1, 28, 28] -> same."""
+    inside = -F.max_pool2d(-images.float(), 3, stride=1, padding=1)  # least ink of 3x3
+    return (images.float() - inside).to(images.dtype)
+
+
+sampler = EpisodeSampler(icons, 5, 1, 5, seed=7)
+for name, drawn in (
+    ("as they are", flat),
+    ("moved about", moved_about(flat)),
+    ("outlines", outlines(flat)),
+):
+    copied, random, direct = (
+        judge(score, table, sampler, 300)
+        for score, table in (
+            (heads["centroid"], embed_all(features, drawn)),
+            (heads["centroid"], embed_all(random_conv4(), drawn)),
+            (pixels.score, drawn.flatten(1).float() / 255),
+        )
+    )
+    gap = compare(copied, direct)
+    print(
+        f"{name}: copied {copied.mean:.0%}, random {random.mean:.0%}, pixels "
+        f"{direct.mean:.0%}; copied minus pixels {gap.mean:+.1%} ± {gap.ci95:.1%}"
+    )
 
 # %% [markdown]
+# Both suspects are guilty. Moved about, pixels fall from 64 to about 33 %, random features by 20 points, copied features by about 5: training has taught them to bear a move. Of outlines copied features name 10 points more, pixels 8; they are no longer separated.
+#
 # ## Your own pictures
 #
-# `load_folder` reads one folder for each class. Six pictures of each of five shapes, drawn here, stand in for yours; size, place and colour vary.
-# Grey fits the shipped net. Colour at 84×84 takes the Conv4 of the miniImageNet papers, $64 \times 5 \times 5 = 1600$ features, untrained here: training needs base classes in colour.
+# `load_folder` reads one folder for each class. Here six drawings of each of five shapes, of different size, place and colour, stand in for yours.
 
 # %%
 shapes = {
@@ -767,57 +869,41 @@ with tempfile.TemporaryDirectory() as place:
             )
             ImageDraw.Draw(picture).polygon(list(points), fill=colour)
             picture.save(folder / name / f"{number}.png")
-    grey = load_folder(folder, size=28)
-    coloured = load_folder(folder, size=84, channels=3)
+    shaped = load_folder(folder, size=28)
 
 # %%
-wide = TransferNetwork(conv4(in_channels=3), n_base=5, features=1600).eval()
-for source, net in ((grey, features), (coloured, wide)):
-    with torch.no_grad():
-        print(
-            source,
-            "-> embeddings",
-            tuple(net.embed(source.images[:, 0].float() / 255).shape),
-        )
-    for name, learner in (("pixels", pixels), ("features", net)):
-        found = evaluate(
-            learner,
-            EpisodeSampler(source, n_way=5, k_shot=1, n_query=5, seed=1),
-            episodes=100,
-        )
-        print(f"   {name:9s} {found.mean:.1%} ± {found.ci95:.1%}")
-
-# %%
+for name, learner in (("pixels", pixels), ("features", features)):
+    sampler = EpisodeSampler(shaped, n_way=5, k_shot=1, n_query=5, seed=1)
+    print(name, evaluate(learner, sampler, episodes=100))
 show(
-    image_rows(
-        [(name, coloured.images[k]) for k, name in enumerate(coloured.class_names)]
-    ),
-    "Five rows of six coloured shapes of different size, turn and place: disc, spark, "
+    image_rows([(name, shaped.images[k]) for k, name in enumerate(shaped.class_names)]),
+    "Five rows of six grey shapes of different size, turn and place: disc, spark, "
     "square, star, triangle.",
 )
 
 # %% [markdown]
-# All episodes deal the same 30 pictures: the intervals say nothing about others.
+# The reverse of the icons, because place and size vary: drawn at one place in one size, pixels reach 87 to 92 % over three sets of drawings, features 92 to 97 %. The intervals cover these 30 pictures only.
 #
 # ## Explore
 #
-# Predict, then change the first line.
+# Predict, then change the cell.
 #
-# 1. Which head gains most from shots on icons?
-# 2. With `test, tables`: which heads differ?
-# 3. Why are all heads so close at one shot?
+# 1. Which head gains most from shots on icons? Would the linear head gain as much with a rate of 10?
+# 2. With `test, tables` in the first line: which heads differ?
+# 3. Give player A's net batch norm: delete `norm="group"`. What happens to the query curve?
 #
 # <details><summary>Answers</summary>
 #
-# 1: the cosine head. Its scale of 10 lets 100 steps turn the class directions a good way; the linear head, with the same steps, stays near the class means.
-# 2: hardly any: where the features fit, the classes lie apart already. Pixels fall far behind.
-# 3: with one row for each class there is nothing to average or to weigh: every head ends near the support rows themselves.
+# 1: The cosine head gains most with the steps that the package takes: 63 to 91 %, the linear head 62 to 83 %. But the linear head has only been stopped early. Its unit rows give small logits and small gradients, so 100 steps at rate 0.1 leave it near the class means where it began. At rate 10 it reaches 86 % at five shots and 91 % at ten, as the cosine head does. Likewise, a cosine head with scale 1 in place of 10 stays at 78 % at five shots.
+# 2: Hardly any. On letters the features fit, the classes lie apart already, and all heads are above 96 % at one shot. Pixels fall far behind.
+# 3: It ends near one half, no better than pixels. In evaluation mode a fresh batch norm normalises nothing, because its running mean is 0 and its running variance 1. The net is crippled, and you would have blamed the five pictures.
 #
 # </details>
 
 # %%
 # or: test, tables, (1, 2, 5, 10)
 source, table_of, shots = icons, icon_tables, (1, 2, 5, 10)
+heads["linear"].__self__.lr = 0.1  # or: 10
 figure, axis = new(7.5, 3)
 told = []
 for slot, name in enumerate((*package.CLASSIFIERS, "pixels")):
@@ -848,16 +934,14 @@ show(
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: a colleague fine-tunes the same net, same rate, same 20 steps. Her first episode agrees with ours; her average is far lower, and changes when the episodes come backwards.
+# A colleague fine-tunes the same net, with the same rate and the same 20 steps. Her first episode agrees with ours, but her average is far lower, and it changes when the episodes come in reverse order. Read her function, then look at the numbers.
 
 # %%
 shared = copy.deepcopy(features.encoder)  # our weights stay as they are
 
 
 def colleague(episode: Episode) -> Tensor:
-    """Fine-tunes encoder and a new head on the support
-    -> logits of the queries [M, N].
-    """
+    """Fine-tunes encoder and a new head on the support -> logits [M, N]."""
     head = nn.Linear(64, episode.n_way)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -896,21 +980,21 @@ print(
 )
 
 # %% [markdown]
+# Episode 0 is as good as ours when it comes first, much worse when it comes last. Before you read on, think of an experiment that would convict *any* learner.
+#
 # ### Exercise 02.5  Bug hunt: does an episode remember the one before?  (difficulty 3/5, 10 min)
 #
-# Write the test first. Return `True` when asking for `second` in between changes the logits of `first`, else `False`. It must ring even where the same episode twice in a row shows nothing.
+# Return `True` if the learner's logits for `first` change because `second` was asked, else `False`. The test must hear small, partial and hidden memories, also one that learns each episode once and then no more. Relative differences up to 1e-3 are rounding.
 #
-# | you need | |
+# | you get | |
 # |---|---|
-# | `predict(episode)` | logits `[M, N]` |
+# | `predict(episode)` | logits, `[M, N]`; `M` may differ between episodes |
 # | `torch.allclose(a, b, rtol=1e-3, atol=1e-4)` | equal but for rounding |
 
 
 # %%
 def exposes_memory(predict, first: Episode, second: Episode) -> bool:
-    """True when predicting `second` changes the logits of `first`.
-    predict: Episode -> logits [M, N].
-    """
+    """True when predicting `second` changes the logits of `first`."""
     # BEGIN SOLUTION
     before = predict(first)
     predict(second)
@@ -928,12 +1012,13 @@ print(
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# Every call makes a new head, but trains the one `shared` encoder in place. Episode 1 starts from episode 0's weights, and so on: after 20 episodes it has been bent to 100 pictures of other letters.
-# Loops like this stand in many tutorials; in a well-known library a call of the fine-tuning method changes its own class prototypes (easyfsl, `methods/finetune.py`).
+# Every call makes a new head, but it trains the one `shared` encoder in place. Episode 1 starts from the weights that episode 0 left, and so on: after 20 episodes the encoder has been trained on 100 pictures of other letters.
+#
+# A relative of this bug sits in a well-known library: in easyfsl (`methods/finetune.py`) a call of the fine-tuning method changes its own class prototypes.
 #
 # </details>
 #
-# The cure: fresh weights for every episode. The package trains a copy.
+# The cure is fresh weights for every episode. The package trains a copy:
 
 # %%
 shared.load_state_dict(features.encoder.state_dict())
@@ -946,7 +1031,6 @@ print(
 )
 
 
-# %%
 def cured(episode: Episode) -> Tensor:
     """The colleague's function, each time with fresh weights."""
     shared.load_state_dict(features.encoder.state_dict())
@@ -971,7 +1055,7 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 #
 # <details><summary>Answer</summary>
 #
-# (b). 110,000 weights can separate five pictures in countless ways, most of them useless for new drawings. (a) the query curve says no. (c) any rate that trains gets there; another rate does not add pictures.
+# (b). 110,000 weights can separate five pictures in countless ways, and the support cannot tell you which of them serve new drawings. (a) The query curve stops near 70 %. (c) Any rate that trains gets there; another rate does not add pictures.
 #
 # </details>
 #
@@ -980,7 +1064,7 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 #
 # <details><summary>Answer</summary>
 #
-# (b). Its logits grow with the length, and so do its gradients: the rate no longer fits. (a) sees directions only, which also rules out (c). The package normalises before its linear heads for this reason.
+# (b). Its logits grow with the length, and so do its gradients, so the rate no longer fits. (a) A cosine sees directions only, which also rules out (c). The package normalises embeddings before its linear heads for this reason.
 #
 # </details>
 #
@@ -989,7 +1073,7 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 #
 # <details><summary>Answer</summary>
 #
-# (b). The best of four has partly been lucky on these very episodes. Choose on validation classes. (a) overlooks that luck. (c) the interval does not know about the choice; if anything it is too narrow.
+# (b). The best of four has partly been lucky on these very episodes; choose on validation classes. (a) That overlooks the luck. (c) The interval does not know about the choice; if anything it is too narrow.
 #
 # </details>
 
@@ -999,7 +1083,7 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 #
 # <details><summary>Answer</summary>
 #
-# (c). On letters the same net is far ahead, against (a); so (b) holds for one domain and few shots only.
+# (c). On letters the same net is far ahead, which speaks against (a). And (b) holds for one domain only: moved by 3 pixels, the same icons turn the order round.
 #
 # </details>
 #
@@ -1008,7 +1092,7 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 #
 # <details><summary>Answer</summary>
 #
-# (b). The interval covers the choice of episodes. (a) needs more nets, data sets and recipes, (c) more training seeds.
+# (b). The interval covers the choice of episodes. (a) needs more nets, data sets and recipes; (c) needs more training seeds.
 #
 # </details>
 
@@ -1017,31 +1101,29 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 #
 # | remember | |
 # |---|---|
-# | from scratch | fits the support, learns nothing: pixels do as well |
+# | from scratch | fits five pictures and learns something from them, far less than other letters give |
+# | gradient of a head | probability minus truth, times the embedding; one step from zero is a class mean |
 # | copied features | pretrain on base classes, freeze, class means by cosine: the baseline to beat |
 # | any claim | same episodes, head chosen on validation classes, pixels and random features beside it |
 #
-# Pitfalls: fine-tuning everything on five pictures; weights shared between episodes; numbers carried to another domain. [Next lesson]({{next}}).
+# Pitfalls: a fresh batch norm in evaluation mode; fine-tuning at a rate that moves good features far; weights shared between episodes; numbers carried to another domain. [Next lesson]({{next}}).
 #
 # ## References
 #
 # | source | for |
 # |---|---|
 # | Chen et al. (2019), *A Closer Look at Few-shot Classification*, sections 3.1 and 3.2 | Baseline, Baseline++; domain shift in section 4 |
-# | Qi et al. (2018), *Low-Shot Learning with Imprinted Weights* | class means as weights of a cosine head |
+# | Qi et al. (2018), *Low-Shot Learning with Imprinted Weights* | class means as weights of a cosine head, a learned scale |
+# | Gidaris and Komodakis (2018), *Dynamic Few-Shot Visual Learning without Forgetting* | a cosine head with a learned scale |
+# | Wang et al. (2019), *SimpleShot* | nearest class mean after one subtraction |
 # | Tian et al. (2020), *Rethinking Few-Shot Image Classification: a Good Embedding Is All You Need?* | pretraining and a linear probe against meta-learning |
 
 # %% [markdown]
 # ### Exercise 02.6 ★  Imprinted weights  (difficulty 2/5, 6 min)
 #
-# An extra: let a head name old classes *and* new ones, without training ([imprinting](../lessons/GLOSSARY.md#imprinting "权重印记")). Below the $C$ old rows put the $N$ means of the unit support rows; return all rows with unit length.
+# An extra: let a head name old classes *and* new ones, without training ([imprinting](../lessons/GLOSSARY.md#imprinting "权重印记")). Put the $N$ means of the unit support rows below the $C$ old rows, and return all rows with unit length.
 #
-# <details><summary>Why the old letters fare as they do: open it after you have run the cell</summary>
-#
-# The rows of a head that was trained by inner products make smaller cosines than class means do: the new classes swallow everything. Imprint onto a head that was trained by cosine, or let means stand for the old classes, too.
-# The old drawings took part in pretraining, so the numbers of the old letters flatter.
-#
-# </details>
+# The cell after the check imprints five new letters beside 115 old ones. Predict how the old letters fare.
 #
 # | `weight` | `support` | `labels` | returned |
 # |---|---|---|---|
@@ -1061,6 +1143,8 @@ def imprint(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tens
 
 
 imprint = check("02.6", imprint)
+
+# %%
 # 115 old letters: five drawings for a mean, two to be asked about
 some = torch.arange(0, 916, 8)
 drawings = embed_all(features, train.images[some, :7].flatten(0, 1)).view(
@@ -1075,7 +1159,7 @@ for name, old in (
     ("rows of the linear head", features.head.weight.detach()[some]),
     ("class means", means),
 ):
-    hits = []
+    hits, own = [], (asked * F.normalize(old, dim=1)[truth]).sum(1).mean()
     for e in range(40):
         grown = imprint(old, z[drawn.support[e]], drawn.support_y[e], 5)  # [120, 64]
         new_right = (F.normalize(z[drawn.query[e]], dim=1) @ grown.T).argmax(1) == len(
@@ -1087,13 +1171,17 @@ for name, old in (
     before, after, new_right = torch.stack(hits).mean(0).tolist()
     print(
         f"old rows are {name}: old letters {before:.0%} before, {after:.0%} after; new "
-        f"ones {new_right:.0%}"
+        f"ones {new_right:.0%}\n   mean cosine of an old letter with its own row "
+        f"{own:.2f}, with the nearest new row "
+        f"{(asked @ grown[len(old) :].T).amax(1).mean():.2f}"
     )
 
 # %% [markdown]
+# The linear head was trained by inner products: an old letter has a smaller cosine with its own row than with some *new* row, which swallows it. Where means stand for old letters too, imprinting hardly hurts. (Old drawings took part in pretraining, which flatters them.)
+#
 # ### Exercise 02.7 ★  The probe's objective  (difficulty 2/5, 6 min)
 #
-# On few pictures cross-entropy has no minimum: the weights grow for ever. A penalty gives it exactly one. With $\mathcal{L}$ the mean cross-entropy of `z` `[S, D]` and $\lambda$ = `l2`, return
+# A head that separates its support has no best weights: twice the weights give a smaller loss, for ever. A penalty makes the minimum unique. With $\mathcal{L}$ the mean cross-entropy and $\lambda$ = `l2`, return
 #
 # $$\mathcal{L}(W, b) + \tfrac{\lambda}{2} \left(\|W\|^2 + \|b\|^2\right)$$
 
