@@ -201,7 +201,7 @@ PREPROCESS = Exercise(
         ),
         Wrong(
             "decimal logarithm",
-            _scaled(size=lambda x, p: preprocess(x, p)[..., 0].clamp_min(-1) / math.log(10)),
+            _scaled(size=lambda x, p: torch.where(x.abs() >= math.exp(-p), x.abs().log10() / p, -torch.ones_like(x))),
             "the logarithm has base 10",
             "`torch.log` is the natural one; the threshold is exp(-p).",
         ),
