@@ -23,16 +23,16 @@ def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
 
 
 class MetaLSTM(FewShotLearner):
-    """theta_t = f_t * theta_{t-1} - i_t * grad_t (equation 2), with gates f and i that one shared rule computes per parameter.
+    """theta_j = f_j * theta_{j-1} - i_j * grad_j (equation 2), with gates f and i that one shared rule computes per parameter.
 
     model:    as for MAML; its parameters are the initial cell state theta_0, which is learned
-    steps:    T, inner steps, each on the whole support
-    hidden:   width of the first LSTM, which reads the preprocessed gradient and loss (equations 3 to 5 and section 3.3)
+    steps:    T (J in the lessons), inner steps, each on the whole support
+    hidden:   width of the first LSTM, which reads the preprocessed gradient and loss (sections 3.1 and 3.2)
     lr:       initial input gate; the forget gate starts near 1, so an untrained learner does roughly SGD with this rate and a
               little weight decay
     truncate: number of last steps that gradients pass back through; theta_0 learns only if truncate >= steps. None: all steps
 
-    The gradients and losses that the gates read are taken as constants (section 3.3, gradient independence).
+    The gradients and losses that the gates read are taken as constants (gradient independence, section 3).
     """
 
     def __init__(
