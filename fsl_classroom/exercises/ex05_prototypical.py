@@ -35,6 +35,29 @@ def _index_add_means(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return total / labels.bincount(minlength=n_way)[:, None]
 
 
+def _scattered_means(embeddings: Tensor, labels: Tensor, n_way: int, include_self: bool = False) -> Tensor:
+    """Computes means by scatter_reduce. include_self: counts the zeros that it starts from as one more row of each class."""
+    zeros, index = embeddings.new_zeros(n_way, embeddings.shape[1]), labels[:, None].expand_as(embeddings)
+    return zeros.scatter_reduce(0, index, embeddings, "mean", include_self=include_self)
+
+
+def _masked_means(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    mask = labels == torch.arange(n_way)[:, None]  # [N, S]
+    return (embeddings * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def _means_of_sorted_parts(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    parts = embeddings[labels.argsort()].split(labels.bincount(minlength=n_way).tolist())
+    return torch.stack([part.mean(0) for part in parts])
+
+
+def _overwriting_sums(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Adds with `total[labels] += embeddings`, which keeps one row of each class."""
+    total = embeddings.new_zeros(n_way, embeddings.shape[1])
+    total[labels] += embeddings
+    return total / labels.bincount(minlength=n_way)[:, None]
+
+
 def _first_met_means(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.stack([embeddings[labels == k].mean(0) for k in dict.fromkeys(labels.tolist())])
 
@@ -73,19 +96,26 @@ PROTOTYPES = Exercise(
     cases=_prototype_cases,
     gradient=(0,),
     properties=(Property("shuffling rows and labels together changes nothing", _shuffling_is_free),),
-    right=(_one_hot_means, _index_add_means),
+    right=(_one_hot_means, _index_add_means, _scattered_means, _masked_means, _means_of_sorted_parts),
     wrong=(
         Wrong(
             "reshape",
             lambda z, y, n: z.reshape(n, -1, z.shape[1]).mean(1),
             "the rows are reshaped to (n_way, k_shot, D) without a look at the labels",
             "That is right only for sorted, equal classes. Let `labels == k` say which rows belong to class k.",
+            also=(
+                lambda z, y, n: z.reshape(-1, n, z.shape[1]).mean(0),
+                lambda z, y, n: torch.stack([z[k * (len(z) // n) : (k + 1) * (len(z) // n)].mean(0) for k in range(n)]),
+                lambda z, y, n: torch.stack([part.mean(0) for part in z.chunk(n)]),
+                lambda z, y, n: torch.stack([z[k::n].mean(0) for k in range(n)]),
+            ),
         ),
         Wrong(
             "sorted, then reshaped",
             lambda z, y, n: z[y.argsort(stable=True)].reshape(n, -1, z.shape[1]).mean(1),
             "the rows are sorted by label and then cut into equal parts",
             "The classes may have different shots. Choose the rows of class k with `labels == k`.",
+            also=(lambda z, y, n: z[y.argsort(stable=True)].view(n, len(z) // n, -1).mean(1),),
         ),
         Wrong(
             "sum",
@@ -98,6 +128,28 @@ PROTOTYPES = Exercise(
             lambda z, y, n: torch.stack([z[y == k].sum(0) for k in range(n)]) / (len(z) / n),
             "every class is divided by the average number of shots",
             "Divide by the class's own count: the classes may have different shots.",
+            also=(
+                lambda z, y, n: torch.stack([z[y == k].sum(0) for k in range(n)]) / (len(z) // n),
+                lambda z, y, n: torch.stack([z[y == k].sum(0) for k in range(n)]) / (y == 0).sum(),
+            ),
+        ),
+        Wrong(
+            "one row too many",
+            lambda z, y, n: _scattered_means(z, y, n, include_self=True),
+            "every sum is divided by one more than the shots: `scatter_reduce` and `index_reduce` count the zeros that they start from",
+            "`include_self=False`, or divide the sum by the class's own count.",
+        ),
+        Wrong(
+            "one row too few",
+            lambda z, y, n: torch.stack([z[y == k].sum(0) / ((y == k).sum() - 1) for k in range(n)]),
+            "every sum is divided by one less than the shots, as for an unbiased variance",
+            "A mean divides by the count itself.",
+        ),
+        Wrong(
+            "the last sum only",
+            _overwriting_sums,
+            "`total[labels] += embeddings` adds one row to each class only: a repeated index does not add up",
+            "`total.index_add_(0, labels, embeddings)` adds them all; or choose rows with `labels == k`.",
         ),
         Wrong(
             "divided by all",
@@ -108,8 +160,19 @@ PROTOTYPES = Exercise(
         Wrong(
             "mean over features",
             lambda z, y, n: torch.stack([z[y == k].mean() for k in range(n)]),
-            "rows and features are averaged together: one number is left for each class",
+            "the features are averaged: a prototype must keep all D of them",
             "Average over the rows only: `.mean(0)` keeps the D features.",
+            also=(
+                lambda z, y, n: torch.stack([z[y == k].mean(1) for k in range(n)]),
+                lambda z, y, n: torch.stack([z[y == k].mean().expand(z.shape[1]) for k in range(n)]),
+            ),
+        ),
+        Wrong(
+            "an axis too many",
+            lambda z, y, n: torch.stack([z[y == k].mean(0, keepdim=True) for k in range(n)]),
+            "every mean keeps an axis of length 1, or all are joined into one long row",
+            "`.mean(0)` gives [D]; `torch.stack` of n_way such rows gives [n_way, D].",
+            also=(lambda z, y, n: torch.cat([z[y == k].mean(0) for k in range(n)]),),
         ),
         Wrong(
             "order of first meeting",
@@ -120,14 +183,26 @@ PROTOTYPES = Exercise(
         Wrong(
             "first row",
             lambda z, y, n: torch.stack([z[y == k][0] for k in range(n)]),
-            "the first support row stands for its class and the other shots are dropped",
+            "one support row stands for its class and the other shots are dropped",
             "Use all rows of the class: their mean.",
+            also=(
+                lambda z, y, n: torch.stack([z[y == k][-1] for k in range(n)]),
+                lambda z, y, n: z[:n].clone(),
+            ),
+        ),
+        Wrong(
+            "length 1",
+            lambda z, y, n: F.normalize(prototypes(z, y, n), dim=1),
+            "vectors are brought to length 1, before or after the mean",
+            "A prototype is the mean of the embeddings as they are.",
+            also=(lambda z, y, n: prototypes(F.normalize(z, dim=1), y, n),),
         ),
         Wrong(
             "median",
             lambda z, y, n: torch.stack([z[y == k].median(0).values for k in range(n)]),
             "the median of each feature stands where the mean belongs",
             "`.mean(0)`: the mean is what minimises the squared distances.",
+            also=(lambda z, y, n: torch.stack([z[y == k].quantile(0.5, dim=0) for k in range(n)]),),
         ),
         Wrong(
             "detached",
@@ -159,6 +234,15 @@ def _distances_loop(query: Tensor, centres: Tensor) -> Tensor:
     return torch.stack([((query - centre) ** 2).sum(1) for centre in centres], dim=1)
 
 
+def _distances_from_cdist(query: Tensor, centres: Tensor) -> Tensor:
+    return torch.cdist(query, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def _distances_by_einsum(query: Tensor, centres: Tensor) -> Tensor:
+    difference = query.unsqueeze(1) - centres.unsqueeze(0)
+    return torch.einsum("mnd,mnd->mn", difference, difference)
+
+
 def _distance_cases(generator: Generator) -> list[Case]:
     query, centres = torch.randn(7, 5, generator=generator), torch.randn(3, 5, generator=generator)
     return [
@@ -185,7 +269,7 @@ DISTANCES = Exercise(
     cases=_distance_cases,
     gradient=(0, 1),
     properties=(Property("the gradient at distance zero is finite", _finite_at_zero),),
-    right=(_distances_written_out, _distances_loop),
+    right=(_distances_written_out, _distances_loop, _distances_from_cdist, _distances_by_einsum),
     wrong=(
         Wrong(
             "bare square root",
@@ -194,9 +278,15 @@ DISTANCES = Exercise(
             "Stop before the root: the method wants squares.",
         ),
         Wrong(
+            "root, then square",
+            lambda q, c: (q[:, None] - c).square().sum(-1).sqrt().square(),
+            "a square root is taken and squared again: the value is right, but at distance zero the gradient of the root is infinite",
+            "Stop before the root.",
+        ),
+        Wrong(
             "cdist",
             lambda q, c: torch.cdist(q, c, compute_mode="donot_use_mm_for_euclid_dist"),
-            "`torch.cdist` is returned as it is: the distance, not its square",
+            "`torch.cdist` or a norm is returned as it is: the distance, not its square",
             "Square it, or sum the squared differences yourself.",
         ),
         Wrong(
@@ -204,6 +294,32 @@ DISTANCES = Exercise(
             lambda q, c: squared_distances(c, q),
             "the table is transposed: [N, M]",
             "A row for each query: put the new axis behind the queries, `query[:, None]`.",
+        ),
+        Wrong(
+            "no new axis",
+            lambda q, c: (q - c).square().sum(-1),
+            "row i of the queries meets row i of the prototypes only: one distance for each pair of rows, where the shapes allow it",
+            "All pairs: `query[:, None] - centres` is [M, N, D].",
+            also=(lambda q, c: (q - c).square(), lambda q, c: (q - c).square().sum(-1, keepdim=True)),
+        ),
+        Wrong(
+            "everything summed",
+            lambda q, c: (q[:, None] - c).square().sum(),
+            "all squares are summed into one number",
+            "`.sum(-1)` sums over the features and leaves [M, N].",
+        ),
+        Wrong(
+            "half",
+            lambda q, c: squared_distances(q, c) / 2,
+            "there is a factor 1/2 in front, as in the exponent of a Gaussian",
+            "The squared distance itself has no factor.",
+        ),
+        Wrong(
+            "inner product",
+            lambda q, c: q @ c.T,
+            "inner products are returned: large for similar vectors, not for distant ones",
+            "Subtract, square, and sum over the features.",
+            also=(lambda q, c: F.normalize(q, dim=1) @ F.normalize(c, dim=1).T,),
         ),
         Wrong(
             "mean of squares",
@@ -222,6 +338,7 @@ DISTANCES = Exercise(
             lambda q, c: (q[:, None] - c).abs().sum(-1),
             "absolute differences are summed: the city-block distance",
             "`.square()` in place of `.abs()`.",
+            also=(lambda q, c: (q[:, None] - c).abs().sum(-1).square(),),
         ),
         Wrong(
             "half of the middle term",
@@ -236,6 +353,28 @@ DISTANCES = Exercise(
             "|q − c|² = |q|² − 2 q·c + |c|²: three terms.",
         ),
         Wrong(
+            "no square of the query",
+            lambda q, c: -2 * q @ c.T + (c**2).sum(1),
+            "|q|² is missing: the order of the classes stays, but these are not distances",
+            "|q − c|² = |q|² − 2 q·c + |c|²: three terms.",
+        ),
+        Wrong(
+            "plus in the middle",
+            lambda q, c: (q**2).sum(1, keepdim=True) + 2 * q @ c.T + (c**2).sum(1),
+            "the middle term has a plus: this is |q + c|²",
+            "|q − c|² = |q|² − 2 q·c + |c|².",
+        ),
+        Wrong(
+            "detached",
+            lambda q, c: squared_distances(q, c.detach()),
+            "a part is cut off from the graph, so that no gradient reaches it",
+            "No `.detach()`, no `no_grad`, no `.tolist()`: gradient must reach queries and prototypes.",
+            also=(
+                lambda q, c: squared_distances(q.detach(), c),
+                lambda q, c: squared_distances(q, c).detach(),
+            ),
+        ),
+        Wrong(
             "negative",
             lambda q, c: -squared_distances(q, c),
             "the sign is turned already here",
@@ -246,6 +385,7 @@ DISTANCES = Exercise(
             lambda q, c: (q[:, None] - c).square().sum(1),
             "the sum runs over the prototypes and leaves the features: [M, D]",
             "Sum over the last axis of [M, N, D].",
+            also=(lambda q, c: (q[:, None] - c).square().sum(0), lambda q, c: (q[:, None] - c).square()),
         ),
     ),
     hints=(
@@ -274,6 +414,23 @@ def _loss_nll(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor
     return F.nll_loss(logits.log_softmax(dim=1), query_y)
 
 
+def _loss_of_log_probabilities(
+    support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, n_way: int
+) -> Tensor:
+    """Takes the cross-entropy of log-probabilities: log_softmax does not change what is normalised already."""
+    centres = _index_add_means(support, support_y, n_way)
+    return F.cross_entropy(F.log_softmax(-_distances_from_cdist(query, centres), dim=-1), query_y)
+
+
+def _loss_in_a_loop(support: Tensor, support_y: Tensor, query: Tensor, query_y: Tensor, n_way: int) -> Tensor:
+    centres, total = prototypes(support, support_y, n_way), query.new_zeros(())
+    for row, k in zip(query, query_y.tolist(), strict=True):
+        distances = (row - centres).square().sum(1)
+        # the smallest distance is taken out, so that one exponential is 1
+        total = total + distances[k] - distances.min() + (distances.min() - distances).exp().sum().log()
+    return total / len(query)
+
+
 def _loss_from(tail: Callable[[Tensor, Tensor], Tensor], means: Callable = prototypes) -> Callable[..., Tensor]:
     """Returns a loss that differs in its class means or in its last step, tail(squared distances [M, N], labels [M])."""
 
@@ -299,16 +456,13 @@ def _loss_cases(generator: Generator) -> list[Case]:
         Case("unequal shots: 1, 3 and 2", unequal),
         Case("one query", _embedded(generator, [1, 1, 1, 1], 1)),
         Case("as many queries as classes", _embedded(generator, [2, 2, 2], 3)),
+        # Far enough that a softmax rounds to 0 in float64, too: the loss is 41 * 41 - 1.
+        Case(
+            "a query at 41, near the wrong one of the prototypes 0 and 42",
+            (torch.tensor([[0.0], [42.0]]), torch.tensor([0, 1]), torch.tensor([[41.0]]), torch.tensor([0]), 2),
+        ),
         Case("float64", (unequal[0].double(), unequal[1], unequal[2].double(), *unequal[3:])),
     ]
-
-
-def _survives_distance(answer: Callable, reference: Callable) -> str | None:
-    support = torch.tensor([[0.0], [100.0]])
-    loss = answer(support, torch.tensor([0, 1]), torch.tensor([[99.0]]), torch.tensor([0]), 2)
-    if not bool(torch.isfinite(loss)):
-        return f"a query near the wrong prototype gave {float(loss)}; its true loss is 9800. Take log_softmax at once."
-    return None
 
 
 LOSS = Exercise(
@@ -317,8 +471,7 @@ LOSS = Exercise(
     reference=episode_loss,
     cases=_loss_cases,
     gradient=(0, 2),
-    properties=(Property("the loss of a query far from its prototype is finite", _survives_distance),),
-    right=(_loss_by_hand, _loss_nll),
+    right=(_loss_by_hand, _loss_nll, _loss_of_log_probabilities, _loss_in_a_loop),
     wrong=(
         Wrong(
             "no minus",
@@ -331,6 +484,24 @@ LOSS = Exercise(
             _loss_from(lambda d, y: d.gather(1, y[:, None]).mean()),
             "only the distance to the right prototype is averaged; a net that maps everything to one point would win",
             "The softmax over all classes is missing: `log_softmax` of the negative distances.",
+            also=(_loss_from(lambda d, y: (-d).gather(1, y[:, None]).mean()),),
+        ),
+        Wrong(
+            "query prototypes",
+            lambda s, sy, q, qy, n: F.cross_entropy(-squared_distances(q, prototypes(q, qy, n)), qy),
+            "the prototypes are made from the queries and their labels, which nobody knows in a test",
+            "Prototypes come from `support` and `support_y` alone.",
+            also=(
+                lambda s, sy, q, qy, n: F.cross_entropy(
+                    -squared_distances(q, prototypes(torch.cat([s, q]), torch.cat([sy, qy]), n)), qy
+                ),
+            ),
+        ),
+        Wrong(
+            "the support's loss",
+            lambda s, sy, q, qy, n: F.cross_entropy(-squared_distances(s, prototypes(s, sy, n)), sy),
+            "the support is judged by its own prototypes: with one shot each, all its distances are zero",
+            "Measure from `query`, and compare with `query_y`.",
         ),
         Wrong(
             "sum over queries",
@@ -339,10 +510,28 @@ LOSS = Exercise(
             "Average over the queries.",
         ),
         Wrong(
+            "averaged over queries and classes",
+            _loss_from(lambda d, y: F.cross_entropy(-d, y, reduction="sum") / d.numel()),
+            "the sum is divided by queries times classes, as a mean over a masked table does",
+            "Only one class counts for each query: divide by the number of queries.",
+        ),
+        Wrong(
+            "not averaged",
+            _loss_from(lambda d, y: F.cross_entropy(-d, y, reduction="none")),
+            "each query keeps its own loss: [M] in place of one number",
+            "Average over the queries.",
+        ),
+        Wrong(
             "softmax over the queries",
             _loss_from(lambda d, y: F.nll_loss((-d).log_softmax(0), y)),
             "the softmax runs over the queries: dim=0",
             "Every *query* chooses among classes: `log_softmax(dim=1)`.",
+        ),
+        Wrong(
+            "softmax over everything",
+            _loss_from(lambda d, y: -((-d).flatten().log_softmax(0).view_as(d)).gather(1, y[:, None]).mean()),
+            "one softmax runs over all queries and classes together",
+            "Every *query* has a softmax of its own: `log_softmax(dim=1)`.",
         ),
         Wrong(
             "softmax twice",
@@ -357,6 +546,31 @@ LOSS = Exercise(
             "`log_softmax` does both at once and stays finite.",
         ),
         Wrong(
+            "a crutch in the logarithm",
+            _loss_from(lambda d, y: F.nll_loss(((-d).softmax(1) + 1e-8).log(), y)),
+            "a small number keeps the logarithm finite: the loss of a far query is cut off, and its gradient vanishes",
+            "`log_softmax` needs no crutch: it never forms the probability.",
+            also=(
+                _loss_from(lambda d, y: F.nll_loss(((-d).softmax(1) + 1e-12).log(), y)),
+                _loss_from(lambda d, y: F.nll_loss(((-d).softmax(1) + 1e-6).log(), y)),
+                _loss_from(lambda d, y: F.nll_loss((-d).softmax(1).clamp_min(1e-8).log(), y)),
+                _loss_from(lambda d, y: F.nll_loss((-d).softmax(1).clamp_min(1e-30).log(), y)),
+            ),
+        ),
+        Wrong(
+            "no logarithm",
+            _loss_from(lambda d, y: F.nll_loss((-d).softmax(1), y)),
+            "the logarithm is missing: minus the mean *probability* of the right class",
+            "`F.nll_loss` wants log-probabilities: `log_softmax`, not `softmax`.",
+            also=(_loss_from(lambda d, y: 1 - (-d).softmax(1).gather(1, y[:, None]).mean()),),
+        ),
+        Wrong(
+            "squared error",
+            _loss_from(lambda d, y: F.mse_loss((-d).softmax(1), F.one_hot(y, d.shape[1]).to(d))),
+            "probabilities are held against 0 and 1 by a squared error",
+            "Cross-entropy: minus the logarithm of the right class's probability.",
+        ),
+        Wrong(
             "not negative",
             _loss_from(lambda d, y: (-d).log_softmax(1).gather(1, y[:, None]).mean()),
             "the minus of the *negative* log-probability is missing: training would make the right class unlikely",
@@ -369,10 +583,42 @@ LOSS = Exercise(
             "Use your `squared_distances` as it is.",
         ),
         Wrong(
+            "half the distance",
+            _loss_from(lambda d, y: F.cross_entropy(-d / 2, y)),
+            "the squared distance is halved, as in the exponent of a Gaussian with variance 1",
+            "Equation 2 has no factor: the logits are −d.",
+        ),
+        Wrong(
+            "support without gradient",
+            lambda s, sy, q, qy, n: episode_loss(s.detach(), sy, q, qy, n),
+            "the prototypes are cut off from the graph: the encoder learns nothing from the support",
+            "No `.detach()` and no `no_grad`: gradient must flow through prototypes and queries.",
+        ),
+        Wrong(
+            "queries without gradient",
+            lambda s, sy, q, qy, n: episode_loss(s, sy, q.detach(), qy, n),
+            "the queries are cut off from the graph: the encoder learns from the support only",
+            "No `.detach()` and no `no_grad`: gradient must flow through prototypes and queries.",
+        ),
+        Wrong(
+            "gradient to neither",
+            lambda s, sy, q, qy, n: episode_loss(s, sy, q, qy, n).detach(),
+            "the loss is cut off from the graph: no training is possible",
+            "No `.detach()`, no `no_grad`, no `.item()`: return the tensor as it comes.",
+        ),
+        Wrong(
             "reshape",
             _loss_from(lambda d, y: F.cross_entropy(-d, y), lambda z, y, n: z.reshape(n, -1, z.shape[1]).mean(1)),
             "the prototypes come from a reshape that ignores the labels",
             "Use your `prototypes`, which reads the labels.",
+        ),
+        Wrong(
+            "sums for prototypes",
+            _loss_from(
+                lambda d, y: F.cross_entropy(-d, y), lambda z, y, n: torch.stack([z[y == k].sum(0) for k in range(n)])
+            ),
+            "the prototypes are sums, not means",
+            "Use your `prototypes`, which divides by the shots.",
         ),
     ),
     hints=(
@@ -398,6 +644,18 @@ def _linear_diagonal(centres: Tensor) -> tuple[Tensor, Tensor]:
     return centres * 2.0, -(centres @ centres.T).diagonal()
 
 
+def _linear_row_by_row(centres: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.stack([2 * c for c in centres]), torch.stack([-(c @ c) for c in centres])
+
+
+def _linear_measured(centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Measures the bias, the score at the origin, and reads the weights from the scores at the unit vectors."""
+    axes = torch.eye(centres.shape[1], dtype=centres.dtype)
+    bias = -centres.square().sum(1)
+    at_axes = -(axes[:, None] - centres).square().sum(-1) + 1  # 1 is |z|^2 of a unit vector
+    return (at_axes - bias).T, bias
+
+
 def _linear_cases(generator: Generator) -> list[Case]:
     return [
         Case("the example on paper", (torch.tensor([[1.0, 1.0], [3.0, 2.0]]),)),
@@ -412,8 +670,45 @@ LINEAR = Exercise(
     title="The linear classifier inside",
     reference=linear_classifier,
     cases=_linear_cases,
-    right=(_linear_norms, _linear_diagonal),
+    right=(_linear_norms, _linear_diagonal, _linear_row_by_row, _linear_measured),
     wrong=(
+        Wrong(
+            "turned order",
+            lambda c: (-c.square().sum(1), 2 * c),
+            "the biases come first and the weights second",
+            "Return the tuple (weights, biases).",
+        ),
+        Wrong(
+            "biases as a column",
+            lambda c: (2 * c, -c.square().sum(1, keepdim=True)),
+            "the biases are a column [N, 1], which would be added along the wrong axis of the scores [M, N]",
+            "No `keepdim`: `.sum(1)` gives [N].",
+            also=(lambda c: (2 * c, -c.square().sum(1)[None]),),
+        ),
+        Wrong(
+            "squares not summed",
+            lambda c: (2 * c, -c.square()),
+            "the squares are not summed over the features: [N, D] in place of [N]",
+            "|c|² is a sum: `.sum(1)`.",
+        ),
+        Wrong(
+            "half of the bias",
+            lambda c: (2 * c, -c.square().sum(1) / 2),
+            "the bias is halved while the weights are 2c",
+            "w = 2c goes with b = −|c|². With w = c the bias would be −|c|²/2.",
+        ),
+        Wrong(
+            "mean of squares",
+            lambda c: (2 * c, -c.square().mean(1)),
+            "the squares are averaged over the features, not summed",
+            "`.sum(1)`.",
+        ),
+        Wrong(
+            "unit length",
+            lambda c: (2 * F.normalize(c, dim=1), -c.square().sum(1)),
+            "the weights are brought to length 1",
+            "w = 2c, at the prototype's own length.",
+        ),
         Wrong(
             "bias with a plus",
             lambda c: (2 * c, c.square().sum(1)),
