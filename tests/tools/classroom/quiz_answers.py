@@ -71,9 +71,12 @@ def total_squares_05_5() -> float:
     return float(places[(tensor(0, 0, 9)[:, None] - places).square().sum(0).argmin()])
 
 
-def landing_rate_07_5() -> float:
-    rates = [step / 1000 for step in range(1, 1000)]
-    return min(rates, key=lambda lr: abs(float(descend(lambda w: 2 * (w - 1) ** 2, 3.0, lr, 1)) - 1))
+def kernel_07_5() -> float:
+    def gradient(x: float) -> torch.Tensor:
+        params = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        return torch.autograd.grad(params[0] * x + params[1], params)[0]
+
+    return float(gradient(2.0) @ gradient(3.0))
 
 
 def curve_07_6() -> float:
@@ -120,7 +123,7 @@ COMPUTED = {
     "06-6": lambda: 0.05 * len(list(combinations(range(10), 2))),
     "07-1": lambda: float(descend(lambda w: (w - 4) ** 2, 1.0, 0.25, 1)),
     "07-2": lambda: float(descend(lambda w: w**2, 3.0, 0.25, 3)),
-    "07-5": landing_rate_07_5,
+    "07-5": kernel_07_5,
     "07-6": curve_07_6,
     "07-8": lambda: 2 / float(torch.linalg.eigvalsh(torch.diag(tensor(0.5, 4)))[-1]),
     "08-1": meta_gradient_08_1,
