@@ -561,7 +561,7 @@ with torch.no_grad():
 print("your loss of a pretraining batch is the package's:", tuple(pictures.shape))
 
 # %% [markdown]
-# Both nets learn; the linear head leads. The rows of the cosine head hardly turned (cosine 0.99 with their start), because they are 8 long and a step is small. With rows a tenth as long (`stretch`), three seeds win back 4 to 7 of the 6 to 10 points; the rest we have not explained.
+# The linear head leads. The rows of the cosine head hardly turned (cosine 0.99 with their start), because they are 8 long and a step is small. With rows a tenth as long (`stretch`), three seeds win back 4 to 7 of the 6 to 10 points; the rest we have not explained.
 #
 # ## SimpleShot: one subtraction
 #
@@ -882,7 +882,7 @@ show(
 )
 
 # %% [markdown]
-# The reverse of the icons, because place and size vary: drawn at one place in one size, pixels reach 87 to 92 % over three sets of drawings, features 92 to 97 %. The intervals cover these 30 pictures only.
+# The reverse of the icons, because place and size vary: drawn at one place in one size, pixels reach 87 to 92 % over three sets of drawings, features 92 to 97 %. The intervals cover these pictures only.
 #
 # ## Explore
 #
@@ -934,7 +934,7 @@ show(
 # %% [markdown]
 # ## Bug hunt
 #
-# A colleague fine-tunes the same net, with the same rate and the same 20 steps. Her first episode agrees with ours, but her average is far lower, and it changes when the episodes come in reverse order. Read her function, then look at the numbers.
+# A colleague fine-tunes the same net, with the same rate and the same 20 steps. Her first episode agrees with ours, but her average is far lower, and it changes when the episodes come in reverse order. Read her function.
 
 # %%
 shared = copy.deepcopy(features.encoder)  # our weights stay as they are
@@ -1177,7 +1177,7 @@ for name, old in (
     )
 
 # %% [markdown]
-# The linear head was trained by inner products: an old letter has a smaller cosine with its own row than with some *new* row, which swallows it. Where means stand for old letters too, imprinting hardly hurts. (Old drawings took part in pretraining, which flatters them.)
+# The linear head was trained by inner products: an old letter has a smaller cosine with its own row than with some *new* row, which swallows it. Where means stand for old letters too, imprinting hardly hurts. (Pretraining on old drawings flatters them.)
 #
 # ### Exercise 02.7 ★  The probe's objective  (difficulty 2/5, 6 min)
 #
