@@ -93,7 +93,8 @@ def embed_episode(learner: ComparesEmbeddings, episode: Episode) -> tuple[Tensor
     """Embeds one task -> its support [N*K, D] and its queries [N*Q, D].
 
     Support and query pass through the encoder together, as in the code of Snell et al. (that of Sung et al. passes them one after
-    the other). In training mode batch norm therefore sees the whole episode; in evaluation mode it uses running statistics, and every query is judged on its own.
+    the other). In training mode batch norm therefore sees the whole episode; in evaluation mode it uses running statistics, and
+    every query is judged on its own.
     """
     shots = len(episode.support_x)
     embeddings = learner.embed(torch.cat([episode.support_x, episode.query_x]))
