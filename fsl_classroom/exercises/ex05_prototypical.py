@@ -1,4 +1,4 @@
-"""Exercises of lesson 05: prototypes, squared distances, the loss, the linear view, two detectors, cosine, the whole method.
+"""Exercises of lesson 05: prototypes, distances, the loss, the linear view, the Gaussian posterior, two detectors, the method.
 
 Cases: every exercise builds its own; 05.1, 05.3 and 05.8 draw their support with `_support_rows`. The detectors 05.5 and 05.7
 get implementations as arguments and must return True for the broken ones only.
@@ -6,8 +6,10 @@ get implementations as arguments and must return True for the broken ones only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +138,7 @@ PROTOTYPES = Exercise(
         Wrong(
             "one row too many",
             lambda z, y, n: _scattered_means(z, y, n, include_self=True),
-            "every sum is divided by one more than the shots: `scatter_reduce` and `index_reduce` count the zeros that they start from",
+            "every sum is divided by one more than the shots: `scatter_reduce` counts the zeros that it starts from, too",
             "`include_self=False`, or divide the sum by the class's own count.",
         ),
         Wrong(
@@ -280,7 +282,7 @@ DISTANCES = Exercise(
         Wrong(
             "root, then square",
             lambda q, c: (q[:, None] - c).square().sum(-1).sqrt().square(),
-            "a square root is taken and squared again: the value is right, but at distance zero the gradient of the root is infinite",
+            "a root is taken and squared again: the value is right, but at distance zero the gradient of a root is infinite",
             "Stop before the root.",
         ),
         Wrong(
@@ -298,7 +300,7 @@ DISTANCES = Exercise(
         Wrong(
             "no new axis",
             lambda q, c: (q - c).square().sum(-1),
-            "row i of the queries meets row i of the prototypes only: one distance for each pair of rows, where the shapes allow it",
+            "row i of the queries meets row i of the prototypes only, where the shapes allow it at all",
             "All pairs: `query[:, None] - centres` is [M, N, D].",
             also=(lambda q, c: (q - c).square(), lambda q, c: (q - c).square().sum(-1, keepdim=True)),
         ),
@@ -797,13 +799,75 @@ def _exposes_by_noise(predict: Predict, episode: Episode) -> bool:
     return False
 
 
-def _exposes_by_first_and_last(predict: Predict, episode: Episode) -> bool:
-    whole = predict(episode)
-    for rows in (slice(0, 1), slice(-1, None)):
-        part = predict(replace(episode, query_x=episode.query_x[rows], query_y=episode.query_y[rows]))
-        if (part - whole[rows]).abs().max() > 1e-3:
+def _exposes_by_row(predict: Predict, episode: Episode) -> Tensor:
+    """Compares each query alone with its row; returns a tensor without dimensions."""
+    together = predict(episode)
+    alone = torch.cat(
+        [predict(replace(episode, query_x=x[None], query_y=y[None])) for x, y in zip(*_queries(episode), strict=True)]
+    )
+    return ((alone - together).abs() > 1e-3).any()
+
+
+def _exposes_by_leaving_one_out(predict: Predict, episode: Episode) -> bool:
+    """Takes away each query in turn and looks at all the others."""
+    together, rows = predict(episode), torch.arange(len(episode.query_x))
+    for left_out in rows:
+        kept = rows[rows != left_out]
+        fewer = replace(episode, query_x=episode.query_x[kept], query_y=episode.query_y[kept])
+        if not torch.allclose(predict(fewer), together[kept], rtol=1e-4, atol=5e-4):
             return True
     return False
+
+
+def _exposes_by_black_company(predict: Predict, episode: Episode) -> bool:
+    gaps = []
+    for j, before in enumerate(predict(episode)):
+        company = torch.zeros_like(episode.query_x)
+        company[j] = episode.query_x[j]
+        gaps.append(float((predict(replace(episode, query_x=company))[j] - before).abs().max()))
+    return max(gaps) > 1e-3
+
+
+def _queries(episode: Episode) -> tuple[Tensor, Tensor]:
+    return episode.query_x, episode.query_y
+
+
+def _parts_judged(starts: Callable[[int], list[int]]) -> Callable[..., bool]:
+    """Returns a flawed detector: it asks for the queries in parts that begin at starts(M) and compares with the whole."""
+
+    def detector(predict: Predict, episode: Episode) -> bool:
+        x, y = _queries(episode)
+        edges = [*starts(len(x)), len(x)]
+        parts = [predict(replace(episode, query_x=x[i:j], query_y=y[i:j])) for i, j in pairwise(edges)]
+        return not torch.allclose(predict(episode)[edges[0] :], torch.cat(parts), rtol=1e-3, atol=1e-4)
+
+    return detector
+
+
+def _rows_judged(rows: Callable[[int], list[int]]) -> Callable[..., bool]:
+    """Returns a flawed detector: it judges some rows alone and never the others."""
+
+    def detector(predict: Predict, episode: Episode) -> bool:
+        x, y = _queries(episode)
+        found = predict(episode)
+        return any(
+            not torch.allclose(
+                predict(replace(episode, query_x=x[j : j + 1], query_y=y[j : j + 1]))[0], found[j], rtol=1e-3, atol=1e-4
+            )
+            for j in rows(len(x))
+        )
+
+    return detector
+
+
+def _one_more_query(predict: Predict, episode: Episode) -> bool:
+    x, y = _queries(episode)
+    more = replace(episode, query_x=torch.cat([x, 3 * torch.ones_like(x[:1])]), query_y=torch.cat([y, y[:1]]))
+    return not torch.allclose(predict(more)[: len(x)], predict(episode), rtol=1e-3, atol=1e-4)
+
+
+def _asked_twice(predict: Predict, episode: Episode) -> bool:
+    return not torch.allclose(predict(episode), predict(episode), rtol=1e-3, atol=1e-4)
 
 
 def _query_changed(change: Callable[[Tensor], Tensor], undo: Callable[[Tensor], Tensor]) -> Callable[..., bool]:
@@ -825,17 +889,6 @@ def _alone_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., 
         return differ(predict(episode), torch.cat(alone))
 
     return detector
-
-
-def _only_first(predict: Predict, episode: Episode) -> bool:
-    alone = predict(replace(episode, query_x=episode.query_x[:1], query_y=episode.query_y[:1]))
-    return not torch.allclose(predict(episode)[:1], alone, rtol=1e-3, atol=1e-4)
-
-
-def _only_last(predict: Predict, episode: Episode) -> bool:
-    """Judges the last query only, as a loop does that overwrites its verdict."""
-    alone = predict(replace(episode, query_x=episode.query_x[-1:], query_y=episode.query_y[-1:]))
-    return not torch.allclose(predict(episode)[-1:], alone, rtol=1e-3, atol=1e-4)
 
 
 def _other_support(predict: Predict, episode: Episode) -> bool:
@@ -887,6 +940,31 @@ def _a_little(episode: Episode) -> Tensor:
     return logits + 0.01 * F.one_hot(torch.tensor(0), episode.n_way) * episode.query_x.mean()
 
 
+def _mixed_with(partner: Callable[[Tensor, int], Tensor], share: float = 0.3) -> Predict:
+    """Returns logits of queries that are mixed with partner(rows, M), where that row is there."""
+
+    def predict(episode: Episode) -> Tensor:
+        x = episode.query_x
+        other = partner(torch.arange(len(x)), len(x))
+        other = torch.where(other < len(x), other, torch.arange(len(x)))
+        return _scored(torch.tanh)(replace(episode, query_x=(1 - share) * x + share * x[other]))
+
+    return predict
+
+
+def _swapped(episode: Episode) -> Tensor:
+    """Exchanges the logits of queries 1 and 2 where both are there: sums, norms and means over the queries stay."""
+    logits = _scored(torch.tanh)(episode)
+    return logits if len(logits) < 3 else logits[[0, 2, 1, *range(3, len(logits))]]
+
+
+def _balanced(episode: Episode) -> Tensor:
+    """Moves something from the logit of class 1 to that of class 0: the sum of every row stays."""
+    shift = 0.05 * (episode.query_x - episode.query_x.mean(0)).abs().mean()
+    logits = _scored(torch.tanh)(episode)
+    return logits + shift * (F.one_hot(torch.tensor(0), episode.n_way) - F.one_hot(torch.tensor(1), episode.n_way))
+
+
 class _Net(nn.Module):
     """A learner on points [B, 5] with fixed weights and a norm layer."""
 
@@ -909,6 +987,7 @@ def _leak_cases(generator: Generator) -> list[Case]:
         query_y=labels,
         classes=torch.tensor([4, 0, 9]),
     )
+    four = replace(episode, query_x=episode.query_x[:4], query_y=labels[:4])
 
     def by_batch(x: Tensor) -> Tensor:
         return (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
@@ -926,6 +1005,12 @@ def _leak_cases(generator: Generator) -> list[Case]:
         Case("every query is centred by the queries before it", (_mean_so_far, episode)),
         Case("every query is centred by the queries behind it", (_mean_to_come, episode)),
         Case("a leak too small to change a prediction", (_a_little, episode)),
+        Case("a right one, with four queries", (_scored(torch.tanh), four)),
+        Case("four queries, mixed in pairs", (_mixed_with(lambda i, m: i ^ 1), four)),
+        Case("the third query only is mixed with the fourth", (_mixed_with(lambda i, m: i + (i == 2)), episode)),
+        Case("the last query but one is mixed with the last", (_mixed_with(lambda i, m: i + (i == m - 2)), episode)),
+        Case("two queries get each other's logits", (_swapped, episode)),
+        Case("what one class gains another loses, so that sums stay", (_balanced, episode)),
     ]
 
 
@@ -934,13 +1019,14 @@ LEAK = Exercise(
     title="Bug hunt: does a query see the others?",
     reference=exposes_leak,
     cases=_leak_cases,
-    right=(_exposes_by_noise, _exposes_by_first_and_last),
+    right=(_exposes_by_noise, _exposes_by_row, _exposes_by_leaving_one_out, _exposes_by_black_company),
     wrong=(
         Wrong(
             "shuffled",
             _query_changed(lambda t: t.flip(0), lambda t: t.flip(0)),
             "the queries are only put in another order: means and variances of a batch do not notice",
             "Change *which* queries are there: remove the others, or replace them.",
+            also=(_query_changed(lambda t: t.roll(1, 0), lambda t: t.roll(-1, 0)),),
         ),
         Wrong(
             "doubled",
@@ -955,22 +1041,79 @@ LEAK = Exercise(
             "Compare the logits themselves.",
         ),
         Wrong(
+            "sums",
+            _alone_judged_by(lambda a, b: not torch.allclose(a.sum(), b.sum(), rtol=1e-3, atol=1e-4)),
+            "a sum, a mean or a norm is compared: what one logit gains another may lose",
+            "Compare logit by logit.",
+            also=(
+                _alone_judged_by(lambda a, b: bool((a.norm() - b.norm()).abs() > 1e-4)),
+                _alone_judged_by(lambda a, b: not torch.allclose(a.sum(1), b.sum(1), rtol=1e-3, atol=1e-4)),
+                _alone_judged_by(lambda a, b: not torch.allclose(a.sum(0), b.sum(0), rtol=1e-3, atol=1e-4)),
+            ),
+        ),
+        Wrong(
+            "too generous",
+            _alone_judged_by(lambda a, b: not torch.allclose(a, b, atol=0.1)),
+            "the tolerance is so wide that a small leak passes",
+            "Rounding is far below 1e-3: `torch.allclose(a, b, rtol=1e-3, atol=1e-4)`.",
+        ),
+        Wrong(
             "exactly equal",
             _alone_judged_by(lambda a, b: not torch.equal(a, b)),
             "the logits are compared to the last digit: rounding rings the alarm",
             "`torch.allclose` with a tolerance such as `atol=1e-4`.",
         ),
         Wrong(
+            "every query must move",
+            _alone_judged_by(
+                lambda a, b: all(not torch.allclose(*ab, rtol=1e-3, atol=1e-4) for ab in zip(a, b, strict=True))
+            ),
+            "the alarm waits until *all* queries change: some may be left alone by a leak",
+            "One query that changes is enough: `any`, not `all`.",
+        ),
+        Wrong(
             "first query only",
-            _only_first,
+            _rows_judged(lambda m: [0]),
             "only the first query is looked at: what leaks from earlier to later queries is missed",
             "Try every query alone, not only number 0.",
+            also=(_rows_judged(lambda m: [0, 1]),),
         ),
         Wrong(
             "last query only",
-            _only_last,
+            _rows_judged(lambda m: [m - 1]),
             "only the last query decides, as in a loop that overwrites its verdict: what leaks to earlier queries is missed",
             "One query that changes is enough: return True at once, or compare all of them together.",
+        ),
+        Wrong(
+            "first and last",
+            _rows_judged(lambda m: [0, m - 1]),
+            "the first and the last query are looked at and those between are not",
+            "Try every query alone.",
+        ),
+        Wrong(
+            "in parts",
+            _parts_judged(lambda m: [0, m // 2]),
+            "the queries are asked for in parts of several: a query that sees only its neighbour still sees it there",
+            "Ask for every query alone: parts of one.",
+            also=(_parts_judged(lambda m: [0, 1]),),
+        ),
+        Wrong(
+            "one query away",
+            _parts_judged(lambda m: [1]),
+            "only the first query is taken away: a leak between others stays",
+            "Take away *all* others of each query in turn.",
+        ),
+        Wrong(
+            "one query more",
+            _one_more_query,
+            "a query is added at the end: what leaks among those already there, or from earlier to later, does not change",
+            "Take away all others of each query in turn.",
+        ),
+        Wrong(
+            "asked twice",
+            _asked_twice,
+            "the same queries are asked for twice: a leak repeats itself exactly",
+            "Change the company of a query between the two calls.",
         ),
         Wrong(
             "turned round",
@@ -998,114 +1141,201 @@ LEAK = Exercise(
     ),
 )
 
-# ---------------------------------------------------------------------------------------------- 05.6 cosine with a scale
+# ---------------------------------------------------------------------------------------------- 05.6 the Gaussian posterior
 
 
-def cosine_logits(query: Tensor, centres: Tensor, scale: float) -> Tensor:
-    """Returns scale times the cosine. query [M, D], centres [N, D] -> [M, N] in -scale..scale."""
-    return scale * F.normalize(query, dim=1) @ F.normalize(centres, dim=1).T
+def gaussian_posterior(query: Tensor, centres: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+    """Returns p(class | query) of spherical Gaussian classes. query [M, D], centres [N, D], variance and prior [N] -> [M, N]."""
+    return _gaussian_logits(query, centres, variance, prior).softmax(1)
 
 
-def _cosine_by_hand(query: Tensor, centres: Tensor, scale: float) -> Tensor:
-    q = query / query.norm(dim=1, keepdim=True).clamp_min(1e-8)
-    c = centres / centres.norm(dim=1, keepdim=True).clamp_min(1e-8)
-    return torch.einsum("md,nd->mn", q, c) * scale
+def _gaussian_logits(query: Tensor, centres: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+    """Returns log(prior * density) up to the (2 pi)^(-D/2) that all classes share."""
+    features = query.shape[1]
+    return prior.log() - features / 2 * variance.log() - squared_distances(query, centres) / (2 * variance)
 
 
-def _cosine_with_epsilon(query: Tensor, centres: Tensor, scale: float) -> Tensor:
-    unit_query = query / (query.norm(dim=1, keepdim=True) + 1e-8)
-    return scale * unit_query @ (centres / (centres.norm(dim=1, keepdim=True) + 1e-8)).T
+def _gaussian_by_distributions(query: Tensor, centres: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+    classes = torch.distributions.Normal(centres, variance.sqrt()[:, None])
+    joint = classes.log_prob(query[:, None]).sum(-1) + prior.log()
+    return (joint - joint.logsumexp(1, keepdim=True)).exp()
 
 
-def _cosine_torch(query: Tensor, centres: Tensor, scale: float) -> Tensor:
-    return scale * F.cosine_similarity(query[:, None], centres[None], dim=-1)
+def _gaussian_multivariate(query: Tensor, centres: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+    covariance = variance[:, None, None] * torch.eye(query.shape[1], dtype=query.dtype)
+    densities = torch.distributions.MultivariateNormal(centres, covariance).log_prob(query[:, None])
+    return torch.softmax(densities + prior.log(), dim=-1)
 
 
-def _cosine_cases(generator: Generator) -> list[Case]:
-    # Rows are long, so that a tiny number added to a length against division by zero does not show, even in float64.
-    query, centres = 100 * torch.randn(6, 4, generator=generator), 300 * torch.randn(5, 4, generator=generator)
-    example = (torch.tensor([[10.0, 0.0], [0.0, 10.0]]), torch.tensor([[30.0, 40.0], [0.0, 20.0]]), 10.0)
+def _gaussian_in_a_loop(query: Tensor, centres: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+    columns = []
+    for centre, v, share in zip(centres, variance, prior, strict=True):
+        exponent = ((query - centre) ** 2).sum(1) / v
+        columns.append(share.log() - 0.5 * (query.shape[1] * (2 * math.pi * v).log() + exponent))
+    return F.softmax(torch.stack(columns, dim=1), dim=1)
+
+
+def _gaussian_largest_out(query: Tensor, centres: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+    """Takes the largest logarithm out, multiplies by the prior afterwards, and divides by the sum."""
+    logs = -0.5 * (_distances_written_out(query, centres) / variance + query.shape[1] * variance.log())
+    weights = (logs - logs.amax(1, keepdim=True)).exp() * prior
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _gaussian_cases(generator: Generator) -> list[Case]:
+    query, centres = torch.randn(6, 3, generator=generator), torch.randn(4, 3, generator=generator)
+    variance, prior = torch.tensor([0.3, 0.5, 1.5, 2.5]), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    paper = (torch.tensor([[2.0, 1.0], [3.0, 1.0]]), torch.tensor([[1.0, 1.0], [3.0, 2.0]]))
+    even, half = torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5])
+    wide, rare = torch.tensor([0.5, 2.0]), torch.tensor([0.8, 0.2])
+    far = (torch.tensor([[41.0]]), torch.tensor([[0.0], [80.0]]), torch.tensor([1.0, 1.0]), torch.tensor([0.7, 0.3]))
     return [
-        Case("two queries, two prototypes, scale 10", example),
-        Case("6 queries, 5 prototypes, scale 1", (query, centres, 1.0)),
-        Case("one query, scale 20", (query[:1], centres, 20.0)),
-        Case("float64", (query.double(), centres.double(), 5.0)),
+        Case("the example on paper: variances of 1/2, even priors", (*paper, half, even)),
+        Case("the same with one rare class", (*paper, half, rare)),
+        Case("the same with one wide class", (*paper, wide, even)),
+        Case("6 queries, 4 classes, 3 features, all of them different", (query, centres, variance, prior)),
+        Case("one query", (query[:1], centres, variance, prior)),
+        Case("as many queries as classes", (query[:4], centres, variance, prior)),
+        Case("a query so far away that every density rounds to 0", far),
+        Case("float64", (query.double(), centres.double(), variance.double(), prior.double())),
     ]
 
 
-def _zero_is_harmless(answer: Callable, reference: Callable) -> str | None:
-    found = answer(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), 10.0)
-    return None if bool(found.isfinite().all()) else "an embedding of zeros, as a dead ReLU gives, led to NaN."
+def _posterior_from(
+    logits: Callable[..., Tensor], tail: Callable[[Tensor], Tensor] = lambda t: t.softmax(1)
+) -> Callable:
+    """Returns a flawed posterior: tail of logits(squared distances [M, N], variance [N], prior [N], D)."""
+
+    def posterior(query: Tensor, centres: Tensor, variance: Tensor, prior: Tensor) -> Tensor:
+        return tail(logits(squared_distances(query, centres), variance, prior, query.shape[1]))
+
+    return posterior
 
 
-COSINE = Exercise(
+def _joint(d: Tensor, v: Tensor, p: Tensor, features: int) -> Tensor:
+    return p.log() - features / 2 * v.log() - d / (2 * v)
+
+
+GAUSSIAN = Exercise(
     id="05.6",
-    title="Cosine with a scale",
-    reference=cosine_logits,
-    cases=_cosine_cases,
+    title="The Gaussian posterior",
+    reference=gaussian_posterior,
+    cases=_gaussian_cases,
     gradient=(0, 1),
-    properties=(Property("an embedding of zeros gives finite logits", _zero_is_harmless),),
-    right=(_cosine_by_hand, _cosine_with_epsilon, _cosine_torch),
+    right=(_gaussian_by_distributions, _gaussian_multivariate, _gaussian_in_a_loop, _gaussian_largest_out),
     wrong=(
         Wrong(
-            "no scale",
-            lambda q, c, s: cosine_logits(q, c, 1.0),
-            "the scale is not used: the softmax stays nearly flat",
-            "Multiply the cosines by `scale`.",
+            "equation 2",
+            _posterior_from(lambda d, v, p, n: -d),
+            "the softmax of minus the squared distances is taken as it is: variances and priors play no part",
+            "That is the case of variances 1/2 and even priors. Divide by 2 times the variance, and add what else differs.",
+            also=(_posterior_from(lambda d, v, p, n: -d / 2),),
         ),
         Wrong(
-            "divided",
-            lambda q, c, s: cosine_logits(q, c, 1 / s),
-            "the cosines are divided by the scale: that is what a temperature does",
-            "A large scale must make the softmax sharp: multiply.",
+            "no factor of the density",
+            _posterior_from(lambda d, v, p, n: p.log() - d / (2 * v)),
+            "the factor before the exponential is dropped: it cancels for equal variances only, and a wide class wins too often",
+            "The logarithm of a density's factor is −(D/2) log(variance): a wide class is low everywhere.",
+            also=(_posterior_from(lambda d, v, p, n: -d / (2 * v)),),
         ),
         Wrong(
-            "inner product",
-            lambda q, c, s: s * q @ c.T,
-            "nothing is made unit length: this is the inner product",
-            "`F.normalize(..., dim=1)` on both.",
+            "factor of one feature",
+            _posterior_from(lambda d, v, p, n: p.log() - v.log() / 2 - d / (2 * v)),
+            "the factor is that of a single feature: D features have D of them",
+            "−(D/2) log(variance), with D = `query.shape[1]`.",
         ),
         Wrong(
-            "queries not normalised",
-            lambda q, c, s: s * q @ F.normalize(c, dim=1).T,
-            "only the prototypes are made unit length: the length of a query then acts as a scale of its own",
-            "Normalise the queries too.",
+            "variance taken for a deviation",
+            _posterior_from(lambda d, v, p, n: p.log() - n * v.log() - d / (2 * v**2)),
+            "the variance is squared, as if it were a standard deviation",
+            "The exponent is −d / (2 variance), and its factor variance to the power −D/2.",
+            also=(
+                _posterior_from(lambda d, v, p, n: p.log() - n / 2 * v.log() - d / (2 * v**2)),
+                _posterior_from(lambda d, v, p, n: p.log() - n * v.log() - d / (2 * v)),
+            ),
         ),
         Wrong(
-            "prototypes not normalised",
-            lambda q, c, s: s * F.normalize(q, dim=1) @ c.T,
-            "only the queries are made unit length: a long prototype then gets the larger logits",
-            "Normalise the prototypes too.",
+            "root of the variance",
+            _posterior_from(lambda d, v, p, n: p.log() - n / 2 * v.log() - d / (2 * v.sqrt())),
+            "the distance is divided by standard deviations, not by variances",
+            "The exponent is −d / (2 variance).",
+            also=(_posterior_from(lambda d, v, p, n: p.log() - n / 4 * v.log() - d / (2 * v.sqrt())),),
         ),
         Wrong(
-            "normalised over the rows",
-            lambda q, c, s: s * F.normalize(q, dim=0) @ F.normalize(c, dim=0).T,
-            "every feature is normalised over the rows: dim=0",
-            "Each *row* becomes unit length: dim=1.",
+            "no 2",
+            _posterior_from(lambda d, v, p, n: p.log() - n / 2 * v.log() - d / v),
+            "the 2 in the exponent is missing",
+            "The exponent is −d / (2 variance).",
+            also=(_posterior_from(lambda d, v, p, n: p.log() - d / v),),
         ),
         Wrong(
-            "cosine distance",
-            lambda q, c, s: s * (1 - cosine_logits(q, c, 1.0)),
-            "1 − cosine is returned: a distance, for which near is small",
-            "Logits must be large for the nearest class: return the cosine itself, scaled.",
+            "turned factor",
+            _posterior_from(lambda d, v, p, n: p.log() + n / 2 * v.log() - d / (2 * v)),
+            "the factor of the density has the wrong sign: a wide class would be high everywhere",
+            "variance to the power *minus* D/2.",
         ),
         Wrong(
-            "bare norm",
-            lambda q, c, s: s * (q / q.norm(dim=1, keepdim=True)) @ (c / c.norm(dim=1, keepdim=True)).T,
-            "a row of zeros is divided by its length 0",
-            "`F.normalize` guards against it.",
+            "no prior",
+            _posterior_from(lambda d, v, p, n: -n / 2 * v.log() - d / (2 * v)),
+            "the prior is left out: a rare class wins too often",
+            "Bayes: density times prior, divided by the sum over the classes. In logarithms, add `prior.log()`.",
         ),
         Wrong(
-            "probabilities",
-            lambda q, c, s: cosine_logits(q, c, s).softmax(1),
-            "the softmax is taken already here",
-            "Return logits; the loss takes the softmax.",
+            "prior without logarithm",
+            _posterior_from(lambda d, v, p, n: p - n / 2 * v.log() - d / (2 * v)),
+            "the prior itself is added to logarithms",
+            "Add `prior.log()`, or multiply by the prior after the exponential.",
+        ),
+        Wrong(
+            "prior after the softmax",
+            lambda q, c, v, p: gaussian_posterior(q, c, v, torch.ones_like(p)) * p,
+            "the prior is multiplied on after the softmax, so that rows no longer sum to one",
+            "Divide by the sum again, or add `prior.log()` before the softmax.",
+        ),
+        Wrong(
+            "densities that round to 0",
+            _posterior_from(_joint, lambda t: t.exp() / t.exp().sum(1, keepdim=True)),
+            "the densities themselves are divided: far from all classes they all round to 0, and 0/0 is not a number",
+            "Add logarithms and take their softmax.",
+            also=(_posterior_from(_joint, lambda t: t.exp() / (t.exp().sum(1, keepdim=True) + 1e-12)),),
+        ),
+        Wrong(
+            "not divided by the sum",
+            _posterior_from(_joint, lambda t: t.exp()),
+            "density times prior is returned: the division by the sum over the classes is missing",
+            "Bayes divides by the sum: rows must sum to one.",
+            also=(lambda q, c, v, p: _gaussian_logits(q, c, v, p).exp() / (2 * math.pi) ** (q.shape[1] / 2),),
+        ),
+        Wrong(
+            "logits",
+            _posterior_from(_joint, lambda t: t),
+            "logarithms are returned in place of probabilities",
+            "Take the softmax over the classes.",
+            also=(_posterior_from(_joint, lambda t: t.log_softmax(1)),),
+        ),
+        Wrong(
+            "over the queries",
+            _posterior_from(_joint, lambda t: t.softmax(0)),
+            "the softmax runs over the queries: dim=0",
+            "Each *query* chooses among the classes: dim=1.",
+        ),
+        Wrong(
+            "unsquared",
+            _posterior_from(lambda d, v, p, n: p.log() - n / 2 * v.log() - (d + 1e-12).sqrt() / (2 * v)),
+            "the distance in the exponent is not squared",
+            "The exponent is minus the *squared* distance over 2 times the variance.",
+        ),
+        Wrong(
+            "one variance for all",
+            lambda q, c, v, p: gaussian_posterior(q, c, v.mean().expand_as(v), p),
+            "all classes get one variance",
+            "Column k uses `variance[k]`.",
         ),
     ),
     hints=(
-        "The cosine is the inner product of two vectors of length 1.",
-        "`F.normalize(query, dim=1)` makes rows unit length; a matrix product gives all cosines.",
-        "`scale * F.normalize(query, dim=1) @ F.normalize(centres, dim=1).T`",
+        "Bayes: p(k | z) is prior times density, divided by the sum of that over all classes.",
+        "Take logarithms: log prior − (D/2) log variance − squared distance / (2 variance). What is normalised by a softmax?",
+        "`(prior.log() - D / 2 * variance.log() - squared_distances(query, centres) / (2 * variance)).softmax(1)`",
     ),
 )
 
@@ -1124,17 +1354,66 @@ def exposes_order(implementation: Means, support: Tensor, labels: Tensor, n_way:
     return False
 
 
-def _order_by_sorting(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
-    """Detects a dependence on the order by sorting the support by label, forwards and backwards."""
-    orders = [labels.argsort(stable=True), labels.argsort(stable=True).flip(0)]
-    first, second = (implementation(support[o], labels[o], n_way) for o in orders)
-    return bool((first - second).abs().max() > 1e-4)
+def _close_in_two_orders(implementation: Means, support: Tensor, labels: Tensor, n_way: int, atol: float) -> bool:
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    first, second = implementation(support, labels, n_way), implementation(support[order], labels[order], n_way)
+    return torch.allclose(first, second, atol=atol)
 
 
-def _order_by_rolling(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
+def _order_by_sorting_and_shuffling(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
+    """Compares the support sorted by label with three orders that mix it."""
+    orders = [labels.argsort(stable=True), torch.arange(len(labels)).flip(0)]
+    orders += [torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in (7, 8, 9)]
+    first, *others = (implementation(support[o], labels[o], n_way) for o in orders)
+    return max(float((first - other).abs().max()) for other in others) > 1e-4
+
+
+def _order_by_random_keys(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
     before = implementation(support, labels, n_way)
-    rolled = [implementation(support.roll(i, 0), labels.roll(i, 0), n_way) for i in range(1, len(labels))]
-    return any(float((after - before).abs().max()) > 1e-3 for after in rolled)
+    keys = [torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in (11, 12, 13, 14)]
+    return any(
+        not torch.allclose(before, implementation(support[k.argsort()], labels[k.argsort()], n_way), atol=1e-4)
+        for k in keys
+    )
+
+
+def _order_pair_by_pair(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
+    """Exchanges every two rows with their labels."""
+    before, rows = implementation(support, labels, n_way), list(range(len(labels)))
+    for i in rows:
+        for j in rows[:i]:
+            order = torch.tensor([j if r == i else i if r == j else r for r in rows])
+            if (implementation(support[order], labels[order], n_way) - before).abs().max() > 1e-3:
+                return True
+    return False
+
+
+def _order_by_many_shuffles(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Compares ten shuffles among themselves; returns a tensor without dimensions."""
+    found = []
+    for seed in range(10):
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(100 + seed))
+        found.append(implementation(support[order], labels[order], n_way))
+    return (torch.stack(found).std(0) > 1e-4).any()
+
+
+def _order_once(order_of: Callable[[Tensor, int], Tensor]) -> Callable[..., bool]:
+    """Returns a flawed detector: it tries the one order order_of(labels, n_way)."""
+
+    def detector(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
+        order = order_of(labels, n_way)
+        first, second = implementation(support, labels, n_way), implementation(support[order], labels[order], n_way)
+        return not torch.allclose(first, second, atol=1e-4)
+
+    return detector
+
+
+def _own_places(labels: Tensor, n_way: int) -> Tensor:
+    """Returns an order in which the rows of each class change places among themselves."""
+    order = torch.arange(len(labels))
+    for k in range(n_way):
+        order[labels == k] = order[labels == k].flip(0)
+    return order
 
 
 def _order_compared(
@@ -1149,12 +1428,6 @@ def _order_compared(
         return not torch.equal(first, second) if exact else not torch.allclose(first, second, atol=1e-4)
 
     return detector
-
-
-def _order_sorted_once(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
-    order = labels.argsort(stable=True)
-    first, second = implementation(support, labels, n_way), implementation(support[order], labels[order], n_way)
-    return not torch.allclose(first, second, atol=1e-4)
 
 
 def _order_within(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
@@ -1179,6 +1452,28 @@ def _running_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 def _first_rows(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.stack([support[labels == k][0] for k in range(n_way)])
+
+
+def _first_and_last(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Takes the mean of the first and the last row of each class."""
+    rows = [support[labels == k] for k in range(n_way)]
+    return torch.stack([(r[0] + r[-1]) / 2 for r in rows])
+
+
+def _with_the_row_before(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Adds the row before to every row, so that going round in a circle changes nothing."""
+    return prototypes(support + 0.3 * support.roll(1, 0), labels, n_way)
+
+
+def _one_class_by_its_first_row(share: float) -> Means:
+    """Returns class means whose class 2 leans by share towards its first row."""
+
+    def implementation(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+        centres = prototypes(support, labels, n_way)
+        centres[2] += share * (support[labels == 2][0] - centres[2])
+        return centres
+
+    return implementation
 
 
 def _order_cases(generator: Generator) -> list[Case]:
@@ -1209,6 +1504,11 @@ def _order_cases(generator: Generator) -> list[Case]:
         ),
         Case("prototypes in the order of first meeting", (_first_met_means, sorted_rows, labels, 4)),
         Case("the first row of each class stands for it", (_first_rows, sorted_rows, labels, 4)),
+        Case("the mean of the first and the last row of each class", (_first_and_last, sorted_rows, labels, 4)),
+        Case("every row takes in a part of the row before it", (_with_the_row_before, sorted_rows, labels, 4)),
+        Case("one class of four leans towards its first row", (_one_class_by_its_first_row(0.5), shuffled, names, 4)),
+        Case("and the same, by a hundredth", (_one_class_by_its_first_row(0.01), shuffled, names, 4)),
+        Case("first meeting, on classes that come in another order", (_first_met_means, sorted_rows, 3 - labels, 4)),
     ]
 
 
@@ -1217,7 +1517,7 @@ ORDER = Exercise(
     title="Bug hunt: does the order of the support matter?",
     reference=exposes_order,
     cases=_order_cases,
-    right=(_order_by_sorting, _order_by_rolling),
+    right=(_order_by_sorting_and_shuffling, _order_pair_by_pair, _order_by_many_shuffles, _order_by_random_keys),
     wrong=(
         Wrong(
             "rows without labels",
@@ -1232,10 +1532,34 @@ ORDER = Exercise(
             "Use one `order` for both: `support[order], labels[order]`.",
         ),
         Wrong(
+            "turned round in a row",
+            _order_once(lambda y, n: torch.arange(len(y)).flip(0)),
+            "one special order is tried, back to front or in a circle: some faults look the same from there",
+            "Try random orders: `torch.randperm(len(labels))`.",
+            also=(
+                _order_once(lambda y, n: torch.arange(len(y)).roll(1)),
+                _order_once(lambda y, n: torch.arange(len(y)).roll(-1)),
+                _order_once(lambda y, n: torch.tensor([1, 0, *range(2, len(y))])),
+            ),
+        ),
+        Wrong(
             "mean of all prototypes",
             _order_compared(lambda t: t.mean(0)),
-            "the mean of all prototypes is compared, which no order of equal classes can move",
+            "a mean, a sum or a norm of the prototypes is compared, in which changes cancel",
             "Compare prototype by prototype.",
+            also=(_order_compared(lambda t: t.norm()),),
+        ),
+        Wrong(
+            "first prototype",
+            _order_compared(lambda t: t[0]),
+            "only the first prototype is compared",
+            "Compare all of them.",
+        ),
+        Wrong(
+            "too generous",
+            lambda f, z, y, n: not _close_in_two_orders(f, z, y, n, atol=0.1),
+            "the tolerance is so wide that a small change passes",
+            "Rounding is far below `atol=1e-4`.",
         ),
         Wrong(
             "shapes",
@@ -1257,7 +1581,7 @@ ORDER = Exercise(
         ),
         Wrong(
             "sorted once",
-            _order_sorted_once,
+            _order_once(lambda y, n: y.argsort(stable=True)),
             "the support is compared with the same support sorted: where it was sorted already, nothing has moved",
             "Mix the classes: one `torch.randperm` over all rows.",
         ),
@@ -1270,8 +1594,9 @@ ORDER = Exercise(
         Wrong(
             "within a class",
             _order_within,
-            "the support is sorted first and rows change places within their class only, where a reshape is safe",
+            "rows change places within their class only, where a reshape of sorted rows is safe",
             "Mix the classes: one `torch.randperm` over all rows.",
+            also=(_order_once(_own_places),),
         ),
     ),
     hints=(
@@ -1311,6 +1636,24 @@ def _protonet_plain(
     return logits, F.nll_loss(F.log_softmax(logits, dim=1), query_y)
 
 
+def _protonet_einsum(
+    encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int
+) -> tuple[Tensor, Tensor]:
+    support, query = encoder(support_x), encoder(query_x)
+    member = F.one_hot(support_y, n_way).to(support.dtype)
+    centres = torch.einsum("sn,sd->nd", member, support) / member.sum(0).unsqueeze(1)
+    logits = -_distances_by_einsum(query, centres)
+    return logits, (logits.logsumexp(1) - logits.gather(1, query_y[:, None]).squeeze(1)).mean()
+
+
+def _protonet_written_out(
+    encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int
+) -> tuple[Tensor, Tensor]:
+    centres = _index_add_means(encoder(support_x), support_y, n_way)
+    logits = -_distances_written_out(encoder(query_x), centres)
+    return logits, F.cross_entropy(logits, query_y)
+
+
 def _flawed(
     *,
     means: Callable = prototypes,
@@ -1339,11 +1682,17 @@ def _memory_cases(generator: Generator) -> list[Case]:
         support_x, query_x = pictures[: len(support_y)], pictures[len(support_y) :]
         return Case(says, (small_encoder(generator), support_x, support_y, query_x, query_y, n_way))
 
+    # An encoder without weights: the embeddings are the pictures, and the loss of the only query is 41 * 41 - 1.
+    far = (nn.Flatten(), torch.tensor([0.0, 42.0]).view(2, 1, 1, 1), torch.tensor([0, 1]))
     return [
         case("5-way 2-shot, 10 queries, rows shuffled", [2] * 5, 10),
         case("unequal shots: 1, 4 and 2", [1, 4, 2], 6),
         case("one query", [1, 1, 1], 1),
         case("as many queries as classes", [3, 3, 3], 3),
+        Case(
+            "a query at 41, near the wrong one of the prototypes 0 and 42",
+            (*far, torch.full((1, 1, 1, 1), 41.0), torch.tensor([0]), 2),
+        ),
     ]
 
 
@@ -1353,7 +1702,7 @@ MEMORY = Exercise(
     reference=protonet,
     cases=_memory_cases,
     properties=(Property("the loss teaches the encoder through support and query", teaches_encoder(_memory_cases)),),
-    right=(_protonet_joint, _protonet_plain),
+    right=(_protonet_joint, _protonet_plain, _protonet_einsum, _protonet_written_out),
     wrong=(
         Wrong(
             "reshape",
@@ -1415,6 +1764,54 @@ MEMORY = Exercise(
             "No detach and no no_grad around the support.",
         ),
         Wrong(
+            "queries without gradient",
+            _flawed(query_of=lambda encoder, x: encoder(x).detach()),
+            "the queries are embedded without gradient: the encoder learns from the support only",
+            "No detach and no no_grad around the queries.",
+        ),
+        Wrong(
+            "query prototypes",
+            lambda encoder, sx, sy, qx, qy, n: protonet(encoder, qx, qy, qx, qy, n),
+            "the prototypes are made from the queries and their labels, which nobody knows in a test",
+            "Prototypes come from the support alone.",
+            also=(
+                lambda encoder, sx, sy, qx, qy, n: protonet(
+                    encoder, torch.cat([sx, qx]), torch.cat([sy, qy]), qx, qy, n
+                ),
+            ),
+        ),
+        Wrong(
+            "log of softmax",
+            _flawed(loss=lambda found, y: F.nll_loss(found.softmax(1).log(), y)),
+            "the logarithm is taken of a softmax that has become exactly 0",
+            "`F.cross_entropy` or `log_softmax` does both at once and stays finite.",
+        ),
+        Wrong(
+            "a crutch in the logarithm",
+            _flawed(loss=lambda found, y: F.nll_loss((found.softmax(1) + 1e-8).log(), y)),
+            "a small number keeps the logarithm finite: the loss of a far query is cut off, and its gradient vanishes",
+            "`F.cross_entropy` needs no crutch.",
+            also=(_flawed(loss=lambda found, y: F.nll_loss((found.softmax(1) + 1e-12).log(), y)),),
+        ),
+        Wrong(
+            "mean of squares",
+            _flawed(logits=lambda q, c: -(q[:, None] - c).square().mean(-1)),
+            "the squares are averaged over the features, which divides every distance by D",
+            "`.sum(-1)`, not `.mean(-1)`.",
+        ),
+        Wrong(
+            "half the distance",
+            _flawed(logits=lambda q, c: -squared_distances(q, c) / 2),
+            "the squared distance is halved",
+            "Equation 2 has no factor: the logits are −d.",
+        ),
+        Wrong(
+            "turned order",
+            lambda *args: protonet(*args)[::-1],
+            "the loss comes first and the logits second",
+            "Return the tuple (logits, loss).",
+        ),
+        Wrong(
             "softmax twice",
             _flawed(loss=lambda found, y: F.cross_entropy(found.softmax(1), y)),
             "the loss takes the softmax twice",
@@ -1426,6 +1823,12 @@ MEMORY = Exercise(
             "the loss is summed over the queries",
             "Average over the queries.",
         ),
+        Wrong(
+            "softmax over the queries",
+            _flawed(loss=lambda found, y: F.nll_loss(found.log_softmax(0), y)),
+            "the softmax runs over the queries: dim=0",
+            "Every *query* chooses among classes.",
+        ),
     ),
     hints=(
         "Four lines: embed, average, measure, compare with the labels.",
@@ -1434,4 +1837,4 @@ MEMORY = Exercise(
     ),
 )
 
-EXERCISES = (PROTOTYPES, DISTANCES, LOSS, LINEAR, LEAK, COSINE, ORDER, MEMORY)
+EXERCISES = (PROTOTYPES, DISTANCES, LOSS, LINEAR, LEAK, GAUSSIAN, ORDER, MEMORY)
