@@ -35,8 +35,9 @@ class PrototypicalNetwork(FewShotLearner):
 
     encoder:  pictures [B, c, H, W] -> embeddings [B, D], e.g. conv4()
     distance: "euclidean" (squared, the paper's choice: a Bregman divergence, section 2.3) or "cosine"
-    scale:    multiplies the logits. With "cosine" they lie in [-scale, scale]; at the default 1 the softmax is nearly flat
-              (the wrong turn of lesson 05), and 10 is a usable value
+    scale:    multiplies the logits. With "euclidean", scale 1 is Bayes' rule for Gaussian classes of variance 1/2 (lesson 05).
+              With "cosine" they lie in [-scale, scale]; at the default 1 the softmax is nearly flat (lesson 04), and 10 is a
+              usable value
     """
 
     def __init__(self, encoder: nn.Module, distance: str = "euclidean", scale: float = 1.0) -> None:
