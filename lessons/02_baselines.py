@@ -732,7 +732,7 @@ show(
 # %% [markdown]
 # **The puzzle.** B names half, A about 70 %: five pictures do teach something, for A's net untrained names half. C is far ahead; the paired intervals keep all three apart.
 #
-# **Fine-tuning** at 1e-3 costs about nine points after 50 steps, but after 5 it is not separated from frozen: later steps bend good features. At 1e-4 the filters move less than half as far, and the interval contains 0.
+# **Fine-tuning** at 1e-3 costs about nine points after 50 steps, but after 5 it is not separated: later steps bend good features. At 1e-4 the net still climbs: the filters move a third as far, and after 50 steps the interval contains 0.
 #
 # ## The real question: does learning to learn beat good features?
 #
@@ -838,7 +838,7 @@ for name, drawn in (
     )
 
 # %% [markdown]
-# Both suspects are guilty. Moved about, pixels fall from 64 to about 33 %, random features by 20 points, copied features by about 5: training has taught them to bear a move. Of outlines copied features name 10 points more, pixels 8; they are no longer separated.
+# Both suspects are guilty. Moved about, pixels fall from 64 % to a third, random features by 20 points, copied features by about 5: training has taught them to bear a move. Of outlines copied features name 10 points more, pixels 8; they are no longer separated.
 #
 # ## Your own pictures
 #
@@ -886,7 +886,7 @@ show(
 #
 # ## Explore
 #
-# Predict, then change the cell.
+# Change the cell.
 #
 # 1. Which head gains most from shots on icons? Would the linear head gain as much with a rate of 10?
 # 2. With `test, tables` in the first line: which heads differ?
@@ -980,7 +980,7 @@ print(
 )
 
 # %% [markdown]
-# Episode 0 is as good as ours when it comes first, much worse when it comes last. Before you read on, think of an experiment that would convict *any* learner.
+# Episode 0 is as good as ours when it comes first, worse when it comes last. Before you read on, think of an experiment that would convict *any* learner.
 #
 # ### Exercise 02.5  Bug hunt: does an episode remember the one before?  (difficulty 3/5, 10 min)
 #
@@ -1177,7 +1177,7 @@ for name, old in (
     )
 
 # %% [markdown]
-# The linear head was trained by inner products: an old letter has a smaller cosine with its own row than with some *new* row, which swallows it. Where means stand for old letters too, imprinting hardly hurts. (Pretraining on old drawings flatters them.)
+# The linear head was trained by inner products: an old letter has a smaller cosine with its own row than with some *new* row, which swallows it. Where means stand for old letters too, imprinting hardly hurts. (Pretraining flatters old drawings.)
 #
 # ### Exercise 02.7 ★  The probe's objective  (difficulty 2/5, 6 min)
 #
