@@ -594,11 +594,11 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle.** B, the net of the 20-way episodes, wins the test by about three points, and the interval of the paired difference leaves out 0. Yet its training accuracy is lower, because it must rule out 19 wrong classes and not 4. So never compare training accuracies over different ways.
+# **The puzzle.** B, the net of the 20-way episodes, wins the test by about three points; the paired interval leaves out 0. Yet its training accuracy is lower, because it must rule out 19 wrong classes and not 4. So never compare training accuracies over different ways.
 #
-# One alphabet is harder for every learner, because its letters share a style. The gap between the nets looks larger there, but the interval of its growth (last line) contains 0, so you may not claim it.
+# One alphabet is harder for every learner, because its letters share a style. The gap looks larger there, but the interval of its growth contains 0, so do not claim it.
 #
-# *Not answered here:* why B wins. A plausible reason is that look-alikes among 20 classes teach finer differences. A rival is [batch norm](../lessons/GLOSSARY.md#batch-normalisation "批归一化"), which saw 120 pictures at once in B and 30 in A. And an [interval](../lessons/GLOSSARY.md#confidence-interval "置信区间") over episodes says nothing about other training seeds.
+# *Not answered here:* why B wins. Perhaps look-alikes among 20 classes teach finer differences. A rival is [batch norm](../lessons/GLOSSARY.md#batch-normalisation "批归一化"), which saw 120 pictures at once in B and 30 in A. And these [intervals](../lessons/GLOSSARY.md#confidence-interval "置信区间") say nothing about other training seeds.
 
 # %% [markdown]
 # ## Is it the square?

@@ -359,6 +359,7 @@ DISTANCES = Exercise(
             lambda q, c: -2 * q @ c.T + (c**2).sum(1),
             "|q|² is missing: the order of the classes stays, but these are not distances",
             "|q − c|² = |q|² − 2 q·c + |c|²: three terms.",
+            also=(lambda q, c: -2 * q @ c.T,),
         ),
         Wrong(
             "plus in the middle",
@@ -554,6 +555,7 @@ LOSS = Exercise(
             "`log_softmax` needs no crutch: it never forms the probability.",
             also=(
                 _loss_from(lambda d, y: F.nll_loss(((-d).softmax(1) + 1e-12).log(), y)),
+                _loss_from(lambda d, y: F.nll_loss(((-d).softmax(1) + 1e-10).log(), y)),
                 _loss_from(lambda d, y: F.nll_loss(((-d).softmax(1) + 1e-6).log(), y)),
                 _loss_from(lambda d, y: F.nll_loss((-d).softmax(1).clamp_min(1e-8).log(), y)),
                 _loss_from(lambda d, y: F.nll_loss((-d).softmax(1).clamp_min(1e-30).log(), y)),
@@ -732,8 +734,9 @@ LINEAR = Exercise(
         Wrong(
             "all signs turned",
             lambda c: (-2 * c, c.square().sum(1)),
-            "all signs are turned: this is the squared distance itself, and the farthest class wins",
+            "signs are turned: the weights belong to the squared distance itself, and the farthest class wins",
             "Logits are *minus* the squared distances: w = 2c and b = −|c|².",
+            also=(lambda c: (-2 * c, -c.square().sum(1)),),
         ),
         Wrong(
             "twice the bias",
@@ -756,8 +759,9 @@ LINEAR = Exercise(
         Wrong(
             "sum over the classes",
             lambda c: (2 * c, -c.square().sum(0)),
-            "the squares are summed over the classes: a bias for each feature",
+            "the squares are summed over the classes",
             "One bias for each class: sum over the features, `.sum(1)`.",
+            also=(lambda c: (2 * c, -c.square().sum()),),
         ),
         Wrong(
             "transposed weights",
@@ -840,6 +844,19 @@ def _parts_judged(starts: Callable[[int], list[int]]) -> Callable[..., bool]:
         edges = [*starts(len(x)), len(x)]
         parts = [predict(replace(episode, query_x=x[i:j], query_y=y[i:j])) for i, j in pairwise(edges)]
         return not torch.allclose(predict(episode)[edges[0] :], torch.cat(parts), rtol=1e-3, atol=1e-4)
+
+    return detector
+
+
+def _parts_judged_up_to(end: Callable[[int], int]) -> Callable[..., bool]:
+    """Returns a flawed detector: it keeps the queries before end(M) and compares these."""
+
+    def detector(predict: Predict, episode: Episode) -> bool:
+        x, y = _queries(episode)
+        kept = slice(0, end(len(x)))
+        return not torch.allclose(
+            predict(replace(episode, query_x=x[kept], query_y=y[kept])), predict(episode)[kept], rtol=1e-3, atol=1e-4
+        )
 
     return detector
 
@@ -1076,7 +1093,10 @@ LEAK = Exercise(
             _rows_judged(lambda m: [0]),
             "only the first query is looked at: what leaks from earlier to later queries is missed",
             "Try every query alone, not only number 0.",
-            also=(_rows_judged(lambda m: [0, 1]),),
+            also=(
+                _rows_judged(lambda m: [0, 1]),
+                _parts_judged_up_to(lambda m: m // 2),
+            ),
         ),
         Wrong(
             "last query only",
@@ -1100,8 +1120,9 @@ LEAK = Exercise(
         Wrong(
             "one query away",
             _parts_judged(lambda m: [1]),
-            "only the first query is taken away: a leak between others stays",
+            "only one query is taken away: a leak between others stays",
             "Take away *all* others of each query in turn.",
+            also=(_parts_judged_up_to(lambda m: m - 1),),
         ),
         Wrong(
             "one query more",
@@ -1271,8 +1292,9 @@ GAUSSIAN = Exercise(
         Wrong(
             "turned factor",
             _posterior_from(lambda d, v, p, n: p.log() + n / 2 * v.log() - d / (2 * v)),
-            "the factor of the density has the wrong sign: a wide class would be high everywhere",
-            "variance to the power *minus* D/2.",
+            "a sign in the exponent or of the factor is turned: a wide class would be high everywhere, or far would be likely",
+            "variance to the power *minus* D/2, times exp(−d / (2 variance)).",
+            also=(_posterior_from(lambda d, v, p, n: p.log() - n / 2 * v.log() + d / (2 * v)),),
         ),
         Wrong(
             "no prior",
