@@ -840,7 +840,7 @@ for name, M in zip(settings, (step @ H_q @ step, H_q @ step, H_q)):
 few = many.batch(0, 500)
 
 
-def factor_loss(start: Tensor, lr: float, steps: int, first_order: bool) -> Tensor:
+def factor_loss(start: Tensor, lr: float, count: int, first_order: bool) -> Tensor:
     """Meta-loss of 500 tasks for the model with a factor. start (w, u, v)."""
 
     def error_at(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -848,7 +848,7 @@ def factor_loss(start: Tensor, lr: float, steps: int, first_order: bool) -> Tens
         return (found - y).square().mean((1, 2))
 
     theta = start.expand(len(few.support_x), 3)
-    for _ in range(steps):
+    for _ in range(count):
         loss = error_at(theta, few.support_x, few.support_y).sum()
         (g,) = torch.autograd.grad(loss, theta, create_graph=not first_order)
         theta = theta - lr * g
