@@ -113,6 +113,7 @@ COMPUTED = {
     "04-2": lambda: float(class_log_probabilities(torch.zeros(1, 5), torch.tensor([0, 0, 0, 0, 1]), 2).exp()[0, 1]),
     "04-3": lambda: float((5 * tensor(1, *[0] * 9)).softmax(0)[0]),
     "04-8": lambda: float((10 * tensor(1, 0.8)).softmax(0)[0]),
+    "04-9": lambda: math.log(9 * 0.9 / 0.1),
     "05-1": lambda: float(prototypes(tensor([1, 2], [3, 4], [8, 0]), torch.zeros(3, dtype=torch.int64), 1)[0, 0]),
     "05-2": lambda: float((-squared_distances(tensor([1, 0]), tensor([0, 0], [2, 2]))).softmax(1)[0, 0]),
     "05-5": total_squares_05_5,
