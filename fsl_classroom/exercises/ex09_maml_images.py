@@ -6,6 +6,7 @@ losses, dealers) are pure, so answers may call them as often as they like.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,27 @@ def _by_channel(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
         spread = ((seen - seen.mean()) ** 2).mean()
         channels.append((query[:, j] - seen.mean()) * (spread + eps) ** -0.5)
     return torch.stack(channels, 1)
+
+
+def _by_layer(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
+    """Differences of two normalisations: (query - mean) is what the support's own pass does, shifted."""
+    rows = torch.einsum("schw->c", support) / (support.numel() / support.shape[1])
+    squares = torch.einsum("schw,schw->c", support, support) / (support.numel() / support.shape[1])
+    scale = ((squares - rows.square()).clamp(min=0) + eps).pow(-0.5)
+    return torch.einsum("mchw,c->mchw", query - rows[:, None, None], scale)
+
+
+def _by_flat_channels(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
+    seen = support.movedim(1, -1).reshape(-1, support.shape[1])
+    asked = query.movedim(1, -1)
+    spread = (seen - seen.mean(0)).pow(2).sum(0) / len(seen)
+    return ((asked - seen.mean(0)) / torch.sqrt(spread + eps)).movedim(-1, 1)
+
+
+def _running(support: Tensor, query: Tensor, eps: float = 1e-5, momentum: float = 0.1) -> Tensor:
+    mean = momentum * support.mean((0, 2, 3), keepdim=True)
+    variance = 1 - momentum + momentum * support.var((0, 2, 3), keepdim=True)
+    return (query - mean) / (variance + eps).sqrt()
 
 
 def _by_statistics(
@@ -92,7 +114,7 @@ NORMALISE = Exercise(
     cases=_normalise_cases,
     gradient=(0, 1),
     properties=(Property("a query comes out the same, alone or in company", _lonely),),
-    right=(_by_var_mean, _by_channel),
+    right=(_by_var_mean, _by_channel, _by_layer, _by_flat_channels),
     wrong=(
         Wrong(
             "their own",
@@ -135,6 +157,47 @@ NORMALISE = Exercise(
             _by_statistics(spread=lambda variance, eps: variance.sqrt() + eps),
             "eps is added to the standard deviation: batch norm adds it to the variance, under the root",
             "`(variance + eps).sqrt()`",
+            also=(
+                lambda support, query, eps=1e-5: (
+                    (query - support.mean((0, 2, 3), keepdim=True))
+                    / (support.std((0, 2, 3), correction=0, keepdim=True) + eps)
+                ),
+                _by_statistics(correction=1, spread=lambda variance, eps: variance.sqrt() + eps),
+            ),
+        ),
+        Wrong(
+            "running statistics",
+            _running,
+            "running statistics are used, which have moved a tenth of the way from 0 and 1 to those of the support",
+            "Take mean and variance of `support` itself; nothing is remembered from before.",
+            also=(
+                lambda support, query, eps=1e-5: query / (1 + eps) ** 0.5,
+                lambda support, query, eps=1e-5: _running(support, query, eps, 0.9),
+            ),
+        ),
+        Wrong(
+            "queries' mean",
+            lambda support, query, eps=1e-5: (
+                (query - query.mean((0, 2, 3), keepdim=True))
+                / (support.var((0, 2, 3), correction=0, keepdim=True) + eps).sqrt()
+            ),
+            "the mean comes from the queries, the variance from the support",
+            "Both statistics come from `support`.",
+        ),
+        Wrong(
+            "queries' variance",
+            lambda support, query, eps=1e-5: (
+                (query - support.mean((0, 2, 3), keepdim=True))
+                / (query.var((0, 2, 3), correction=0, keepdim=True) + eps).sqrt()
+            ),
+            "the variance comes from the queries, the mean from the support",
+            "Both statistics come from `support`.",
+        ),
+        Wrong(
+            "support returned",
+            lambda support, query, eps=1e-5: normalise_queries(support, support, eps),
+            "the support is normalised and returned instead of the queries",
+            "Subtract the support's mean from `query`.",
         ),
         Wrong(
             "no eps",
@@ -219,6 +282,30 @@ def _three_recursively(start: Any, adapt: Adapt, predict: Predict, episodes: lis
     return tuple(total / len(episodes) for total in totals)
 
 
+def _three_by_stages(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+    learned = [adapt(start, e) for e in episodes]
+
+    def mean(weights: list, part: str) -> float:
+        shares = []
+        for w, e in zip(weights, episodes, strict=True):
+            x, y = getattr(e, f"{part}_x"), getattr(e, f"{part}_y")
+            shares.append(
+                sum(int(k) == int(label) for k, label in zip(predict(w, e, x).argmax(-1), y, strict=True)) / len(y)
+            )
+        return sum(shares) / len(shares)
+
+    return mean([start] * len(episodes), "support"), mean(learned, "support"), mean(learned, "query")
+
+
+def _three_in_numpy(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+    rows = []
+    for e in episodes:
+        after = adapt(start, e)
+        asked = ((start, e.support_x, e.support_y), (after, e.support_x, e.support_y), (after, e.query_x, e.query_y))
+        rows.append([(predict(w, e, x).argmax(1) == y).numpy().mean() for w, x, y in asked])
+    return tuple(float(sum(column) / len(rows)) for column in zip(*rows, strict=True))
+
+
 def _drifting(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
     rows = []
     for e in episodes:
@@ -287,7 +374,7 @@ TRIPLE = Exercise(
     title="The triple check",
     reference=triple_check,
     cases=_triple_cases,
-    right=(_triple_of(_three), _three_recursively),
+    right=(_triple_of(_three), _three_recursively, _three_by_stages, _three_in_numpy),
     wrong=(
         Wrong(
             "queries before",
@@ -330,6 +417,44 @@ TRIPLE = Exercise(
             _pooled,
             "the rows of all tasks are pooled: a task with many queries counts more",
             "One accuracy for each task, then the mean over the tasks.",
+        ),
+        Wrong(
+            "first task",
+            lambda start, adapt, predict, episodes: _three(start, adapt, predict, episodes[0]),
+            "only the first task is judged: the function returns from inside its loop",
+            "Collect the accuracies of all tasks, then average.",
+        ),
+        Wrong(
+            "adapted once",
+            lambda start, adapt, predict, episodes: _triple_of(
+                lambda s, a, p, e: _three(s, lambda *_: adapt(start, episodes[0]), p, e)
+            )(start, adapt, predict, episodes),
+            "the weights adapted to the first task serve all tasks",
+            "Every task starts from `start` and has adapted weights of its own.",
+            also=(
+                lambda start, adapt, predict, episodes: _triple_of(
+                    lambda s, a, p, e: _three(s, lambda *_: adapt(start, episodes[-1]), p, e)
+                )(start, adapt, predict, episodes),
+            ),
+        ),
+        Wrong(
+            "errors",
+            lambda start, adapt, predict, episodes: tuple(
+                1 - share for share in _triple_of(_three)(start, adapt, predict, episodes)
+            ),
+            "the shares of *wrong* answers are returned",
+            "Accuracy counts the rows where `argmax(1)` equals the label.",
+        ),
+        Wrong(
+            "two steps of adaptation",
+            _triple_of(lambda s, a, p, e: _three(s, lambda w, task: a(a(w, task), task), p, e)),
+            "the adaptation runs twice before the last two numbers are taken",
+            "Call `adapt(start, episode)` once for each task and keep what it returns.",
+            also=(
+                _triple_of(
+                    lambda s, a, p, e: (*_three(s, a, p, e)[:2], _right(p(a(a(s, e), e), e, e.query_x), e.query_y))
+                ),
+            ),
         ),
         Wrong(
             "last task",
@@ -387,8 +512,29 @@ def _by_backward(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[
 
 
 def _by_func(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
-    found = [torch.func.grad(loss_fn)(params, task) for task in tasks]
+    plain = {name: p.detach() for name, p in params.items()}  # or the gradients would carry graphs of their own
+    found = [torch.func.grad(loss_fn)(plain, task) for task in tasks]
     return {name: torch.stack([g[name] for g in found]).mean(0) for name in params}
+
+
+def _by_running_mean(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    names = sorted(params, reverse=True)
+    mean = None
+    for count, task in enumerate(tasks, 1):
+        loss = loss_fn(params, task)
+        flat = torch.cat([g.flatten() for g in torch.autograd.grad(loss, [params[name] for name in names])])
+        mean = flat if mean is None else mean + (flat - mean) / count
+    parts = mean.split([params[name].numel() for name in names])
+    return {name: part.view_as(params[name]) for name, part in zip(names, parts, strict=True)}
+
+
+def _by_leaf_copies(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    found = []
+    for task in tasks:
+        leaves = {name: p.detach().clone().requires_grad_() for name, p in params.items()}
+        loss_fn(leaves, task).backward()
+        found.append({name: p.grad for name, p in leaves.items()})
+    return {name: sum(g[name] for g in found) / len(tasks) for name in params}
 
 
 def _by_backward_in_place(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
@@ -430,11 +576,33 @@ def _stepping(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str
     return sums
 
 
-def _running(gradients: Tensor, count: int) -> Tensor:
-    mean = gradients[0]
+def _running_halves(gradients: Tensor, zero: bool = False) -> Tensor:
+    mean = gradients[0] / 2 if zero else gradients[0]
     for g in gradients[1:]:
         mean = (mean + g) / 2
     return mean
+
+
+def _with(detached: bool = False, keep: bool = False, named: bool = False, **options: bool) -> Callable:
+    """Returns an answer that gives options to autograd.grad, and may keep losses, name them, or detach its sums at the end."""
+
+    def answer(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+        sums, kept, loss = {name: torch.zeros_like(p) for name, p in params.items()}, [], None
+        for task in tasks:
+            if not named:
+                loss = None
+            loss = loss_fn(params, task)
+            kept += [loss] if keep else []
+            gradients = torch.autograd.grad(loss, list(params.values()), **options)
+            sums = {name: sums[name] + g for name, g in zip(params, gradients, strict=True)}
+        return {name: (t.detach() if detached else t) / len(tasks) for name, t in sums.items()}
+
+    return answer
+
+
+def _by_func_with_graphs(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
+    found = [torch.func.grad(loss_fn)(params, task) for task in tasks]
+    return {name: sum(g[name] for g in found) / len(tasks) for name in params}
 
 
 def _fit(params: dict[str, Tensor], task: tuple[Tensor, Tensor]) -> Tensor:
@@ -463,33 +631,52 @@ def _accumulate_cases(generator: Generator) -> list[Case]:
 
 
 class _Watched(torch.autograd.Function):
-    """An identity on a loss that logs when its graph is built and when a backward pass uses it."""
+    """An identity that keeps a tensor for its backward pass and counts how many of these tensors are alive."""
 
     @staticmethod
-    def forward(loss: Tensor, log: list[str]) -> Tensor:
-        log.append("built")
-        return loss.clone()
+    def forward(maps: Tensor, log: dict) -> Tensor:
+        kept = maps.clone()
+        log["kept"].append(weakref.ref(kept.untyped_storage()))
+        log["alive"].append(sum(storage() is not None for storage in log["kept"]))
+        log["used by then"] = log["used"]
+        return kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.log = inputs[1]
+        ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        ctx.log.append("used")
-        return slope, None
+        (kept,) = ctx.saved_tensors
+        ctx.log["used"] += 1
+        ctx.log["recorded"] |= torch.is_grad_enabled()
+        return slope + 0 * kept, None
 
 
 def _one_graph_at_a_time(answer: Callable, reference: Callable) -> str | None:
-    generator, log = torch.Generator().manual_seed(2), []
+    generator = torch.Generator().manual_seed(2)
+    log: dict[str, Any] = {"kept": [], "alive": [], "used": 0, "used by then": 0, "recorded": False}
     params = _small_net(generator)
     tasks = [(torch.randn(2, 3, generator=generator), torch.randn(2, 2, generator=generator)) for _ in range(4)]
-    answer(lambda p, task: _Watched.apply(_fit(p, task), log), params, tasks)
-    alive = most = 0
-    for event in log:
-        alive += 1 if event == "built" else -1
-        most = max(most, alive)
-    return None if most <= 1 else f"{most} graphs of 4 tasks were alive at once: memory grows with the number of tasks."
+
+    def loss_fn(p: dict[str, Tensor], task: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = task
+        hidden = _Watched.apply((x @ p["in"] + p["bias"]).tanh(), log)
+        return (hidden @ p["out"] - y).square().mean()
+
+    found = answer(loss_fn, params, tasks)
+    most = max(log["alive"], default=0)
+    if most <= 1:
+        graphs = any(isinstance(g, Tensor) and g.requires_grad for g in found.values())
+        return "The gradients that you return carry the graphs of all tasks along." if graphs else None
+    if not log["used by then"]:
+        why = "no gradient was taken before the last graph was built"
+    elif log["recorded"]:
+        why = "each gradient was taken with a graph of its own, which holds on to the task's graph"
+    else:
+        why = "the gradients were taken, and the graphs were kept"
+    return f"The tensors of {most} graphs of 4 tasks were in memory at once: {why}."
 
 
 def _twice_the_same(answer: Callable, reference: Callable) -> str | None:
@@ -511,8 +698,32 @@ ACCUMULATE = Exercise(
         Property("a task's graph is used up before the next one is built", _one_graph_at_a_time),
         Property("a second call returns the same", _twice_the_same),
     ),
-    right=(_by_backward, _by_func),
+    right=(_by_backward, _by_func, _by_running_mean, _by_leaf_copies),
     wrong=(
+        Wrong(
+            "create_graph",
+            _with(create_graph=True, detached=True),
+            "`create_graph=True` keeps a graph of the gradient itself: nobody differentiates this gradient again",
+            "Leave `create_graph` out: the inner loop inside `loss_fn` needs it, the outer gradient does not.",
+        ),
+        Wrong(
+            "retain_graph",
+            _with(retain_graph=True, keep=True),
+            "`retain_graph=True` keeps the graph after its gradient is taken, and a list holds on to the losses",
+            "Leave `retain_graph` out, and keep gradients or plain numbers, no losses.",
+        ),
+        Wrong(
+            "retain_graph, one loss",
+            _with(retain_graph=True, named=True),
+            "`retain_graph=True` keeps a task's graph until the next loss takes its name: two graphs are alive at once",
+            "Leave `retain_graph` out: a graph is needed once.",
+        ),
+        Wrong(
+            "func.grad of tracked parameters",
+            _by_func_with_graphs,
+            "`torch.func.grad` is given parameters that require a gradient: what it returns carries a graph of every task",
+            "Detach the parameters first, `{name: p.detach() for ...}`, or use `torch.autograd.grad`.",
+        ),
         Wrong(
             "one big graph",
             _of_one_loss(lambda losses: torch.stack(losses).mean()),
@@ -545,9 +756,37 @@ ACCUMULATE = Exercise(
         ),
         Wrong(
             "running halves",
-            _combined(_running),
+            _combined(lambda g, count: _running_halves(g)),
             "old mean and new gradient are averaged half and half: the last tasks weigh most",
             "Sum first, divide once at the end.",
+            also=(_combined(lambda g, count: _running_halves(g, zero=True)),),
+        ),
+        Wrong(
+            "first task",
+            _combined(lambda g, count: g[0]),
+            "only the first task's gradient is there: the function returns from inside its loop",
+            "Return after the loop.",
+            also=(_combined(lambda g, count: g[0] / count),),
+        ),
+        Wrong(
+            "divided in the loop",
+            _combined(lambda g, count: sum(x / count ** (count - i) for i, x in enumerate(g))),
+            "the sums are divided inside the loop, once for every task",
+            "Divide once, after the loop.",
+        ),
+        Wrong(
+            "divided by parameters",
+            lambda loss_fn, params, tasks: {
+                name: g * len(tasks) / len(params) for name, g in accumulate(loss_fn, params, tasks).items()
+            },
+            "the sum is divided by the number of parameter tensors",
+            "Divide by `len(tasks)`.",
+        ),
+        Wrong(
+            "turned sign",
+            _combined(lambda g, count: -g.mean(0)),
+            "the sign is turned: what comes out points downhill",
+            "Return the gradient; the optimiser takes the minus sign.",
         ),
         Wrong(
             "divided by rows",
@@ -610,6 +849,41 @@ def _by_walking(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int
     return steps[chosen], float(test[chosen].mean())
 
 
+def _by_table(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+    table = dict(zip(steps, zip(validation.mean(1).tolist(), test.mean(1).tolist(), strict=True), strict=True))
+    number = max(sorted(table), key=lambda number: table[number][0])  # max keeps the first of equals
+    return number, table[number][1]
+
+
+def _by_mask(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+    means, numbers = validation.mean(1), torch.tensor(steps)
+    fewest = numbers[means == means.max()].min()
+    return int(fewest), float((test.mean(1) * (numbers == fewest)).sum())
+
+
+def _first_drop(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+    order, means = sorted(range(len(steps)), key=lambda i: steps[i]), validation.mean(1)
+    best = order[0]
+    for i in order[1:]:
+        if means[i] <= means[best]:
+            break
+        best = i
+    return steps[best], float(test[best].mean())
+
+
+def _one_standard_error(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+    means = validation.mean(1)
+    top = int(means.argmax())
+    margin = validation[top].std() / validation.shape[1] ** 0.5
+    near = [i for i in range(len(steps)) if means[i] >= means[top] - margin]
+    best = min(near, key=lambda i: steps[i])
+    return steps[best], float(test[best].mean())
+
+
+def _votes(validation: Tensor, test: Tensor) -> Tensor:
+    return validation.argmax(0).bincount(minlength=len(validation)).float()
+
+
 def _chosen(
     score: Callable[[Tensor, Tensor], Tensor] = lambda v, t: v.mean(1),
     report: Callable[[Tensor, Tensor, int], Tensor] = lambda v, t, i: t[i].mean(),
@@ -634,12 +908,24 @@ def _steps_cases(generator: Generator) -> list[Case]:
     rising, falling = [0.20, 0.60, 0.75, 0.70], [0.20, 0.50, 0.55, 0.72]
     tied = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.75, 0.5, 0.75, 1.0], [1.0, 0.75, 0.75, 0.5], [0.75, 0.75, 0.75, 0.5]])
     lucky = torch.tensor([[0.6, 0.6, 0.6], [1.0, 0.2, 0.3]])
+    skewed = torch.tensor(  # the best mean, the best median, the most episodes won
+        [
+            [0.80, 0.80, 0.80, 0.80, 0.80, 0.80, 0.80],
+            [0.85, 0.85, 0.85, 0.85, 0.20, 0.20, 0.20],
+            [0.10, 0.10, 0.95, 0.95, 0.95, 0.10, 0.10],
+        ]
+    )
+    close = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.6, 0.8, 0.6, 0.8], [0.61, 0.81, 0.61, 0.81]])
+    dip = table([0.2, 0.6, 0.5, 0.8], 20)
     return [
         Case("validation and test disagree", ([0, 1, 3, 10], table(rising, 30), table(falling, 30))),
         Case("the steps come in no order", ([5, 1, 0, 3], table([0.7, 0.5, 0.2, 0.8], 20), table(rising, 25))),
         Case("a tie between 1 and 3 steps", ([0, 3, 1, 5], tied, table([0.2, 0.8, 0.7, 0.6], 9))),
         Case("a tie between 1 and 2 steps", ([0, 1, 2], tied[:3], table([0.2, 0.7, 0.8], 9))),
         Case("one lucky episode", ([2, 4], lucky, table([0.5, 0.6], 12))),
+        Case("one row wins most episodes, another has the best mean", ([5, 2, 1], skewed, table([0.6, 0.7, 0.8], 9))),
+        Case("two rows lie close together", ([0, 3, 8], close, table([0.2, 0.7, 0.6], 9))),
+        Case("the curve dips and rises again", ([0, 1, 3, 5], dip, table(rising, 9))),
         Case("one candidate, float64", ([3], table([0.7], 8).double(), table([0.6], 8).double())),
     ]
 
@@ -649,7 +935,7 @@ STEPS = Exercise(
     title="How many steps?",
     reference=choose_steps,
     cases=_steps_cases,
-    right=(_by_sorting, _by_walking),
+    right=(_by_sorting, _by_walking, _by_table, _by_mask),
     wrong=(
         Wrong(
             "chosen on test",
@@ -712,6 +998,36 @@ STEPS = Exercise(
             "Compare means over the episodes: `.mean(1)`.",
         ),
         Wrong(
+            "median",
+            _chosen(lambda v, t: v.median(1).values),
+            "the median over the episodes decides, not the mean",
+            "Compare means: `.mean(1)`.",
+        ),
+        Wrong(
+            "votes",
+            _chosen(_votes),
+            "every episode votes for its best number of steps, and the most votes win",
+            "Compare means: `.mean(1)`.",
+        ),
+        Wrong(
+            "one standard error",
+            _one_standard_error,
+            "the fewest steps within one standard error of the best are taken: a sensible rule, but another one",
+            "Here the highest mean wins; the fewest steps count at a tie only.",
+        ),
+        Wrong(
+            "first drop",
+            _first_drop,
+            "the search stops where the curve falls for the first time, or stays level",
+            "Look at all rows before you choose.",
+        ),
+        Wrong(
+            "worst",
+            _chosen(lambda v, t: -v.mean(1)),
+            "the *lowest* mean is chosen",
+            "An accuracy is good when it is large: `max`, not `min`.",
+        ),
+        Wrong(
             "most steps",
             lambda steps, validation, test: (max(steps), float(test[steps.index(max(steps))].mean())),
             "the largest number of steps is taken unseen: more is not always better",
@@ -770,6 +1086,53 @@ def _by_dictionary(deal: Deal, episodes: int) -> bool:
     return sum(hits) / len(hits) > 1 / len(deal(0)) + 0.05
 
 
+def _by_entropy(deal: Deal, episodes: int) -> bool:
+    """Mutual information of class and slot against that of the same table with slots shuffled."""
+    classes, generator = _table(deal, range(episodes)), torch.Generator().manual_seed(5)
+    shuffled = classes.gather(1, torch.rand(classes.shape, generator=generator).argsort(1))
+
+    def information(rows: Tensor) -> Tensor:
+        joint = _counts(rows, int(classes.max()) + 1).double() / rows.numel()
+        apart = joint.sum(1, keepdim=True) * joint.sum(0)
+        return torch.where(joint > 0, joint * (joint / apart.clamp(min=1e-12)).log(), 0.0).sum()
+
+    free = (len(classes.unique()) - 1) * (classes.shape[1] - 1)
+    return bool(information(classes) > information(shuffled) + 8 * (2 * free) ** 0.5 / (2 * classes.numel()))
+
+
+def _by_even_and_odd(deal: Deal, episodes: int) -> bool:
+    seen: dict[tuple[int, int], int] = {}
+    for i in range(0, episodes, 2):
+        for pair in enumerate(deal(i).tolist()):
+            seen[pair] = seen.get(pair, 0) + 1
+    hits = total = 0
+    for i in range(1, episodes, 2):
+        row = deal(i).tolist()
+        for slot, name in enumerate(row):
+            counts = [seen.get((other, name), 0) for other in range(len(row))]
+            hits += counts.index(max(counts)) == slot
+            total += 1
+    return hits / total - 1 / len(row) > 0.05
+
+
+def _by_guesses(guess: Callable[[list[int], int], int]) -> Callable[[Deal, int], bool]:
+    """Returns an answer that guesses by guess(slots where the class sat so far, N) in the second half."""
+
+    def answer(deal: Deal, episodes: int) -> bool:
+        habits: dict[int, list[int]] = {}
+        hits = []
+        for i in range(episodes):
+            row = deal(i).tolist()
+            for slot, name in enumerate(row):
+                if i < episodes // 2:
+                    habits.setdefault(name, []).append(slot)
+                elif name in habits:
+                    hits.append(guess(habits[name], len(row)) == slot)
+        return sum(hits) / len(hits) > 1 / len(deal(0)) + 0.05
+
+    return answer
+
+
 def _by_correlation(deal: Deal, episodes: int) -> bool:
     classes = _table(deal, range(episodes)).double()
     slots = torch.arange(classes.shape[1], dtype=torch.float64).expand_as(classes)
@@ -813,7 +1176,10 @@ def _slots_cases(generator: Generator) -> list[Case]:
     lowest_first = few.clone()
     lowest_first[:, 0], place = few.min(1).values, few.argmin(1)
     lowest_first[torch.arange(episodes), place] = torch.where(place == 0, few.min(1).values, few[:, 0])
-    sometimes = torch.where(torch.arange(episodes)[:, None] % 2 == 0, few.sort(1).values, few)
+    sometimes = torch.where(torch.rand(episodes, 1, generator=generator) < 0.5, few.sort(1).values, few)
+    ups, downs = few.sort(1).values, few.sort(1, descending=True).values
+    both = torch.where(torch.rand(episodes, 1, generator=generator) < 0.5, ups, downs)
+    third = torch.where(torch.rand(episodes, 1, generator=generator) < 0.35, ups, few)
     by_hash = few.gather(1, (9 * few % 20).argsort(1))
     return [
         case("a right one: 20 classes, random slots", few),
@@ -825,7 +1191,9 @@ def _slots_cases(generator: Generator) -> list[Case]:
         case("slots sorted by class, 400 classes", many.sort(1).values),
         case("slots sorted backwards", few.sort(1, descending=True).values),
         case("slots in the order in which a hash table lists the classes", by_hash),
-        case("every second episode is sorted", sometimes),
+        case("half of the episodes are sorted", sometimes),
+        case("every episode is sorted, up or down at random", both),
+        case("35 % of the episodes are sorted", third),
         case("only the lowest class has a slot of its own, slot 0", lowest_first),
         case("every class has its own slot", shuffled.sort(1).values),
     ]
@@ -836,7 +1204,7 @@ SLOTS = Exercise(
     title="Bug hunt: does a class give its slot away?",
     reference=exposes_slots,
     cases=_slots_cases,
-    right=(_by_chi_square, _by_dictionary),
+    right=(_by_chi_square, _by_dictionary, _by_entropy, _by_even_and_odd),
     wrong=(
         Wrong(
             "same episodes",
@@ -885,6 +1253,18 @@ SLOTS = Exercise(
             _slots_equally_used,
             "it counts how often each *slot* is used: every episode uses each once, whatever the bug",
             "Count pairs: class and slot.",
+        ),
+        Wrong(
+            "mean slot",
+            _by_guesses(lambda slots, n_way: round(sum(slots) / len(slots))),
+            "the mean of a class's slots is taken for its habit: one that sits in slots 0 and 4 has the mean 2",
+            "Slots are names: count how often each one occurs, and take the most frequent.",
+        ),
+        Wrong(
+            "last slot",
+            _by_guesses(lambda slots, n_way: slots[-1]),
+            "the slot where a class sat *last* is guessed: a weak habit drowns in the luck of one episode",
+            "Count all the slots where a class sat, and take the most frequent.",
         ),
         Wrong(
             "turned round",
@@ -938,6 +1318,27 @@ def _by_recursion(predict: Predictor, episode: Episode, rows: int) -> float:
     return hits(episode) / len(episode.query_y)
 
 
+def _by_index(predict: Predictor, episode: Episode, rows: int) -> float:
+    group = torch.arange(len(episode.query_y)) // rows
+    right = torch.zeros(len(group), dtype=torch.bool)
+    for number in group.unique():
+        mine = group == number
+        part = replace(episode, query_x=episode.query_x[mine], query_y=episode.query_y[mine])
+        right[mine] = predict(part).argmax(1) == part.query_y
+    return right.double().mean().item()
+
+
+def _by_chunks(predict: Predictor, episode: Episode, rows: int) -> float:
+    shares, total = 0.0, len(episode.query_y)
+    low = 0
+    while low < total:
+        high = min(low + rows, total)
+        part = replace(episode, query_x=episode.query_x[low:high], query_y=episode.query_y[low:high])
+        shares += _right(predict(part), part.query_y) * (high - low) / total
+        low = high
+    return shares
+
+
 def _in_groups(
     cut: Callable[[Tensor, int], Any] = lambda t, rows: t.split(rows),
     summary: Callable[[list[float], list[int]], float] = lambda hits, sizes: sum(hits) / sum(sizes),
@@ -988,7 +1389,7 @@ GROUPS = Exercise(
     title="Queries in groups",
     reference=grouped_accuracy,
     cases=_group_cases,
-    right=(_by_slices, _by_recursion),
+    right=(_by_slices, _by_recursion, _by_index, _by_chunks),
     wrong=(
         Wrong(
             "all at once",
@@ -1066,6 +1467,24 @@ def _slots_by_loop(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor
     return new
 
 
+def _slots_by_one_hot(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+    weight, bias = params["head.weight"], params["head.bias"]
+    pick = F.one_hot(slots, len(bias)).to(bias.dtype)
+    return params | {"head.bias": pick @ bias, "head.weight": pick @ weight}
+
+
+def _slots_by_copy(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
+    new = {}
+    for name in reversed(list(params)):
+        module, _, _ = name.rpartition(".")
+        new[name] = params[name].gather(0, _index(params[name], slots)) if module == "head" else params[name].clone()
+    return new
+
+
+def _index(tensor: Tensor, slots: Tensor) -> Tensor:
+    return slots.view(-1, *[1] * (tensor.dim() - 1)).expand(-1, *tensor.shape[1:])
+
+
 def _slots_in_place(params: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
     params["head.weight"], params["head.bias"] = params["head.weight"][slots], params["head.bias"][slots]
     return params
@@ -1087,7 +1506,13 @@ def _zeroed(tensor: Tensor, slots: Tensor) -> Tensor:
 
 def _slot_head_cases(generator: Generator) -> list[Case]:
     def params(n_way: int, features: int) -> dict[str, Tensor]:
-        shapes = {"encoder.weight": (6, 6), "head.weight": (n_way, features), "head.bias": (n_way,)}
+        shapes = {
+            "encoder.weight": (6, 6),
+            "encoder.heads.weight": (n_way, 3),
+            "header.bias": (n_way,),
+            "head.weight": (n_way, features),
+            "head.bias": (n_way,),
+        }
         return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
     five = params(5, 6)
@@ -1106,13 +1531,26 @@ HEAD = Exercise(
     reference=take_slots,
     cases=_slot_head_cases,
     gradient=(0,),
-    right=(_slots_by_name, _slots_by_loop),
+    right=(_slots_by_name, _slots_by_loop, _slots_by_one_hot, _slots_by_copy),
     wrong=(
         Wrong(
             "bias forgotten",
             _head_with(lambda t, slots: t[slots], ("head.weight",)),
             "the bias keeps all its slots",
             "`head.bias` has a number for each slot: choose there as well.",
+        ),
+        Wrong(
+            "names that hold head",
+            lambda params, slots: {name: p[slots] if "head" in name else p for name, p in params.items()},
+            "every name with the letters `head` is taken for the head: other layers may be called so, too",
+            'Ask for `"head.weight"` and `"head.bias"` by their whole names.',
+            also=(lambda params, slots: {n: p[slots] if n.startswith("head") else p for n, p in params.items()},),
+        ),
+        Wrong(
+            "weight forgotten",
+            _head_with(lambda t, slots: t[slots], ("head.bias",)),
+            "the weight keeps all its rows",
+            "`head.weight` has a row for each slot: choose there as well.",
         ),
         Wrong(
             "first rows",
