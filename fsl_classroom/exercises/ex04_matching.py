@@ -50,6 +50,24 @@ def _attention_loop(similarity: Tensor) -> Tensor:
     return torch.stack([torch.softmax(row, dim=0) for row in similarity])
 
 
+def _attention_transposed(similarity: Tensor) -> Tensor:
+    return F.softmax(similarity.T, dim=0).T
+
+
+def _attention_module(similarity: Tensor) -> Tensor:
+    return nn.Softmax(dim=-1)(similarity)
+
+
+def _attention_over(weight: Callable[[Tensor], Tensor], **axis: int | bool) -> Callable[[Tensor], Tensor]:
+    """Returns weight(similarity), divided by its sum along the axis."""
+
+    def attention(similarity: Tensor) -> Tensor:
+        found = weight(similarity)
+        return found / found.sum(**axis)
+
+    return attention
+
+
 def _attention_cases(generator: Generator) -> list[Case]:
     table = torch.randn(6, 4, generator=generator)
     return [
@@ -58,12 +76,8 @@ def _attention_cases(generator: Generator) -> list[Case]:
         Case("as many queries as support rows", (table[:4],)),
         Case("one support row", (table[:, :1],)),
         Case("float64", (table.double(),)),
+        Case("similarities near 0, 100 and 1000", (torch.tensor([[0.0, 1.0], [100.0, 90.0], [1000.0, 0.0]]),)),
     ]
-
-
-def _large_is_harmless(answer: Callable, reference: Callable) -> str | None:
-    found = answer(torch.tensor([[500.0, 499.0, -500.0]]))
-    return None if bool(found.isfinite().all()) else "similarities near 500 led to infinity or NaN: exp overflows."
 
 
 ATTENTION = Exercise(
@@ -72,38 +86,69 @@ ATTENTION = Exercise(
     reference=attention_weights,
     cases=_attention_cases,
     gradient=(0,),
-    properties=(Property("large similarities give finite weights", _large_is_harmless),),
-    right=(_attention_by_hand, _attention_by_logarithms, _attention_loop),
+    right=(_attention_by_hand, _attention_by_logarithms, _attention_loop, _attention_transposed, _attention_module),
     wrong=(
         Wrong(
             "over the queries",
             lambda s: s.softmax(0),
             "the softmax runs over the queries: dim=0",
             "Every *query* shares out one unit of attention over the support: dim=1.",
+            also=(_attention_over(torch.exp, dim=0, keepdim=True),),
         ),
         Wrong(
             "over everything",
             lambda s: s.flatten().softmax(0).view_as(s),
             "one softmax runs over the whole table: all queries share a single unit of attention",
             "A unit for each query: dim=1.",
+            also=(_attention_over(torch.exp),),
         ),
         Wrong(
             "no exponential",
             lambda s: s / s.sum(1, keepdim=True),
             "the similarities are divided by their sum without an exponential: weights can be negative",
             "Take `exp` first.",
+            also=(
+                lambda s: F.normalize(s, p=1, dim=1),
+                lambda s: s.relu() / s.relu().sum(1, keepdim=True).clamp_min(1e-12),
+            ),
         ),
         Wrong(
             "not divided",
             lambda s: (s - s.max(1, keepdim=True).values).exp(),
-            "the exponentials are not divided by their sum",
+            "nothing is divided by the sum of the row: every weight stands for itself",
             "Divide each row by its sum: the weights of a query sum to one.",
+            also=(lambda s: s.exp(), lambda s: s.sigmoid()),
         ),
         Wrong(
             "bare exponential",
             lambda s: s.exp() / s.exp().sum(1, keepdim=True),
             "`exp` of a large similarity is infinite in float32, and infinity divided by infinity is not a number",
             "Subtract the largest similarity of the row first, or let `softmax` do it.",
+        ),
+        Wrong(
+            "largest of the table",
+            lambda s: _attention_over(torch.exp, dim=1, keepdim=True)(s - s.max()),
+            "the largest similarity of the *table* is subtracted: a row far below it underflows, and 0 / 0 is not a number",
+            "Subtract the largest similarity of each row: `s.max(dim=1, keepdim=True).values`.",
+        ),
+        Wrong(
+            "clamped",
+            lambda s: _attention_over(torch.exp, dim=1, keepdim=True)(s.clamp(max=80)),
+            "similarities are clamped before the exponential, so that two large ones become equal",
+            "Subtract the largest similarity of the row: only gaps matter to a softmax, and those stay.",
+        ),
+        Wrong(
+            "length one",
+            lambda s: F.normalize((s - s.max(1, keepdim=True).values).exp(), dim=1),
+            "`F.normalize` makes the *length* of a row one, the root of its sum of squares",
+            "The weights themselves sum to one: divide by `.sum(1, keepdim=True)`.",
+        ),
+        Wrong(
+            "another scale",
+            lambda s: (10 * s).softmax(1),
+            "the similarities are multiplied by a scale once more",
+            "They come with their scale: only the softmax is missing.",
+            also=(lambda s: (s / s.shape[1] ** 0.5).softmax(1),),
         ),
         Wrong(
             "logarithms",
@@ -153,6 +198,16 @@ def _probabilities_index_add(attention: Tensor, labels: Tensor, n_way: int) -> T
     return attention.new_zeros(len(attention), n_way).index_add(1, labels, attention)
 
 
+def _probabilities_einsum(attention: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    mine = (labels[:, None] == torch.arange(n_way)).to(attention)
+    return torch.einsum("ms,sn->mn", attention, mine)
+
+
+def _probabilities_scatter(attention: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    found = torch.zeros(len(attention), n_way, dtype=attention.dtype)
+    return found.scatter_add(1, labels.expand_as(attention), attention)
+
+
 def _probability_cases(generator: Generator) -> list[Case]:
     def case(says: str, shots: list[int], queries: int, dtype: torch.dtype = torch.float32) -> Case:
         labels = _shuffled_labels(generator, shots)
@@ -190,7 +245,7 @@ PROBABILITIES = Exercise(
     cases=_probability_cases,
     gradient=(0,),
     properties=(Property("the probabilities of a query sum to one", _sums_to_one),),
-    right=(_probabilities_loop, _probabilities_index_add),
+    right=(_probabilities_loop, _probabilities_index_add, _probabilities_einsum, _probabilities_scatter),
     wrong=(
         Wrong(
             "mean of the class",
@@ -209,6 +264,38 @@ PROBABILITIES = Exercise(
             lambda a, y, n: torch.stack([a[:, y == k].amax(1) for k in range(n)], dim=1),
             "only the largest weight of each class counts, as in nearest neighbour",
             "Every support row has a vote: sum them.",
+        ),
+        Wrong(
+            "winner takes all",
+            lambda a, y, n: F.one_hot(y[a.argmax(1)], n).to(a),
+            "the class of the most attended row gets everything",
+            "Every support row has a vote, as large as its weight: sum them by class.",
+        ),
+        Wrong(
+            "majority of the sums",
+            lambda a, y, n: F.one_hot(class_probabilities(a, y, n).argmax(1), n).to(a),
+            "the winner is returned as a row of zeros with a single one, not the probabilities",
+            "Return the sums themselves.",
+        ),
+        Wrong(
+            "product",
+            lambda a, y, n: torch.stack([a[:, y == k].prod(1) for k in range(n)], dim=1),
+            "the weights of a class are multiplied, as if its rows were independent evidence",
+            "Votes add up: `.sum(1)`.",
+            also=(lambda a, y, n: F.normalize(torch.stack([a[:, y == k].prod(1) for k in range(n)], 1), p=1, dim=1),),
+        ),
+        Wrong(
+            "logarithms",
+            lambda a, y, n: class_probabilities(a, y, n).log(),
+            "logarithms of the probabilities are returned",
+            "Stop at the sums.",
+            also=(lambda a, y, n: torch.stack([a[:, y == k].logsumexp(1) for k in range(n)], dim=1),),
+        ),
+        Wrong(
+            "counted from 1",
+            lambda a, y, n: torch.stack([a[:, y == k].sum(1) for k in range(1, n + 1)], dim=1),
+            "slots are counted from 1: the columns are shifted, and the last is empty",
+            "Slots are 0 to n_way − 1: `range(n_way)`.",
         ),
         Wrong(
             "reshape",
@@ -278,6 +365,27 @@ def _surest_logarithms(n_way: int, scale: float, lowest: float) -> float:
     return math.exp(-math.log1p(math.exp(gap)))
 
 
+def _surest_sum(n_way: int, scale: float, lowest: float) -> float:
+    right, wrong = 0.0, scale * (lowest - 1)  # the largest is subtracted
+    return math.exp(right) / (math.exp(right) + sum(math.exp(wrong) for _ in range(n_way - 1)))
+
+
+def _surest_logistic(n_way: int, scale: float, lowest: float) -> float:
+    return torch.sigmoid(torch.tensor(scale * (1 - lowest) - math.log(n_way - 1))).item()
+
+
+def _large_powers(n_way: int, scale: float, lowest: float) -> float:
+    """Writes the softmax as it stands in the text, which overflows from scale 710 on."""
+    return math.exp(scale) / (math.exp(scale) + (n_way - 1) * math.exp(scale * lowest))
+
+
+def _overflow_caught(n_way: int, scale: float, lowest: float) -> float:
+    try:
+        return _large_powers(n_way, scale, lowest)
+    except OverflowError:
+        return 1.0
+
+
 def _surest_cases(generator: Generator) -> list[Case]:
     return [
         Case("2 ways, scale 1, cosines from -1", (2, 1.0, -1.0)),
@@ -285,6 +393,7 @@ def _surest_cases(generator: Generator) -> list[Case]:
         Case("20 ways, scale 1, cosines from 0", (20, 1.0, 0.0)),
         Case("5 ways, scale 3, cosines from 0.5", (5, 3.0, 0.5)),
         Case("scale 0: no attention to anything", (10, 0.0, -1.0)),
+        Case("20 ways, scale 1024, cosines from 0.99609375", (20, 1024.0, 0.99609375)),
     ]
 
 
@@ -302,7 +411,7 @@ BOUND = Exercise(
     reference=surest,
     cases=_surest_cases,
     properties=(Property("a very large scale gives 1", _huge_scale),),
-    right=(_surest_softmax, _surest_logarithms),
+    right=(_surest_softmax, _surest_logarithms, _surest_sum, _surest_logistic),
     wrong=(
         Wrong(
             "no scale",
@@ -354,9 +463,48 @@ BOUND = Exercise(
         ),
         Wrong(
             "large exponentials",
-            lambda n, s, low: math.exp(s) / (math.exp(s) + (n - 1) * math.exp(s * low)),
+            _large_powers,
             "e is raised to the power of the scale itself, which overflows",
-            "Divide above and below by e^scale: only the gap 1 − lowest stays.",
+            "Divide numerator and denominator by e^scale: only the gap 1 − lowest stays.",
+        ),
+        Wrong(
+            "overflow caught",
+            _overflow_caught,
+            "an overflow is answered by 1, though a large scale with a tiny gap is far from sure",
+            "Divide numerator and denominator by e^scale: only the gap 1 − lowest stays, and nothing overflows.",
+        ),
+        Wrong(
+            "scale capped",
+            lambda n, s, low: _large_powers(n, min(s, 700.0), low),
+            "the scale is capped: beyond the cap the answer no longer depends on it",
+            "Divide numerator and denominator by e^scale: only the gap 1 − lowest stays, and nothing overflows.",
+            also=tuple(
+                (lambda n, s, low, cap=cap: _large_powers(n, min(s, cap), low)) for cap in (709.0, 500.0, 100.0)
+            ),
+        ),
+        Wrong(
+            "one wrong row",
+            lambda n, s, low: 1 / (1 + math.exp(-s * (1 - low))),
+            "a single wrong row stands against the right one, whatever the number of ways",
+            "All N − 1 wrong rows take a share: multiply their exponential by N − 1.",
+        ),
+        Wrong(
+            "lowest not scaled",
+            lambda n, s, low: 1 / (1 + (n - 1) * math.exp(-(s - low))),
+            "only the cosine 1 is multiplied by the scale, `lowest` is not",
+            "Both cosines are multiplied: the gap is scale * (1 − lowest).",
+        ),
+        Wrong(
+            "percent",
+            lambda n, s, low: 100 * surest(n, s, low),
+            "percent are returned",
+            "Return a probability, between 0 and 1.",
+        ),
+        Wrong(
+            "guessing",
+            lambda n, s, low: 1 / n,
+            "this is guessing: neither scale nor `lowest` counts",
+            "Put the right row at cosine 1, the N − 1 others at `lowest`, and take a softmax of both times the scale.",
         ),
         Wrong(
             "the loss",
@@ -393,6 +541,38 @@ def _loss_masked(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int
     mine = labels == query_y[:, None]  # [M, S]
     right = similarity.masked_fill(~mine, -torch.inf).logsumexp(1)
     return (similarity.logsumexp(1) - right).mean()
+
+
+def _loss_one_hot(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
+    log_members = F.one_hot(labels, n_way).T.to(similarity).log()  # 0 for a member, minus infinity for a stranger
+    log_p = (similarity.log_softmax(1)[:, None] + log_members).logsumexp(2)
+    return -log_p[torch.arange(len(query_y)), query_y].mean()
+
+
+def _loss_query_by_query(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
+    losses = [row.logsumexp(0) - row[labels == k].logsumexp(0) for row, k in zip(similarity, query_y, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def _loss_of_classes(join: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Returns a loss that joins the similarities of a class [M, shots] -> [M] before any softmax."""
+
+    def loss(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
+        joined = [join(similarity[:, labels == k]) for k in range(n_way)]
+        return F.cross_entropy(torch.stack(joined, dim=1), query_y)
+
+    return loss
+
+
+def _loss_masked_with_zero(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
+    log_attention = similarity.log_softmax(1)
+    log_p = [(log_attention * (labels == k)).logsumexp(1) for k in range(n_way)]
+    return F.nll_loss(torch.stack(log_p, dim=1), query_y)
+
+
+def _loss_equal_parts(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
+    parts = similarity.log_softmax(1).tensor_split(n_way, dim=1)
+    return F.nll_loss(torch.stack([part.logsumexp(1) for part in parts], dim=1), query_y)
 
 
 def _loss_with(tail: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -434,20 +614,22 @@ def _loss_cases(generator: Generator) -> list[Case]:
         unequal,
         case("one shot each, as many queries as classes", [1, 1, 1, 1], 4),
         Case("float64", (unequal.args[0].double(), *unequal.args[1:])),
+        Case("a query 20 below the best", (torch.tensor([[-20.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0]), 2)),
     ]
 
 
-_FAR = torch.tensor([[-400.0, -300.0, 0.0]])  # the first two rows belong to the right class
+# So far that the weights are exactly 0 in float64, too.
+_FAR = torch.tensor([[-1000.0, -900.0, 0.0]])  # the first two rows belong to the right class
 
 
 def _survives_underflow(answer: Callable, reference: Callable) -> str | None:
     loss = float(answer(_FAR.clone(), torch.tensor([0, 0, 1]), torch.tensor([0]), 2))
     if not math.isfinite(loss):
-        return f"a right class with similarities 300 below the best gave a loss of {loss}; it is 300."
+        return f"a right class with similarities 900 below the best gave a loss of {loss}; it is 900."
     return (
         None
-        if abs(loss - 300) < 0.01
-        else f"a right class with similarities 300 below the best gave {loss:.4g}, not 300."
+        if abs(loss - 900) < 0.01
+        else f"a right class with similarities 900 below the best gave {loss:.4g}, not 900."
     )
 
 
@@ -472,7 +654,7 @@ LOSS = Exercise(
         Property("a query far from its class has a large, finite loss", _survives_underflow),
         Property("and it is the query that teaches most", _teaches_far_queries),
     ),
-    right=(_loss_cross_entropy, _loss_masked),
+    right=(_loss_cross_entropy, _loss_masked, _loss_one_hot, _loss_query_by_query),
     wrong=(
         Wrong(
             "log of a rounded zero",
@@ -485,12 +667,60 @@ LOSS = Exercise(
             _loss_with(lambda p, y: -_picked(p, y).clamp_min(1e-8).log().mean()),
             "the probability is clamped: the loss is finite, but the queries that are most wrong get no gradient at all",
             "Start from `log_softmax` and join rows of a class with `logsumexp`.",
+            also=tuple(
+                _loss_with(lambda p, y, low=low: -_picked(p, y).clamp_min(low).log().mean())
+                for low in (1e-6, 1e-7, 1e-10, 1e-12, 1e-38)
+            ),
         ),
         Wrong(
             "a small number added",
             _loss_with(lambda p, y: -(_picked(p, y) + 1e-8).log().mean()),
             "a small number is added to the probability: every loss is a little off, and the worst queries get no gradient",
             "Start from `log_softmax` and join rows of a class with `logsumexp`.",
+            also=tuple(
+                _loss_with(lambda p, y, extra=extra: -(_picked(p, y) + extra).log().mean())
+                for extra in (1e-6, 1e-7, 1e-10, 1e-12)
+            ),
+        ),
+        Wrong(
+            "columns taken for classes",
+            lambda s, y, q, n: F.cross_entropy(s, q),
+            "the columns of `similarity` are taken for classes: they are support rows, in any order",
+            "Row i of the support has class `labels[i]`: join the columns of each class first.",
+        ),
+        Wrong(
+            "masked with 0",
+            _loss_masked_with_zero,
+            "rows of other classes are multiplied by 0: a logarithm of 0 is a weight of 1, so they count most",
+            "Leave them out, `log_attention[:, labels == k]`, or mask them with `-torch.inf`.",
+        ),
+        Wrong(
+            "mean similarity",
+            _loss_of_classes(lambda part: part.mean(1)),
+            "the similarities of a class are averaged before any exponential",
+            "Attention comes first, one weight for each row; then the weights are summed: `logsumexp`, not `mean`.",
+            also=(_loss_of_classes(lambda part: part.sum(1)),),
+        ),
+        Wrong(
+            "mean weight",
+            lambda s, y, q, n: F.nll_loss(
+                class_log_probabilities(s, y, n) - torch.bincount(y, minlength=n).to(s).log(), q
+            ),
+            "the weights of a class are averaged, so that they no longer sum to one over the classes",
+            "Sum the weights of a class: `logsumexp` alone.",
+        ),
+        Wrong(
+            "no logarithm",
+            _loss_with(lambda p, y: -_picked(p, y).mean()),
+            "the probability itself is averaged, without a logarithm",
+            "The loss is the mean of −log p.",
+            also=(_loss_with(lambda p, y: 1 - _picked(p, y).mean()),),
+        ),
+        Wrong(
+            "equal parts",
+            _loss_equal_parts,
+            "the support is cut into n_way parts without a look at its labels",
+            "Choose the columns of class k with `labels == k`.",
         ),
         Wrong(
             "mean of logarithms",
@@ -517,6 +747,7 @@ LOSS = Exercise(
             ),
             "only the best row of a class counts",
             "`logsumexp` over the rows of a class, not `amax`.",
+            also=(_loss_of_classes(lambda part: part.amax(1)),),
         ),
         Wrong(
             "softmax again",
@@ -591,6 +822,31 @@ def _axis_by_halves(attend: Attend, query: Tensor, support: Tensor) -> bool:
     return not sound or float((whole - parts).abs().max()) > 1e-3
 
 
+def _axis_by_loops(attend: Attend, query: Tensor, support: Tensor) -> bool:
+    table = attend(query, support).tolist()
+    for j, row in enumerate(table):
+        alone = attend(query[j].reshape(1, -1), support)[0].tolist()
+        if abs(sum(row) - 1) > 1e-4 or any(abs(a - b) > 1e-4 for a, b in zip(row, alone, strict=True)):
+            return True
+    return False
+
+
+def _axis_as_tensor(attend: Attend, query: Tensor, support: Tensor) -> Tensor:
+    together = attend(query, support)
+    alone = torch.stack([attend(row[None], support)[0] for row in query])
+    return ((together - alone).abs() > 1e-4).any() | ((together.sum(1) - 1).abs() > 1e-4).any()
+
+
+def _axis_with_copies(attend: Attend, query: Tensor, support: Tensor) -> bool:
+    """Detects a wrong axis by comparing each query with a table that holds that query alone, several times."""
+    together = attend(query, support)
+    for row, weights in zip(query, together, strict=True):
+        copies, single = attend(row.repeat(3, 1), support), attend(row.unsqueeze(0), support)
+        if max(float((single[0] - weights).abs().max()), float((copies - single).abs().max())) > 1e-4:
+            return True
+    return bool(abs(together.sum(1) - 1).max() > 1e-4)
+
+
 def _axis_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
     """Returns a detector that makes the right experiment and decides by differ(weights together, weights alone)."""
 
@@ -643,8 +899,32 @@ def _axis_cases(generator: Generator) -> list[Case]:
         before = torch.cat([torch.zeros_like(query[:1]), query[:-1]])
         return (10 * _cosines(query + 2 * before, support)).softmax(1)
 
+    def mixed_after(query: Tensor, support: Tensor) -> Tensor:
+        """Mixes each query with the one after it, so that only the last is judged by itself."""
+        after = torch.cat([query[1:], torch.zeros_like(query[:1])])
+        return (10 * _cosines(query + 2 * after, support)).softmax(1)
+
+    def partners(query: Tensor, support: Tensor) -> Tensor:
+        """Mixes each query with its partner, 0 with 1 and 2 with 3, so that both halves agree with the whole."""
+        partner = (torch.arange(len(query)) ^ 1).clamp(max=len(query) - 1)
+        return (10 * _cosines(query + 2 * query[partner], support)).softmax(1)
+
+    def third(query: Tensor, support: Tensor) -> Tensor:
+        """Lets a single query see another one: the third sees the first."""
+        seen = query.clone()
+        if len(query) > 2:
+            seen[2] = query[2] + 2 * query[0]
+        return (10 * _cosines(seen, support)).softmax(1)
+
+    def uneven(query: Tensor, support: Tensor) -> Tensor:
+        """Gives queries that look one way a little too much and others too little, by 0.5 %."""
+        side = torch.where(query[:, :1] > query[:, 1:2], 1.0, -1.0)
+        return (10 * _cosines(query, support)).softmax(1) * (1 + 0.005 * side)
+
     def case(says: str, attend: Attend, queries: Tensor = query) -> Case:
         return Case(says, (attend, queries, support))
+
+    balanced = torch.cat([query[:3], query[:3, [1, 0, 2, 3, 4]]])  # as many of one kind as of the other
 
     return [
         case("a right one: softmax over the support", _attends(lambda s: s.softmax(1))),
@@ -661,6 +941,10 @@ def _axis_cases(generator: Generator) -> list[Case]:
         case("the queries are centred by their mean first", centred),
         case("the mean of the queries shifts a little attention", little),
         case("each query is mixed with the one before it", mixed),
+        case("each query is mixed with the one after it", mixed_after),
+        case("each query is mixed with its partner: 0 with 1, 2 with 3", partners, query[:4]),
+        case("a single query sees another one", third),
+        case("half of the weights sum to 1.005, the others to 0.995", uneven, balanced),
     ]
 
 
@@ -669,7 +953,7 @@ AXIS = Exercise(
     title="Bug hunt: attention over the wrong axis",
     reference=exposes_axis,
     cases=_axis_cases,
-    right=(_axis_by_noise, _axis_by_halves),
+    right=(_axis_by_noise, _axis_as_tensor, _axis_with_copies, _axis_by_loops),
     wrong=(
         Wrong(
             "sums only",
@@ -700,6 +984,36 @@ AXIS = Exercise(
             lambda f, q, s: abs(float(f(q, s).sum()) - len(q)) > 1e-3,
             "only the total of the table is looked at",
             "Test each row, and each query alone.",
+        ),
+        Wrong(
+            "mean of the sums",
+            _axis_judged_by(lambda a, b: abs(float(a.sum(1).mean()) - 1) > 1e-4 or _apart(a, b)),
+            "only the mean (or the total) of the row sums is tested: rows above one and rows below it cancel",
+            "Test the sum of each row by itself.",
+        ),
+        Wrong(
+            "last query only",
+            lambda f, q, s: _off_one(f(q, s)) or _apart(f(q, s)[-1:], f(q[-1:], s)),
+            "only the last query is asked alone: the others may be the ones that change",
+            "Ask for every query alone, in a loop.",
+        ),
+        Wrong(
+            "first and last query only",
+            lambda f, q, s: _off_one(f(q, s)) or _apart(f(q, s)[:1], f(q[:1], s)) or _apart(f(q, s)[-1:], f(q[-1:], s)),
+            "only the first and the last query are asked alone: one in the middle may be the one that changes",
+            "Ask for every query alone, in a loop.",
+        ),
+        Wrong(
+            "halves",
+            _axis_by_halves,
+            "two halves are compared with the whole: queries of the same half may still see each other",
+            "Ask for every query alone, in a loop.",
+        ),
+        Wrong(
+            "alone only",
+            lambda f, q, s: any(_off_one(f(q[j : j + 1], s)) for j in range(len(q))),
+            "each query is asked alone, but what it gets in company is never looked at",
+            "Compare its weights alone with its weights in company.",
         ),
         Wrong(
             "most attended row only",
@@ -782,6 +1096,19 @@ def _flat_by_many_queries(attend: Attend) -> bool:
     return best <= 0.5
 
 
+def _flat_of_all_twins(attend: Attend) -> bool:
+    """Detects flat attention with the twin at the end of the support, and two equal queries."""
+    query = torch.full((2, 3), 7.0)
+    return not bool((attend(query, torch.cat([-query[:1].repeat(19, 1), query[:1]]))[:, -1] >= 0.5).all())
+
+
+def _flat_by_the_rest(attend: Attend) -> bool:
+    query = torch.zeros(1, 6).index_fill(1, torch.tensor(2), 10.0)
+    support = torch.stack([query[0] if i == 4 else -query[0] for i in range(20)])
+    weights = attend(query, support)[0].tolist()
+    return weights.pop(4) < sum(weights)
+
+
 def _flat_cases(generator: Generator) -> list[Case]:
     return [
         Case("cosine times 10", (_attends(lambda s: s.softmax(1)),)),
@@ -790,6 +1117,7 @@ def _flat_cases(generator: Generator) -> list[Case]:
         Case("cosine divided by a temperature of 0.1", (lambda q, s: (_cosines(q, s) / 0.1).softmax(1),)),
         Case("minus the squared distance", (lambda q, s: (-squared_distances(q, s)).softmax(1),)),
         Case("inner products", (lambda q, s: (q @ s.T).softmax(1),)),
+        Case("cosine times 1.2", (_attends(lambda s: (0.12 * s).softmax(1)),)),
         Case("bare cosine", (lambda q, s: _cosines(q, s).softmax(1),)),
         Case(
             "bare cosine of the positive part of the features", (lambda q, s: _cosines(q.relu(), s.relu()).softmax(1),)
@@ -828,7 +1156,7 @@ FLAT = Exercise(
     title="Bug hunt: attention that can never be sure",
     reference=exposes_flat,
     cases=_flat_cases,
-    right=(_flat_in_four_dimensions, _flat_by_many_queries),
+    right=(_flat_in_four_dimensions, _flat_by_many_queries, _flat_of_all_twins, _flat_by_the_rest),
     wrong=(
         Wrong(
             "random inputs",
@@ -837,10 +1165,11 @@ FLAT = Exercise(
             "Build the friendliest input: a support row equal to the query, and all others opposite.",
         ),
         Wrong(
-            "two support rows",
+            "too few support rows",
             _flat_tried(ways=2),
-            "only two support rows are tried: there even the bare cosine reaches 0.88",
+            "fewer than 20 support rows are tried: among two even the bare cosine reaches 0.88, among five 0.65",
             "Take 20 rows: one twin and 19 opposite ones.",
+            also=(_flat_tried(ways=5), _flat_tried(ways=10)),
         ),
         Wrong(
             "twins everywhere",
@@ -937,6 +1266,36 @@ def _order_by_sorting(predict: Predict, support: Tensor, labels: Tensor, query: 
     return any(float((t - tables[0]).abs().max()) > 1e-4 for t in tables[1:])
 
 
+def _order_reversed_and_shuffled(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    size = len(labels)
+    orders = [torch.arange(size).flip(0), torch.randperm(size), torch.randperm(size), torch.randperm(size)]
+    tables = torch.stack([predict(support[o], labels[o], query, n_way) for o in orders])
+    return bool((tables.amax(0) - tables.amin(0)).max() > 1e-4)
+
+
+def _order_by_lists(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    rows = list(zip(support, labels, strict=True))
+    before, rung = predict(support, labels, query, n_way), torch.tensor(False)
+    for step in (5, 7, 11):  # a walk through the rows with a stride that shares no factor with 18, nor with 6
+        walk = [rows[(i * step + 1) % len(rows)] for i in range(len(rows))]
+        mixed = [torch.stack(part) for part in zip(*walk, strict=True)]
+        rung = rung | ((predict(*mixed, query, n_way) - before).abs() > 1e-4).any()
+    return rung
+
+
+def _order_within_classes(labels: Tensor) -> Tensor:
+    """Returns an order that moves the rows of each class, in a ring, among the places of that class."""
+    order = torch.arange(len(labels))
+    for k in labels.unique():
+        places = (labels == k).nonzero()[:, 0]
+        order[places] = places.roll(1)
+    return order
+
+
+def _order_two_exchanged(labels: Tensor) -> Tensor:
+    return torch.tensor([1, 0, *range(2, len(labels))])
+
+
 def _order_tried(
     order_of: Callable[[Tensor], Tensor] = lambda labels: torch.randperm(
         len(labels), generator=torch.Generator().manual_seed(0)
@@ -984,6 +1343,21 @@ def _summed_row_by_row(support: Tensor, labels: Tensor, query: Tensor, n_way: in
     return total.log() - total.sum(1, keepdim=True).log()
 
 
+def _last_query_sees_order(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Predicts rightly for all queries but the last, for which late rows count more."""
+    late = torch.zeros(len(query), len(labels))
+    late[-1] = 0.2 * torch.arange(len(labels))
+    return class_log_probabilities(10 * _cosines(query, support) + late.to(query), labels, n_way)
+
+
+def _least_likely_sees_order(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Lets the order move the log-probability of the least likely class, whose probability is below 1e-8 in any case."""
+    found = class_log_probabilities(10 * _cosines(query, support), labels, n_way)
+    weight = torch.arange(1, len(labels) + 1).to(support)
+    least = F.one_hot(found.argmin(1), n_way).bool()
+    return torch.where(least, found - 20 - (weight @ support[:, :1] / len(labels)).tanh(), found)
+
+
 def _first_of_class(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     rows = torch.stack([support[labels == k][0] for k in range(n_way)])
     return (10 * _cosines(query, rows)).log_softmax(1)
@@ -1025,6 +1399,8 @@ def _order_cases(generator: Generator) -> list[Case]:
     def case(says: str, predict: Predict, asked: Tensor = query) -> Case:
         return Case(says, (predict, support, labels, asked, 3))
 
+    one_shot = (support[:6], torch.tensor([3, 0, 5, 1, 4, 2]), query, 6)
+
     return [
         case("a right one: cosine attention", net(False)),
         case("a right one, asked a single query", _summed_row_by_row, query[:1]),
@@ -1037,6 +1413,10 @@ def _order_cases(generator: Generator) -> list[Case]:
         case("late rows count a little more", _late_rows_count_more),
         case("the first row of a class stands for it", _first_of_class),
         case("equal parts of the support, whatever the labels say", _equal_parts),
+        case("for the last query only, late rows count more", _last_query_sees_order),
+        case("the order moves the least likely class only", _least_likely_sees_order),
+        Case("full-context embeddings, one shot", (context, *one_shot)),
+        Case("a right one with one shot: cosine attention", (net(False), *one_shot)),
     ]
 
 
@@ -1045,7 +1425,7 @@ ORDER = Exercise(
     title="Does the order of the support matter?",
     reference=exposes_order,
     cases=_order_cases,
-    right=(_order_by_pairs, _order_by_sorting),
+    right=(_order_by_pairs, _order_by_sorting, _order_reversed_and_shuffled, _order_by_lists),
     wrong=(
         Wrong(
             "mirror image only",
@@ -1076,6 +1456,30 @@ ORDER = Exercise(
             _order_tried(rows=False),
             "only the labels are shuffled: every answer must change",
             "Use one `order` for both: `support[order], labels[order]`.",
+        ),
+        Wrong(
+            "within classes only",
+            _order_tried(_order_within_classes),
+            "rows change places only within their class: with one shot nothing moves at all",
+            "Shuffle all rows: one `torch.randperm(len(labels))`.",
+        ),
+        Wrong(
+            "two rows exchanged",
+            _order_tried(_order_two_exchanged),
+            "only two rows change places: the rest of the order stays as it was",
+            "Shuffle all rows: one `torch.randperm(len(labels))`.",
+        ),
+        Wrong(
+            "first query only",
+            _order_tried(summary=lambda t: t[0]),
+            "only the first query is looked at",
+            "Compare the whole table `[M, N]`.",
+        ),
+        Wrong(
+            "probabilities",
+            _order_tried(summary=lambda t: t.exp()),
+            "probabilities are compared: a change of a very unlikely class is too small to see in them",
+            "Compare the log-probabilities themselves.",
         ),
         Wrong(
             "queries shuffled",
@@ -1152,6 +1556,27 @@ def _memory_masked(
     return log_p, -log_p[torch.arange(len(qy)), qy].mean()
 
 
+def _memory_loops(
+    encoder: nn.Module, sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor, n_way: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    keys, rows = F.normalize(encoder(sx), dim=1), []
+    for z in encoder(qx):
+        likeness = scale * keys @ (z / z.norm())
+        joined = [torch.logsumexp(likeness[sy == k], dim=0) for k in range(n_way)]
+        rows.append(torch.stack(joined) - torch.logsumexp(likeness, dim=0))
+    table = torch.stack(rows)
+    return table, sum(-row[k] for row, k in zip(table, qy, strict=True)) / len(qy)
+
+
+def _memory_one_hot(
+    encoder: nn.Module, sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor, n_way: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    similarity = scale * torch.einsum("md,sd->ms", *(F.normalize(encoder(x), dim=-1) for x in (qx, sx)))
+    members = F.one_hot(sy, n_way).T.to(similarity).log()
+    log_p = torch.logsumexp(similarity.log_softmax(-1).unsqueeze(1) + members, dim=-1)
+    return log_p, F.cross_entropy(log_p, qy)
+
+
 def _flawed(
     *,
     similarity: Callable[[Tensor, Tensor, float], Tensor] = lambda q, s, scale: scale * _cosines(q, s),
@@ -1159,13 +1584,14 @@ def _flawed(
     loss: Callable[[Tensor, Tensor], Tensor] = F.nll_loss,
     returned: Callable[[Tensor], Tensor] = lambda t: t,
     support_of: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, x: encoder(x),
+    query_of: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, x: encoder(x),
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Returns the method with one part replaced."""
 
     def method(
         encoder: nn.Module, sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor, n_way: int, scale: float
     ) -> tuple[Tensor, Tensor]:
-        found = classes(similarity(encoder(qx), support_of(encoder, sx), scale), sy, n_way)
+        found = classes(similarity(query_of(encoder, qx), support_of(encoder, sx), scale), sy, n_way)
         return returned(found), loss(found, qy)
 
     return method
@@ -1201,9 +1627,9 @@ def _memory_cases(generator: Generator) -> list[Case]:
 def _memory_finite(answer: Callable, reference: Callable) -> str | None:
     points = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     labels = torch.tensor([0, 1])
-    _, loss = answer(nn.Identity(), points, labels, points[:1], labels[1:], 2, 100.0)
-    if not math.isfinite(float(loss)):
-        return f"a query opposite to its class, at scale 100, gave a loss of {float(loss)}; it is 200."
+    _, loss = answer(nn.Identity(), points, labels, points[:1], labels[1:], 2, 500.0)
+    if not abs(float(loss) - 1000) < 0.01:  # NaN and infinity are off, too
+        return f"a query opposite to its class, at scale 500, gave a loss of {float(loss):.4g}; it is 1000."
     return None
 
 
@@ -1216,7 +1642,7 @@ MEMORY = Exercise(
         Property("the loss of a query far from its class is finite", _memory_finite),
         Property("the loss teaches the encoder through support and query", teaches_encoder(_memory_cases)),
     ),
-    right=(_memory_evidence, _memory_masked),
+    right=(_memory_evidence, _memory_masked, _memory_loops, _memory_one_hot),
     wrong=(
         Wrong(
             "no scale",
@@ -1307,6 +1733,55 @@ MEMORY = Exercise(
             _flawed(support_of=lambda encoder, x: encoder(x).detach()),
             "the support is embedded without gradient: the encoder learns from the queries only",
             "No detach and no no_grad around the support.",
+        ),
+        Wrong(
+            "queries without gradient",
+            _flawed(query_of=lambda encoder, x: encoder(x).detach()),
+            "the queries are embedded without gradient: the encoder learns from the support only",
+            "No detach and no no_grad around the queries.",
+        ),
+        Wrong(
+            "nothing with gradient",
+            _flawed(query_of=lambda encoder, x: encoder(x).detach(), support_of=lambda encoder, x: encoder(x).detach()),
+            "queries and support are both embedded without gradient: the encoder learns nothing",
+            "No detach and no no_grad: the loss must reach the encoder.",
+        ),
+        Wrong(
+            "a small number added",
+            _flawed(classes=lambda s, y, n: (class_probabilities(s.softmax(1), y, n) + 1e-8).log()),
+            "a small number is added to the probability, or the probability is clamped: the worst queries get no gradient",
+            "`log_softmax` over the support, `logsumexp` over the rows of a class.",
+            also=(_flawed(classes=lambda s, y, n: (class_probabilities(s.softmax(1), y, n) + 1e-12).log()),),
+        ),
+        Wrong(
+            "temperature",
+            _flawed(similarity=lambda q, s, scale: _cosines(q, s) / scale),
+            "the cosines are divided by the scale: that is what a temperature does",
+            "Multiply by `scale`.",
+        ),
+        Wrong(
+            "squared distance",
+            _flawed(similarity=lambda q, s, scale: -scale * squared_distances(q, s)),
+            "minus the squared distance is taken in place of the cosine",
+            "Make queries and support unit length and multiply: `F.normalize`.",
+        ),
+        Wrong(
+            "softmax twice",
+            _flawed(classes=lambda s, y, n: class_probabilities(s.softmax(1), y, n).log_softmax(1)),
+            "a softmax is taken of the summed attention, which is a probability already",
+            "Take the logarithm of the sums, with `log_softmax` and `logsumexp`, and no second softmax.",
+        ),
+        Wrong(
+            "features normalised",
+            _flawed(similarity=lambda q, s, scale: scale * F.normalize(q, dim=0) @ F.normalize(s, dim=0).T),
+            "`F.normalize(..., dim=0)` makes the columns unit length, over all pictures",
+            "Each embedding is a row: `dim=1`.",
+        ),
+        Wrong(
+            "product of the weights",
+            _flawed(classes=lambda s, y, n: torch.stack([s.log_softmax(1)[:, y == k].sum(1) for k in range(n)], dim=1)),
+            "the *logarithms* of the weights are summed over a class: that is the product of the weights",
+            "Sum the weights, then take the logarithm: `logsumexp` does both.",
         ),
         Wrong(
             "summed loss",
