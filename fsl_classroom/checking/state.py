@@ -62,9 +62,15 @@ def _set_path(saved: list[str]) -> None:
     sys.path[:] = saved
 
 
+def _filters() -> list[Any]:
+    """Returns the filters of warnings without those that a library adds for warnings of its own when it is first imported."""
+    return [one for one in warnings.filters if one[2].__module__ in ("builtins", "__main__")]
+
+
 def _set_filters(saved: list[Any]) -> None:
+    others = [one for one in warnings.filters if one[2].__module__ not in ("builtins", "__main__")]
     warnings.resetwarnings()  # also clears the cache that Python keeps of the filters
-    warnings.filters[:] = saved
+    warnings.filters[:] = [*others, *saved]
 
 
 def _signals() -> dict[int, Any]:
@@ -94,7 +100,7 @@ _SETTINGS = (
     _Setting("the environment variables", _environment, _set_environment),
     _Setting("the working folder", _working_folder, _go_to),
     _Setting("Python's recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    _Setting("the filters of warnings", lambda: list(warnings.filters), _set_filters),
+    _Setting("the filters of warnings", _filters, _set_filters),
     _Setting("sys.path", lambda: list(sys.path), _set_path),
     _Setting("the signal handlers", _signals, _set_signals),
 )

@@ -31,7 +31,8 @@ def world():
         "environment": {k: v for k, v in os.environ.items() if not k.startswith("TORCHINDUCTOR_")},
         "folder": os.getcwd(),
         "recursion": sys.getrecursionlimit(),
-        "filters": list(warnings.filters),
+        # libraries add filters for warnings of their own when they are first imported
+        "filters": [one for one in warnings.filters if one[2].__module__ == "builtins"],
         "path": list(sys.path),
         "streams": (sys.stdin, sys.stdout, sys.stderr),
         "handlers": (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)),
@@ -135,3 +136,20 @@ def test_a_working_folder_that_was_deleted_is_survived(tmp_path):
         assert "the working folder" in ran.changes.notes
     finally:
         os.chdir(home)
+
+
+def test_a_library_that_adds_a_filter_for_its_own_warnings_is_no_change():
+    class Deprecated(DeprecationWarning):
+        """Of a library."""
+
+    Deprecated.__module__ = "some.library"
+
+    def imports():
+        warnings.simplefilter("once", Deprecated)
+
+    kept = list(warnings.filters)
+    try:
+        assert run(imports, Clock(2.0), Capture()).changes.notes == []
+        assert warnings.filters[0][2] is Deprecated
+    finally:
+        warnings.filters[:] = kept
