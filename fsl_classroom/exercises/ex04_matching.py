@@ -105,10 +105,12 @@ ATTENTION = Exercise(
         Wrong(
             "no exponential",
             lambda s: s / s.sum(1, keepdim=True),
-            "the similarities are divided by their sum without an exponential: weights can be negative",
+            "the similarities are divided by a sum without an exponential: ratios count, where gaps should",
             "Take `exp` first.",
             also=(
                 lambda s: F.normalize(s, p=1, dim=1),
+                lambda s: s.abs() / s.abs().sum(1, keepdim=True),
+                lambda s: s.square() / s.square().sum(1, keepdim=True),
                 lambda s: s.relu() / s.relu().sum(1, keepdim=True).clamp_min(1e-12),
             ),
         ),
@@ -252,6 +254,7 @@ PROBABILITIES = Exercise(
             lambda a, y, n: torch.stack([a[:, y == k].mean(1) for k in range(n)], dim=1),
             "the weights of a class are averaged, so that they no longer sum to one",
             "Equation 1 sums: `.sum(1)`.",
+            also=(lambda a, y, n: torch.stack([(a * (y == k)).mean(1) for k in range(n)], dim=1),),
         ),
         Wrong(
             "mean, then divided",
