@@ -589,8 +589,6 @@ show(
 yours, untrained = fresh(), fresh()
 seen = fit(yours, pictures, steps=64, tasks=4, lr=3e-3).accuracy
 found = torch.tensor(seen).view(-1, 8).mean(1)  # means of 8 updates
-
-
 figure, axis = new(7, 2.8)
 axis.plot(torch.arange(8) * 8 + 4, found, label="batch norm", **slot_style(0))
 axis.axhline(0.2, color=CHANCE, linestyle="--", label="chance")
