@@ -66,9 +66,12 @@ def bias_slope_02_4() -> float:
     return float(torch.autograd.grad(F.cross_entropy(bias[None], torch.tensor([1])), bias)[0][1])
 
 
-def total_squares_05_5() -> float:
-    places = torch.linspace(-1, 10, 1101)
-    return float(places[(tensor(0, 0, 9)[:, None] - places).square().sum(0).argmin()])
+def divisor_05_5() -> float:
+    """Divides a difference of squared distances by the log-odds of two Gaussian classes of variance 2."""
+    point, centres = tensor([1, 0]), tensor([0, 0], [3, 1])
+    logs = torch.distributions.Normal(centres, math.sqrt(2)).log_prob(point).sum(1)
+    distances = squared_distances(point, centres)[0]
+    return float((distances[1] - distances[0]) / (logs[0] - logs[1]))
 
 
 def kernel_07_5() -> float:
@@ -116,7 +119,7 @@ COMPUTED = {
     "04-9": lambda: math.log(9 * 0.9 / 0.1),
     "05-1": lambda: float(prototypes(tensor([1, 2], [3, 4], [8, 0]), torch.zeros(3, dtype=torch.int64), 1)[0, 0]),
     "05-2": lambda: float((-squared_distances(tensor([1, 0]), tensor([0, 0], [2, 2]))).softmax(1)[0, 0]),
-    "05-5": total_squares_05_5,
+    "05-5": divisor_05_5,
     "06-1": lambda: 10 * 3 * 10,
     "06-2": balance_06_2,
     "06-3": lambda: float((tensor(0.7, 0.2, 0.1) - tensor(1, 0, 0)).square().mean()),
