@@ -485,7 +485,7 @@ def rows_against_means(rows: Tensor, y: Tensor, asked: Tensor) -> tuple[float, i
     return float((matched - by_mean).abs().max()), int(changed)
 
 
-net = pretrained("matching", "glyphs")
+shipped = pretrained("matching", "glyphs")
 for k_shot in (1, 2):
     y = torch.arange(5).repeat(k_shot)
     rows = torch.randn(5 * k_shot, 8, generator=generator)
@@ -494,7 +494,7 @@ for k_shot in (1, 2):
     real = 0
     for episode in EpisodeSampler(test, 5, k_shot, 5, seed=7).batch(0, 60):
         with torch.no_grad():
-            z = net.embed(episode.support_x), net.embed(episode.query_x)
+            z = shipped.embed(episode.support_x), shipped.embed(episode.query_x)
         real += rows_against_means(z[0], episode.support_y, z[1])[1]
     print(
         f"{k_shot} shot: noise: log-probabilities differ by up to {gap:.2f}, another "
@@ -739,6 +739,7 @@ show(
 # The first figure uses the [shipped weights](../data/checkpoints/matching-glyphs.json), without FCE, trained longer with scale 10, on letters of one alphabet. Do thick frames resemble the query to *you*? The second shows an episode as a map, with own classes on the diagonal. Its middle map is the shipped net, only *read* with scale 1.
 
 # %%
+net = shipped
 hard = EpisodeSampler(test, n_way=5, k_shot=2, n_query=10, seed=5, within_group=True)
 for index in range(100):  # the first episode with two mistakes or more
     with torch.no_grad():

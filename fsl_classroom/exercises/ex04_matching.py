@@ -995,6 +995,12 @@ AXIS = Exercise(
             "Test the sum of each row by itself.",
         ),
         Wrong(
+            "both laws at once",
+            _axis_judged_by(lambda a, b: _off_one(a) and _apart(a, b)),
+            "the alarm rings only where *both* laws are broken",
+            "One broken law is enough: `or`.",
+        ),
+        Wrong(
             "last query only",
             lambda f, q, s: _off_one(f(q, s)) or _apart(f(q, s)[-1:], f(q[-1:], s)),
             "only the last query is asked alone: the others may be the ones that change",
