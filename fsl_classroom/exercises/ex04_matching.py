@@ -886,6 +886,26 @@ def _axis_then_rows(similarity: Tensor) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
+def _partners(query: Tensor, support: Tensor) -> Tensor:
+    """Mixes each query with its partner, 0 with 1 and 2 with 3, so that both halves agree with the whole."""
+    partner = (torch.arange(len(query)) ^ 1).clamp(max=len(query) - 1)
+    return (10 * _cosines(query + 2 * query[partner], support)).softmax(1)
+
+
+def _third(query: Tensor, support: Tensor) -> Tensor:
+    """Lets a single query see another one: the third sees the first."""
+    seen = query.clone()
+    if len(query) > 2:
+        seen[2] = query[2] + 2 * query[0]
+    return (10 * _cosines(seen, support)).softmax(1)
+
+
+def _uneven(query: Tensor, support: Tensor) -> Tensor:
+    """Gives queries that look one way a little too much and others too little, by 0.5 %."""
+    side = torch.where(query[:, :1] > query[:, 1:2], 1.0, -1.0)
+    return (10 * _cosines(query, support)).softmax(1) * (1 + 0.005 * side)
+
+
 def _axis_cases(generator: Generator) -> list[Case]:
     support = torch.randn(4, 5, generator=generator)
     query = support[[0, 1, 2, 3, 0, 1]] + torch.randn(6, 5, generator=generator)
@@ -906,23 +926,6 @@ def _axis_cases(generator: Generator) -> list[Case]:
         """Mixes each query with the one after it, so that only the last is judged by itself."""
         after = torch.cat([query[1:], torch.zeros_like(query[:1])])
         return (10 * _cosines(query + 2 * after, support)).softmax(1)
-
-    def partners(query: Tensor, support: Tensor) -> Tensor:
-        """Mixes each query with its partner, 0 with 1 and 2 with 3, so that both halves agree with the whole."""
-        partner = (torch.arange(len(query)) ^ 1).clamp(max=len(query) - 1)
-        return (10 * _cosines(query + 2 * query[partner], support)).softmax(1)
-
-    def third(query: Tensor, support: Tensor) -> Tensor:
-        """Lets a single query see another one: the third sees the first."""
-        seen = query.clone()
-        if len(query) > 2:
-            seen[2] = query[2] + 2 * query[0]
-        return (10 * _cosines(seen, support)).softmax(1)
-
-    def uneven(query: Tensor, support: Tensor) -> Tensor:
-        """Gives queries that look one way a little too much and others too little, by 0.5 %."""
-        side = torch.where(query[:, :1] > query[:, 1:2], 1.0, -1.0)
-        return (10 * _cosines(query, support)).softmax(1) * (1 + 0.005 * side)
 
     def case(says: str, attend: Attend, queries: Tensor = query) -> Case:
         return Case(says, (attend, queries, support))
@@ -945,9 +948,9 @@ def _axis_cases(generator: Generator) -> list[Case]:
         case("the mean of the queries shifts a little attention", little),
         case("each query is mixed with the one before it", mixed),
         case("each query is mixed with the one after it", mixed_after),
-        case("each query is mixed with its partner: 0 with 1, 2 with 3", partners, query[:4]),
-        case("a single query sees another one", third),
-        case("half of the weights sum to 1.005, the others to 0.995", uneven, balanced),
+        case("each query is mixed with its partner: 0 with 1, 2 with 3", _partners, query[:4]),
+        case("a single query sees another one", _third),
+        case("half of the weights sum to 1.005, the others to 0.995", _uneven, balanced),
     ]
 
 
