@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -600,11 +601,6 @@ def _with(detached: bool = False, keep: bool = False, named: bool = False, **opt
     return answer
 
 
-def _by_func_with_graphs(loss_fn: Loss, params: dict[str, Tensor], tasks: list) -> dict[str, Tensor]:
-    found = [torch.func.grad(loss_fn)(params, task) for task in tasks]
-    return {name: sum(g[name] for g in found) / len(tasks) for name in params}
-
-
 def _fit(params: dict[str, Tensor], task: tuple[Tensor, Tensor]) -> Tensor:
     """Returns the squared error of a small network."""
     x, y = task
@@ -634,11 +630,11 @@ class _Watched(torch.autograd.Function):
     """An identity that keeps a tensor for its backward pass and counts how many of these tensors are alive."""
 
     @staticmethod
-    def forward(maps: Tensor, log: dict) -> Tensor:
+    def forward(maps: Tensor, log: SimpleNamespace) -> Tensor:
         kept = maps.clone()
-        log["kept"].append(weakref.ref(kept.untyped_storage()))
-        log["alive"].append(sum(storage() is not None for storage in log["kept"]))
-        log["used by then"] = log["used"]
+        log.kept.append(weakref.ref(kept.untyped_storage()))
+        log.alive.append(sum(storage() is not None for storage in log.kept))
+        log.used_by_then = log.used
         return kept
 
     @staticmethod
@@ -649,14 +645,16 @@ class _Watched(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
-        ctx.log["used"] += 1
-        ctx.log["recorded"] |= torch.is_grad_enabled()
+        ctx.log.used += 1
+        ctx.log.recorded |= torch.is_grad_enabled()
         return slope + 0 * kept, None
 
 
 def _one_graph_at_a_time(answer: Callable, reference: Callable) -> str | None:
     generator = torch.Generator().manual_seed(2)
-    log: dict[str, Any] = {"kept": [], "alive": [], "used": 0, "used by then": 0, "recorded": False}
+    log = SimpleNamespace(
+        kept=[], alive=[], used=0, used_by_then=0, recorded=False
+    )  # no dict: torch.func would copy it
     params = _small_net(generator)
     tasks = [(torch.randn(2, 3, generator=generator), torch.randn(2, 2, generator=generator)) for _ in range(4)]
 
@@ -665,14 +663,13 @@ def _one_graph_at_a_time(answer: Callable, reference: Callable) -> str | None:
         hidden = _Watched.apply((x @ p["in"] + p["bias"]).tanh(), log)
         return (hidden @ p["out"] - y).square().mean()
 
-    found = answer(loss_fn, params, tasks)
-    most = max(log["alive"], default=0)
+    answer(loss_fn, params, tasks)
+    most = max(log.alive, default=0)
     if most <= 1:
-        graphs = any(isinstance(g, Tensor) and g.requires_grad for g in found.values())
-        return "The gradients that you return carry the graphs of all tasks along." if graphs else None
-    if not log["used by then"]:
+        return None
+    if not log.used_by_then:
         why = "no gradient was taken before the last graph was built"
-    elif log["recorded"]:
+    elif log.recorded:
         why = "each gradient was taken with a graph of its own, which holds on to the task's graph"
     else:
         why = "the gradients were taken, and the graphs were kept"
@@ -703,8 +700,8 @@ ACCUMULATE = Exercise(
         Wrong(
             "create_graph",
             _with(create_graph=True, detached=True),
-            "`create_graph=True` keeps a graph of the gradient itself: nobody differentiates this gradient again",
-            "Leave `create_graph` out: the inner loop inside `loss_fn` needs it, the outer gradient does not.",
+            "the gradient gets a graph of its own, by `create_graph=True` or by `torch.func.grad` of parameters that require one",
+            "Nobody differentiates this gradient again: leave `create_graph` out, or detach the parameters before `torch.func.grad`.",
         ),
         Wrong(
             "retain_graph",
@@ -717,12 +714,6 @@ ACCUMULATE = Exercise(
             _with(retain_graph=True, named=True),
             "`retain_graph=True` keeps a task's graph until the next loss takes its name: two graphs are alive at once",
             "Leave `retain_graph` out: a graph is needed once.",
-        ),
-        Wrong(
-            "func.grad of tracked parameters",
-            _by_func_with_graphs,
-            "`torch.func.grad` is given parameters that require a gradient: what it returns carries a graph of every task",
-            "Detach the parameters first, `{name: p.detach() for ...}`, or use `torch.autograd.grad`.",
         ),
         Wrong(
             "one big graph",
@@ -880,6 +871,16 @@ def _one_standard_error(steps: list[int], validation: Tensor, test: Tensor) -> t
     return steps[best], float(test[best].mean())
 
 
+def _at_row(choose: Callable[[Tensor], int]) -> Callable[..., tuple[int, float]]:
+    """Returns an answer that takes the row choose(validation), whatever else ties with it."""
+
+    def answer(steps: list[int], validation: Tensor, test: Tensor) -> tuple[int, float]:
+        row = choose(validation)
+        return steps[row], float(test[row].mean())
+
+    return answer
+
+
 def _votes(validation: Tensor, test: Tensor) -> Tensor:
     return validation.argmax(0).bincount(minlength=len(validation)).float()
 
@@ -992,6 +993,12 @@ STEPS = Exercise(
             "Among equals take the smallest entry of `steps`.",
         ),
         Wrong(
+            "last row",
+            _at_row(lambda v: len(v) - 1 - int(v.mean(1).flip(0).argmax())),
+            "a tie goes to the row that comes last: rows come in any order",
+            "Among equals take the smallest entry of `steps`.",
+        ),
+        Wrong(
             "luckiest episode",
             _chosen(lambda v, t: v.max(1).values),
             "the best single episode decides",
@@ -1002,12 +1009,14 @@ STEPS = Exercise(
             _chosen(lambda v, t: v.median(1).values),
             "the median over the episodes decides, not the mean",
             "Compare means: `.mean(1)`.",
+            also=(_at_row(lambda v: int(v.median(1).values.argmax())),),
         ),
         Wrong(
             "votes",
             _chosen(_votes),
             "every episode votes for its best number of steps, and the most votes win",
             "Compare means: `.mean(1)`.",
+            also=(_at_row(lambda v: int(v.argmax(0).mode().values)),),
         ),
         Wrong(
             "one standard error",
@@ -1229,6 +1238,14 @@ SLOTS = Exercise(
             lambda deal, episodes: bool((_table(deal, range(episodes)).diff(dim=1) > 0).all()),
             "only one bug is looked for: slots that are always sorted upwards",
             "Ask what matters: does the id of a class help to guess its slot? Learn each class's usual slot.",
+            also=(
+                lambda deal, episodes: (
+                    float((_table(deal, range(episodes)).diff(dim=1) > 0).all(1).double().mean()) > 0.5
+                ),
+                lambda deal, episodes: (
+                    float((_table(deal, range(episodes)).diff(dim=1) > 0).all(1).double().mean()) > 0.05
+                ),
+            ),
         ),
         Wrong(
             "one episode",
