@@ -701,7 +701,7 @@ ACCUMULATE = Exercise(
             "create_graph",
             _with(create_graph=True, detached=True),
             "the gradient gets a graph of its own, by `create_graph=True` or by `torch.func.grad` of parameters that require one",
-            "Nobody differentiates this gradient again: leave `create_graph` out, or detach the parameters before `torch.func.grad`.",
+            "Nobody differentiates this gradient again: leave `create_graph` out; detach parameters for `torch.func.grad`.",
         ),
         Wrong(
             "retain_graph",
