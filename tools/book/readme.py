@@ -26,7 +26,7 @@ PICTURE_SEED = 10  # letters of five scripts; the network errs once, as it does 
 METHODS = (
     "Prototypical",
     "Matching",
-    "Relation, transductive",
+    "Relation, transductive, turned tasks",
     "MAML, transductive",
     "SimpleShot",
 )  # rows of `short_results`
@@ -75,7 +75,7 @@ def short_results() -> str:
     chosen = [line for name in METHODS for line in lines if re.fullmatch(rf"{name}(?: \(\d+ seeds\))?", line[0])]
     if not chosen:
         return ""
-    said = "In brackets: the paper's number, with \\* where it is above our interval. Transductive: batch norm saw all queries."
+    said = "In brackets: the paper's number, \\* where it lies above our interval. Transductive: batch norm saw all queries."
     return f"{table.markdown(head, [[line[0], *map(unbroken, line[1:])] for line in chosen])}\n\n{said}"
 
 
