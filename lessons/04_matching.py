@@ -573,7 +573,7 @@ with torch.no_grad():
 # %% [markdown]
 # **What came out.** The scale alone makes most of the gap: scale 10 is some 20 points ahead of scale 1 at one shot and more at five, with intervals far from 0.
 #
-# The reason is the push that you derived. Adam divides a constant factor out of the gradient, so a scale matters by how the push is *shared*. With scale 1 the worst of 19 rivals draws 8 % of it, hardly more than an even 5 %; with scale 10 it draws about 40 %.
+# A likely reason is the push that you derived. Adam divides a constant factor out of the gradient, so a scale matters by how the push is *shared*. With scale 1 the worst of 19 rivals draws 8 % of it, hardly more than an even 5 %; with scale 10 it draws about 40 %.
 #
 # | not shown | |
 # |---|---|
@@ -609,7 +609,7 @@ with torch.no_grad():
 # | seed 1 | 44.9 % | 45.0 % | 61.2 % | 64.4 % |
 # | seed 2 | 42.3 % | 42.6 % | 60.9 % | 64.9 % |
 #
-# Sharing the push within a query brings most of the gain, and its size across queries brings nothing that we could see.
+# In both seeds, sharing the push within a query brings most of the gain, and its size across queries brings nothing that we could see.
 #
 # </details>
 
