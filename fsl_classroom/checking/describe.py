@@ -80,8 +80,10 @@ def advice(expected: Any, got: Any) -> str:
     """Returns a space and a sentence about how to convert a value of the wrong type to the right one, or ""."""
     if got is None:
         return " Is a `return` missing?"
+    if isinstance(expected, Mapping) and isinstance(got, (tuple, list)) and any(isinstance(x, Tensor) for x in got):
+        return " dict(zip(names, tensors)) makes a dict of several tensors, such as those of torch.autograd.grad."
     if isinstance(got, tuple) and len(got) == 1:
-        return " A comma after the returned value makes a tuple of it."
+        return " A comma after the returned value makes a tuple of it; torch.autograd.grad returns one, too."
     if isinstance(expected, numbers.Number):
         return _to_number(expected, got)
     if isinstance(expected, Tensor):
@@ -113,6 +115,8 @@ def _to_tensor(expected: Tensor, got: Any) -> str:
     if isinstance(got, (list, tuple)) and any(isinstance(item, Tensor) for item in got):
         fits = expected.ndim > 0 and len(got) == len(expected)
         return " torch.stack(...) makes one tensor of several." if fits else ""
+    if _is_number(got) and expected.ndim == 0 and expected.is_floating_point():
+        return " Leave .item() or float(...) away if one made it: a tensor keeps its gradient. torch.tensor(...) makes a new one."
     if isinstance(got, (list, tuple)) or _is_number(got):
         return " torch.tensor(...) makes a tensor of it."
     return ""

@@ -141,7 +141,10 @@ async def coroutine(embeddings, labels, n_way):
             "Expected a float32 tensor of shape [3, 4], got a float64 tensor of shape [4]",
         ),
         (lambda e, y, n: e.numpy(), "a float32 NumPy array of shape [6, 4]"),
-        (lambda e, y, n: (e,), "A comma after the returned value makes a tuple of it."),
+        (
+            lambda e, y, n: (e,),
+            "A comma after the returned value makes a tuple of it; torch.autograd.grad returns one, too.",
+        ),
         (lambda e, y, n: "text" * 1000, "got the str 'text"),
         (lambda e, y, n: [0] * 10**6, "a list of 1000000 items"),
         (lambda e, y, n: 10**5000, "a huge number"),

@@ -16,8 +16,9 @@ LABELS = torch.tensor([0, 1])
     [
         (LABELS, [0, 1], "Expected an int64 tensor of shape [2], got a list of 2 items. torch.tensor(...) makes"),
         (LABELS, (0, 1), "torch.tensor(...) makes a tensor of it."),
-        (torch.tensor(0.5), 0.5, "torch.tensor(...) makes a tensor of it."),
-        (torch.tensor(0.5), np.float32(0.5), "got the NumPy float32 0.5. torch.tensor(...)"),
+        (torch.tensor(0.5), 0.5, "Leave .item() or float(...) away if one made it"),
+        ({"w": ROWS}, (ROWS,), "dict(zip(names, tensors)) makes a dict of several tensors"),
+        (torch.tensor(0.5), np.float32(0.5), "got the NumPy float32 0.5. Leave .item()"),
         (ROWS, [torch.ones(3), torch.ones(3)], "torch.stack(...) makes one tensor of several."),
         (ROWS, np.ones((2, 3), np.float32), "torch.from_numpy(...) makes a tensor of it."),
         (LABELS, LABELS.float(), "got a float32 tensor of shape [2]. .long() turns it into int64."),
