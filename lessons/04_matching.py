@@ -456,7 +456,7 @@ for scale in (1, 10):
 # ## Meet the package, and a second similarity
 #
 # Minus the squared distance has no floor, because an encoder that stretches its embeddings can make any gap.
-# With one shot, attention by that similarity compares the query with class means, because the mean of one row is that row. Predict: does this hold with two shots?
+# With one shot, attention by that similarity compares the query with class means, because the mean of one row is that row. Does this hold with two shots?
 
 # %%
 similarity = 10 * cosines(queries, many)
@@ -573,7 +573,7 @@ with torch.no_grad():
 # %% [markdown]
 # **What came out.** The scale alone makes most of the gap: scale 10 is some 20 points ahead of scale 1 at one shot and more at five, with intervals far from 0.
 #
-# A likely reason is the push that you derived. Adam divides a constant factor out of the gradient, so a scale matters by how the push is *shared*. With scale 1 the worst of 19 rivals draws less than 10 % of it (an even share is 5 %); with scale 10 it draws about 40 %.
+# A likely reason is the push that you derived. Adam divides a constant factor out of the gradient, so a scale matters by how the push is *shared*. With scale 1 the worst of 19 rivals draws less than 10 % of it (5 % would be even); with scale 10 it draws about 40 %.
 #
 # | not shown | |
 # |---|---|
@@ -659,7 +659,7 @@ for other in ("cosine, scale 10", "linear layer, no FCE"):
         )
 
 # %% [markdown]
-# **What came out.** The linear layer, which sees no context, is about 4 points ahead of the plain net. FCE gains less here. In an earlier run of this very cell it gained 4 points, too; such a gain would not need context either. Single trainings differ that much, and the intervals cover episodes only. In the paper, too, FCE is of little use on Omniglot.
+# **What came out.** The linear layer, which sees no context, is about 4 points ahead of the plain net. FCE gains less here. In an earlier run of this cell it gained 4 points, too, which need not come from context. Single trainings differ that much, and the intervals cover episodes only. In the paper, too, FCE is of little use on Omniglot.
 #
 # Does the linear layer help because it lifts the bound? Look at the cosines first.
 
@@ -874,7 +874,7 @@ show(
 #
 # ## Explore
 #
-# Only the scale *at test time* moves. Predict, then change `n_way` or `shots`.
+# Only the test-time scale moves. Predict, then change `n_way` or `shots`.
 #
 # 1. Why is the one-shot curve flat?
 # 2. Which simple rule is a tiny scale, which a huge one?
@@ -933,7 +933,7 @@ print(f"class 0 makes up {1 / n_way:.0%} of the queries")
 #
 # The symptom: a report says 95 %, but the app built on the same weights is at chance on the same pictures. The report hands over 25 queries at once, the app one at a time.
 #
-# Run the cell and look for the cause. What would you print?
+# Look for the cause first. What would you print?
 
 
 # %%
