@@ -306,7 +306,7 @@ print(f"d w' / d w = {moves:.1f} = 1 - 0.1 * 5: the graph is there")
 #
 # ### Exercise 07.3  The inner loop  (difficulty 2/5, 6 min)
 #
-# Write `adapt`: `steps` inner steps, each from where the last one led. With `steps=0` it returns the parameters as they came. Never write into `params`, because the next task starts there too. Four laws of any right loop follow your answer.
+# Write `adapt`: `steps` inner steps, each from where the last one led. With `steps=0` it returns the parameters as they came. Never write into `params`, because the next task starts there too.
 #
 # | `loss_fn` | `params` | `lr` | `steps` | returned |
 # |---|---|---|---|---|
@@ -482,7 +482,7 @@ show(
 )
 
 # %% [markdown]
-# The loss ends on the floor, and the puzzle's two nets draw nearly the mean curve. A third start is random.
+# The loss ends on the floor, and the puzzle's two nets, this one and MAML's start, draw nearly the mean curve. Next they race, with a third start: random weights.
 #
 # ## Evaluate honestly
 #
@@ -589,6 +589,7 @@ rows = {
     (row["learner"], row["shot"], row["steps"]): row
     for row in card("maml", "sinusoids")["test"]
 }
+print("MAML's start:", card("maml", "sinusoids")["training"].split(", Adam")[0])
 paper = {"maml": (0.67, 0.38, 0.35), "pretraining": (2.41, 2.23, 2.19)}
 for learner, printed in paper.items():
     for shot in (5, 10):
@@ -785,8 +786,9 @@ for name, learner in list(starts.items())[1:]:
 # %% tags=["draws"]
 figure, axes = new(9.6, 2.7, columns=4, sharey=True)
 for axis, (name, table) in zip(axes, patterns.items()):
+    size = table.diagonal().sqrt()
     picture = axis.imshow(
-        table / table.abs().max(),
+        table / (size[:, None] * size),  # its sign and shape, without the sizes
         extent=(-5, 5, -5, 5),
         origin="lower",
         cmap="RdBu_r",
@@ -796,19 +798,20 @@ for axis, (name, table) in zip(axes, patterns.items()):
     axis.grid(False)
     axis.set(title=name, xlabel="x'")
 axes[0].set_ylabel("x")
-figure.colorbar(picture, ax=axes, label="k(x, x'), largest = 1", shrink=0.8)
+label = r"$k(x, x') / \sqrt{k(x, x) \, k(x', x')}$"
+figure.colorbar(picture, ax=axes, label=label, shrink=0.8)
 show(
     figure,
     "Four kernels as pictures, red positive and blue negative. The plane has diagonal "
     "stripes: inputs half a turn apart pull in opposite directions. MAML's start shows "
-    "such stripes too. Random weights and pretraining show two large "
-    "red corners on the diagonal: inputs of equal sign pull together.",
+    "such stripes too, fainter around x = 0. Random weights and pretraining show two "
+    "large red squares on the diagonal: inputs of equal sign pull together.",
 )
 
 # %% [markdown]
-# Equal curves, different kernels. Pretraining's looks like that of random weights: a residual at a large $x$ pulls all large $x$ of its sign along. MAML's has the stripes of $\cos(x - x')$, the kernel of a model that knows only sines.
+# Equal curves, different kernels. Pretraining's looks like that of random weights: a residual at a large $x$ pulls all large $x$ of its sign along. MAML's has stripes like $\cos(x - x')$, the kernel of a model that knows only sines.
 #
-# Of a sine-shaped residual, pretraining's step at 0.01 removes less than a third; MAML's removes all and overshoots. (The plane would need a rate near 1.)
+# Of a sine-shaped residual, pretraining's step at 0.01 removes less than a third; MAML's removes all and overshoots.
 #
 # This holds for *small* steps. Is 0.01 small?
 
@@ -858,13 +861,13 @@ for name, wave in (("sine", grid.sin()), ("cosine", grid.cos())):
     print(f"MAML, one real step at 0.01 removes of a {name} of " + ", ".join(told))
 
 # %% [markdown]
-# At 0.0001 the formula is right to a few per cent, and at 0.001 it names the winner. At 0.01 it fails for MAML, whose real step is *better*. So the kernel explains where a small step leads; on a long one the kernel itself changes.
+# At 0.0001 the formula is right to a few per cent, and at 0.001 it names the winner. At 0.01, the rate in use, it fails for MAML: it promises 1.90, the real step reaches 0.29. So the kernel explains small steps, not why the long one is so good: on the way the kernel itself changes.
 #
-# The last lines show MAML's long step. It overshoots tiny waves, as the formula says, and removes nearly all of waves as large as the tasks'.
+# MAML's long step overshoots tiny waves, as the formula says, and removes nearly all of waves as large as the tasks'.
 #
 # ## Explore
 #
-# Predict, then change `rate` below. Then take single steps.
+# Predict, then change `rate` below. The stepper below the figure takes single steps.
 #
 # 1. Can rescaling turn the pretrained net into MAML's start?
 # 2. Where is MAML's valley at rates 0.02 and 0.0025? Why?
@@ -875,7 +878,7 @@ for name, wave in (("sine", grid.sin()), ("cosine", grid.cos())):
 # The twin's first layer is $c$ times as large and its gradient $c$ times as small: its part of the kernel is divided by $c^2$. The part of the second layer's weights is multiplied by $c^2$, all else stays.
 # 1: no. At 0.01 no scale brings pretraining's error below 2.3, and MAML's is 0.30 at $c = 1$: a factor on two parts of a kernel does not give it stripes.
 # 2: to 1.4, near $\sqrt 2$ (error 0.42), and to 0.5 (error 0.28). There the first layer's $\alpha / c^2$ is again the 0.01 that it was trained for. At $c = \sqrt 2$ and rate 0.02 the second layer's weights move at $\alpha c^2 = 0.04$,
-# four times their old rate. The first layer wins all the same, because it carries nine tenths of MAML's kernel, and the second layer's weights 4 % of it (printed with the kernels).
+# four times their old rate. The first layer wins all the same, because it carries nine tenths of MAML's kernel, and the second layer's weights 4 % of it.
 # 3: smaller rates suit this pretrained net better: at 0.0025 its valley reaches 2.06, at $c = 0.5$. That is far from MAML's 0.28 at the same rate.
 #
 # </details>
@@ -1035,7 +1038,7 @@ for lr, steps in ((0.01, 0), (0.01, 10), (1.0, 10)):
     )
 
 # %% [markdown]
-# Look for yourself first: what would you print in `quick_adapt`, and where? The story is folded below.
+# Look for yourself first: what would you print in `quick_adapt`, and where?
 #
 # ### Exercise 07.6  Bug hunt: does anything move?  (difficulty 3/5, 8 min)
 #

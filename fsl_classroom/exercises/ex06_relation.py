@@ -6,6 +6,7 @@ functions as arguments and must return True for those whose scores move when sho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,20 @@ def _pairs_by_loop(classes: Tensor, query: Tensor) -> Tensor:
 def _pairs_by_index(classes: Tensor, query: Tensor) -> Tensor:
     j, k = torch.meshgrid(torch.arange(len(query)), torch.arange(len(classes)), indexing="ij")
     return torch.cat([classes[k], query[j]], dim=-3)
+
+
+def _pairs_by_repeating(classes: Tensor, query: Tensor) -> Tensor:
+    fast, slow = classes.repeat(len(query), 1, 1, 1), query.repeat_interleave(len(classes), 0)
+    return torch.cat([fast, slow], dim=1).unflatten(0, (len(query), len(classes)))
+
+
+def _pairs_filled(classes: Tensor, query: Tensor) -> Tensor:
+    """Fills an empty table, half by half."""
+    width, *size = classes.shape[1:]
+    table = classes.new_zeros(len(query), len(classes), 2 * width, *size)
+    table[:, :, :width] = classes
+    table[:, :, width:] = query.unsqueeze(1)
+    return table
 
 
 def _pairs_both_tiled(classes: Tensor, query: Tensor) -> Tensor:
@@ -67,7 +82,7 @@ PAIRS = Exercise(
     reference=all_pairs,
     cases=_pair_cases,
     gradient=(0, 1),
-    right=(_pairs_by_loop, _pairs_by_index),
+    right=(_pairs_by_loop, _pairs_by_index, _pairs_by_repeating, _pairs_filled),
     wrong=(
         Wrong(
             "query first",
@@ -375,6 +390,26 @@ def _split_by_unfolding(classes: Tensor, query: Tensor, weight: Tensor, bias: Te
     return (two[:, None] + one + bias[:, None]).unflatten(-1, size)
 
 
+def _split_together(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Lets all maps meet both halves of the weight in one convolution, and keeps what is needed."""
+    n, filters = len(classes), len(weight)
+    maps = F.conv2d(torch.cat([classes, query]), torch.cat(weight.tensor_split(2, dim=1)), padding=1)
+    return maps[n:, None, filters:] + maps[:n, :filters] + bias.view(-1, 1, 1)
+
+
+def _split_by_shifting(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Adds up the nine shifted maps."""
+
+    def convolved(maps: Tensor, half: Tensor) -> Tensor:
+        (h, w), padded = maps.shape[2:], F.pad(maps, (1, 1, 1, 1))
+        places = [(i, j) for i in range(3) for j in range(3)]
+        return sum(torch.einsum("bchw,fc->bfhw", padded[..., i : i + h, j : j + w], half[..., i, j]) for i, j in places)
+
+    width = query.shape[1]
+    of_class = convolved(classes, weight[:, :width]) + bias[:, None, None]
+    return of_class + convolved(query, weight[:, width:]).unsqueeze(1)
+
+
 def _pairs_convolved(classes: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     pairs = all_pairs(classes, query)
     return F.conv2d(pairs.flatten(0, 1), weight, bias, padding=1).unflatten(0, pairs.shape[:2])
@@ -389,6 +424,7 @@ def _convolution_cases(generator: Generator) -> list[Case]:
         Case("as many queries as classes", (classes, query[:3], weight, bias)),
         Case("one class, one query", (classes[:1], query[:1], weight, bias)),
         Case("maps that are not square", (classes[..., :3], query[..., :3], weight, bias)),
+        Case("as many filters as channels in a map", (classes, query, weight[:2], bias[:2])),
         Case("float64", tuple(t.double() for t in args)),
     ]
 
@@ -423,7 +459,7 @@ SPLIT = Exercise(
     cases=_convolution_cases,
     gradient=(0, 1, 2, 3),
     properties=(Property("N + M maps are convolved, not N * M", _few_convolutions),),
-    right=(_split_with_zeros, _split_by_unfolding),
+    right=(_split_with_zeros, _split_by_unfolding, _split_together, _split_by_shifting),
     wrong=(
         Wrong(
             "all pairs",
@@ -522,6 +558,15 @@ SPLIT = Exercise(
             "`weight` is [F, 2*width, 3, 3]: cut axis 1.",
         ),
         Wrong(
+            "cut at F",
+            lambda c, q, w, b: (
+                F.conv2d(c, w[:, : w.shape[0]], b, padding=1)[None]
+                + F.conv2d(q, w[:, w.shape[0] :], padding=1)[:, None]
+            ),
+            "the input channels are cut at F, the number of filters, which is another number",
+            "`weight` is [F, 2*width, 3, 3]: cut axis 1 at `width = classes.shape[1]`, or in two with `.chunk(2, dim=1)`.",
+        ),
+        Wrong(
             "relu too early",
             lambda c, q, w, b: (
                 F.conv2d(q, w[:, w.shape[1] // 2 :], padding=1).relu()[:, None]
@@ -574,11 +619,21 @@ def _auc_by_curve(right: Tensor, wrong: Tensor) -> float:
     return sum((alarms[i + 1] - alarms[i]) * (hits[i] + hits[i + 1]) / 2 for i in range(len(cuts)))
 
 
+def _auc_zipped(tie: float) -> Callable[[Tensor, Tensor], float]:
+    """Returns an answer that compares pair by pair, as far as the shorter list goes."""
+
+    def answer(right: Tensor, wrong: Tensor) -> float:
+        found = [1.0 if r > w else tie if r == w else 0.0 for r, w in zip(right.tolist(), wrong.tolist(), strict=False)]
+        return sum(found) / len(found)
+
+    return answer
+
+
 def _auc_cases(generator: Generator) -> list[Case]:
     right, wrong = torch.randn(12, generator=generator) + 1, torch.randn(30, generator=generator)
-    ones, others = torch.tensor([0.9, 0.4]), torch.tensor([0.1, 0.4, 0.8])
+    ones, others = torch.tensor([0.9, 0.4]), torch.tensor([0.4, 0.1, 0.8])
     return [
-        Case("4.5 of 6 on paper: 0.9 and 0.4 against 0.1, 0.4 and 0.8, with a tie", (ones, others)),
+        Case("4.5 of 6 on paper: 0.9 and 0.4 against 0.4, 0.1 and 0.8, with a tie", (ones, others)),
         Case("12 right pairs, 30 wrong ones", (right, wrong)),
         Case("as many right as wrong pairs", (right, wrong[:12])),
         Case("negative squared distances: all below zero", (right - 9, wrong - 9)),
@@ -586,6 +641,7 @@ def _auc_cases(generator: Generator) -> list[Case]:
         Case("all scores equal", (torch.zeros(3), torch.zeros(5))),
         Case("the best score of all is wrong", (torch.tensor([0.2, 0.5, 0.6]), torch.tensor([0.1, 0.4, 0.9]))),
         Case("one pair each", (right[:1], wrong[:1])),
+        Case("distances of hundreds", (torch.tensor([-300.0, -400.0]), torch.tensor([-500.0, -600.0, -350.0]))),
         Case("float64", (right.double(), wrong.double())),
     ]
 
@@ -626,6 +682,13 @@ AUC = Exercise(
             lambda r, w: float((r > w).double().mean()),
             "the first right pair meets only the first wrong one, and so on",
             "Every right pair meets every wrong one: `right[:, None] > wrong` is a table [n_right, n_wrong].",
+            also=(_auc_zipped(0.0), _auc_zipped(0.5)),
+        ),
+        Wrong(
+            "sigmoid first",
+            lambda r, w: auc(r.sigmoid(), w.sigmoid()),
+            "a sigmoid squeezes the scores first: far from 0 it makes different scores equal, by rounding",
+            "Compare the scores as they are: only their order matters, and a sigmoid can only lose some of it.",
         ),
         Wrong(
             "a tensor",
@@ -712,7 +775,7 @@ def shots_alarm(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_
     """Returns True if showing every support row twice changes a score."""
     once = score(support, labels, query, n_way)
     twice = score(torch.cat([support, support]), torch.cat([labels, labels]), query, n_way)
-    return not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)
+    return bool((once - twice).abs().max() > 1e-3)
 
 
 def _alarm_interleaved(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
@@ -723,7 +786,7 @@ def _alarm_interleaved(score: Score, support: Tensor, labels: Tensor, query: Ten
 def _alarm_thrice(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
     before = score(support, labels, query, n_way)
     after = score(support.repeat(3, 1), labels.repeat(3), query, n_way)
-    return not torch.allclose(before, after, rtol=1e-3, atol=1e-4)
+    return not torch.allclose(before, after, rtol=0, atol=1e-3)
 
 
 def _alarm_by_loops(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
@@ -735,7 +798,7 @@ def _alarm_by_loops(score: Score, support: Tensor, labels: Tensor, query: Tensor
     before = score(support, labels, query, n_way).tolist()
     after = score(torch.stack(rows), torch.tensor(names), query, n_way).tolist()
     pairs = [(a, b) for x, y in zip(before, after, strict=True) for a, b in zip(x, y, strict=True)]
-    return any(abs(a - b) > 1e-3 * max(1.0, abs(a)) for a, b in pairs)
+    return any(abs(a - b) > 1e-3 for a, b in pairs)
 
 
 def _alarm_shuffled(score: Score, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Any:
@@ -761,7 +824,7 @@ def _doubled(support: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _apart(a: Tensor, b: Tensor) -> bool:
-    return not torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+    return not torch.allclose(a, b, rtol=0, atol=1e-3)
 
 
 def _of(part: Callable[[Tensor], Tensor]) -> Callable[..., bool]:
@@ -882,6 +945,17 @@ def _growing_a_little(support: Tensor, labels: Tensor, query: Tensor, n_way: int
     return _scoring(lambda z: z.mean(0), _cosine)(support, labels, query, n_way) + 5e-3 * shots.log2()
 
 
+def _growing_high(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    return 20 + _growing_a_little(support, labels, query, n_way)
+
+
+def _one_score_growing(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Cosines against class means, of which one score of the table grows by 6e-3 for each doubling of the shots."""
+    scores = _scoring(lambda z: z.mean(0), _cosine)(support, labels, query, n_way)
+    scores[2, 1] += 6e-3 * math.log2(len(support))
+    return scores
+
+
 def _by_average_shots(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     """Divides a sum by the average number of shots, which is right only for equal shots."""
     return _scoring(lambda rows: rows.sum(0) * n_way / len(support))(support, labels, query, n_way)
@@ -963,6 +1037,8 @@ def _sum_cases(generator: Generator) -> list[Case]:
         Case("a sum; mean and norm of the table stay as they are", (_scoring(_sum, _of_one_norm), support, *rest)),
         Case("means, but each doubling of the shots adds 0.005", (_growing_a_little, support, *rest)),
         Case("a moving average: the last rows weigh most", (_scoring(_moving_average), support, *rest)),
+        Case("scores near 20, and each doubling of the shots adds 0.005", (_growing_high, support, *rest)),
+        Case("one score of twelve rises by 0.006", (_one_score_growing, support, *rest)),
     ]
 
 
@@ -989,20 +1065,33 @@ SUM = Exercise(
             "exactly equal",
             _twice(_doubled, lambda a, b: not torch.equal(a, b)),
             "the scores are compared to the last digit: rounding rings the alarm",
-            "`torch.allclose` with `rtol=1e-3, atol=1e-4`: rounding is far below, a fault far above.",
+            "Ask for a difference above 0.001: rounding is far below, a fault far above.",
         ),
         Wrong(
             "default tolerance",
             _twice(_doubled, lambda a, b: not torch.allclose(a, b)),
             "the default tolerance of `allclose` leaves no room for rounding where a score is near 0",
-            "Name a tolerance: `torch.allclose(a, b, rtol=1e-3, atol=1e-4)`.",
+            "Name a tolerance: `torch.allclose(a, b, rtol=0, atol=1e-3)`.",
             also=(_twice(_doubled, lambda a, b: bool((a - b).abs().max() > 1e-6)),),
         ),
         Wrong(
             "tolerance too wide",
             _twice(_doubled, lambda a, b: not torch.allclose(a, b, atol=0.1)),
             "the tolerance is so wide that small faults pass as rounding",
-            "Rounding changes a score by about a millionth: `rtol=1e-3, atol=1e-4` is wide enough.",
+            "Rounding changes a score by about a millionth: `rtol=0, atol=1e-3` is wide enough.",
+        ),
+        Wrong(
+            "relative tolerance",
+            _twice(_doubled, lambda a, b: not torch.allclose(a, b, rtol=1e-3, atol=1e-4)),
+            "the tolerance grows with the score (`rtol`): where scores are large, a fault of 0.005 passes as rounding",
+            "An absolute tolerance: `rtol=0, atol=1e-3`.",
+            also=(_twice(_doubled, lambda a, b: not torch.allclose(a, b, rtol=1e-2, atol=1e-3)),),
+        ),
+        Wrong(
+            "differences averaged",
+            _twice(_doubled, lambda a, b: bool((a - b).abs().mean() > 1e-3)),
+            "the differences, or their squares, are averaged over the table: one score that moves drowns among those that rest",
+            "Ask for the *largest* difference: `(a - b).abs().max()`.",
         ),
         Wrong(
             "turned round",
@@ -1078,7 +1167,7 @@ SUM = Exercise(
         ),
         Wrong(
             "all must move",
-            _twice(_doubled, lambda a, b: bool((~torch.isclose(a, b, rtol=1e-3, atol=1e-4)).all())),
+            _twice(_doubled, lambda a, b: bool(((a - b).abs() > 1e-3).all())),
             "every score must move before it rings",
             "One that moves is enough.",
         ),
@@ -1151,7 +1240,7 @@ SUM = Exercise(
     hints=(
         "Which rows can you add to a support set without telling the net anything new?",
         "Score once with the support, once with every row and its label given twice. Sound code answers the same.",
-        "`not torch.allclose(once, twice, rtol=1e-3, atol=1e-4)`, `twice` with both rows and labels doubled.",
+        "`bool((once - twice).abs().max() > 1e-3)`, `twice` with both rows and labels doubled.",
     ),
 )
 
@@ -1224,6 +1313,20 @@ def _differences(generator: Generator, means: list[float], noise: float, shared:
     return torch.tensor(means)[:, None] + noise * centred(len(means), episodes) + shared * centred(episodes)
 
 
+def _in_unison(generator: Generator, means: list[float], ratio: float, episodes: int = 40) -> Tensor:
+    """Draws differences that all seeds share but for their means; the mean over all is `ratio` half widths of its interval."""
+    noise = torch.randn(episodes, generator=generator)
+    noise = noise - noise.mean()
+    wide = sum(means) / len(means) / (ratio * mean_and_ci95(noise)[1])
+    return torch.tensor(means)[:, None] + wide * noise
+
+
+def _skewed_seed(generator: Generator) -> Tensor:
+    """Returns differences whose last seed is far above zero in ten episodes and a little below in thirty."""
+    few = torch.tensor([0.2] * 10 + [-0.01] * 30)[torch.randperm(40, generator=generator)]
+    return torch.cat([_differences(generator, [0.05, 0.06], 0.02, 0.02), few[None]])
+
+
 def _one_seed_without(generator: Generator) -> Tensor:
     """Returns differences whose last seed is 0 in every episode."""
     return torch.cat([_differences(generator, [0.05, 0.06], 0.02, 0.02), torch.zeros(1, 40)])
@@ -1243,7 +1346,7 @@ def _survival_cases(generator: Generator) -> list[Case]:
         ),
         Case(
             "the seeds agree episode by episode: 120 numbers, 40 episodes",
-            (_differences(generator, [0.02, 0.025, 0.03], 0.0, 0.09),),
+            (_in_unison(generator, [0.02, 0.025, 0.03], 0.75),),
         ),
         Case(
             "better with every seed, though no seed is sure alone",
@@ -1261,6 +1364,12 @@ def _survival_cases(generator: Generator) -> list[Case]:
             (torch.cat([_differences(generator, [0.03], 0.02, 0.0), _differences(generator, [0.01, 0.01], 0.3, 0.0)]),),
         ),
         Case("better in every single episode", (_differences(generator, [0.3, 0.4, 0.5], 0.01, 0.01),)),
+        Case("the same, by very different amounts", (_differences(generator, [0.2, 0.5, 1.5], 0.01, 0.01),)),
+        Case("two seeds in unison, far from clear", (_in_unison(generator, [0.02, 0.02], 0.6),)),
+        Case("two seeds in unison, clear, though single episodes scatter", (_in_unison(generator, [0.02, 0.02], 1.6),)),
+        Case("a seed with a mean above zero and a median below", (_skewed_seed(generator),)),
+        Case("the seed in the middle is barely above", (_differences(generator, [0.2, 0.005, 0.02], 0.05, 0.0),)),
+        Case("one seed is far above, the others barely", (_differences(generator, [0.005, 0.2, 0.006], 0.05, 0.0),)),
     ]
 
 
@@ -1339,6 +1448,28 @@ SURVIVES = Exercise(
             lambda d: _separated(d.mean(0)) and _signs_agree(d.T),
             "the sign is asked of every episode instead of every seed",
             "`differences.mean(1)` leaves one number for each seed.",
+            also=(lambda d: _separated(d.mean(0)) and bool((d > 0).all() or (d < 0).all()),),
+        ),
+        Wrong(
+            "sign of the medians",
+            lambda d: _separated(d.mean(0)) and abs(float(d.median(1).values.sign().sum())) == len(d),
+            "the sign of every seed's median is asked, not that of its mean",
+            "`differences.mean(1)` leaves one mean for each seed.",
+        ),
+        Wrong(
+            "half widths averaged",
+            lambda d: (
+                abs(sum(mean_and_ci95(row)[0] for row in d)) > sum(mean_and_ci95(row)[1] for row in d)
+                and _signs_agree(d)
+            ),
+            "the half widths of the seeds' own intervals are added or averaged: the mean over the seeds has a narrower one",
+            "Average the differences first, `differences.mean(0)`, then take one interval.",
+        ),
+        Wrong(
+            "half of the half width",
+            lambda d: abs(float(d.mean())) > mean_and_ci95(d.mean(0))[1] / 2 and _signs_agree(d),
+            "the mean is compared with half of the half width",
+            "`mean_and_ci95` returns the *half* width already: compare with it as it is.",
         ),
         Wrong(
             "all numbers at once",
@@ -1371,7 +1502,10 @@ SURVIVES = Exercise(
             lambda d: abs(float(d.mean())) > 2 * float(d.mean(0).std()) and _signs_agree(d),
             "the spread of single episodes is used: it does not shrink with more episodes",
             "The half width of the mean's interval: `mean_and_ci95`.",
-            also=(lambda d: abs(float(d.mean())) > float(d.std()) and _signs_agree(d),),
+            also=(
+                lambda d: abs(float(d.mean())) > float(d.std()) and _signs_agree(d),
+                lambda d: abs(float(d.mean())) > float(d.mean(0).std()) and _signs_agree(d),
+            ),
         ),
         Wrong(
             "turned round",
@@ -1442,6 +1576,57 @@ def _memory_by_one_hot(
     pairs = torch.cat([classes.repeat(len(query), 1, 1, 1), query.repeat_interleave(n_way, 0)], dim=1)
     scores = torch.sigmoid(relation(pairs).reshape(-1, n_way))
     return scores, F.mse_loss(scores, F.one_hot(query_y, n_way).to(scores.dtype))
+
+
+def _memory_by_counting(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    """Adds every map to its class and divides by the number of shots."""
+    support, query = encoder(support_x), encoder(query_x)
+    sums = support.new_zeros(n_way, *support.shape[1:]).index_add(0, support_y, support)
+    classes = sums / support_y.bincount(minlength=n_way).view(-1, 1, 1, 1)
+    scores = relation(_pairs_by_repeating(classes, query).flatten(0, 1)).unflatten(0, (-1, n_way)).squeeze(-1).sigmoid()
+    return scores, _loss_by_index(scores.logit(), query_y)
+
+
+def _memory_query_by_query(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    support = encoder(support_x)
+    classes = torch.stack([support[support_y.eq(k)].mean(0) for k in range(n_way)])
+    rows, total = [], support.new_zeros(())
+    for picture, truth in zip(query_x, query_y.tolist(), strict=True):
+        pairs = torch.cat([classes, encoder(picture[None]).repeat(n_way, 1, 1, 1)], dim=1)
+        rows.append(relation(pairs).flatten().sigmoid())
+        total = total + (1 - rows[-1][truth]) ** 2 + sum(r**2 for k, r in enumerate(rows[-1]) if k != truth)
+    return torch.stack(rows), total / (n_way * len(rows))
+
+
+def _memory_by_appearance(
+    encoder: nn.Module,
+    relation: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    n_way: int,
+) -> tuple[Tensor, Tensor]:
+    support, query = encoder(support_x), encoder(query_x)
+    classes = torch.stack([support[support_y == k].mean(0) for k in dict.fromkeys(support_y.tolist())])
+    logits = relation(all_pairs(classes, query).flatten(0, 1)).view(len(query), n_way)
+    return logits.sigmoid(), relation_loss(logits, query_y)
 
 
 def _flawed(
@@ -1595,7 +1780,7 @@ MEMORY = Exercise(
     reference=relation_network,
     cases=_memory_cases,
     properties=(Property("the loss teaches the encoder and the relation module", _teaches_both),),
-    right=(_memory_by_loop, _memory_by_one_hot),
+    right=(_memory_by_loop, _memory_by_one_hot, _memory_by_counting, _memory_query_by_query),
     wrong=(
         Wrong(
             "sum of the shots",
@@ -1678,6 +1863,12 @@ MEMORY = Exercise(
             _sorted_then_viewed(lambda y: y.argsort(stable=True)),
             "the sorted support is read as rows of equal length: that breaks where the shots are unequal",
             "`support[support_y == k].mean(0)` for each class.",
+        ),
+        Wrong(
+            "order of appearance",
+            _memory_by_appearance,
+            "the classes stand in the order in which the support shows them, so that column k is not class k",
+            "`for k in range(n_way)`: column k belongs to label k.",
         ),
         Wrong(
             "viewed unsorted",

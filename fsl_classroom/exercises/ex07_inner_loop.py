@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 
 import torch
@@ -146,7 +146,8 @@ RUN = Exercise(
         Wrong(
             "its own",
             lambda model, params, x: model(x),
-            "the model answers with its own parameters, and `params` is never read",
+            "the model answers with its own parameters: `params` is never read, or is stored where the layers do not look, as by "
+            "`setattr` under a name with a dot",
             "`functional_call` takes the model, the dictionary and the arguments.",
         ),
         Wrong(
@@ -324,6 +325,17 @@ def _step_mixed_up(loss_fn: Loss, params: Params, lr: float) -> Params:
     return {name: params[name] - lr * g for name, g in zip(sorted(params), gradients, strict=True)}
 
 
+def _step_shared_out(loss_fn: Loss, params: Params, lr: float) -> Params:
+    return inner_step(loss_fn, params, lr / len(params))
+
+
+def _step_of_length_lr(loss_fn: Loss, params: Params, lr: float) -> Params:
+    """Divides by the norm of all gradients together."""
+    gradients = _gradients(loss_fn, params)
+    size = torch.cat([g.flatten() for g in gradients.values()]).norm()
+    return {name: p - lr * gradients[name] / size for name, p in params.items()}
+
+
 def _step_first_gradient(loss_fn: Loss, params: Params, lr: float) -> Params:
     gradients = torch.autograd.grad(loss_fn(params), list(params.values()), create_graph=True)
     return {name: p - lr * gradients[0] for name, p in params.items()}
@@ -451,6 +463,22 @@ STEP = Exercise(
             _stepped(lambda p, g, lr: p - lr * lr * g),
             "the learning rate is multiplied in twice",
             "Once is enough: `p - lr * g`.",
+        ),
+        Wrong(
+            "size thrown away",
+            _stepped(lambda p, g, lr: p - lr * g / g.norm()),
+            "the gradient is divided by its size, or only its sign is kept: every step is then equally long",
+            "The plain gradient: where the loss is flat, the step is short.",
+            also=(
+                _stepped(lambda p, g, lr: p - lr * g.sign()),
+                _step_of_length_lr,
+            ),
+        ),
+        Wrong(
+            "shared out",
+            _step_shared_out,
+            "the step is divided by the number of tensors",
+            "Every tensor moves by `lr` times its whole gradient.",
         ),
         Wrong(
             "gradient of a dictionary",
@@ -592,6 +620,42 @@ def _adapt_last_step_only(loss_fn: Loss, params: Params, lr: float, steps: int) 
     return theta
 
 
+def _adapt_keeping_the_best(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    theta = best = dict(params)
+    lowest = math.inf
+    for _ in range(steps):
+        theta = inner_step(loss_fn, theta, lr)
+        if float(loss_fn(theta)) < lowest:
+            best, lowest = theta, float(loss_fn(theta))
+    return best
+
+
+def _adapt_never_rising(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    stages = [adapt(loss_fn, params, lr, count) for count in range(steps + 1)]
+    return min(stages, key=lambda theta: float(loss_fn(theta)))
+
+
+def _adapt_with_momentum(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+    theta, speed = dict(params), {name: torch.zeros_like(p) for name, p in params.items()}
+    for _ in range(steps):
+        gradients = _gradients(loss_fn, theta)
+        speed = {name: 0.9 * speed[name] + gradients[name] for name in theta}
+        theta = {name: p - lr * speed[name] for name, p in theta.items()}
+    return theta
+
+
+def _adapt_slowing(rate: Callable[[float, int], float]) -> Callable[..., Params]:
+    """Returns the loop with the rate rate(lr, step), step = 0, 1, ..."""
+
+    def loop(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
+        theta = dict(params)
+        for step in range(steps):
+            theta = inner_step(loss_fn, theta, rate(lr, step))
+        return theta
+
+    return loop
+
+
 def _adapt_lists(loss_fn: Loss, params: Params, lr: float, steps: int) -> Params:
     names, values = list(params), list(params.values())
     for _ in range(steps):
@@ -611,6 +675,7 @@ def _adapt_cases(generator: Generator) -> list[Case]:
         Case("no step at all", (_line, _line_params(generator), 0.05, 0)),
         Case("a small net, one step", (_curved, _net_params(generator), 0.3, 1)),
         Case("a small net, 3 steps, float64", (_curved, _net_params(generator, torch.float64), 0.3, 3)),
+        Case("a rate so large that the loss rises", (_by_hand, _point(), 0.5, 3)),
     ]
 
 
@@ -695,6 +760,39 @@ ADAPT = Exercise(
             _adapt_by(_stepped(lambda p, g, lr: p + lr * g)),
             "the steps go uphill",
             "`p - lr * g`.",
+        ),
+        Wrong(
+            "best stage",
+            _adapt_keeping_the_best,
+            "the stage with the lowest loss is kept, not the last one: with a large rate the loss may rise",
+            "Return what the last step gives, whatever its loss.",
+            also=(_adapt_never_rising,),
+        ),
+        Wrong(
+            "momentum",
+            _adapt_with_momentum,
+            "a step keeps part of the steps before it (momentum)",
+            "Plain gradient descent: each step is `lr` times the gradient of its own place.",
+        ),
+        Wrong(
+            "falling rate",
+            _adapt_slowing(lambda lr, step: lr / (step + 1)),
+            "the rate falls, or grows, from step to step",
+            "Every step has the full rate.",
+            also=(_adapt_slowing(lambda lr, step: lr * 0.9**step), _adapt_slowing(lambda lr, step: lr * (step + 1))),
+        ),
+        Wrong(
+            "size thrown away",
+            _adapt_by(_stepped(lambda p, g, lr: p - lr * g / g.norm())),
+            "the gradient is divided by its size, or only its sign is kept: every step is then equally long",
+            "The plain gradient: where the loss is flat, the step is short.",
+            also=(_adapt_by(_stepped(lambda p, g, lr: p - lr * g.sign())), _adapt_by(_step_of_length_lr)),
+        ),
+        Wrong(
+            "shared out",
+            _adapt_by(_step_shared_out),
+            "every step is divided by the number of tensors",
+            "Every tensor moves by `lr` times its whole gradient.",
         ),
         Wrong(
             "all stages",
@@ -906,6 +1004,17 @@ def _rate_measured(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
     return lr * float(theirs / mean)
 
 
+def _rate_by_match(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
+    match reduction:
+        case "mean":
+            factor = 1
+        case "sum":
+            factor = k_shot * n_way
+        case "per shot":
+            factor = n_way
+    return factor * lr
+
+
 def _rate_of_words(lr: float, n_way: int, k_shot: int, reduction: str) -> float:
     words = reduction.split()
     return lr * n_way * k_shot / (k_shot if len(words) > 1 else n_way * k_shot if words == ["mean"] else 1)
@@ -932,6 +1041,8 @@ def _rate_cases(generator: Generator) -> list[Case]:
         Case("0.4, 5-way 1-shot, per shot", (0.4, 5, 1, "per shot")),
         Case("0.1, 20-way 5-shot, per shot", (0.1, 20, 5, "per shot")),
         Case("0.02, 3-way 7-shot, sum", (0.02, 3, 7, "sum")),
+        Case("0.00123, 3-way 4-shot, per shot", (0.00123, 3, 4, "per shot")),
+        Case("0.00123, 3-way 3-shot, mean", (0.00123, 3, 3, "mean")),
     ]
 
 
@@ -940,7 +1051,7 @@ RATE = Exercise(
     title="The rate behind a loss",
     reference=rate_for_mean,
     cases=_rate_cases,
-    right=(_rate_cases_of_words, _rate_measured, _rate_of_words),
+    right=(_rate_cases_of_words, _rate_measured, _rate_of_words, _rate_by_match),
     wrong=(
         Wrong(
             "as printed",
@@ -1019,6 +1130,16 @@ RATE = Exercise(
             _rate_by(lambda n, k: 1 / (n * k), lambda n, k: 1, lambda n, k: 1 / k),
             "the rate comes out that would fit a *summed* loss",
             "Your loss is the mean: a mean needs no change, and a sum of N*K rows needs the factor N*K.",
+        ),
+        Wrong(
+            "rounded",
+            lambda lr, n_way, k_shot, reduction: round(rate_for_mean(lr, n_way, k_shot, reduction), 2),
+            "the rate is rounded to a few decimals, which makes another rate of a small one",
+            "Return the number as it comes; round it when you print it.",
+            also=(
+                lambda lr, n_way, k_shot, reduction: round(rate_for_mean(lr, n_way, k_shot, reduction), 3),
+                lambda lr, n_way, k_shot, reduction: round(rate_for_mean(lr, n_way, k_shot, reduction), 1),
+            ),
         ),
         Wrong(
             "a mean as a sum",
@@ -1255,6 +1376,8 @@ def _idle_cases(generator: Generator) -> list[Case]:
         Case("a generator that lasts for one step", (_loop_generator_outside, net, x, y, 0.05)),
         Case("a loop that takes one step less than it is told", (_loop_late, net, x, y, 0.05)),
         Case("a rate that is cut down to a whole number", (_loop_whole_rate, net, x, y, 0.05)),
+        Case("the same at a rate of 1: it moves", (_loop_whole_rate, net, x, y, 1.0)),
+        Case("a first step that only turns two signs", (_loop_right, _swapping(), row, zero + 0.5, 1.0)),
     ]
 
 
@@ -1307,6 +1430,7 @@ IDLE = Exercise(
             lambda implementation, model, x, y, lr: exposes_idle(implementation, model, x, y, 1.0),
             "the implementation is called with another rate than the one given",
             "Hand `lr` on: a loop can be idle at one rate and not at another.",
+            also=(lambda implementation, model, x, y, lr: exposes_idle(implementation, model, x, y, 0.1),),
         ),
         Wrong(
             "falling loss",
@@ -1349,6 +1473,7 @@ IDLE = Exercise(
             also=(
                 _idle_by_number(lambda model, params, x, y: torch.stack([p.norm() for p in params.values()])),
                 _idle_by_number(lambda model, params, x, y: torch.stack([p.mean() for p in params.values()])),
+                _idle_by_number(lambda model, params, x, y: torch.cat([p.flatten() for p in params.values()]).norm()),
             ),
         ),
         Wrong(
@@ -1431,13 +1556,18 @@ def _rate_by_power(features: Tensor) -> float:
     return len(features) / float((features @ direction).square().sum())
 
 
+def _rate_by_norm(features: Tensor) -> float:
+    """The spectral norm of F'F is its largest eigenvalue."""
+    return len(features) / torch.linalg.matrix_norm(features.mT @ features, ord=2).item()
+
+
 LARGEST = Exercise(
     id="07.7",
     title="The largest rate",
     reference=largest_rate,
     cases=_stability_cases,
     tolerance=1e-4,
-    right=(_rate_by_singular_values, _rate_by_autograd, _rate_by_power),
+    right=(_rate_by_singular_values, _rate_by_autograd, _rate_by_power, _rate_by_norm),
     wrong=(
         Wrong(
             "of a sum",
@@ -1579,6 +1709,16 @@ def _memory_recursive(
     return functional_call(model, after(dict(model.named_parameters()), steps), query_x)
 
 
+def _memory_by_name(
+    model: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, lr: float, steps: int
+) -> Tensor:
+    predict = partial(functional_call, model)
+    theta = {name: p for name, p in model.named_parameters()}  # noqa: C416
+    for _ in range(steps):
+        theta = _step_by_name(lambda p: (support_y - predict(p, support_x)).pow(2).sum() / len(support_y), theta, lr)
+    return predict(theta, query_x)
+
+
 def _memory_sgd(*, copied: bool) -> Callable[..., Tensor]:
     def method(
         model: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, lr: float, steps: int
@@ -1613,13 +1753,13 @@ MEMORY = Exercise(
     reference=fit_and_predict,
     cases=_memory_cases,
     gradient=(0, 3),
-    right=(_memory_func, _memory_lists, _memory_recursive),
+    right=(_memory_func, _memory_lists, _memory_recursive, _memory_by_name),
     wrong=(
         Wrong(
             "no adaptation",
             lambda model, support_x, support_y, query_x, lr, steps: model(query_x),
-            "the model predicts without having looked at the support",
-            "First the inner loop on the support, then a call with its result.",
+            "the predictions are the model's own: the support is not used, the adapted parameters are not used, or nothing moved",
+            "First the inner loop on the support, then a call with its result. Did any parameter move?",
         ),
         Wrong(
             "optimiser on the model",
