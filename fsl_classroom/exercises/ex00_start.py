@@ -39,6 +39,14 @@ def _accuracy_loop(predicted: Tensor, labels: Tensor) -> float:
     return hits / len(labels)
 
 
+def _return_in_loop(predicted: Tensor, labels: Tensor) -> float:
+    hits = 0
+    for p, y in zip(predicted, labels, strict=True):
+        hits += int(p == y)
+        break  # as a `return` inside the loop does
+    return hits / len(labels)
+
+
 def _all_or_nothing(predicted: Tensor, labels: Tensor) -> float:
     return float(torch.equal(predicted, labels))
 
@@ -61,7 +69,6 @@ ACCURACY = Exercise(
             lambda predicted, labels: float((predicted == labels).sum()),
             "the right predictions are counted but not divided by their number",
             "A fraction lies between 0 and 1: divide by len(labels), or take the mean.",
-            also=(lambda predicted, labels: (predicted == labels).sum().item(),),
         ),
         Wrong(
             "a percentage",
@@ -87,17 +94,19 @@ ACCURACY = Exercise(
             lambda predicted, labels: (predicted == labels).double().mean(),
             "the result is still a tensor",
             "Call .item() on it: a Python float is asked for.",
-            also=(
-                lambda predicted, labels: (predicted == labels).float().mean(),
-                lambda predicted, labels: (predicted == labels).sum() / len(labels),
-            ),
+            also=(lambda predicted, labels: (predicted == labels).float().mean(),),
         ),
         Wrong(
             "all or nothing",
             _all_or_nothing,
             "only 0 and 1 come out: the predictions are compared as a whole, or the count is divided with //, which rounds down",
             "Compare with ==, place by place; then take the mean, or divide with a single /.",
-            also=(lambda predicted, labels: float((predicted == labels).sum().item() // len(labels)),),
+        ),
+        Wrong(
+            "return inside the loop",
+            _return_in_loop,
+            "only the first query is looked at: the loop ends after one step",
+            "A `return` that stands inside the loop ends it at once: put it below the loop, at the margin of `for`.",
         ),
     ),
     hints=(
@@ -228,7 +237,6 @@ NEAREST = Exercise(
             lambda query, support, labels: torch.cdist(query, support).argmin(1),
             "the position of the nearest row is returned instead of its label",
             "Positions and labels differ because the support is shuffled: index `labels` with the positions.",
-            also=(lambda query, support, labels: torch.stack([(support - q).norm(dim=1).argmin() for q in query]),),
         ),
         Wrong(
             "farthest",
@@ -247,28 +255,20 @@ NEAREST = Exercise(
             lambda query, support, labels: labels[torch.cdist(query, support).argmin(0)],
             "argmin runs over the queries, so you ask which query is nearest to each support row",
             "In [M, S] the support runs along dimension 1: argmin(1).",
-            also=(
-                lambda query, support, labels: labels[_squares(query, support).min(0).indices],
-                lambda query, support, labels: labels[torch.cdist(support, query).argmin(1)],
-                lambda query, support, labels: labels[torch.cdist(query, support).argmin(0) % len(labels)],
-            ),
+            also=(lambda query, support, labels: labels[torch.cdist(query, support).argmin(0) % len(labels)],),
         ),
         Wrong(
             "one answer for all queries",
             lambda query, support, labels: labels[torch.cdist(query, support).argmin()],
             "argmin is called without a dimension, so that it counts through the whole table [M, S]",
             "Each query needs a minimum of its own: argmin(1).",
-            also=(lambda query, support, labels: labels[_squares(query, support).flatten().argmin()],),
         ),
         Wrong(
             "distances",
             lambda query, support, labels: _squares(query, support).min(1).values,
             "the smallest distance of each query is returned, not the label of the row that has it",
             "`argmin(1)` gives the position of the smallest; `labels[position]` is the answer.",
-            also=(
-                lambda query, support, labels: torch.cdist(query, support).min(1).values,
-                lambda query, support, labels: torch.cdist(query, support).amin(1),
-            ),
+            also=(lambda query, support, labels: torch.cdist(query, support).min(1).values,),
         ),
         Wrong(
             "table of distances",
@@ -282,14 +282,12 @@ NEAREST = Exercise(
             lambda query, support, labels: labels[torch.cdist(query, support, p=1).argmin(1)],
             "the absolute differences are summed: that is the Manhattan distance, along streets at right angles",
             "Square the differences before you sum them.",
-            also=(lambda query, support, labels: labels[(query[:, None] - support).abs().sum(2).argmin(1)],),
         ),
         Wrong(
             "largest difference",
             lambda query, support, labels: labels[torch.cdist(query, support, p=torch.inf).argmin(1)],
             "only the largest difference of the features counts",
             "Square all differences and sum them.",
-            also=(lambda query, support, labels: labels[(query[:, None] - support).abs().amax(2).argmin(1)],),
         ),
         Wrong(
             "summed over the rows",
@@ -303,12 +301,9 @@ NEAREST = Exercise(
             "a loop starts with a first best distance that real distances exceed, so that no row can beat it",
             'Start with `float("inf")`, or with the distance of the first row.',
             also=(
-                _first_best(30.0, 0),
                 _first_best(50.0, -1),
                 _first_best(1000.0, None, row=0),
                 _first_best(100.0, None),
-                _first_best(1e6, 0),
-                _first_best(1e5, -1),
             ),
         ),
         Wrong(
@@ -322,6 +317,12 @@ NEAREST = Exercise(
             lambda query, support, labels: labels[(query[:, None] - support).sum(2).square().argmin(1)],
             "differences are summed first and squared afterwards, so that they cancel each other",
             "Square every difference, then sum: `.square().sum(2)`.",
+        ),
+        Wrong(
+            "half of the expansion",
+            lambda query, support, labels: labels[(support.square().sum(1) - query @ support.T).argmin(1)],
+            "the square is multiplied out without the factor 2 of the mixed term",
+            "Squared distance is |q|² - 2 q·z + |z|²: double the dot product, or square the difference.",
         ),
         Wrong(
             "cosine",
@@ -346,7 +347,6 @@ NEAREST = Exercise(
             lambda query, support, labels: nearest(query, support, labels.float()),
             "the labels come out as decimals (float), not as whole numbers",
             "Labels are int64: index `labels` itself, or start from `torch.empty(M, dtype=torch.int64)`.",
-            also=(lambda query, support, labels: torch.zeros(len(query)) + nearest(query, support, labels),),
         ),
     ),
     hints=(

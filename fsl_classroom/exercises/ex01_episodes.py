@@ -54,13 +54,6 @@ def _to_slots_in_place(class_ids: Tensor, classes: Tensor) -> Tensor:
     return found
 
 
-def _to_slots_in_place_where(class_ids: Tensor, classes: Tensor) -> Tensor:
-    found = class_ids
-    for slot, c in enumerate(classes.tolist()):
-        found = torch.where(found == c, torch.tensor(slot), found)
-    return found
-
-
 def _to_slots_masks(class_ids: Tensor, classes: Tensor) -> Tensor:
     found = torch.zeros_like(class_ids)
     for slot, c in enumerate(classes):
@@ -155,7 +148,6 @@ SLOTS = Exercise(
             _to_slots_in_place,
             "ids are replaced by slots in the tensor that is still being searched, so that a new slot is taken for an id",
             "Search `class_ids` and write into another tensor.",
-            also=(_to_slots_in_place_where,),
         ),
         Wrong(
             "indexed the other way round",
@@ -170,18 +162,22 @@ SLOTS = Exercise(
             "Take `int(c)`, or `.tolist()`, for keys and for look-ups.",
         ),
         Wrong(
+            "index of a tensor",
+            lambda ids, classes: torch.tensor([classes.index(c) for c in ids]),
+            "`index` of a tensor is called, which is not the search that a list has under that name",
+            "Make a list first: `classes.tolist().index(...)`, with `class_ids.tolist()` for the ids.",
+        ),
+        Wrong(
             "row numbers",
             lambda ids, classes: torch.nonzero(ids[:, None] == classes)[:, 0],
             "the first column of `nonzero` is returned: the numbers of the rows of the table, 0, 1, 2, ...",
             "The second column says where in `classes` the match stands.",
-            also=(lambda ids, classes: torch.where(ids[:, None] == classes)[0],),
         ),
         Wrong(
             "an axis too many",
             lambda ids, classes: torch.stack([(classes == c).nonzero()[0] for c in ids]),
             "every slot keeps an axis of its own: [M, 1] in place of [M]",
             "Call `.item()` on each, or `.squeeze(1)` on the whole.",
-            also=(lambda ids, classes: torch.cat([(classes == c).nonzero() for c in ids]),),
         ),
     ),
     hints=(
@@ -528,7 +524,6 @@ EPISODE = Exercise(
             _flawed(orders=lambda way, n, g: torch.arange(n).expand(way, n)),
             "the drawings are not shuffled: support is always the first K",
             "Shuffle the drawing numbers of every class before you cut.",
-            also=(_flawed(orders=lambda way, n, g: torch.stack([torch.arange(n) for _ in range(way)])),),
         ),
         Wrong(
             "halves",
@@ -607,7 +602,7 @@ EPISODE = Exercise(
         Wrong(
             "query one too early",
             _flawed(start=-1),
-            "the query starts at drawing K-1 of the shuffled row, which is the last support drawing",
+            "the query starts inside the support, so that support drawings are dealt once more as queries",
             "Python counts from 0: support is `[:k_shot]`, query starts at `k_shot`.",
         ),
         Wrong(
@@ -706,6 +701,29 @@ def _batch_lists(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -
     return classes, order[:, :, :k], order[:, :, k : k + q]
 
 
+def _batch_flipped(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    classes, order = class_scores.argsort(1).flip(1), drawing_scores.argsort(2).flip(2)
+    return classes[:, : order.size(1)], order.narrow(2, 0, k), order.narrow(2, k, q)
+
+
+def _batch_lowest(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    (_, classes), (_, order) = (torch.sort(-scores, stable=True) for scores in (class_scores, drawing_scores))
+    support, query, _ = order.tensor_split([k, k + q], dim=2)
+    return torch.narrow(classes, 1, 0, drawing_scores.shape[1]), support, query
+
+
+def _batch_rows(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    classes, support, query = draw_batch(class_scores, drawing_scores, k, q)
+    first = classes[..., None] * drawing_scores.shape[2]
+    return classes, first + support, first + query
+
+
+def _batch_sorted(class_scores: Tensor, drawing_scores: Tensor, k: int, q: int) -> tuple[Tensor, ...]:
+    classes, support, query = draw_batch(class_scores, drawing_scores, k, q)
+    picked = torch.cat([support, query], 2).sort(2).values
+    return classes, picked[..., :k], picked[..., k:]
+
+
 def _calls_of(draw: Callable, tasks: int) -> int:
     """Counts the calls that an answer makes, of functions in Python and in C, loops over lists and NumPy rows included."""
     generator = torch.Generator().manual_seed(tasks)
@@ -753,7 +771,7 @@ BATCH = Exercise(
     reference=draw_batch,
     cases=_batch_cases,
     properties=(Property("the number of function calls does not grow with the tasks", _no_loop),),
-    right=(_batch_by_sort, _batch_flat, _batch_numpy),
+    right=(_batch_by_sort, _batch_flat, _batch_numpy, _batch_flipped, _batch_lowest),
     wrong=(
         Wrong(
             "loop over tasks",
@@ -791,13 +809,31 @@ BATCH = Exercise(
             lambda c, d, k, q: _cut(c, d.argsort(1, descending=True), k, q),
             "drawings are ranked along axis 1, across the classes of a task",
             "A class ranks its own drawings: that is the last axis, `dim=2`.",
-            also=(lambda c, d, k, q: _cut(c, d.sort(dim=1, descending=True).indices, k, q),),
         ),
         Wrong(
             "no order",
             lambda c, d, k, q: tuple(part.sort(-1).values for part in draw_batch(c, d, k, q)),
             "the winners are right, but they come in the order of their positions, not of their scores",
             "Highest first: leave the order in which `topk` or `argsort` lists them.",
+            also=(lambda c, d, k, q: (draw_batch(c, d, k, q)[0].sort(1).values, *draw_batch(c, d, k, q)[1:]),),
+        ),
+        Wrong(
+            "sorted before the cut",
+            _batch_sorted,
+            "the K + Q drawings are sorted by number before they are cut, so that the lowest numbers become the support",
+            "Cut the ranking as it is: the top K are the support.",
+        ),
+        Wrong(
+            "row numbers",
+            _batch_rows,
+            "class · n is added to the drawings: those are row numbers of all pictures, as in the gather",
+            "Return the drawings of each class, 0 to n-1; `pictures` makes row numbers of them.",
+        ),
+        Wrong(
+            "classes ranked along the tasks",
+            lambda c, d, k, q: (c.argsort(0, descending=True)[:, : d.shape[1]], *draw_batch(c, d, k, q)[1:]),
+            "classes are ranked along axis 0, across the tasks",
+            "A task ranks its own classes: that is the last axis, `dim=1`.",
         ),
         Wrong(
             "K for the query",
@@ -933,6 +969,18 @@ INTERVAL = Exercise(
             "Take `stdtrit(E - 1, 0.975)`, which grows when episodes are few.",
         ),
         Wrong(
+            "2",
+            _half(lambda v, e: 2 * v.std() / math.sqrt(e)),
+            "2 stands where the t quantile belongs: nearly right for 600 episodes, too narrow for 5",
+            "Take `stdtrit(E - 1, 0.975)`, which grows when episodes are few.",
+        ),
+        Wrong(
+            "root of E-1",
+            _half(lambda v, e: _t(e) * v.std() / math.sqrt(e - 1)),
+            "the standard deviation is divided by the root of E-1: the -1 is counted twice",
+            "`values.std()` divides by E-1 inside already; the mean of E episodes takes `math.sqrt(E)`.",
+        ),
+        Wrong(
             "divisor E in the deviation",
             _half(lambda v, e: _t(e) * v.std(correction=0) / math.sqrt(e)),
             "the standard deviation divides by E, not by E-1",
@@ -1024,6 +1072,8 @@ INTERVAL = Exercise(
 Implementation = Callable[[ImageSet], dict[str, EpisodeSampler]]
 # With this seed 5-way training episodes deal the last of 917 classes for the first time in episode 1076.
 _RARE_SEED = 33
+# With this seed a class of 91 and of 90 comes to both samplers within 100 episodes, but never in two episodes of one number.
+_APART_SEED = 6
 
 
 def _dealt(sampler: EpisodeSampler, episodes: int = 2000) -> set[tuple[str, str]]:
@@ -1126,25 +1176,16 @@ def _same_episodes(implementation: Implementation, source: ImageSet) -> bool:
     return any(torch.equal(a.classes, b.classes) for a, b in combinations(layouts, 2))
 
 
-def _same_first_picture(implementation: Implementation, source: ImageSet) -> bool:
-    first = [sampler[0].support_x for sampler in implementation(source).values()]
-    return any(torch.equal(a, b) for a, b in combinations(first, 2))
+def _equal_sets(implementation: Implementation, source: ImageSet) -> bool:
+    return any(a == b for a, b in combinations([_dealt(sampler) for sampler in implementation(source).values()], 2))
 
 
-def _names_of_the_whole(implementation: Implementation, source: ImageSet) -> bool:
-    seen = []
+def _lowest_class(implementation: Implementation, source: ImageSet) -> bool:
+    lowest = set()
     for sampler in implementation(source).values():
-        classes = sampler.layout(0, 2000).classes.unique().tolist()
-        seen.append({(source.groups[c], source.class_names[c]) for c in classes})
-    return any(a & b for a, b in combinations(seen, 2))
-
-
-def _within_one_split(implementation: Implementation, source: ImageSet) -> bool:
-    names = []
-    for sampler in implementation(source).values():
-        own = sampler.source
-        names += [(own.groups[c], own.class_names[c]) for c in sampler.layout(0, 200).classes.flatten().tolist()]
-    return len(names) != len(set(names))
+        c = int(sampler.layout(0, 2000).classes.min())
+        lowest.add((sampler.source.groups[c], sampler.source.class_names[c]))
+    return len(lowest) < 3
 
 
 class _QuickSampler(EpisodeSampler):
@@ -1160,8 +1201,8 @@ class _QuickSampler(EpisodeSampler):
         return drawn[block % 2]
 
 
-def _samplers(parts: dict[str, ImageSet]) -> dict[str, EpisodeSampler]:
-    return {name: _QuickSampler(part, 3, 1, 1, seed=i) for i, (name, part) in enumerate(parts.items())}
+def _samplers(parts: dict[str, ImageSet], seed: int = 0) -> dict[str, EpisodeSampler]:
+    return {name: _QuickSampler(part, 3, 1, 1, seed=seed + i) for i, (name, part) in enumerate(parts.items())}
 
 
 def _good(source: ImageSet) -> dict[str, EpisodeSampler]:
@@ -1203,14 +1244,24 @@ def _same_three(source: ImageSet) -> dict[str, EpisodeSampler]:
     return _samplers({"train": three, "val": three, "test": source.split("test")})
 
 
-def _one_class_shared(giver: str, *takers: str) -> Implementation:
-    """Returns an implementation that puts the first class of split `giver` into the splits `takers` as well."""
+def _four_shared(source: ImageSet) -> dict[str, EpisodeSampler]:
+    """Two 3-way episodes from these four and five classes always share a class."""
+    rows = [i for i, split in enumerate(source.splits or ()) if split == "val"]
+    four, five = source.select(rows[:4]), source.select(rows[4::-1])
+    return _samplers({"train": four, "val": five, "test": source.split("test")})
+
+
+def _one_class_shared(giver: str, *takers: str, front: bool = False, seed: int = 0) -> Implementation:
+    """Returns an implementation that puts the first class of split `giver` into the splits `takers` as well.
+
+    front: puts it there as the first class, not the last; seed: of the first sampler
+    """
 
     def implementation(source: ImageSet) -> dict[str, EpisodeSampler]:
         rows = {name: [i for i, split in enumerate(source.splits or ()) if split == name] for name in SPLITS}
         for taker in takers:
-            rows[taker] = rows[taker] + rows[giver][:1]
-        return _samplers({name: source.select(rows[name]) for name in SPLITS})
+            rows[taker] = rows[giver][:1] + rows[taker] if front else rows[taker] + rows[giver][:1]
+        return _samplers({name: source.select(rows[name]) for name in SPLITS}, seed)
 
     return implementation
 
@@ -1259,12 +1310,16 @@ def _leak_cases(generator: Generator) -> list[Case]:
         Case("every split draws from all classes, with one and the same seed", (_filter_ignored_one_seed, source)),
         Case("validation holds the test classes too", (_validation_is_the_rest, source)),
         Case("train and validation hold the same three classes", (_same_three, source)),
+        Case("train deals four classes, validation the same four and a fifth", (_four_shared, source)),
         Case("one single class is in train and in validation", (_one_class_shared("val", "train"), source)),
         Case("one single class is in train and in test", (_one_class_shared("test", "train"), source)),
-        Case("one single class is in validation and in test", (_one_class_shared("val", "test"), source)),
+        Case("one single class is in validation and in test", (_one_class_shared("val", "test", front=True), source)),
         Case("one single class is in all three", (_one_class_shared("val", "train", "test"), source)),
         Case("the drawings are split, not the classes", (_drawings_split, source)),
-        Case("one single class of 91 is in train and in validation", (_one_class_shared("val", "train"), medium)),
+        Case(
+            "one single class of 91 is in train and in validation",
+            (_one_class_shared("val", "train", seed=_APART_SEED), medium),
+        ),
         Case("one single class of 917 is in train and in validation", (_rarely_dealt, large)),
     ]
 
@@ -1282,7 +1337,6 @@ LEAK = Exercise(
             "the alarm always rings: positions are compared, or a class that is met twice in one split counts",
             "Class 0 of train is not class 0 of test: compare groups and names of `sampler.source`. And make a set of each "
             "split first.",
-            also=(_names_of_the_whole, _within_one_split),
         ),
         Wrong(
             "names and groups apart",
@@ -1311,26 +1365,32 @@ LEAK = Exercise(
         Wrong(
             "the same place",
             _same_place,
-            "classes are compared only where they stand at the same place of the same episode",
-            "Collect all classes of a split first; their order says nothing.",
+            "classes are compared only between episodes of the same number, although other seeds deal them in other episodes",
+            "Collect all classes of a split first; when they come says nothing.",
+        ),
+        Wrong(
+            "equal sets",
+            _equal_sets,
+            "two splits must deal exactly the same classes before it rings",
+            "One shared class is a leak already: ask whether two sets have anything in common, `a & b`.",
+        ),
+        Wrong(
+            "one class of each split",
+            _lowest_class,
+            "only one class of each split is compared, the one with the lowest position",
+            "Any class can be the shared one: compare all that a split deals.",
         ),
         Wrong(
             "the same episodes",
             _same_episodes,
             "whole episodes are compared: they agree only when the seeds agree, too",
             "With other seeds equal classes come in other episodes: compare sets of classes.",
-            also=(_same_first_picture,),
         ),
         Wrong(
             "too few episodes",
             _exposes(lambda s: _dealt(s, 200)),
             "too few episodes are looked at: a class of 917 that is shared is easily missed",
             "The power of the test says how many you need: a miss once in a thousand takes more than 1,200.",
-            also=(
-                _exposes(lambda s: _dealt(s, 100)),
-                _exposes(lambda s: _dealt(s, 500)),
-                _exposes(lambda s: _dealt(s, 1000)),
-            ),
         ),
         Wrong(
             "names without groups",
@@ -1446,6 +1506,11 @@ def _needed_from(first: int, last: int = 10**6) -> Callable[[float, float], int]
     return answer
 
 
+def _needed_below(last: int) -> Callable[[float, float], int | None]:
+    """Returns a loop over range(2, last) that returns nothing if no number below `last` is enough."""
+    return lambda s, h: next((e for e in range(2, last) if _t(e) * s / math.sqrt(e) <= h), None)
+
+
 def _fixed_t(spread: float, half_width: float) -> int:
     """Takes the t of a first guess of E and keeps it."""
     return math.ceil((_t(math.ceil((1.96 * spread / half_width) ** 2)) * spread / half_width) ** 2)
@@ -1472,7 +1537,6 @@ NEEDED = Exercise(
             "t depends on E: try E = 2, 3, ... until the half width is small enough.",
             also=(
                 lambda s, h: max(2, math.ceil((1.96 * s / h) ** 2)),
-                lambda s, h: int((1.96 * s / h) ** 2) + 1,
                 lambda s, h: math.ceil((1.959964 * s / h) ** 2),
             ),
         ),
@@ -1512,7 +1576,13 @@ NEEDED = Exercise(
             _needed_from(2, 2999),
             "the search ends at a fixed number, although more episodes may be needed",
             "Go on until the half width is small enough, however long it takes.",
-            also=(_needed_from(2, 999), _needed_from(2, 5000), _needed_from(2, 10_000)),
+            also=(
+                _needed_from(2, 999),
+                _needed_from(2, 5000),
+                _needed_from(2, 10_000),
+                _needed_below(1000),
+                _needed_below(10_000),
+            ),
         ),
         Wrong(
             "E degrees of freedom",
@@ -1525,6 +1595,7 @@ NEEDED = Exercise(
             lambda s, h: math.ceil(1.96 * s / h),
             "the ratio is not squared",
             "Half width falls with √E: half of it costs four times the episodes.",
+            also=(lambda s, h: max(2, math.ceil(1.96 * s / h)),),
         ),
         Wrong(
             "whole width",
@@ -1537,6 +1608,19 @@ NEEDED = Exercise(
             lambda s, h: math.ceil((s / h) ** 2),
             "t is left out: one standard error is made small enough",
             "Multiply by `stdtrit(E - 1, 0.975)`.",
+            also=(lambda s, h: max(2, math.ceil((s / h) ** 2)),),
+        ),
+        Wrong(
+            "one-sided quantile",
+            lambda s, h: next(e for e in range(2, 10**6) if float(stdtrit(e - 1, 0.95)) * s / math.sqrt(e) <= h),
+            "the 0.95 quantile is used, which leaves 5 % on each side: a 90 % interval",
+            "2.5 % on each side: the quantile is 0.975.",
+        ),
+        Wrong(
+            "divided by E",
+            lambda s, h: next(e for e in range(2, 10**6) if _t(e) * s / e <= h),
+            "the spread is divided by E, not by its square root",
+            "Write `math.sqrt(E)`: four times the episodes halve the interval.",
         ),
     ),
     hints=(
@@ -1599,6 +1683,12 @@ def _apart(values: Tensor) -> bool:
     return abs(mean) > half
 
 
+def _strict(values: Tensor, looks: int) -> bool:
+    """Separated at the level of Bonferroni."""
+    factor = float(stdtrit(len(values) - 1, 1 - 0.025 / looks))
+    return abs(float(values.mean())) > factor * _error(values)
+
+
 def _error(values: Tensor) -> float:
     return float(values.std()) / math.sqrt(len(values))
 
@@ -1653,7 +1743,18 @@ PEEK = Exercise(
             _peeks(_apart, lambda found, looks: found[0] if found else looks[-1]),
             "the last look is returned when no look separates",
             "Return 0 then.",
-            also=(_peeks(_apart, lambda found, looks: found[0] if found else -1),),
+        ),
+        Wrong(
+            "-1 for never",
+            _peeks(_apart, lambda found, looks: found[0] if found else -1),
+            "-1 is returned when no look separates",
+            "Return 0 then.",
+        ),
+        Wrong(
+            "return inside the loop",
+            lambda d, looks: looks[0] if _apart(d[: looks[0]]) else 0,
+            "only the first look is taken: `return 0` stands inside the loop, or only `looks[0]` is used",
+            "Go through all of `looks`; `return 0` belongs below the loop.",
         ),
         Wrong(
             "turned round",
@@ -1666,6 +1767,24 @@ PEEK = Exercise(
             _peeks(lambda v: mean_and_half_width(v)[0] > mean_and_half_width(v)[1]),
             "only positive differences count",
             "A difference below 0 separates as well: take `abs(mean)`.",
+        ),
+        Wrong(
+            "the other direction",
+            _peeks(lambda v: mean_and_half_width(v)[0] < -mean_and_half_width(v)[1]),
+            "only negative differences count",
+            "A difference above 0 separates as well: take `abs(mean)`.",
+        ),
+        Wrong(
+            "Bonferroni",
+            lambda d, looks: _peeks(lambda v: _strict(v, len(looks)))(d, looks),
+            "the level is divided by the number of looks: that is Bonferroni, the cure, which she does not use",
+            "She takes the plain 95 % interval at every look: your function of exercise 01.4.",
+        ),
+        Wrong(
+            "every episode",
+            lambda d, looks: next((e for e in range(2, len(d) + 1) if _apart(d[:e])), 0),
+            "it looks after every episode, not only at those that `looks` lists",
+            "Write `for e in looks:`.",
         ),
         Wrong(
             "all the differences",
