@@ -109,7 +109,7 @@ def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS, *, busy: fl
     notes = _notes(outcomes, reference)
     if fault is None:
         return Verdict("right", [_counts(exercise, len(cases))], printed=outcomes["case", 0].printed, notes=notes)
-    entry = diagnose(exercise, cases_of(exercise), outcomes, reference, clock.used)
+    entry = diagnose(exercise, cases_of(exercise), outcomes, reference, clock.used, answer)
     return Verdict("wrong", fault.lines, entry, fault.hedged, fault.printed, notes)
 
 

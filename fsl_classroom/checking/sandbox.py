@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import io
@@ -123,6 +124,17 @@ def code_of(answer: Callable[..., Any]) -> CodeType | None:
         answer = vars(type(answer)).get("__call__", answer)  # an object that can be called
     code = getattr(answer, "__code__", None)
     return code if isinstance(code, CodeType) else None
+
+
+def reads_nothing(answer: Callable[..., Any]) -> bool:
+    """Returns True for a function that never looks at its arguments, such as `lambda sampler: False`."""
+    code = code_of(answer)
+    if code is None:
+        return False
+    extra = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + extra])
+    read = {line.argval for line in dis.get_instructions(code) if line.opname.startswith("LOAD_")}
+    return not arguments & read and not arguments & set(code.co_cellvars)
 
 
 def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:

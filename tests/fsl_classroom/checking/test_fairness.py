@@ -11,7 +11,7 @@ import torch
 from fsl_classroom import Case, check, verify
 from fsl_classroom.checking.check import judge
 from fsl_classroom.checking.model import Property, Wrong
-from fsl_classroom.checking.sandbox import same_words
+from fsl_classroom.checking.sandbox import reads_nothing, same_words
 from fsl_classroom.checking.timelimit import Clock
 
 
@@ -138,3 +138,18 @@ def test_time_that_others_take_does_not_count_three_times_over():
 
     assert Clock(0.2, busy=3.0).run(loop)[2] is True
     assert Clock(0.2).run(lambda: time.sleep(0.45))[2] is True
+
+
+def test_an_answer_that_looks_at_nothing_makes_no_mistake_of_those_who_look(toy):
+    causes = (
+        Wrong("blind", lambda n: n > 100, "the bound is above every number", "Lower it."),
+        Wrong("deaf", lambda n: True, "the answer does not depend on n", "Look at n."),
+    )
+    exercise = with_cases(toy, lambda n: n > 4, *RINGS, wrong=causes)
+    assert judge(exercise, lambda n: False).diagnosed is None
+    assert judge(exercise, lambda n: n > 50).diagnosed is causes[0]
+    assert judge(exercise, lambda n: True).diagnosed is causes[1]
+    assert reads_nothing(lambda n, *more: 3)
+    assert not reads_nothing(lambda n, *more: len(more))
+    assert not reads_nothing(lambda n: [n for _ in range(2)])
+    assert not reads_nothing(max)
