@@ -638,6 +638,7 @@ def cut_gradient(unroll: int, steps: int = 40) -> tuple[Tensor, int]:
 
 # %%
 cuts = {length: cut_gradient(length) for length in (1, 2, 5, 10, 20, 40)}
+learned.requires_grad_(False)
 full, most = cuts[40]
 for length, (g, kept) in cuts.items():
     error = float((g - full).norm() / full.norm())
@@ -648,7 +649,6 @@ for length, (g, kept) in cuts.items():
     )
     # what is kept grows with the length
     assert abs(kept * 40 / length / most - 1) < 0.2
-learned.requires_grad_(False)
 
 # %% [markdown]
 # What is kept grows in proportion to the length. The sum errs in size and in direction: its cosine with the full gradient falls as pieces get shorter. How far depends on the rule: along three trainings it ranged from 0.99, early, down to below 0.
