@@ -126,7 +126,7 @@ print(
 # ![Two support pictures of each of three classes and one query go through the same encoder and become points; the query gets the class whose mean is nearest to it](../docs/diagrams/metric.svg)
 #
 # An [encoder](../lessons/GLOSSARY.md#encoder "编码器") $f_\phi$, a network with weights $\phi$, turns a picture into a vector $z$, its [embedding](../lessons/GLOSSARY.md#embedding "嵌入").
-# It was trained so that pictures of one letter land close together, whichever letter it is. If this holds for new letters, too, then the nearest support picture gives a query its label $\hat y$:
+# It was trained so that pictures of one letter land close together, whichever letter it is. If this holds for new letters, too, then the nearest support *picture* gives a query its label $\hat y$. (The drawing compares with the *mean* of each class, the rule of lesson 05. With one picture of each class the two rules agree.)
 #
 # $$\hat y = y_{i^*}, \qquad i^* = \arg\min_i \lVert f_\phi(x) - f_\phi(x_i) \rVert^2$$
 
@@ -280,7 +280,7 @@ show(
 )
 
 # %% [markdown]
-# Every query lies near the support point of its own letter, although the encoder was never trained on any of the five. That is the whole idea of the metric methods of part II: learn a space in which "near" means "the same class", and keep using it when the classes are new.
+# Every query lies near the support point of its own letter, although the encoder was never trained on any of the five. That is the whole idea of the metric methods of part I: learn a space in which "near" means "the same class", and keep using it when the classes are new.
 
 # %% [markdown]
 # ## Where it errs

@@ -36,7 +36,7 @@
 # 2. **draw** episodes without leaks and without a loop (exercises 01.2, 01.3),
 # 3. **compute** an interval and the episodes it needs (exercises 01.4, 01.6),
 # 4. **show** what stopping at the first separation does (exercise 01.7),
-# 5. **write** a test for leaked splits, and say how likely it is to ring (exercise 01.5).
+# 5. **write** a test for leaked splits, and say how likely it is to ring (exercise 01.5, the last one).
 
 # %% [markdown]
 # ## A puzzle: the blind player
@@ -182,7 +182,7 @@ to_slots = check("01.1", to_slots)
 # %% [markdown]
 # ### Exercise 01.2  Draw one episode  (difficulty 2/5, 8 min)
 #
-# Deal the *numbers* of classes and drawings; the pictures come later. `torch.randperm(6, generator=generator)` is one shuffle of 0 to 5.
+# Deal the *numbers* of classes and drawings. `torch.randperm(6, generator=generator)` is one shuffle of 0 to 5.
 # Hand `generator` to *every* random call, because its [seed](../lessons/GLOSSARY.md#seed "随机种子") then fixes the episode.
 #
 # | return | shape | whole numbers |
@@ -312,7 +312,7 @@ print(source_code[start:end])
 # | `sampler.batch(i, T)` | the $T$ episodes from $i$ on, stacked along a leading axis `[T]` |
 # | `sampler.layout(i, T)` | the same without pictures: row numbers in `source.images.flatten(0, 1)`, slots, classes |
 #
-# An episode is a *pure function of (seed, index)*: episode 7 is the same alone or in a batch, today or after a crash. So two methods can meet the very same episodes. The last lines check your `to_slots`: a row number divided by $n$ is a class id.
+# An episode is a *pure function of (seed, index)*: episode 7 is the same alone or in a batch, today or after a crash. So two methods can meet the very same episodes. The last lines check `to_slots`: a row number divided by $n$ is a class id.
 
 # %%
 sampler = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=0)
@@ -329,7 +329,7 @@ print("your slots agree with the package's:", alone.support_y.tolist())
 # %% [markdown]
 # ## Label slots: the blind player, measured
 #
-# Back to the puzzle. The player counts over 20,000 rounds in which slot each class sat. In 20,000 new rounds it then names, for each id, the slot in which that class sat most often.
+# The player of the puzzle counts over 20,000 rounds in which slot each class sat. In 20,000 new rounds it then names, for each id, the slot in which that class sat most often.
 
 
 # %%
@@ -390,7 +390,7 @@ show(
 #
 # <details><summary>Why not 20 %, 35 % or 80 %?</summary>
 #
-# 20 % would mean that an id says nothing, which holds for random slots. An id at the end gives itself away entirely: id 0 is the lowest of any five, so it always sits in slot 0. An id in the middle says much less, since 31 may have two lower and two higher neighbours, or one and three; the best guess for it is right in 38 %. Averaged over all ids this gives about one half, more than 35 % and less than 80 %.
+# 20 % would mean that an id says nothing, which holds for random slots. An id at the end gives itself away entirely: id 0 is the lowest of any five, so it always sits in slot 0. An id in the middle says much less: the best guess for 31 is right in 38 %. Averaged over all ids this gives about one half.
 #
 # </details>
 #
@@ -517,8 +517,8 @@ assert all(map(lambda x, y: math.isclose(x, y, rel_tol=1e-5), mine, theirs))
 print("yours and the package's agree:", result)
 
 # %% [markdown]
-# Two numbers are often mixed up. The *standard deviation* $s$ says how much episodes differ, and more episodes do not make it smaller.
-# The *half width* $h$ says how well you know the mean, and four times the episodes halve it. The figure shows both for the pixels.
+# The *standard deviation* $s$ says how much episodes differ, and more episodes do not make it smaller.
+# The *half width* $h$ says how well you know the mean, and four times the episodes halve it.
 
 # %% tags=["draws"]
 counts = [5, 10, 20, 40, 80, 150, 300, 600]
@@ -652,11 +652,11 @@ for name, other in (("Euclidean", b), ("random Conv4", results["random Conv4"]))
     )
 
 # %% [markdown]
-# The two pixel methods find the same episodes hard, so pairing helps them most. Random features judge differently, so their correlation with the pixels is smaller, and so is the gain.
+# The two pixel methods find the same episodes hard, so pairing helps them most. The random Conv4 has other features and another rule (the nearest class mean); its correlation with the pixels is smaller, and so is the gain.
 #
 # ## How many episodes separate two methods?
 #
-# Random features and pixels come close. Watch their difference settle as episodes are added. The intervals cover the choice of episodes only, not other alphabets, other pictures, or another draw of the random weights.
+# Random features beat the pixels with one shot (lesson 00); with five the two come close. Watch the difference settle. The intervals cover the choice of episodes only, not other alphabets, other pictures, or another draw of the random weights.
 
 # %% tags=["draws"]
 one, two = results["random Conv4"].per_episode, results["pixels, cosine"].per_episode
@@ -697,7 +697,7 @@ show(
 print(last)
 
 # %% [markdown]
-# With all 800 episodes the interval contains 0. Say that the two are *not separated*, never that they are *equal*. How many episodes would separate them? Only the spread of the differences matters for that.
+# With all 800 episodes the interval contains 0. Say that the two are *not separated*, never that they are *equal*. How many episodes would separate them?
 #
 # ### Exercise 01.6  How many episodes do you need?  (difficulty 3/5, 6 min)
 #
@@ -723,7 +723,7 @@ for wish in (0.01, 0.005, seen):
     print(f"± {wish:.2%} needs {episodes_needed(spread, wish):6d} episodes")
 
 # %% [markdown]
-# A difference as small as this one needs many thousands of episodes. So decide which difference matters to you, compute $E$, and evaluate once.
+# A difference as small as this one needs many thousands of episodes. Do not plan with the mean seen so far, as the last line does, because its interval contains 0. Decide which difference matters to you, compute $E$, and evaluate once.
 #
 # ## Why once? The impatient evaluator
 #
@@ -776,7 +776,7 @@ print(
 # | $S_e$ | `sums[:, e - 1]` | sum of the first $e$ differences of a study |
 # | $s$ | `spread` | standard deviation of one difference |
 #
-# Looks at 780 and 800 episodes are nearly one: their correlation is 0.99. A look at *twice* the episodes has 0.71, which leaves room for new luck, and there is no end to doubling. So more episodes do not protect an impatient evaluator; fewer or stricter looks do. [Bonferroni](../lessons/GLOSSARY.md#bonferroni-correction "邦费罗尼校正") allows each of $k$ looks only 5 % / $k$; together they then raise at most 5 % false alarms.
+# Looks at 780 and 800 episodes are nearly one: their correlation is 0.99. A look at *twice* the episodes has 0.71, which leaves room for new luck, however many episodes there are by then. So more episodes do not protect an impatient evaluator; fewer or stricter looks do. [Bonferroni](../lessons/GLOSSARY.md#bonferroni-correction "邦费罗尼校正") allows each of $k$ looks only 5 % / $k$; together they then raise at most 5 % false alarms.
 
 # %%
 E = torch.arange(1, 801)
@@ -842,7 +842,7 @@ show(
 # %% [markdown]
 # ## Explore
 #
-# Predict the answers first; then change one number below and run the cell.
+# Predict first; then change one number below and run the cell.
 #
 # 1. Chance falls as $1/N$. Does accuracy fall as fast?
 # 2. Episodes from one alphabet (`within_group=True`) are harder. Does `k_shot = 5` close the gap?
@@ -850,8 +850,8 @@ show(
 #
 # <details><summary>Answers</summary>
 #
-# 1: no. Accuracy divided by chance grows with the ways, from 1.4 to 5.8 for mixed alphabets. 2: no, the gap grows; at 20 ways it doubles. More shots help least where letters look alike.
-# 3: at 5, 10 and 20 ways; at 2 ways the difference is 2 points with a half width of 11. With 200 episodes the half widths are about a third of that, and at 2 ways the interval still contains 0.
+# 1: no. Accuracy divided by chance grows with the ways, from 1.4 to 5.8 for mixed alphabets. 2: no. From 5 ways on the gap grows, and at 20 ways it doubles; at 2 ways, 3.3 ± 3.5 points with one shot and 5.6 ± 2.9 with five cannot be told apart.
+# 3: at 5, 10 and 20 ways; at 2 ways the difference is 2 points with a half width of 11.
 #
 # </details>
 
@@ -891,7 +891,7 @@ show(
 )
 
 # %% [markdown]
-# The explorer deals one episode after another. Choose a leak under *deal*, find it in the pictures, and see which player profits from it. Two of the players never see a picture.
+# Choose a leak under *deal*, find it in the pictures, and see which player profits from it. Two of the players never see a picture.
 
 # %%
 from fsl_classroom.widgets import EpisodeExplorer
@@ -995,11 +995,11 @@ show(
 )
 
 # %% [markdown]
-# With 200 episodes the test stays silent in about one case of three, although the leak is there. So its silence says little before you know its power. A miss in less than one of a thousand needs $E \ge \ln 0.001 / \ln (1 - 5/917)$, the dashed line.
+# With 200 episodes the test stays silent in about one case of three, although the leak is there. So its silence says little before you know its power. All points share 100 studies, so they err together; at 50 episodes 25 stands against 17 %. A miss in less than one of a thousand needs $E \ge \ln 0.001 / \ln (1 - 5/917)$, the dashed line.
 #
 # ### Exercise 01.5  Bug hunt: do the splits leak?  (difficulty 3/5, 10 min)
 #
-# Do not mend the benchmark yet. `implementation(source)` returns samplers for `"train"`, `"val"` and `"test"`.
+# `implementation(source)` returns samplers for `"train"`, `"val"` and `"test"`.
 # Return `True` when any class is *dealt* in two of them, even if with other drawings, else `False`. Look at so many episodes that a single shared class of 917 is missed less than once in a thousand tries.
 #
 # | you need | what it holds |
@@ -1028,8 +1028,10 @@ print("the benchmark leaks:", exposes_leak(benchmark, glyphs))
 # %% [markdown]
 # <details><summary>The bug, after you have found it</summary>
 #
-# `part` is made, counted and printed, but it is never used: the sampler gets `source`, which holds all classes. Because the seeds are equal, too, the three samplers even deal the same episodes, and this is why the accuracies agree. With three different seeds the symptom would be gone and the leak still there.
+# `part` is made, counted and printed, but it is never used: the sampler gets `source`, which holds all classes. Because the seeds are equal, too, the three samplers even deal the same episodes, and this is why the accuracies agree. With three seeds the symptom would be gone, not the leak.
 # A network that is trained on such episodes has met its test classes.
+#
+# Comparing the sources without dealing is right, too, and misses nothing, because a sampler can deal every class of its source.
 #
 # </details>
 #
@@ -1120,7 +1122,7 @@ progress("01")
 # | plan | choose $E$ from the spread of the differences, then look once |
 # | test | say how likely it is to ring before you believe its silence |
 #
-# The pitfalls are sorted slots; splits of drawings; a filter that is made and not used; one seed for all workers; a standard deviation sold as an interval; a look too many. [Next lesson]({{next}}).
+# The pitfalls are sorted slots; splits of drawings; a filter that is made and not used; a standard deviation sold as an interval; a look too many. [Next lesson]({{next}}).
 #
 # ## References
 #
