@@ -7,6 +7,7 @@ outer steps and must return True for the wrong ones only.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from types import CodeType
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.func import functional_call, grad, hessian, jvp, linearize
+from torch.func import functional_call, grad, hessian, jvp, linearize, vjp
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -45,6 +46,19 @@ def _one_by_parts(theta: float, lr: float, a: float, s: float, b: float, q: floa
     return slope - lr * a * slope
 
 
+def _one_by_substitution(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
+    shrink = 1 - lr * a
+    landing = s + shrink * (theta - s)  # the distance to s shrinks
+    return b * shrink * landing - shrink * b * q
+
+
+def _one_by_difference(theta: float, lr: float, a: float, s: float, b: float, q: float) -> float:
+    def after(start: float) -> float:
+        return b / 2 * (start - lr * a * (start - s) - q) ** 2
+
+    return (after(theta + 1) - after(theta - 1)) / 2  # exact for a parabola
+
+
 def _one_case(says: str, *numbers: float) -> Case:
     return Case(says, numbers)
 
@@ -64,7 +78,7 @@ ONE_PARAMETER = Exercise(
     title="The meta-gradient of one parameter",
     reference=one_parameter,
     cases=_one_cases,
-    right=(_one_multiplied_out, _one_by_parts),
+    right=(_one_multiplied_out, _one_by_parts, _one_by_substitution, _one_by_difference),
     wrong=(
         Wrong(
             "first order",
@@ -95,6 +109,12 @@ ONE_PARAMETER = Exercise(
             lambda theta, lr, a, s, b, q: (1 - lr * a) * b * (theta + lr * a * (theta - s) - q),
             "the inner step goes uphill: theta' = theta + lr·gradient",
             "Gradient descent subtracts.",
+        ),
+        Wrong(
+            "uphill throughout",
+            lambda theta, lr, a, s, b, q: (1 + lr * a) * b * (theta + lr * a * (theta - s) - q),
+            "the inner step goes uphill, and the factor 1 + lr·a follows from it",
+            "Gradient descent subtracts: theta' = theta − lr·a·(theta − s), and the factor changes with it.",
         ),
         Wrong(
             "b forgotten",
@@ -197,6 +217,15 @@ def _meta_by_hand(model: nn.Module, params: Params, episode: Episode, lr: float,
     return F.mse_loss(functional_call(model, fast, (episode.query_x,)), episode.query_y)
 
 
+def _meta_recursive(model: nn.Module, params: Params, episode: Episode, lr: float, steps: int) -> Tensor:
+    if steps == 0:
+        return nn.MSELoss()(functional_call(model, params, episode.query_x), episode.query_y)
+    loss = nn.MSELoss()(functional_call(model, params, episode.support_x), episode.support_y)
+    slopes = dict(zip(params, torch.autograd.grad(loss, tuple(params.values()), create_graph=True), strict=True))
+    moved = {name: value.sub(slopes[name], alpha=lr) for name, value in params.items()}
+    return _meta_recursive(model, moved, episode, lr, steps - 1)
+
+
 def _meta_by_hand_variant(*, from_start: bool = False, cut: bool = False, sign: float = 1.0) -> Callable[..., Tensor]:
     """Returns `meta_loss` with an inner loop written by hand and one fault."""
 
@@ -277,7 +306,7 @@ META_LOSS = Exercise(
     reference=meta_loss,
     cases=_meta_cases,
     gradient=(1,),
-    right=(_meta_by_autograd, _meta_by_func, _meta_by_hand),
+    right=(_meta_by_autograd, _meta_by_func, _meta_by_hand, _meta_recursive),
     wrong=(
         Wrong(
             "unadapted",
@@ -512,6 +541,19 @@ def _central_by_put_back(loss: Loss, params: Params, eps: float) -> Params:
     return found
 
 
+def _central_by_index(loss: Loss, params: Params, eps: float) -> Params:
+    def end(name: str, index: tuple[int, ...], by: float) -> float:
+        moved = {key: value.detach().clone() for key, value in params.items()}
+        moved[name][index] += by
+        return loss(moved).item()
+
+    found = {name: torch.empty_like(value) for name, value in params.items()}
+    for name, value in params.items():
+        for index in itertools.product(*map(range, value.shape)):
+            found[name][index] = 0.5 / eps * (end(name, index, eps) - end(name, index, -eps))
+    return found
+
+
 def _all_tensors_at_once(loss: Loss, params: Params, eps: float) -> Params:
     above, below = ({name: value + side for name, value in params.items()} for side in (eps, -eps))
     slope = ((loss(above) - loss(below)) / (2 * eps)).detach()
@@ -569,7 +611,7 @@ DIFFERENCES = Exercise(
     title="Central differences",
     reference=central_differences,
     cases=_difference_cases,
-    right=(_central_by_units, _central_flat, _central_by_put_back),
+    right=(_central_by_units, _central_flat, _central_by_put_back, _central_by_index),
     wrong=(
         Wrong(
             "forward differences",
@@ -736,6 +778,53 @@ def _product_of_functions(
     return back
 
 
+def _product_recursive(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    if steps == 0:
+        return grad(loss_query)(theta)
+    after = theta - lr * grad(loss_support)(theta)
+    back = _product_recursive(loss_support, loss_query, after, lr, steps - 1, first_order)
+    return back if first_order else (torch.eye(len(theta)).to(theta) - lr * hessian(loss_support)(theta)) @ back
+
+
+def _product_of_the_sum(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    total = torch.zeros(len(theta), len(theta)).to(theta)
+    for _ in range(steps):
+        total = total + hessian(loss_support)(theta)
+        theta = theta - lr * grad(loss_support)(theta)
+    back = grad(loss_query)(theta)
+    return back if first_order else back - lr * total @ back
+
+
+def _product_without_identity(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    hessians = []
+    for _ in range(steps):
+        hessians.append(hessian(loss_support)(theta))
+        theta = theta - lr * grad(loss_support)(theta)
+    back = grad(loss_query)(theta)
+    for matrix in [] if first_order else hessians[::-1]:
+        back = -lr * matrix @ back
+    return back
+
+
+def _product_without_identity_or_sign(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    found = _product_without_identity(loss_support, loss_query, theta, lr, steps, first_order)
+    return found if first_order else (-1) ** steps * found
+
+
+def _product_of_one_step_more(
+    loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
+) -> Tensor:
+    return product_gradient(loss_support, loss_query, theta, lr, steps + 1, first_order)
+
+
 def _product_of_all_ones(
     loss_support: VectorLoss, loss_query: VectorLoss, theta: Tensor, lr: float, steps: int, first_order: bool
 ) -> Tensor:
@@ -791,7 +880,7 @@ PRODUCT = Exercise(
     title="Through several steps",
     reference=product_gradient,
     cases=_product_cases,
-    right=(_product_as_matrix, _product_by_autograd, _product_of_functions),
+    right=(_product_as_matrix, _product_by_autograd, _product_of_functions, _product_recursive),
     wrong=(
         Wrong(
             "order turned round",
@@ -834,6 +923,25 @@ PRODUCT = Exercise(
             _product(at=lambda path, j: path[-1]),
             "the Hessian at the end of the inner loop is used for every step",
             "Keep each Hessian on the way, at the theta where its step starts.",
+        ),
+        Wrong(
+            "sum of the Hessians",
+            _product_of_the_sum,
+            "the Hessians are added up and applied as one factor",
+            "A product of factors is no factor of the sum: (I − lr·H₀)(I − lr·H₁) has a term lr²·H₀·H₁ as well.",
+        ),
+        Wrong(
+            "identity forgotten",
+            _product_without_identity,
+            "the factors are lr·H alone: the identity in I − lr·H is forgotten",
+            "Keep what arrives and subtract from it: `back = back - lr * matrix @ back`.",
+            also=(_product_without_identity_or_sign,),
+        ),
+        Wrong(
+            "one step too many",
+            _product_of_one_step_more,
+            "one inner step too many is taken",
+            "`range(steps)` runs exactly `steps` times, and not at all for 0.",
         ),
         Wrong(
             "ones for the identity",
@@ -1357,8 +1465,8 @@ DETECTOR = Exercise(
 
 
 def hessian_vector(loss: Loss, params: Params, vector: Params) -> Params:
-    """Returns H times vector without forming H. params, vector: dicts of equal shapes."""
-    return jvp(grad(loss), (params,), (vector,))[1]
+    """Returns H times vector without forming H. params, vector: dicts of equal names and shapes, in any order."""
+    return jvp(grad(loss), (params,), ({name: vector[name] for name in params},))[1]
 
 
 def _leaves(params: Params) -> Params:
@@ -1398,7 +1506,7 @@ def _hvp_row_by_row(loss: Loss, params: Params, vector: Params) -> Params:
 
 
 def _hvp_linearized(loss: Loss, params: Params, vector: Params) -> Params:
-    return linearize(grad(loss), params)[1](vector)
+    return linearize(grad(loss), params)[1]({name: vector[name] for name in params})
 
 
 def _hvp_by_grad(loss: Loss, params: Params, vector: Params) -> Params:
@@ -1413,6 +1521,22 @@ def _hvp_by_functional(loss: Loss, params: Params, vector: Params) -> Params:
 
     along = tuple(vector[name] for name in names)
     return dict(zip(names, torch.autograd.functional.hvp(of_values, tuple(params.values()), along)[1], strict=True))
+
+
+def _hvp_in_the_order_given(loss: Loss, params: Params, vector: Params) -> Params:
+    return jvp(grad(loss), (params,), (vector,))[1]
+
+
+def _hvp_without_graph(loss: Loss, params: Params, vector: Params) -> Params:
+    theta = _leaves(params)
+    slopes = _slopes(loss, theta, create_graph=False)
+    total = torch.stack([(slopes[name] * vector[name]).sum() for name in theta]).sum()
+    return dict(zip(theta, torch.autograd.grad(total, list(theta.values())), strict=True))
+
+
+def _hvp_on_top(loss: Loss, params: Params, vector: Params) -> Params:
+    slopes = grad(loss)(params)
+    return {name: slopes[name] + value for name, value in hessian_vector(loss, params, vector).items()}
 
 
 def _hvp_by_position(loss: Loss, params: Params, vector: Params) -> Params:
@@ -1526,8 +1650,11 @@ def _by_name(answer: Callable, reference: Callable) -> str | None:
 
     try:
         found = answer(loss, dict(params), dict(vector))
-    except Exception:  # torch.func.jvp refuses another order with an error, which nobody can overlook
-        return None
+    except Exception as error:  # torch.func.jvp refuses another order
+        return (
+            f"`params` lists a before b, `vector` lists b before a: your function stops with {type(error).__name__}. "
+            "Put `vector` into the order of `params` first."
+        )
     expected = hessian_vector(loss, params, {name: vector[name] for name in params})
     gap = max(float((found[name] - expected[name]).abs().max()) for name in params)
     return None if gap < 1e-3 else "`params` lists a before b, `vector` lists b before a: the numbers get mixed up."
@@ -1600,6 +1727,24 @@ HVP = Exercise(
             "Pair them by name: `slopes[name] * vector[name]`.",
         ),
         Wrong(
+            "the order given",
+            _hvp_in_the_order_given,
+            "`torch.func` gets `vector` as it comes, and stops where its names stand in another order than those of `params`",
+            "Reorder it first: `{name: vector[name] for name in params}`.",
+        ),
+        Wrong(
+            "no graph of the gradient",
+            _hvp_without_graph,
+            "the first gradient is taken without `create_graph=True`, so it is a constant and cannot be differentiated again",
+            "`torch.autograd.grad(loss(theta), list(theta.values()), create_graph=True)` for the first gradient.",
+        ),
+        Wrong(
+            "gradient added",
+            _hvp_on_top,
+            "the gradient itself is added to H v, as `.backward()` does when it adds to the `.grad` of a first `.backward()`",
+            "Take both gradients with `torch.autograd.grad`, which returns them and accumulates nothing.",
+        ),
+        Wrong(
             "marks the caller's tensors",
             _hvp_on_the_callers,
             "`requires_grad_()` is set on the caller's own tensors, and stays set",
@@ -1634,7 +1779,8 @@ HVP = Exercise(
         "H v is the gradient of one number: the inner product of the gradient with a constant v.",
         "`torch.autograd.grad(loss, ..., create_graph=True)`, sum of gradient times vector, `torch.autograd.grad` again. "
         "Or in one go: how does `grad(loss)` change along the vector?",
-        "`torch.func.jvp(torch.func.grad(loss), (params,), (vector,))[1]`",
+        "`along = {name: vector[name] for name in params}`, then "
+        "`torch.func.jvp(torch.func.grad(loss), (params,), (along,))[1]`",
     ),
 )
 
@@ -1710,6 +1856,30 @@ def _memory_by_backward(loss_support: Loss, loss_query: Loss, params: Params, lr
 
 def _memory_by_products(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
     return _truncated_by_products(loss_support, loss_query, params, lr, steps, steps)
+
+
+def _memory_by_pullbacks(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    def step(theta: Params) -> Params:
+        slopes = grad(loss_support)(theta)
+        return {name: theta[name] - lr * slopes[name] for name in theta}
+
+    pullbacks, theta = [], params
+    for _ in range(steps):
+        theta, pullback = vjp(step, theta)
+        pullbacks.append(pullback)
+    back = grad(loss_query)(theta)
+    for pullback in reversed(pullbacks):
+        (back,) = pullback(back)
+    return back
+
+
+def _memory_inner_from_the_start(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    start = _leaves(params)
+    fast = dict(start)
+    for _ in range(steps):
+        slopes = torch.autograd.grad(loss_support(fast), list(start.values()), create_graph=True)
+        fast = _descend(fast, dict(zip(start, slopes, strict=True)), lr)
+    return dict(zip(start, torch.autograd.grad(loss_query(fast), list(start.values())), strict=True))
 
 
 def _memory(
@@ -1853,7 +2023,7 @@ MEMORY = Exercise(
         Property("the caller's tensors stay as they are", _start_untouched),
         Property("it stands on torch alone", _torch_alone),
     ),
-    right=(_memory_by_autograd, _memory_by_backward, _memory_by_products),
+    right=(_memory_by_autograd, _memory_by_backward, _memory_by_products, _memory_by_pullbacks),
     wrong=(
         Wrong(
             "first order",
@@ -1893,6 +2063,12 @@ MEMORY = Exercise(
             _memory(step=lambda s, q, theta, start, lr: _descend(theta, grad(s)(start), lr)),
             "every step uses the gradient at the initial parameters",
             "Take the gradient where you stand: at the parameters of the step before.",
+        ),
+        Wrong(
+            "inner gradient with respect to the start",
+            _memory_inner_from_the_start,
+            "each inner gradient is taken with respect to the initial parameters, through all the steps before it",
+            "Inside the loop, differentiate with respect to where you stand: `list(fast.values())`, not `start.values()`.",
         ),
         Wrong(
             "steps from the start",
