@@ -727,8 +727,11 @@ auc = check("06.4", auc)
 # Let two judges look at the same maps: the relation logit, and the squared Euclidean distance. If the module had merely learned that distance, all points would lie on one falling curve. **Predict** the cloud.
 
 # %%
-# every test picture once, [8160, 64*7*7]
-table = embed_all(net, test.images.flatten(0, 1))
+# every test picture once, [8160, 64*7*7], part by part to spare memory
+images = test.images.flatten(0, 1)
+table = torch.empty(len(images), math.prod(net.maps))
+for low in range(0, len(images), 512):
+    table[low : low + 512] = embed_all(net, images[low : low + 512])
 
 
 @torch.no_grad()
