@@ -680,6 +680,9 @@ def _contrastive_cases(generator: Generator) -> list[Case]:
         Case("12 pairs, margin 3", draw(12, 3.0)),
         Case("as many pairs as features, margin 2", draw(4, 2.0)),
         Case("one unequal pair", (a[2:], b[2:], torch.tensor([False]), 10.0)),
+        Case(
+            "pairs nearer than 1, margin 2", (a, a + torch.tensor([0.3, 0.4]), torch.tensor([True, False, False]), 2.0)
+        ),
         Case("float64", tuple(t.double() if i < 2 else t for i, t in enumerate(draw(6, 3.0)))),
     ]
 
@@ -854,6 +857,13 @@ CONTRASTIVE = Exercise(
                 _contrastive(pull=lambda d, m: 2 * d.square()),
                 _contrastive(push=lambda d, m: 2 * (m - d).clamp_min(0).square()),
             ),
+        ),
+        Wrong(
+            "another margin",
+            _contrastive(push=lambda d, m: (1 - d).clamp_min(0).square()),
+            "`margin` is not used: unequal pairs pay as if it were 1",
+            "`(margin - distance).clamp_min(0).square()`.",
+            also=(_contrastive(push=lambda d, m: (1 - d).clamp_min(0)),),
         ),
         Wrong(
             "no push",
@@ -1193,6 +1203,15 @@ def _draw_by_weights(labels: Tensor, count: int, generator: Generator) -> tuple[
     return places // side, places % side
 
 
+def _draw_by_scores(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Gives all pairs a random score, once for each drawn pair, and takes the highest of its kind."""
+    low, high = torch.triu_indices(len(labels), len(labels), 1)
+    kind = (torch.arange(count) % 2 == 0)[:, None]
+    scores = torch.rand(count, len(low), generator=generator)
+    best = torch.where((labels[low] == labels[high]) == kind, scores, -1.0).argmax(1)
+    return low[best], high[best]
+
+
 def _draw_narrow(near: Callable[[Tensor, Tensor], Tensor]) -> Draw:
     """Returns a sampler whose equal pairs come only from where the table near(labels, rows of equal pairs [P, 2]) is True."""
 
@@ -1230,6 +1249,12 @@ def _draw_with(
 
 
 _MIXED = torch.tensor([3, 0, 1, 0, 2, 2, 1, 0, 4, 4, 1])  # class 3 has one picture
+
+
+def _rows_returned(answer: Callable, reference: Callable) -> str | None:
+    """Says whether numbers come that are no rows, such as labels, which are larger here than any row."""
+    rows = torch.cat(answer(torch.arange(12) % 3 + 100, 20, torch.Generator().manual_seed(4)))
+    return None if int(rows.max()) < 12 else f"of 12 pictures, row {int(rows.max())} is asked for."
 
 
 def _balanced(answer: Callable, reference: Callable) -> str | None:
@@ -1299,6 +1324,8 @@ def _take_part(kind: bool) -> Callable[[Callable, Callable], str | None]:
             return f"{len(missing)} classes never come in an {word} pair, in 1200 draws."
         if missing := rows - met:
             return f"{len(missing)} pictures never come in an {word} pair, though every class does."
+        if set.intersection(*map(set, found)):
+            return f"one and the same picture is in every {word} pair."
         return (
             f"{len(wanted - found)} of the {len(wanted)} possible {word} pairs never come, though every picture does."
         )
@@ -1324,13 +1351,14 @@ SAMPLER = Exercise(
     cases=_sampler_cases,
     same=lambda got, expected: None,  # any fair pairs are right: shapes are checked before, everything else by laws
     properties=(
+        Property("the numbers are rows", _rows_returned),
         Property("exactly half of the pairs are equal", _balanced),
         Property("no picture is paired with itself", _never_itself),
         Property("the generator alone decides", _generator_decides),
         Property("every equal pair can come", _take_part(True)),
         Property("every unequal pair can come", _take_part(False)),
     ),
-    right=(_draw_by_loop, _draw_by_class, _draw_by_weights),
+    right=(_draw_by_loop, _draw_by_class, _draw_by_weights, _draw_by_scores),
     wrong=(
         Wrong(
             "two rows at random",
@@ -1393,9 +1421,21 @@ SAMPLER = Exercise(
             "`torch.randint(n, ...)` draws from 0 to n − 1: its end is left out already.",
         ),
         Wrong(
+            "labels in place of rows",
+            lambda y, n, g: tuple(y[rows] for rows in draw_pairs(y, n, g)),
+            "the labels of the two pictures are returned where their row numbers are asked for",
+            "Return positions, as `nonzero()` gives them; a label is no row.",
+        ),
+        Wrong(
+            "unequal to the next class only",
+            _draw_with(unequal=lambda y, n, g: _take((y[:, None] == (y + 1) % (y.max() + 1)).nonzero(), n, g)),
+            "some unequal pairs can never come: strangers of one other class only, or an index that ends too early in the list",
+            "Draw from the whole list of unequal pairs: `torch.randint(len(pool), ...)` with the length of that list.",
+        ),
+        Wrong(
             "unequal to the first row",
             _draw_with(unequal=lambda y, n, g: _take(_pool(y, equal=False)[: int((y != y[0]).sum())], n, g)),
-            "all unequal pairs hold the first picture",
+            "all unequal pairs hold the same picture, such as the first one",
             "Draw both pictures of an unequal pair.",
         ),
         Wrong(
@@ -1477,6 +1517,16 @@ def _semi_hard_shifted(to_positive: Tensor, to_all: Tensor, stranger: Tensor) ->
     return rank.min(dim=1).indices
 
 
+def _semi_hard_by_key(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
+    """Takes for each anchor the smallest key: (too near?, distance, which counts backwards if it is too near)."""
+
+    def negative(p: int) -> int:
+        gaps = {j: float(to_all[p, j] - to_positive[p]) for j in stranger[p].nonzero()[:, 0].tolist()}
+        return min(gaps, key=lambda j: (gaps[j] <= 0, abs(gaps[j]) if gaps[j] <= 0 else gaps[j]))
+
+    return torch.tensor([negative(p) for p in range(len(to_positive))])
+
+
 def _semi_hard_cases(generator: Generator) -> list[Case]:
     def draw(ways: int, each: int) -> tuple[Tensor, Tensor, Tensor]:
         labels = torch.arange(ways * each) % ways
@@ -1513,6 +1563,12 @@ def _semi_hard_flipped(to_positive: Tensor, to_all: Tensor, stranger: Tensor) ->
     return torch.where(near.any(1), nearest, to_all.masked_fill(~stranger, -torch.inf).argmax(1))
 
 
+def _semi_hard_next_nearer(to_positive: Tensor, to_all: Tensor, stranger: Tensor) -> Tensor:
+    near = stranger & (to_all < to_positive[:, None])
+    farthest = to_all.masked_fill(~near, -torch.inf).argmax(1)
+    return torch.where(near.any(1), farthest, to_all.masked_fill(~stranger, torch.inf).argmin(1))
+
+
 def _mined(pick: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """Returns a wrong answer: pick(distances, stranger, farther), each [P, B]."""
 
@@ -1527,7 +1583,7 @@ SEMI_HARD = Exercise(
     title="Semi-hard negatives",
     reference=semi_hard,
     cases=_semi_hard_cases,
-    right=(_semi_hard_loop, _semi_hard_sorted, _semi_hard_shifted),
+    right=(_semi_hard_loop, _semi_hard_sorted, _semi_hard_shifted, _semi_hard_by_key),
     wrong=(
         Wrong(
             "hardest",
@@ -1587,7 +1643,20 @@ SEMI_HARD = Exercise(
             ),
             "the comparison is turned round: the strangers nearer than the positive are searched",
             "`to_all > to_positive[:, None]`.",
-            also=(_semi_hard_flipped,),
+            also=(_semi_hard_flipped, _semi_hard_next_nearer),
+        ),
+        Wrong(
+            "distances times a mask",
+            _mined(lambda d, s, far: (d * far).argmin(1)),
+            "the distances are multiplied by a mask: what is crossed out becomes 0, the smallest of all",
+            "`to_all.masked_fill(~farther, torch.inf)` puts it out of reach of `argmin`.",
+            also=(
+                _mined(
+                    lambda d, s, far: torch.where(
+                        far.any(1), (d * far).argmin(1), d.masked_fill(~s, -torch.inf).argmax(1)
+                    )
+                ),
+            ),
         ),
         Wrong(
             "distances",
@@ -1646,6 +1715,18 @@ def _exposes_nan_in_sum(distance: Distance) -> Tensor:
     return ~(both.grad * 0).sum().eq(0)
 
 
+def _exposes_nan_functional(distance: Distance) -> bool:
+    x = torch.arange(6.0).view(2, 3)
+    slopes = torch.func.grad(lambda a, b: distance(a, b).sum(), argnums=(0, 1))(x, x.clone())
+    return not torch.cat(slopes).isfinite().all().item()
+
+
+def _nan_detector_all_numbers(distance: Distance) -> bool:
+    """A flawed detector: rings only where every number of one of the two gradients is broken."""
+    a, b = (torch.ones(2, 3, requires_grad=True) for _ in range(2))
+    return any(bool((~slope.isfinite()).all()) for slope in torch.autograd.grad(distance(a, b).sum(), (a, b)))
+
+
 def _nan_detector_both(judge: Callable[[Tensor, Tensor], bool]) -> Callable[[Distance], bool]:
     """Returns a flawed detector that decides by judge(gradient in a, gradient in b) at a pair of equal rows."""
 
@@ -1675,13 +1756,21 @@ def _guarded(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Broken(torch.autograd.Function):
-    """The right distance, whose gradient is broken at equal rows, in the first picture (side 0), the second, or both."""
+    """The right distance, whose gradient is broken at equal rows, in the first picture (side 0), the second, or both.
+
+    It also works under `torch.func`, which asks for a `setup_context` of its own.
+    """
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, sides: tuple[int, ...], bad: float) -> Tensor:
-        ctx.save_for_backward(a, b)
-        ctx.sides, ctx.bad = sides, bad
+    def forward(a: Tensor, b: Tensor, sides: tuple[int, ...], bad: float, one: bool) -> Tensor:
         return torch.linalg.vector_norm(a - b, dim=1)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        a, b, ctx.sides, ctx.bad, ctx.one = inputs
+        ctx.save_for_backward(a, b)
 
     @staticmethod
     def backward(ctx, slope: Tensor) -> tuple[Tensor | None, ...]:
@@ -1689,13 +1778,15 @@ class _Broken(torch.autograd.Function):
         length = torch.linalg.vector_norm(a - b, dim=1, keepdim=True)
         unit = slope[:, None] * (a - b) / length.clamp_min(1e-12)
         slopes = [unit, -unit]
+        sound = (length > 0) | (ctx.one & (torch.arange(a.shape[1]) > 0))
         for side in ctx.sides:
-            slopes[side] = torch.where(length > 0, slopes[side], ctx.bad * (-1) ** side)
-        return *slopes, None, None
+            slopes[side] = torch.where(sound, slopes[side], ctx.bad * (-1) ** side)
+        return *slopes, None, None, None
 
 
-def _broken_in(*sides: int, bad: float) -> Distance:
-    return lambda a, b: _Broken.apply(a, b, sides, bad)
+def _broken_in(*sides: int, bad: float, one: bool = False) -> Distance:
+    """Returns a distance with a broken gradient. one: only in the first coordinate."""
+    return lambda a, b: _Broken.apply(a, b, sides, bad, one)
 
 
 def _nan_cases(generator: Generator) -> list[Case]:
@@ -1742,6 +1833,7 @@ def _nan_cases(generator: Generator) -> list[Case]:
         Case("only the second picture's gradient is infinite", (_broken_in(1, bad=float("inf")),)),
         Case("both gradients are infinite, with opposite signs", (_broken_in(0, 1, bad=float("inf")),)),
         Case("only the first picture's gradient is infinite", (_broken_in(0, bad=float("inf")),)),
+        Case("one number of each gradient is NaN", (_broken_in(0, 1, bad=float("nan"), one=True),)),
     ]
 
 
@@ -1750,7 +1842,7 @@ NAN = Exercise(
     title="NaN hunt",
     reference=exposes_nan,
     cases=_nan_cases,
-    right=(_exposes_nan_backward, _exposes_nan_each, _exposes_nan_in_sum),
+    right=(_exposes_nan_backward, _exposes_nan_each, _exposes_nan_in_sum, _exposes_nan_functional),
     wrong=(
         Wrong(
             "value only",
@@ -1761,8 +1853,14 @@ NAN = Exercise(
         Wrong(
             "no equal rows",
             _nan_detector(lambda found, slope: not slope.isfinite().all(), meet=False),
-            "no two rows are equal: the trouble sits at distance zero only",
-            "Give one row of `b` the values of the same row of `a`.",
+            "no two rows are equal, or those that are not must break too: the trouble sits at distance zero only",
+            "Give one row of `b` the values of the same row of `a`; one number that is not finite is enough to ring.",
+        ),
+        Wrong(
+            "every number must break",
+            _nan_detector_all_numbers,
+            "every number of a gradient must be broken before it rings",
+            "One is enough: `not slope.isfinite().all()`.",
         ),
         Wrong(
             "first picture only",
@@ -1872,6 +1970,40 @@ def _siamese_table(
     return scores / support_y.bincount(minlength=n_way), pair_loss(table[off], (y[:, None] == y)[off])
 
 
+def _siamese_by_sums(
+    encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor,
+    query_x: Tensor, query_y: Tensor, n_way: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Weighs the losses of all pairs at once, each kind by one over twice its number."""
+    z, y = encoder(torch.cat((query_x, support_x))), torch.cat((query_y, support_y))
+    table = F.linear((z.unsqueeze(0) - z.unsqueeze(1)).abs(), weight[None]).squeeze(-1) + bias
+    first, second = torch.combinations(torch.arange(len(z)), 2).T
+    target = y[first].eq(y[second]).to(z.dtype)
+    share = target / target.sum() + (1 - target) / (1 - target).sum()
+    losses = F.binary_cross_entropy_with_logits(table[first, second], target, reduction="none")
+    member = (support_y == torch.arange(n_way)[:, None]).to(z.dtype)
+    asked = table[: len(query_y), len(query_y) :]
+    return torch.einsum("ms,ns->mn", asked, member / member.sum(1, keepdim=True)), losses @ share / 2
+
+
+def _siamese_in_loops(
+    encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor,
+    query_x: Tensor, query_y: Tensor, n_way: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    support, query = encoder(support_x), encoder(query_x)
+
+    def odds(one: Tensor, other: Tensor) -> Tensor:
+        return torch.dot(weight, (one - other).abs()) + bias
+
+    rows = [[z for z, y in zip(support, support_y.tolist(), strict=True) if y == k] for k in range(n_way)]
+    scores = torch.stack([torch.stack([torch.stack([odds(q, z) for z in of]).mean() for of in rows]) for q in query])
+    losses: dict[bool, list[Tensor]] = {True: [], False: []}
+    everyone = [*zip([*support, *query], [*support_y.tolist(), *query_y.tolist()], strict=True)]
+    for (one, y), (other, k) in combinations(everyone, 2):
+        losses[y == k].append(-F.logsigmoid(odds(one, other) if y == k else -odds(one, other)))
+    return scores, sum(torch.stack(kind).mean() for kind in losses.values()) / 2
+
+
 def _flawed(
     *,
     embed: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]] = lambda f, s, q: (f(s), f(q)),
@@ -1959,7 +2091,7 @@ MEMORY = Exercise(
     reference=siamese,
     cases=_memory_cases,
     properties=(Property("the loss teaches the encoder through both pictures", teaches_encoder(_memory_cases)),),
-    right=(_siamese_apart, _siamese_table),
+    right=(_siamese_apart, _siamese_table, _siamese_by_sums, _siamese_in_loops),
     wrong=(
         Wrong(
             "embeddings averaged",
@@ -1991,6 +2123,13 @@ MEMORY = Exercise(
             "probabilities are returned as scores",
             "Return the mean log-odds.",
             also=(_flawed(tail=lambda scores: scores.softmax(1)),),
+        ),
+        Wrong(
+            "mean of the probabilities",
+            _flawed(average=lambda rows: rows.sigmoid().mean(1)),
+            "the shots' probabilities are averaged, not their log-odds: −5 and −15 both count as nearly 0",
+            "Take the mean of the log-odds, without a sigmoid.",
+            also=(_flawed(average=lambda rows: rows.sigmoid().mean(1).logit()),),
         ),
         Wrong(
             "plain mean",

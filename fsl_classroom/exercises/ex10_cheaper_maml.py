@@ -8,6 +8,7 @@ The detector 10.5 gets implementations as arguments and must return True for the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -230,6 +231,12 @@ FIRST_ORDER = Exercise(
             also=(lambda s, q, theta, lr, steps: _query_gradients(s, q, theta, lr, steps).mean(0),),
         ),
         Wrong(
+            "rate forgotten",
+            lambda s, q, theta, lr, steps: q(_walk(s, theta, 1.0, steps)),
+            "the inner steps are as long as the gradient: `lr` is not used",
+            "`place - lr * support_gradient(place)`.",
+        ),
+        Wrong(
             "writes into theta",
             _first_order_writes,
             "`-=` writes into `theta`: the initialisation is gone for the next task",
@@ -443,6 +450,18 @@ REPTILE = Exercise(
             lambda g, theta, lr, steps: theta - _walk(g[-1], theta, lr, steps),
             "only the last task counts",
             "Keep the displacement of every task, then take their mean.",
+        ),
+        Wrong(
+            "rate forgotten",
+            lambda g, theta, lr, steps: reptile_direction(g, theta, 1.0, steps),
+            "the inner steps are as long as the gradient: `lr` is not used",
+            "`place - lr * gradient(place)`.",
+        ),
+        Wrong(
+            "the gradient at the end",
+            lambda g, theta, lr, steps: torch.stack([f(_walk(f, theta, lr, steps)) for f in g]).mean(0),
+            "the gradient at the end of each walk is returned: that is FOMAML's way, on the support",
+            "Reptile returns the way itself, `theta - theta_task`.",
         ),
         Wrong(
             "overwrites theta",
@@ -718,6 +737,10 @@ def _anil_gradients_cut(params: Params, gradients: Params, lr: float, head: str)
     return anil_step(params, {n: g.detach() for n, g in gradients.items()}, lr, head)
 
 
+def _anil_start_cut(params: Params, gradients: Params, lr: float, head: str) -> Params:
+    return anil_step({n: p.detach() if _in_head(n, head) else p for n, p in params.items()}, gradients, lr, head)
+
+
 def _anil_no_grad(params: Params, gradients: Params, lr: float, head: str) -> Params:
     with torch.no_grad():
         return anil_step(params, gradients, lr, head)
@@ -758,11 +781,12 @@ def _anil_cases(generator: Generator) -> list[Case]:
         return Case(says, (*nets, 0.4, head))
 
     tricky = {"head.weight": (2, 3), "header.weight": (2,), "encoder.head.bias": (3,), "head.bias": (2,), "scale": (1,)}
+    inner = {"net.out.weight": (2, 2), "net.body.weight": (2, 2), "net_out.bias": (2,), "out.bias": (2,)}
     a, b = (_named(generator, {"body.bias": (3,), "head.in": (3,), "head.out": (3,)}) for _ in range(2))
     return [
         case("an encoder and a head", _SHAPES, "head"),
         case("names that look like the head's", tricky, "head"),
-        case("a head inside a submodule", {"net.out.weight": (2, 2), "net.body.weight": (2, 2), "out.bias": (2,)}, "net.out"),
+        case("a head inside a submodule", inner, "net.out"),
         case('the whole model as head: ""', _SHAPES, ""),
         case("a head of two layers", {"encoder.weight": (3, 2), "head.0.weight": (2, 3), "head.2.bias": (2,)}, "head"),
         Case("three names of one shape, gradients listed in another order", (a, _turned_round(b), 0.4, "head")),
@@ -777,6 +801,8 @@ def _gradients_keep_their_graph(answer: Callable[..., Params], reference: Callab
     slope = torch.autograd.grad(moved, start["head.bias"])[0] if moved.requires_grad else torch.zeros(2)
     if torch.allclose(slope, torch.full((2,), 1.0 - 0.1 * 6.0)):
         return None
+    if torch.allclose(slope, torch.full((2,), -0.1 * 6.0)):
+        return "The outer gradient passes through `gradients`, but not through the head's `params`."
     return "The outer gradient does not pass through `gradients`: the second derivative is lost."
 
 
@@ -794,6 +820,12 @@ ANIL = Exercise(
             _anil_where(lambda n, head: n.startswith(head)),
             "names that merely begin like the head, such as `header.weight`, move with it",
             'Ask for the head\'s name *and a dot*: `name.startswith(head + ".")`.',
+        ),
+        Wrong(
+            "any character for a dot",
+            _anil_where(lambda n, head: not head or re.match(head + r"\.", n) is not None),
+            "the dot inside the head's name stands for any character, as in a regular expression: `net_out.bias` moves too",
+            'No regular expression is needed: `name.startswith(head + ".")`.',
         ),
         Wrong(
             "contains",
@@ -862,6 +894,12 @@ ANIL = Exercise(
             _anil_no_grad,
             "everything is cut off from the graph, as `torch.no_grad()` does: the outer loop learns nothing",
             "Leave the graph alone: no `.detach()` and no `no_grad`.",
+        ),
+        Wrong(
+            "the head's start cut off",
+            _anil_start_cut,
+            "the head's start is cut off from the graph: the outer loop could not train where the head begins",
+            "`params[name] - lr * gradients[name]`, without `.detach()`.",
         ),
         Wrong(
             "writes into params",
@@ -978,6 +1016,19 @@ def _exposes_by_random(direction: Direction) -> bool:
     return False
 
 
+def _exposes_by_recursion(direction: Direction) -> Tensor:
+    """Needs no closed form: k + 1 steps are one step, and then k steps from where it ended."""
+    theta, bottom, lr = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([0.0, 1.0, 1.0]), 0.2
+    steepness, gaps = torch.tensor([4.0, 1.0, 0.5]), []
+    tasks = (lambda t: steepness * (t - bottom)), (lambda t: 3.0 * (t + 2.0))
+    step = lr * steepness * (theta - bottom)
+    gaps.append(direction(*tasks, theta.clone(), lr, 1) - step)
+    for k in (1, 2, 4):
+        rest = direction(*tasks, theta - step, lr, k)
+        gaps.append(direction(*tasks, theta.clone(), lr, k + 1) - step - rest)
+    return torch.stack(gaps).abs().gt(1e-5).any()
+
+
 def _in_double(support: Gradient, query: Gradient, theta: Tensor, lr: float, steps: int) -> Tensor:
     return (theta.double() - _walk(support, theta.double(), lr, steps)).to(theta)
 
@@ -1006,6 +1057,11 @@ def _averaged(support: Gradient, query: Gradient, theta: Tensor, lr: float, step
     return (theta - _walk(support, theta, lr, steps)).mean().expand_as(theta).clone()
 
 
+def _always(count: int) -> Direction:
+    """Returns an implementation that takes `count` steps, whatever is asked for."""
+    return lambda support, query, theta, lr, steps: theta - _walk(support, theta, lr, count)
+
+
 # Implementations that the detector gets, as (says, implementation).
 _RIGHT: tuple[tuple[str, Direction], ...] = (
     ("a right one: start minus end", lambda s, q, theta, lr, steps: theta - _walk(s, theta, lr, steps)),
@@ -1018,6 +1074,7 @@ _BROKEN: tuple[tuple[str, Direction], ...] = (
     ("measured from the first step on", lambda s, q, theta, lr, steps: _walk(s, theta, lr, 1) - _walk(s, theta, lr, steps)),
     ("trained on the query rows", lambda s, q, theta, lr, steps: theta - _walk(q, theta, lr, steps)),
     ("one step, whatever is asked for", lambda s, q, theta, lr, steps: theta - _walk(s, theta, lr, 1)),
+    *((f"{k} steps, whatever is asked for", _always(k)) for k in (2, 3, 5, 10)),
     ("divided by the rate", lambda s, q, theta, lr, steps: (theta - _walk(s, theta, lr, steps)) / lr),
     ("start and end are one tensor", lambda s, q, theta, lr, steps: torch.zeros_like(theta)),
     ("only the first parameter has moved", _first_parameter_only),
@@ -1058,13 +1115,20 @@ DISPLACEMENT = Exercise(
     title="Bug hunt: is the displacement right?",
     reference=exposes_displacement,
     cases=_displacement_cases,
-    right=(_exposes_by_walking, _exposes_by_numbers, _exposes_by_random),
+    right=(_exposes_by_walking, _exposes_by_numbers, _exposes_by_random, _exposes_by_recursion),
     wrong=(
         Wrong(
             "one step only",
             lambda direction: _rings(direction, (1,)),
             "only one inner step is tried: whoever ignores `steps` passes",
             "Try several numbers of steps, 1 among them.",
+        ),
+        Wrong(
+            "five steps only",
+            lambda direction: _rings(direction, (5,)),
+            "only one number of inner steps is tried: whoever always takes as many passes",
+            "Try several numbers of steps, 1 among them.",
+            also=tuple(lambda direction, k=k: _rings(direction, (k,)) for k in (2, 3, 10)),
         ),
         Wrong(
             "many steps only",
@@ -1324,6 +1388,18 @@ MULTI_STEP = Exercise(
             "Step first, then ask the queries.",
         ),
         Wrong(
+            "the last summand",
+            lambda s, q, theta, rates, weights: _last_only(s, q, theta, rates, weights) * weights[-1],
+            "only the last weighted loss comes back: each one replaces those before it, as `=` in place of `+=` does",
+            "`total = total + weight * query_loss(theta)`.",
+        ),
+        Wrong(
+            "weights on the steps",
+            lambda s, q, theta, rates, weights: multi_step_loss(s, q, theta, rates * weights, torch.ones_like(weights)),
+            "the weights are multiplied into the steps, not into the losses",
+            "A step has its rate, a loss has its weight.",
+        ),
+        Wrong(
             "one rate",
             _multi_step_with(rate_of=lambda rates, step: rates[0]),
             "the first rate is used for all steps",
@@ -1406,6 +1482,11 @@ MULTI_STEP = Exercise(
             _multi_step_from_start,
             "the query loss of the start is asked as well",
             "The first loss comes after the first step.",
+            also=(
+                lambda s, q, theta, rates, weights: (
+                    multi_step_loss(s, q, theta, rates, weights) + weights[0] * q(theta)
+                ),
+            ),
         ),
         Wrong(
             "one gradient for all steps",
@@ -1506,6 +1587,26 @@ def _mean_gradient(losses: Sequence[Loss], theta: Tensor) -> Tensor:
     return torch.stack([grad(loss)(theta) for loss in losses]).mean(0)
 
 
+def _cosine_slope(losses: Sequence[Loss], theta: Tensor) -> Tensor:
+    def cosine(place: Tensor) -> Tensor:
+        slopes = [grad(loss)(place) for loss in losses]
+        slopes = [slope / slope.norm() for slope in slopes]
+        return torch.stack([slopes[i] @ slopes[j] for i, j in _unequal(len(losses))]).mean()
+
+    return grad(cosine)(theta) / 2
+
+
+def _pull_of_diagonals(losses: Sequence[Loss], theta: Tensor) -> Tensor:
+    pairs = _unequal(len(losses))
+    return torch.stack([hessian(losses[j])(theta).diagonal() * grad(losses[i])(theta) for i, j in pairs]).mean(0)
+
+
+def _pull_by_difference(losses: Sequence[Loss], theta: Tensor, step: float = 1e-2) -> Tensor:
+    slopes = [grad(loss)(theta) for loss in losses]
+    moved = [slopes[j] - grad(losses[j])(theta - step * slopes[i]) for i, j in _unequal(len(losses))]
+    return torch.stack(moved).mean(0) / step
+
+
 def _agreement_cases(generator: Generator) -> list[Case]:
     def bowl(wave: float, *bottom: float) -> Loss:
         def loss(theta: Tensor) -> Tensor:
@@ -1591,6 +1692,36 @@ AGREEMENT = Exercise(
             lambda losses, theta: _pull_summed(losses, theta) / len(losses) ** 2,
             "the sum over pairs of different draws is divided by all M² pairs",
             "M draws have M (M - 1) ordered pairs of different ones.",
+        ),
+        Wrong(
+            "half of A",
+            _pull_over(_unequal, 0.5),
+            "half of A comes back, as when one gradient counts as a constant, or unordered pairs are divided by M (M - 1)",
+            "Halve the slope of the *mean* product, with both gradients taken at `t`; the mean of H_j g_i needs no half.",
+        ),
+        Wrong(
+            "neighbours only",
+            _pull_over(lambda count: [p for i in range(count - 1) for p in ((i, i + 1), (i + 1, i))]),
+            "only neighbouring draws are paired",
+            "Go through all pairs of `losses`.",
+        ),
+        Wrong(
+            "the cosine",
+            _cosine_slope,
+            "the cosine of the gradients is differentiated: their lengths are divided out",
+            "Use the inner product as it is.",
+        ),
+        Wrong(
+            "the diagonal",
+            _pull_of_diagonals,
+            "only the diagonal of each Hessian is used",
+            "The whole H_j meets g_i: a matrix times a vector.",
+        ),
+        Wrong(
+            "a finite difference",
+            _pull_by_difference,
+            "the difference of two gradients is taken over a step: near A, but not it",
+            "`torch.func.grad` differentiates exactly.",
         ),
         Wrong(
             "turned sign",
