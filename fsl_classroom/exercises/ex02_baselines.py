@@ -38,6 +38,10 @@ def _targets_stacked(classes: Tensor, slots: Tensor) -> Tensor:
     return torch.cat([own[row] for own, row in zip(classes, slots, strict=True)])
 
 
+def _targets_one_hot(classes: Tensor, slots: Tensor) -> Tensor:
+    return torch.einsum("tsn,tn->ts", F.one_hot(slots, classes.shape[1]), classes).reshape(-1)
+
+
 def _target_cases(generator: Generator) -> list[Case]:
     def case(says: str, tasks: int, n_way: int, pictures: int) -> Case:
         classes = torch.rand(tasks, 50, generator=generator).topk(n_way, dim=1).indices
@@ -58,7 +62,7 @@ TARGETS = Exercise(
     title="From slots back to base classes",
     reference=base_targets,
     cases=_target_cases,
-    right=(_targets_loop, _targets_by_row_number, _targets_stacked),
+    right=(_targets_loop, _targets_by_row_number, _targets_stacked, _targets_one_hot),
     wrong=(
         Wrong(
             "slots as classes",
@@ -77,6 +81,18 @@ TARGETS = Exercise(
             lambda classes, slots: classes[-1][slots].flatten(),
             "every slot is looked up in the last episode's classes, as in a loop that overwrites its result",
             "Collect a row for each episode.",
+        ),
+        Wrong(
+            "every row with every row",
+            lambda classes, slots: classes[:, slots].flatten(),
+            "`classes[:, slots]` looks up all slots in *every* episode's classes: T times too many numbers",
+            "Row t of `slots` belongs to row t of `classes`: `classes.gather(1, slots)` keeps them together.",
+        ),
+        Wrong(
+            "gathered along the episodes",
+            lambda classes, slots: classes.gather(0, slots).flatten(),
+            "the slots are used as numbers of episodes: `gather` along dim 0",
+            "A slot is a place in its episode's row: `classes.gather(1, slots)`.",
         ),
         Wrong(
             "not flattened",
@@ -172,6 +188,12 @@ def _centroid_plus_tiny(support: Tensor, labels: Tensor, query: Tensor, n_way: i
         return torch.einsum("md,nd->mn", _plus_tiny(query), _plus_tiny(sums))
 
 
+def _centroid_scattered(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    rows, index = F.normalize(support, dim=1), labels[:, None].expand_as(support)
+    centres = torch.zeros_like(rows[:1]).repeat(n_way, 1).scatter_reduce(0, index, rows, "mean", include_self=False)
+    return torch.einsum("md,nd->mn", F.normalize(query, dim=1), F.normalize(centres, dim=1))
+
+
 def _whole(x: Tensor) -> Tensor:
     """Divides a table by one length, that of all its numbers together."""
     return x / x.norm()
@@ -228,7 +250,7 @@ CENTROID = Exercise(
         Property("the length of a support row does not matter", _length_is_free),
         Property("an embedding of zeros gives finite logits", _zeros_are_harmless),
     ),
-    right=(_centroid_sums, _centroid_loop, _centroid_plus_tiny),
+    right=(_centroid_sums, _centroid_loop, _centroid_plus_tiny, _centroid_scattered),
     wrong=(
         Wrong(
             "means of raw rows",
@@ -364,6 +386,10 @@ def _head_plus_tiny(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
     return torch.einsum("bd,nd->bn", _plus_tiny(z), _plus_tiny(weight)) * log_scale.exp()
 
 
+def _head_linear(z: Tensor, weight: Tensor, log_scale: Tensor) -> Tensor:
+    return F.linear(F.normalize(z) * log_scale.exp(), F.normalize(weight))
+
+
 def _head_cases(generator: Generator) -> list[Case]:
     z, weight = 100 * torch.randn(6, 4, generator=generator), 300 * torch.randn(5, 4, generator=generator)
     example = (torch.tensor([[6.0, 8.0], [0.8, 0.6]]), torch.tensor([[0.3, 0.9], [0.9, 0.3]]), torch.tensor(10.0).log())
@@ -388,7 +414,7 @@ HEAD = Exercise(
     cases=_head_cases,
     gradient=(0, 1, 2),
     properties=(Property("an embedding of zeros gives finite logits", _zero_embedding),),
-    right=(_head_torch, _head_by_hand, _head_plus_tiny),
+    right=(_head_torch, _head_by_hand, _head_plus_tiny, _head_linear),
     wrong=(
         Wrong(
             "logarithm as scale",
@@ -578,6 +604,29 @@ def _step_solver(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: fl
     return head.weight.detach(), head.bias.detach()
 
 
+def _step_one_table(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    """Treats the biases as a last column of the weights, the weight of a feature that is always 1."""
+    head, rows = torch.cat([weight, bias[:, None]], dim=1), torch.cat([z, z.new_ones(len(z), 1)], dim=1)
+    error = (rows @ head.T).softmax(1)
+    error[torch.arange(len(z)), labels] -= 1
+    head = head - lr / len(z) * torch.einsum("sn,sd->nd", error, rows)
+    return head[:, :-1], head[:, -1]
+
+
+def _step_picture_by_picture(
+    weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float
+) -> tuple[Tensor, Tensor]:
+    for row, y in zip(z, labels, strict=True):
+        weight, bias = head_step(weight, bias, row[None], y[None], lr / len(z))
+    return weight, bias
+
+
+def _step_by_class_counts(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    error = (z @ weight.T + bias).softmax(1) - F.one_hot(labels, len(bias)).to(z)
+    count = labels.bincount(minlength=len(bias)).clamp_min(1)
+    return weight - lr * error.T @ z / count[:, None], bias - lr * error.sum(0) / count
+
+
 def _step_cases(generator: Generator) -> list[Case]:
     def case(
         says: str, labels: list[int], n_way: int, features: int, lr: float, dtype: torch.dtype = torch.float32
@@ -608,7 +657,7 @@ STEP = Exercise(
     title="One step of a linear head",
     reference=head_step,
     cases=_step_cases,
-    right=(_step_autograd, _step_loop, _step_solver),
+    right=(_step_autograd, _step_loop, _step_solver, _step_one_table),
     wrong=(
         Wrong(
             "uphill",
@@ -639,6 +688,19 @@ STEP = Exercise(
             _step(divide=lambda z, rows, classes: classes),
             "the gradient is divided by the number of classes, not by that of the pictures",
             "The loss is a mean over S pictures: divide by S.",
+        ),
+        Wrong(
+            "divided by class counts",
+            _step_by_class_counts,
+            "each row's gradient is divided by the number of pictures of its own class",
+            "The loss is a mean over all S pictures: divide every row by S.",
+        ),
+        Wrong(
+            "one picture after the other",
+            _step_picture_by_picture,
+            "each picture moves the head before the next is looked at: S small steps, each from another head",
+            "Take all errors from the head that was handed in, then move it once.",
+            also=(lambda w, b, z, y, lr: _step_picture_by_picture(w, b, z, y, lr * len(z)),),
         ),
         Wrong(
             "sigmoid",
@@ -776,6 +838,14 @@ def _memory_over_and_over(predict: Predict, first: Episode, second: Episode) -> 
     return False
 
 
+def _memory_written_out(predict: Predict, first: Episode, second: Episode) -> bool:
+    early = predict(first).tolist()
+    predict(second)
+    late = predict(first).tolist()
+    pairs = [(x, y) for a, b in zip(early, late, strict=True) for x, y in zip(a, b, strict=True)]
+    return any(abs(x - y) > 1e-4 + 1e-3 * abs(y) for x, y in pairs)
+
+
 def _memory_judged_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
     """Returns a detector that makes the right experiment and decides by differ(logits before, logits after)."""
 
@@ -792,6 +862,11 @@ def _memory_compared_late(predict: Predict, first: Episode, second: Episode) -> 
     predict(second)
     after = predict(first)
     return not torch.allclose(after, predict(first), rtol=1e-3, atol=1e-4)
+
+
+def _memory_stirred_before(predict: Predict, first: Episode, second: Episode) -> bool:
+    predict(second)
+    return exposes_memory(predict, first, second)
 
 
 def _means(episode: Episode) -> Tensor:
@@ -934,6 +1009,19 @@ def _drifts_a_little() -> Predict:
     return predict
 
 
+def _moves_on_at_a_change() -> Predict:
+    """Returns a broken predictor whose logits move on whenever another episode follows: asking twice in a row shows nothing."""
+    last, changes = [0.0], [0]
+
+    def predict(episode: Episode) -> Tensor:
+        key = float(episode.support_x.sum())
+        changes[0] += key != last[0]
+        last[0] = key
+        return _near(episode.query_x, _means(episode)) + 0.1 * changes[0] * F.one_hot(torch.tensor(1), 3)
+
+    return predict
+
+
 def _learns_each_once() -> Predict:
     """Returns a broken predictor that trains its weights on every episode that it has not met: asking again changes nothing."""
     weight, met = [torch.zeros(3, 4)], []
@@ -1019,6 +1107,7 @@ def _memory_cases(generator: Generator) -> list[Case]:
         asks("class means averaged with those of the episode before", _averages_with_the_last),
         asks("logits that grow from episode to episode, with the same winners", _grows_sharper),
         asks("a drift too small to change a prediction", _drifts_a_little),
+        asks("one logit that moves on whenever another episode follows", _moves_on_at_a_change),
         asks("weights that learn every episode once, and not again", _learns_each_once),
         asks("all divided by the greatest length met so far", _largest_length_so_far),
         asks("all logits raised by one number, which no softmax notices", lambda: _after_another(_raise_all)),
@@ -1033,7 +1122,7 @@ MEMORY = Exercise(
     title="Bug hunt: does an episode remember the one before?",
     reference=exposes_memory,
     cases=_memory_cases,
-    right=(_memory_by_gap, _memory_both_ways, _memory_over_and_over),
+    right=(_memory_by_gap, _memory_both_ways, _memory_over_and_over, _memory_written_out),
     wrong=(
         Wrong(
             "twice in a row",
@@ -1066,6 +1155,18 @@ MEMORY = Exercise(
             _memory_compared_late,
             "both answers that are compared come after `second`: what it stirred up is in both of them",
             "Keep the answer to `first` from before `second` was asked.",
+        ),
+        Wrong(
+            "second asked before",
+            _memory_stirred_before,
+            "`second` was asked already before the answer to `first` that is kept: what it stirred up is in both answers",
+            "Begin with `first`, before `second` was ever asked.",
+        ),
+        Wrong(
+            "every logit must move",
+            _memory_judged_by(lambda a, b: bool((~torch.isclose(a, b, rtol=1e-3, atol=1e-4)).all())),
+            "the alarm waits until *all* logits change: a memory may touch a few of them",
+            "One logit that changes is enough: `any`, not `all`.",
         ),
         Wrong(
             "roles swapped",
@@ -1169,6 +1270,24 @@ def _imprint_plus_tiny(weight: Tensor, support: Tensor, labels: Tensor, n_way: i
         return torch.cat([_plus_tiny(weight), *map(_plus_tiny, new)])
 
 
+def _imprint_index_add(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    room = torch.cat([weight, weight.new_zeros(n_way, weight.shape[1])])
+    return F.normalize(room.index_add(0, labels + len(weight), F.normalize(support)))
+
+
+def _imprint_unfinished(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Puts the means of unit rows below the old rows and leaves all lengths as they are."""
+    rows = F.normalize(support, dim=1)
+    return torch.cat([weight, torch.stack([rows[labels == k].mean(0) for k in range(n_way)])])
+
+
+def _imprint_first_met(weight: Tensor, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    rows = F.normalize(support, dim=1)
+    return F.normalize(
+        torch.cat([weight, torch.stack([rows[labels == k].mean(0) for k in dict.fromkeys(labels.tolist())])]), dim=1
+    )
+
+
 def _imprint_cases(generator: Generator) -> list[Case]:
     def case(says: str, base: int, shots: list[int], dtype: torch.dtype = torch.float32) -> Case:
         support, labels, _, n_way = _rows(generator, shots, 1, 4)
@@ -1191,7 +1310,7 @@ IMPRINT = Exercise(
     title="Imprinted weights",
     reference=imprint,
     cases=_imprint_cases,
-    right=(_imprint_sums, _imprint_filled, _imprint_plus_tiny),
+    right=(_imprint_sums, _imprint_filled, _imprint_plus_tiny, _imprint_index_add),
     wrong=(
         Wrong(
             "new rows only",
@@ -1245,6 +1364,7 @@ IMPRINT = Exercise(
             lambda w, s, y, n: _whole(torch.cat([w, imprint(w, s, y, n)[len(w) :]])),
             "the whole head is divided by one length: `x.norm()` without `dim` is the length of all its numbers together",
             "Each *row* has a length of its own: `dim=1`.",
+            also=(lambda w, s, y, n: _whole(_imprint_unfinished(w, s, y, n)),),
         ),
         Wrong(
             "reshape",
@@ -1259,6 +1379,18 @@ IMPRINT = Exercise(
             lambda w, s, y, n: F.normalize(torch.cat([w, s]), dim=1),
             "every support picture becomes a row of its own",
             "Average the unit rows of each class: `n_way` new rows.",
+        ),
+        Wrong(
+            "lengths left as they are",
+            _imprint_unfinished,
+            "means of unit rows stand below the old rows, and no row of the head is made unit length",
+            "Normalise the whole head at the end.",
+        ),
+        Wrong(
+            "order of first meeting",
+            _imprint_first_met,
+            "the new classes stand in the order in which the support names them, not in that of their slots",
+            "Go through `range(n_way)`: row C + k belongs to slot k.",
         ),
         Wrong(
             "order turned",
@@ -1283,6 +1415,7 @@ IMPRINT = Exercise(
             lambda w, s, y, n: F.normalize(torch.cat([w, imprint(w, s, y, n)[len(w) :]]), dim=0),
             "the last normalisation runs over the classes: dim=0",
             "Each *row* becomes unit length: dim=1.",
+            also=(lambda w, s, y, n: F.normalize(_imprint_unfinished(w, s, y, n), dim=0),),
         ),
     ),
     hints=(
@@ -1313,6 +1446,20 @@ def _probe_by_hand(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: 
     return (logits.logsumexp(1) - right).mean() + l2 * (head * head).sum() / 2
 
 
+def _probe_loop(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
+    total = z.new_zeros(())
+    for row, y in zip(z, labels.tolist(), strict=True):
+        logits = weight @ row + bias
+        total = total - F.log_softmax(logits, dim=0)[y] / len(z)
+    return total + 0.5 * l2 * (torch.trace(weight @ weight.T) + bias @ bias)
+
+
+def _probe_gathered(weight: Tensor, bias: Tensor, z: Tensor, labels: Tensor, l2: float) -> Tensor:
+    shares = torch.log_softmax(torch.einsum("sd,nd->sn", z, weight) + bias, dim=-1)
+    squares = torch.linalg.vector_norm(weight) ** 2 + torch.linalg.vector_norm(bias) ** 2
+    return l2 * squares / 2 - shares.gather(1, labels[:, None]).mean()
+
+
 def _probe(penalty: Callable[[Tensor, Tensor], Tensor], reduction: str = "mean") -> Callable[..., Tensor]:
     """Returns the objective with another penalty: cross-entropy + l2 * penalty(weight, bias)."""
 
@@ -1334,6 +1481,10 @@ def _probe_cases(generator: Generator) -> list[Case]:
         case("no penalty", [0, 1, 2], 3, 0.0),
         case("a large penalty", [1, 0], 2, 5.0),
         case("unequal shots", [0, 3, 3, 1, 2, 3], 4, 0.1),
+        Case(
+            "logits of 200, of which a softmax alone rounds to 0",
+            (200 * torch.eye(2), torch.ones(2), torch.eye(2)[[0, 1, 0]], torch.tensor([0, 1, 1]), 0.1),
+        ),
         case("float64", [1, 0, 2, 1], 3, 0.3, torch.float64),
     ]
 
@@ -1344,7 +1495,7 @@ PROBE = Exercise(
     reference=probe_objective,
     cases=_probe_cases,
     gradient=(0, 1),
-    right=(_probe_nll, _probe_by_hand),
+    right=(_probe_nll, _probe_by_hand, _probe_loop, _probe_gathered),
     wrong=(
         Wrong(
             "no half",
@@ -1399,6 +1550,14 @@ PROBE = Exercise(
             lambda w, b, z, y, l2: probe_objective(w, b, z, y, l2 * l2),
             "`l2` is squared too",
             "`l2 / 2` times the sum of squares.",
+        ),
+        Wrong(
+            "log of softmax",
+            lambda w, b, z, y, l2: (
+                F.nll_loss((z @ w.T + b).softmax(1).log(), y) + l2 / 2 * (w.square().sum() + b.square().sum())
+            ),
+            "the logarithm is taken of a softmax that has become exactly 0",
+            "`F.cross_entropy` or `log_softmax` does both at once and stays finite.",
         ),
         Wrong(
             "penalty in the mean",
