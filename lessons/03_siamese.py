@@ -263,7 +263,7 @@ print(
 )
 
 # %% [markdown]
-# Your table agrees with the loop, and it repeats the mistake that you found by hand.
+# Your table agrees with the loop, and repeats the mistake found by hand.
 #
 # ### Exercise 03.3  A loss that is balanced  (difficulty 2/5, 6 min)
 #
@@ -453,7 +453,7 @@ for method in (SiameseNetwork.similarities, SiameseNetwork.score, SiameseNetwork
 # %% [markdown]
 # ## Train for real
 #
-# Every step sees 120 pictures of 20 classes, hence 7140 pairs, of which 300 are equal. The net starts at $b = 4$ and $w_j = -8/D$, because Adam moves a number by only about 0.001 a step: from 0, the bias would need thousands of steps. The accuracy panel shows validation only: naming, in 20-way episodes of the [validation split](../lessons/GLOSSARY.md#split "数据划分").
+# Every step sees 120 pictures of 20 classes, hence 7140 pairs, of which 300 are equal. The net starts at $b = 4$ and $w_j = -8/D$, because Adam, at `fit`'s default rate, moves a number by only about 0.001 a step: from 0, the bias would need thousands of steps. The accuracy panel shows validation only: naming, in 20-way episodes of the [validation split](../lessons/GLOSSARY.md#split "数据划分").
 
 # %%
 practice = EpisodeSampler(train, n_way=20, k_shot=1, n_query=5, seed=1)
@@ -643,7 +643,7 @@ print("5-way 1-shot, trained here minus random features:", gain)
 #
 # ## Contrastive and triplet loss
 #
-# Start, episodes and steps are the same, the rest is not: the contrastive net compares plain embeddings, margin 10; the triplet net scales embeddings to length 1, margin 0.2. Predict: does any [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") interval leave out zero?
+# Start, episodes and steps are the same, but the contrastive net compares plain embeddings, margin 10; the triplet net scales embeddings to length 1, margin 0.2. Predict: does any [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") interval leave out zero?
 
 # %%
 for objective in ("contrastive", "triplet"):
@@ -698,6 +698,7 @@ place = drawn.support_y.argsort(1).gather(1, drawn.query_y)  # row of the right 
 asked, partner = drawn.query.flatten(), drawn.support.gather(1, place).flatten()
 with torch.no_grad():
     right = net.similarities(table[asked, None], table[partner, None]).flatten()
+    # every eighth picture as a rival: other pairs than the exam's, so another AUC
     others = net.similarities(table[asked], table[::8])  # [8000, 1020]
 stranger = letter[asked, None] != letter[::8]
 pool = others[stranger][::100].sort().values  # scores of strangers, of all queries
@@ -720,7 +721,7 @@ print(f"{share.median():.1%} or more")
 #
 # 1: at 20 ways AUC$^{19}$ predicts little more than 40 %, one $F$ for all queries about 66 %, and some 68 % are measured. So the shared score explains most of the gap. The small rest: queries do not meet the same strangers. A letter that resembles many others has strong rivals in every comparison, a peculiar one has weak ones, so failures gather once more; with an $F$ of its own for each query, the prediction is right to about one point.
 # 2: many ways, where most is left to gain: about 13 points at 20 ways against 3 at 2 ways.
-# 3: hardly either. Both met the same episodes, so read the paired differences: none is larger than about one point.
+# 3: nearly alike. Both met the same episodes, so read the paired differences: none is much larger than one point. Only at 10 ways did the interval leave out 0 here, in favour of the best shot.
 #
 # </details>
 
@@ -940,7 +941,7 @@ print("balanced minus plain, all pairs:", compare(balanced, named["every"]))
 print("plain, all pairs, minus unfair:", compare(named["every"], named["unfair"]))
 
 # %% [markdown]
-# The shifted bias repairs the *threshold*: hits rise from few to most. But a number added to all scores changes no ranking, so AUC and naming stay as bad. The last net learned from the same imbalance, yet it ranks and names about like your balanced one. So imbalance alone costs the threshold. What costs the ranking is how few *different* equal pairs a step shows: about 8 for the colleague, 100 for the cured net, 300 for yours, which names best of the three.
+# The shifted bias repairs the *threshold*: hits rise from few to most. But a number added to all scores changes no ranking, so AUC and naming stay as bad. The last net learned from the same imbalance, yet it ranks and names about like your balanced one. So imbalance alone costs the threshold. What costs the ranking is how *few* pairs a step shows: about 8 equal and 192 unequal ones for the colleague, 100 and 100 for the cured net, 300 and 6840 for yours, which names best. These runs do not part the two kinds.
 
 # %% [markdown]
 # ## Quiz
@@ -999,7 +1000,7 @@ print("plain, all pairs, minus unfair:", compare(named["every"], named["unfair"]
 # | naming | average the log-odds of each class, take the largest |
 # | measure | AUC and equal error rate for pairs, accuracy for names |
 # | from pairs to names | $\mathbb{E}[F(s)^{N-1}]$, at least AUC$^{N-1}$ |
-# | rare equal pairs | shift the threshold by the log of the ratio; too few of them also spoil the ranking |
+# | rare equal pairs | shift the threshold by the log of the ratio; too few pairs a step also spoil the ranking |
 #
 # Pitfalls: the accuracy of pairs; few equal pairs; a bare root at zero. The net learns from pairs, but is tested on episodes: the [next lesson]({{next}}) trains on what it tests.
 #
@@ -1103,7 +1104,7 @@ for name, net in (("semi-hard", nets["triplet"]), ("hardest", hardest)):
 print(f"loss with the hardest negatives: {sum(history.loss[-20:]) / 20:.3f}")
 
 # %% [markdown]
-# With the hardest negatives the embeddings collapse: letters nearly coincide, and the loss stands at 0.20, the margin, the price of one single point. Semi-hard negatives avoid this trap.
+# With the hardest negatives the embeddings collapse: letters nearly coincide, and the loss stands at 0.20, the margin. Semi-hard negatives avoid this trap.
 #
 # ### Exercise 03.8 ★  NaN hunt  (difficulty 3/5, 8 min)
 #
@@ -1128,11 +1129,11 @@ exposes_nan = check("03.8", exposes_nan)
 print({name: exposes_nan(distance) for name, distance in ways_at_zero.items()})
 
 # %% [markdown]
-# The two distances that gave NaN above are exposed, and no sound one is.
+# The two distances with NaN are exposed, and no sound one is.
 #
 # ### Exercise 03.9 ★  Siamese networks from memory  (difficulty 3/5, 10 min)
 #
-# Close the cells above. From pictures, compute scores `[M, N]`, the mean log-odds of each class, and the balanced loss over all pairs of support and query pictures together. `encoder` turns `[B, c, H, W]` into `[B, D]`. Shots may be unequal, and some pairs surely wrong.
+# Close the cells above. From pictures, compute scores `[M, N]`, the mean log-odds of each class, and the balanced loss over all pairs of support and query pictures together. `encoder` turns `[B, c, H, W]` into `[B, D]`. Shots may be unequal, and some pairs surely wrong: log-odds of ±200 again.
 
 
 # %%

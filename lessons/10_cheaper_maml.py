@@ -95,11 +95,9 @@ look["ProtoNet"] = slot_style(7)
 # Two tasks share one start. The [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") goes downhill in both. Before it the steep valley has the larger loss; after it the wide one has, because the step there was short. So a method that judges *after* the step listens more to the wide valley.
 
 # %%
-steepness, bottom, rate = torch.tensor([4.0, 1.0]), torch.tensor([0.0, 1.0]), 0.2
 places = torch.linspace(-0.4, 1.6, 201)
 figure, axis = new(7.5, 3)
-for task, name in enumerate(("steep valley", "wide valley")):
-    h, b = float(steepness[task]), float(bottom[task])
+for task, (name, h, b) in enumerate((("steep valley", 4, 0), ("wide valley", 1, 1))):
     style = slot_style((5, 7)[task])
     axis.plot(
         places,
@@ -108,7 +106,7 @@ for task, name in enumerate(("steep valley", "wide valley")):
         linestyle=("-", "--")[task],
         label=name,
     )
-    start, end = 0.5, 0.5 - rate * h * (0.5 - b)
+    start, end = 0.5, 0.5 - 0.2 * h * (0.5 - b)
     axis.scatter(
         [start, end], [h / 2 * (start - b) ** 2, h / 2 * (end - b) ** 2], s=50, **style
     )
@@ -159,10 +157,14 @@ show(
 # | MAML | $h(1 - \alpha h)^2$ | you | you |
 # | Reptile, $J$ steps | $1 - (1 - \alpha h)^J$ | you | you |
 #
-# Take $\alpha = 0.2$ and fill in the table. The pulls cancel where $\theta$ is wide / (steep + wide), because the bottoms are 0 and 1.
+# Take $\alpha = 0.2$ and, for Reptile, $J = 1$, and fill in the table. The pulls cancel where $\theta$ is wide / (steep + wide), because the bottoms are 0 and 1.
 
 
 # %% tags=["nbval-check-output"]
+# the steep valley, the wide one; and the inner rate
+steepness, bottom, rate = torch.tensor([4.0, 1.0]), torch.tensor([0.0, 1.0]), 0.2
+
+
 def factors(lr: float, steps: int) -> dict[str, Tensor]:
     """Method -> its factors of (theta - bottom), [2]."""
     left = 1 - lr * steepness  # what a step leaves of the distance
@@ -382,7 +384,7 @@ print(
 #
 # An optimiser subtracts the outer gradient. So it moves *against* $G$, which lowers the loss, and *along* $A$, which makes the two gradients agree: it seeks starts from which a step on some rows of a task also helps its other rows.
 #
-# All three methods have both terms, in different mixtures. Check the table on a net of 25 parameters, small enough for whole Hessians.
+# Check the table on a net of 25 parameters, small enough for whole Hessians.
 
 # %%
 torch.manual_seed(0)
@@ -446,7 +448,7 @@ print(f"length of G {G.norm():.1f}, of A {A.norm():.1f}; their cosine {cosine:.2
 # %%
 rates, weights = [0.04, 0.02, 0.01, 0.005, 0.0025], {}
 print("inner rate    FOMAML   MAML   Reptile")
-for lr in rates:
+for lr in rates:  # Reptile: 2 steps on 5 rows each, so one draw after the other
     missing = {
         "FOMAML": G - outer_gradient(MAML(net, lr, 1, first_order=True), orders),
         "MAML": G - outer_gradient(MAML(net, lr, 1), orders),
@@ -663,7 +665,7 @@ for steps in (1, 5):
         print(f"  {name:9s} {result.mean:.2f} ± {result.ci95:.2f}{gap}")
 
 # %% [markdown]
-# With one test step, ANIL is not separated from MAML, FOMAML is clearly behind, Meta-SGD far ahead, and Reptile about 0.1 behind MAML. With five steps Reptile leads by 0.15. Had each taken its own steps of training, Reptile would seem to lead by 0.4. Meta-SGD diverges, because its rates were learned for one step.
+# With one test step, ANIL is not separated from MAML, FOMAML is clearly behind, Meta-SGD far ahead, and Reptile about 0.1 behind MAML. With five steps Reptile leads by 0.15. Compare MAML's one step with Reptile's five, as in training, and Reptile would seem to lead by 0.4. Meta-SGD diverges, because its rates were learned for one step.
 #
 # One seed, one budget, one rate for all: this orders *these* runs, not methods. With seeds 1 and 2 in `sine_net` and the training samplers, Reptile stood level with MAML after one step and led after five. What did an update cost?
 
@@ -780,11 +782,11 @@ print(f"the head's share of what the step gains: {share:.0%}")
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# **1.** MAML, FOMAML and Reptile are better after ten steps than after one. ANIL and Meta-SGD break. At five steps ANIL's interval above was as wide as its mean: a few curves blow up while most do well. A rate that suits one step from the start need not suit the place where that step ends, and Meta-SGD's rates were fitted to exactly one step.
+# **1.** MAML, FOMAML and Reptile are better after ten steps than after one. ANIL and Meta-SGD break. At five steps ANIL's interval above was as wide as its mean: a few curves blow up while most do well, and among the 100 curves of the figure they weigh more than among the 300 of the table. Meta-SGD's rates were fitted to exactly one step. In a valley, a rate above $2/h$ overshoots farther with every step, and a negative rate, repeated, climbs on.
 #
 # **2.** About half of the first layer's rates are negative, and fewer in the later layers. The spike at 0.03 holds rates that never moved. A rate learns only where the inner gradient is not zero, and a weight into a ReLU unit that never fires has none: most weights into silent units are still at 0.03, but few of the others.
 #
-# **3.** The step lowers MAML's error from 2.71 to about 1.23, and the head alone to 1.62. So the head brings about three quarters of the gain in this run: mostly reuse, but not only. A net that was trained as ANIL is not separated from MAML. Be careful with the share: with seeds 1 and 2 it was 44 and 43 %.
+# **3.** The step lowers MAML's error from 2.71 to about 1.23, and the head alone to 1.62. So the head brings about three quarters of the gain in this run, but with seeds 1 and 2 it was 44 and 43 %. Two of three seeds thus say "less than half": a net trained as MAML uses its body's step too. A net that was trained as ANIL manages without, and is not separated from MAML.
 #
 # </details>
 #
@@ -954,7 +956,7 @@ for steps in (5, 1):
 # %% [markdown]
 # ### Exercise 10.5  Bug hunt: is the displacement right?  (difficulty 3/5, 10 min)
 #
-# Write the test that rings: return `True` when an implementation of Reptile's direction for one task is *wrong*. The faults differ in kind and in size. On one loss you know the truth without walking: in a 1-D valley the displacement is $\big(1 - (1 - \alpha h)^J\big)(\theta - b)$, and a gradient may hold one such valley for each of $P$ parameters.
+# Write the test that rings: return `True` when an implementation of Reptile's direction for one task is *wrong*. The faults differ in kind and in size. A sound one never calls `query_gradient`. On one loss you know the truth without walking: in a 1-D valley the displacement is $\big(1 - (1 - \alpha h)^J\big)(\theta - b)$, and a gradient may hold one such valley for each of $P$ parameters.
 #
 # | you choose | you call | rounding does not count |
 # |---|---|---|
@@ -1084,7 +1086,7 @@ assert not exposes_displacement(mended)
 # |---|---|---|---|
 # | MAML | | $G - 2\alpha A$ | |
 # | FOMAML | leaves out $I - \alpha H$ | $G - \alpha A$ | at rate 0 it equals MAML |
-# | Reptile | leaves out queries and graph | $JG - \tfrac{J(J-1)}{2}\alpha A$, over $\alpha$ | one step = rate × SGD on the task |
+# | Reptile | leaves out queries and graph | $\alpha$ times $JG - \tfrac{J(J-1)}{2}\alpha A$ | one step = rate × SGD on the task |
 # | Meta-SGD | adds a signed rate for each parameter | | constant rates = MAML |
 # | ANIL | leaves out the body's inner loop | | head `""` = MAML |
 #
@@ -1195,12 +1197,12 @@ for name, learner in extra.items():
         )
 
 # %% [markdown]
-# Annealed, MAML++ clearly beats MAML with three steps. It won in every trial with seeds 0, 1 and 2, by 0.2 to 0.5. Weights that stay are a gamble: here equal ones win too, by less, but with 0.2, 0.3 and 0.5 one seed ended far above MAML. Even rounding matters: on one thread the annealed run's lead was less than half.
+# Annealed, MAML++ clearly beats MAML with three steps. It won in every trial with seeds 0, 1 and 2, by 0.2 to 0.5. Weights that stay are a gamble: here equal ones win too, by less, but with the weights 0.2, 0.3 and 0.5 one seed ended far above MAML. Even rounding matters: on one thread the annealed run's lead was less than half.
 
 # %% [markdown]
 # ### Exercise 10.7 ★  The pull towards agreement  (difficulty 3/5, 8 min)
 #
-# Return $A$ for one task *without* building a Hessian. `losses` are the losses of $M$ draws of its rows, as functions of the parameters, and $A$ is the mean of $H_j\, g_i$ over all ordered pairs of *different* draws. The product rule above tells you a way that needs no Hessian at all.
+# Return $A$ for one task. `losses` are the losses of $M$ draws of its rows, as functions of the parameters, and $A$ is the mean of $H_j\, g_i$ over all ordered pairs of *different* draws. Hessians are allowed, but the product rule above tells you a way without any.
 #
 # | `losses` | `theta` | returned |
 # |---|---|---|
@@ -1226,5 +1228,5 @@ def agreement_pull(losses: list[Callable], theta: Tensor) -> Tensor:
 agreement_pull = check("10.7", agreement_pull)
 pulls = [agreement_pull(losses_of(pair), vector) for pair in orders]
 assert torch.allclose(torch.stack(pulls).mean(0), A)
-print("without a Hessian, the same A as in the table")
+print("your function finds the same A as the table")
 progress("10")

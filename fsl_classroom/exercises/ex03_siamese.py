@@ -927,6 +927,14 @@ def _exposes_in_one_line(draw: Draw, labels: Tensor) -> Tensor:
     return (labels[i].eq(labels[j]).float().mean() - 0.5).abs().gt(0.1) | i.eq(j).any()
 
 
+def _exposes_by_table(draw: Draw, labels: Tensor) -> bool:
+    """Counts the pairs in a table [B, B], and looks at its diagonal."""
+    first, second = draw(labels, 3000, torch.Generator().manual_seed(3))
+    table = torch.zeros(len(labels), len(labels)).index_put((first, second), torch.ones(3000), accumulate=True)
+    share = table[labels[:, None] == labels].sum().item() / 3000
+    return table.trace().item() > 0 or not abs(share - 0.5) <= 0.1
+
+
 def _detector(
     verdict: Callable[[float, Tensor, Tensor], bool], count: int = 2000, seed: int = 0
 ) -> Callable[[Draw, Tensor], bool]:
@@ -1069,7 +1077,7 @@ FAIR = Exercise(
     title="Bug hunt: are the pairs fair?",
     reference=exposes_pairs,
     cases=_fair_cases,
-    right=(_exposes_over_calls, _exposes_by_counting, _exposes_in_one_line),
+    right=(_exposes_over_calls, _exposes_by_counting, _exposes_in_one_line, _exposes_by_table),
     wrong=(
         Wrong(
             "share only",
