@@ -70,7 +70,7 @@ class Exercise:
     cases:      called with a generator of fixed seed; returns the calls to try. They should be small and fast, and include
                 unequal shots, a single query and float64. The same seed must give the same cases.
     wrong:      at least five classic wrong answers, no two with the same outcome on every case and property
-    right:      at least two other ways to write the right answer (for the tests)
+    right:      at least four other ways to write the right answer (for the tests)
     hints:      three, from a nudge to almost the code
     properties: laws to test after the values and the gradient's flow, in this order
     gradient:   positions in `args` of float tensors (or dicts and lists of them) through which gradient must flow. Each

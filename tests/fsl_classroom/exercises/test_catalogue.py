@@ -7,6 +7,9 @@ import pytest
 
 from fsl_classroom import all_exercises, find, verify
 from fsl_classroom.checking.catalogue import lesson_files, of_lesson
+from fsl_classroom.checking.compare import as_bool
+from fsl_classroom.checking.outcome import cases_of
+from fsl_classroom.checking.tree import clone
 
 LESSONS = Path(__file__).resolve().parents[3] / "lessons"
 EXERCISES = all_exercises()
@@ -34,6 +37,14 @@ def test_exercise_ids_are_unique_and_belong_to_their_file():
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_exercise_holds_what_it_promises(exercise):
     assert verify(exercise) == []
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_an_exercise_knows_four_right_answers_and_a_test_faces_eight_things(exercise):
+    assert len(set(exercise.right) - {exercise.reference}) >= 4
+    cases = cases_of(exercise)
+    if as_bool(exercise.reference(*clone(cases[0].args), **clone(dict(cases[0].kwargs)))) is not None:
+        assert len(cases) >= 8
 
 
 def test_every_lesson_checks_exactly_its_exercises():
