@@ -972,10 +972,11 @@ def _rings(
     lr: float = _LR,
     start: Sequence[float] = _START,
     elsewhere: Sequence[float] = _ELSEWHERE,
+    steepness: Sequence[float] = _STEEPNESS,
     by: Same = _close,
 ) -> bool:
     """Returns True if the displacement in 1-D valleys differs from its closed form for any of these numbers of steps."""
-    h, b, theta = (torch.tensor(numbers[:parameters]) for numbers in (_STEEPNESS, _BOTTOM, start))
+    h, b, theta = (torch.tensor(numbers[:parameters]) for numbers in (steepness, _BOTTOM, start))
     support, query = _valley(h.tolist(), b.tolist()), _valley(h.tolist(), list(elsewhere[:parameters]))
     for k in steps:
         expected = (1 - (1 - lr * h) ** k) * (theta - b)
@@ -1171,6 +1172,24 @@ DISPLACEMENT = Exercise(
             lambda direction: _rings(direction, by=lambda a, b: _close(a.norm(), b.norm())),
             "only the length of the displacement is compared: a turned sign and exchanged parameters keep it",
             "Compare number by number, with the sign.",
+        ),
+        Wrong(
+            "the first parameter",
+            lambda direction: _rings(direction, by=lambda a, b: _close(a[0], b[0])),
+            "only the first parameter is compared: the others may be wrong, or not move at all",
+            "Compare all of them: `torch.allclose` of the two vectors.",
+        ),
+        Wrong(
+            "a rate of 1",
+            lambda direction: _rings(direction, lr=1.0, steepness=(0.5, 0.2, 0.9)),
+            "the rate is 1: whoever divides or multiplies by it, or forgets it, passes",
+            "Take a rate other than 1, such as 0.2.",
+        ),
+        Wrong(
+            "the cosine",
+            lambda direction: _rings(direction, by=lambda a, b: bool(torch.cosine_similarity(a, b, dim=0) > 0.9999)),
+            "only the direction is compared: a wrong length passes, such as a division by the rate",
+            "Compare number by number with the closed form.",
         ),
         Wrong(
             "some parameter is right",
