@@ -75,6 +75,16 @@ def _zero_guarded(x: Tensor, p: float = 10.0) -> Tensor:
     return torch.stack([size, x.sign()], dim=-1)
 
 
+def _preprocess_filled(x: Tensor, p: float = 10.0) -> Tensor:
+    """Starts from the answer for tiny numbers and fills in the others with masks."""
+    edge, out = math.exp(-p), torch.empty(*x.shape, 2, dtype=x.dtype)
+    out[..., 0], out[..., 1] = -1.0, x / edge
+    big = x.abs() >= edge
+    out[..., 0] = out[..., 0].masked_scatter(big, torch.log(x[big].abs()) / p)
+    out[..., 1] = torch.where(big, torch.sgn(x), out[..., 1])
+    return out
+
+
 def _scaled(
     size: Callable[[Tensor, float], Tensor] | None = None,
     sign: Callable[[Tensor, float], Tensor] | None = None,
@@ -109,7 +119,7 @@ PREPROCESS = Exercise(
     title="Two moderate numbers",
     reference=preprocess,
     cases=_preprocess_cases,
-    right=(_preprocess_by_clamps, _preprocess_loop, _preprocess_indexed),
+    right=(_preprocess_by_clamps, _preprocess_loop, _preprocess_indexed, _preprocess_filled),
     wrong=(
         Wrong(
             "no threshold",
@@ -250,6 +260,17 @@ def _update_tanh(theta: Tensor, gradient: Tensor, forget_logits: Tensor, input_l
     return (gates * torch.stack([theta, -gradient])).sum(0)
 
 
+def _update_from_theta(theta: Tensor, gradient: Tensor, forget_logits: Tensor, input_logits: Tensor) -> Tensor:
+    """Starts at theta and takes off what is lost, 1 - f, and what is let in."""
+    lost = torch.sigmoid(-forget_logits) * theta
+    return theta - lost - torch.sigmoid(input_logits) * gradient
+
+
+def _update_lerp(theta: Tensor, gradient: Tensor, forget_logits: Tensor, input_logits: Tensor) -> Tensor:
+    kept = torch.lerp(torch.zeros_like(theta), theta, nn.functional.sigmoid(forget_logits))
+    return torch.addcmul(kept, nn.functional.sigmoid(input_logits), gradient, value=-1)
+
+
 def _update_cases(generator: Generator) -> list[Case]:
     def case(says: str, count: int, dtype: torch.dtype = torch.float32) -> Case:
         return Case(says, tuple(torch.randn(count, generator=generator, dtype=dtype) for _ in range(4)))
@@ -269,7 +290,7 @@ CELL = Exercise(
     reference=cell_update,
     cases=_update_cases,
     gradient=(0, 1, 2, 3),
-    right=(_update_loop, _update_tanh),
+    right=(_update_loop, _update_tanh, _update_from_theta, _update_lerp),
     wrong=(
         Wrong(
             "plus",
@@ -300,6 +321,12 @@ CELL = Exercise(
             lambda t, g, f, i: f.sigmoid() * t - (1 - f.sigmoid()) * g,
             "one gate does both: what is kept is one minus what is let in",
             "The input gate has logits of its own.",
+        ),
+        Wrong(
+            "SGD, gated by the other gate",
+            lambda t, g, f, i: t - (1 - f.sigmoid()) * g,
+            "theta is kept whole, and the gradient is let in by one minus the forget gate",
+            "f stands before theta, and the input gate before the gradient.",
         ),
         Wrong(
             "gate turned round",
@@ -367,6 +394,21 @@ def _gates_by_difference(lr: float, weight_decay: float) -> tuple[float, float]:
     return (1.0 - shrink, float(lr))
 
 
+def _gates_by_autograd(lr: float, weight_decay: float) -> tuple[float, float]:
+    """The update's slopes with respect to theta and to g."""
+    point = torch.zeros(2, dtype=torch.float64)
+    slopes = grad(lambda z: z[0] - lr * (z[1] + weight_decay * z[0]))(point)
+    return float(slopes[0]), -float(slopes[1])
+
+
+def _gates_by_solving(lr: float, weight_decay: float) -> tuple[float, float]:
+    """Solves for the two numbers from two steps that SGD takes."""
+    steps = ((1.0, 1.0), (2.0, -1.0))  # theta and g
+    after = torch.tensor([[t - lr * (g + weight_decay * t)] for t, g in steps], dtype=torch.float64)
+    found = torch.linalg.solve(torch.tensor([[t, -g] for t, g in steps], dtype=torch.float64), after)
+    return found[0].item(), found[1].item()
+
+
 GATES = Exercise(
     id="11.3",
     title="Gates that are SGD",
@@ -376,7 +418,7 @@ GATES = Exercise(
         Case("rate 0.1, decay 0.5", (0.1, 0.5)),
         Case("rate 0.5, decay 0.02", (0.5, 0.02)),
     ],
-    right=(_gates_by_probing, _gates_by_difference),
+    right=(_gates_by_probing, _gates_by_difference, _gates_by_autograd, _gates_by_solving),
     wrong=(
         Wrong(
             "decay without the rate",
@@ -395,6 +437,12 @@ GATES = Exercise(
             lambda lr, wd: (1 + lr * wd, lr),
             "theta grows: the sign of the decay is turned",
             "Minus lr times decay times theta: the bracket is subtracted.",
+        ),
+        Wrong(
+            "decay as the rate",
+            lambda lr, wd: (1 - lr * wd, wd),
+            "the input gate is the decay: before the gradient stands the rate",
+            "Before g: lr.",
         ),
         Wrong(
             "swapped",
@@ -553,6 +601,8 @@ def _counts_as_constant(position: int, what: str) -> Callable[[Callable, Callabl
         args = list(_step_args(torch.Generator().manual_seed(3), 4))
         args[position] = args[position].clone().requires_grad_()
         total = sum(part.sum() for part in answer(*args))
+        if not total.requires_grad:  # the property on the rule's weights explains that
+            return None
         slope = torch.autograd.grad(total, args[position], allow_unused=True)[0]
         return None if slope is None or not slope.any() else f"gradient flows back into the {what}: detach it."
 
@@ -593,6 +643,8 @@ def _teaches_through(position: int, what: str) -> Callable[[Callable, Callable],
         found, expected = answer(*args), reference(*args)
         if not _alike(found, expected):  # the cases explain wrong values better than a gradient can
             return None
+        if not found[0].requires_grad:
+            return f"no gradient reaches {what}: the steps before would learn less."
         for total in (found[0].sum(), expected[0].sum()):
             slopes.append(torch.autograd.grad(total, args[position], allow_unused=True)[0])
         if slopes[0] is None:
@@ -652,6 +704,24 @@ def _step_from_separate_weights(reader, input_gate, forget_gate, theta, gradient
     return theta - (1 - f) * theta - i * g, i, f
 
 
+def _step_by_einsum(reader, input_gate, forget_gate, theta, gradient, loss, i, f) -> Step:
+    """Fills the tables column by column and makes both gates in one loop."""
+    constant, told = gradient.detach(), preprocess(loss.detach())
+    inputs = theta.new_empty(len(theta), 4)
+    inputs[:, :2], inputs[:, 2:] = preprocess(constant), told
+    h = reader(inputs)
+    new = []
+    for network, last in ((input_gate, i), (forget_gate, f)):
+        table = nn.functional.pad(h, (0, 2)) + nn.functional.pad(torch.stack([theta, last], 1), (h.shape[1], 0))
+        new.append(torch.sigmoid(network(table).flatten()))
+    return torch.einsum("kp,kp->p", torch.stack(new[::-1]), torch.stack([theta, -constant])), *new
+
+
+def _step_without_any_graph(reader, input_gate, forget_gate, theta, gradient, loss, i, f) -> Step:
+    with torch.no_grad():
+        return lstm_step(reader, input_gate, forget_gate, theta, gradient, loss, i, f)
+
+
 def _last_gates_detached(of_i: bool = True, of_f: bool = True) -> Callable[..., Step]:
     def answer(reader, input_gate, forget_gate, theta, gradient, loss, i, f) -> Step:
         i, f = i.detach() if of_i else i, f.detach() if of_f else f
@@ -666,14 +736,14 @@ STEP = Exercise(
     reference=lstm_step,
     cases=_step_cases,
     properties=(
+        Property("the rule's weights get a gradient", _teaches_the_rule),
         Property("the gradient counts as a constant", _counts_as_constant(4, "gradient")),
         Property("the loss counts as a constant", _counts_as_constant(5, "loss")),
         Property("theta does not count as a constant", _teaches_through(3, "theta")),
         Property("the last input gate does not count as a constant", _teaches_through(6, "the last input gate")),
         Property("the last forget gate does not count as a constant", _teaches_through(7, "the last forget gate")),
-        Property("the rule's weights get a gradient", _teaches_the_rule),
     ),
-    right=(_step_loop, _step_stacked, _step_from_separate_weights),
+    right=(_step_loop, _step_stacked, _step_from_separate_weights, _step_by_einsum),
     wrong=(
         Wrong(
             "not detached",
@@ -711,6 +781,12 @@ STEP = Exercise(
             _reader_without_graph,
             "the reader runs without a graph: the gates learn and the reader never does",
             "Detach its inputs; `torch.no_grad` cuts off its weights too.",
+        ),
+        Wrong(
+            "no graph at all",
+            _step_without_any_graph,
+            "the step is taken without a graph: neither the rule's weights nor the steps before get a gradient",
+            "Only the gradient and the loss are constants: detach these two, and use no `torch.no_grad`.",
         ),
         Wrong(
             "no sigmoid",
@@ -904,6 +980,60 @@ def _cut(
     return answer
 
 
+def _truncated_by_recursion(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+    """Builds the run from its last step backwards."""
+
+    def after(count: int) -> tuple[Tensor, Tensor]:
+        if count == 0:
+            return theta.detach(), state.detach()
+        before = after(count - 1)
+        with torch.set_grad_enabled(count > steps - truncate):
+            return step(weight, *before)
+
+    return torch.autograd.grad(loss(after(steps)[0]), weight)[0]
+
+
+def _losses_on_the_way(everywhere: bool) -> Callable[..., Tensor]:
+    """Returns the run with one loss after every step, or after each of the last `truncate` ones, summed."""
+
+    def answer(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+        total = 0
+        for t in range(steps):
+            if t == steps - truncate:
+                theta, state = theta.detach(), state.detach()
+            theta, state = step(weight, theta, state)
+            if everywhere or t >= steps - truncate:
+                total = total + loss(theta)
+        return torch.autograd.grad(total, weight)[0]
+
+    return answer
+
+
+def _state_reset(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+    start = state
+    for t in range(steps):
+        if t == steps - truncate:
+            theta, state = theta.detach(), start
+        theta, state = step(weight, theta, state)
+    return torch.autograd.grad(loss(theta), weight)[0]
+
+
+def _state_emptied(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+    for t in range(steps):
+        if t == steps - truncate:
+            theta, state = theta.detach(), torch.zeros_like(state)
+        theta, state = step(weight, theta, state)
+    return torch.autograd.grad(loss(theta), weight)[0]
+
+
+def _state_never_handed_on(step, loss, weight, theta, state, steps, truncate) -> Tensor:
+    for t in range(steps):
+        if t == steps - truncate:
+            theta = theta.detach()
+        theta, _ = step(weight, theta, state)
+    return torch.autograd.grad(loss(theta), weight)[0]
+
+
 def _cut_after_the_step(step, loss, weight, theta, state, steps, truncate) -> Tensor:
     for t in range(steps):
         theta, state = step(weight, theta, state)
@@ -943,7 +1073,7 @@ def _truncated_cases(generator: Generator) -> list[Case]:
     for truncate in (1, 2, 4):
         says = f"a rule with a memory, {truncate} of 4 steps"
         cases.append(Case(says, (with_memory, squared, w, numbers(3), numbers(3), 4, truncate)))
-    return [*cases, Case("more than all", (with_memory, squared, w, numbers(3), numbers(3), 3, 9))]
+    return [*cases, Case("more than all", (with_memory, squared, w, numbers(3), numbers(3), 4, 6))]
 
 
 TRUNCATED = Exercise(
@@ -952,7 +1082,7 @@ TRUNCATED = Exercise(
     reference=truncated_gradient,
     cases=_truncated_cases,
     properties=(Property("a second call with the same weight gives the same gradient", _second_call),),
-    right=(_truncated_without_graph, _truncated_by_weights, _truncated_by_backward),
+    right=(_truncated_without_graph, _truncated_by_weights, _truncated_by_backward, _truncated_by_recursion),
     wrong=(
         Wrong(
             "never cut",
@@ -1045,6 +1175,32 @@ TRUNCATED = Exercise(
             "The graph is kept at the end of the run, where the loss is.",
         ),
         Wrong(
+            "losses on the way",
+            _losses_on_the_way(everywhere=True),
+            "the losses of several steps are summed: asked is the loss at the end of the run alone",
+            "One loss, after the last step.",
+            also=(_losses_on_the_way(everywhere=False),),
+        ),
+        Wrong(
+            "memory reset at the cut",
+            _state_reset,
+            "at the cut the memory gets other numbers, so the run itself changes",
+            "`state.detach()` keeps the numbers; only the graph ends there.",
+            also=(_state_emptied,),
+        ),
+        Wrong(
+            "memory never handed on",
+            _state_never_handed_on,
+            "every step gets the memory of the start: the one that a step returns is dropped",
+            "`theta, state = step(weight, theta, state)`.",
+        ),
+        Wrong(
+            "cut counted round the end",
+            _cut(lambda t, steps, truncate: t == (steps - truncate) % steps),
+            "a `truncate` larger than `steps` still cuts: the negative difference was turned into a step of the run",
+            "With `truncate` above `steps` nothing is cut.",
+        ),
+        Wrong(
             "scaled up",
             lambda step, loss, w, theta, s, steps, k: truncated_gradient(step, loss, w, theta, s, steps, k) * steps / k,
             "the gradient is scaled up by steps / truncate, as if the missing terms were like the rest",
@@ -1095,6 +1251,18 @@ def _memory_by_rows(make: Make, first: Tensor, second: Tensor) -> bool:
     return any(abs(a - b) > 1e-4 for a, b in zip(history[1].tolist(), make()(second).tolist(), strict=True))
 
 
+def _memory_gathered(make: Make, first: Tensor, second: Tensor) -> bool:
+    """Compares the answers as arrays, with the tolerance entry by entry."""
+
+    def answer_after(*before: Tensor) -> Any:
+        learner = make()
+        for task in before:
+            learner(task)
+        return learner(second).detach().numpy().copy()
+
+    return bool((abs(answer_after(first) - answer_after()) > 1e-4).any())
+
+
 def _compared_by(distance: Callable[[Tensor, Tensor], bool], swapped: bool = False) -> Callable[..., bool]:
     """Returns the right experiment with another comparison: distance is True where two answers count as different."""
 
@@ -1136,7 +1304,14 @@ def _two_tasks_compared(make: Make, first: Tensor, second: Tensor) -> bool:
 def _looks_for_an_attribute(make: Make, first: Tensor, second: Tensor) -> bool:
     used = make()
     used(first)
-    return used.state is not None
+    return getattr(used, "state", None) is not None
+
+
+def _one_learner_again(make: Make, first: Tensor, second: Tensor) -> bool:
+    learner = make()
+    before = learner(second).clone()
+    learner(first)
+    return not torch.allclose(learner(second), before, rtol=0, atol=1e-4)
 
 
 class _Adapts:
@@ -1147,6 +1322,9 @@ class _Adapts:
         self.velocity: Tensor | None = None
         self.theta: Tensor | None = None
         self.task: Tensor | None = None
+        self.scale: Tensor | None = None
+        self.state: Tensor | None = None  # a name that a test may ask for in vain
+        self.least = torch.tensor(math.inf)
         self.cache: dict[tuple, Tensor] = {}
 
     def __call__(self, task: Tensor) -> Tensor:
@@ -1154,8 +1332,15 @@ class _Adapts:
         if self.keeps in ("last task", "results") and key in self.cache:
             return self.cache[key]
         theta = self.theta if self.keeps == "theta" and self.theta is not None else torch.zeros_like(task)
+        if self.keeps == "scale":  # a scaler that is fitted on the first task only
+            self.scale = task.std() if self.scale is None else self.scale
+            return task / self.scale
         if self.keeps == "last number" and self.theta is not None:
             theta = torch.cat([theta[:-1], self.theta[-1:]])
+        if self.keeps == "first number" and self.theta is not None:
+            theta = torch.cat([self.theta[:1], theta[1:]])
+        if self.keeps == "weak" and self.least <= task.norm():
+            theta = theta + 0.5
         if self.keeps == "warm" and self.met:
             theta = theta + 0.5
         weak = self.task is None or self.task.norm() <= task.norm()
@@ -1166,11 +1351,15 @@ class _Adapts:
             theta = theta + velocity
         self.met += 1
         self.velocity, self.theta, self.task = velocity, theta, task
+        self.least = torch.minimum(self.least, task.norm())
+        self.state = theta if self.keeps == "attribute" else None
         self.cache = {**self.cache, key: theta} if self.keeps == "results" else {key: theta}
         if self.keeps == "places" and self.met > 1:
             theta = theta.flip(0)
         if self.keeps == "a little" and self.met > 1:
             theta = theta + 2e-3 * (torch.arange(len(theta)) == 1)
+        if self.keeps == "a little of much":
+            theta = theta + 100 + 0.05 * (self.met > 1)
         return theta + (2e-5 * self.met if self.keeps == "digits" else 0)
 
 
@@ -1185,12 +1374,17 @@ def _memory_cases(generator: Generator) -> list[Case]:
         Case("the last digits differ from call to call", (making("digits"), first, second)),
         Case("finished tasks are kept in a store, and nothing else", (making("results"), first, second)),
         Case("the velocity is kept from task to task", (making("velocity"), first, second)),
+        Case("every task starts anew, an attribute `state` lies about", (making("attribute"), first, second)),
+        Case("only the first number of theta is kept", (making("first number"), first, second)),
         Case("theta is kept from task to task", (making("theta"), first, second)),
         Case("only the last number of theta is kept", (making("last number"), first, second)),
         Case("after its first task it starts elsewhere, always the same", (making("warm"), first, second)),
         Case("one number is off by 0.002 after the first task", (making("a little"), first, second)),
         Case("after the first task the parameters change places", (making("places"), first, second)),
         Case("only a task of large numbers leaves something behind", (making("strong"), first, second)),
+        Case("only a task of small numbers leaves something behind", (making("weak"), first, second)),
+        Case("its first task fits a scale, which stays for all that follow", (making("scale"), first, second)),
+        Case("numbers near 100, off by 0.05 after the first task", (making("a little of much"), first, second)),
         Case("kept between tasks; the same task again comes from a store", (making("last task"), first, second)),
     ]
 
@@ -1200,13 +1394,31 @@ MEMORY = Exercise(
     title="Bug hunt: does it remember?",
     reference=exposes_memory,
     cases=_memory_cases,
-    right=(_memory_both_ways, _memory_in_pairs, _memory_by_rows),
+    right=(_memory_both_ways, _memory_in_pairs, _memory_by_rows, _memory_gathered),
     wrong=(
         Wrong(
             "only the first task",
             _first_call_compared,
-            "the first task of two fresh learners is compared: nothing can have leaked yet",
-            "Let one learner meet `first`, then compare what both give for `second`.",
+            "the two learners that are compared have met the same tasks before: what one remembers cannot show",
+            "Let one learner meet `first`, and the other not; then compare what both give for `second`.",
+        ),
+        Wrong(
+            "one learner, before and after",
+            _one_learner_again,
+            "one learner gives `second` before and after `first`: it has met `second` itself by then",
+            "Take the answer without `first` from a learner of its own: `make()(second)`.",
+        ),
+        Wrong(
+            "all must differ",
+            _compared_by(lambda a, b: ((a - b).abs() > 1e-4).all()),
+            "the test rings only where every parameter differs",
+            "One that differs is enough: `.any()` in place of `.all()`, or `not torch.allclose`.",
+        ),
+        Wrong(
+            "a share as rounding",
+            _compared_by(lambda a, b: not torch.allclose(a, b, rtol=5e-2, atol=1e-4)),
+            "a share of the number counts as rounding: with large numbers much is let pass",
+            "`torch.allclose` with `atol=1e-4` and `rtol` as it is.",
         ),
         Wrong(
             "one learner, twice",
@@ -1370,6 +1582,18 @@ def _scale_by_rows(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor)
     return any(abs(one - other) > 1e-5 + 1e-3 * abs(other) for one, other in pairs)
 
 
+def _scale_by_one_more_copy(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
+    """Compares two and five copies of the rows with one, in broadcast tables."""
+    tables = [x[None].expand(k, *x.shape).flatten(0, 1) for k in (1, 2, 5)]
+    goals = [y.expand(k, len(y)).reshape(-1) for k in (1, 2, 5)]
+    found = torch.stack([gradient_of(theta, rows, goal) for rows, goal in zip(tables, goals, strict=True)])
+    return not bool(torch.isclose(found[1:], found[:1], rtol=1e-3, atol=1e-5).all())
+
+
+def _mismatched(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
+    return _apart(gradient_of(theta, x, y), gradient_of(theta, x.repeat(2, 1), y.repeat_interleave(2)))
+
+
 def _twice(
     differs: Callable[[Tensor, Tensor], bool],
     start: Callable[[Tensor], Tensor] = lambda theta: theta,
@@ -1423,6 +1647,7 @@ def _scale_cases(generator: Generator) -> list[Case]:
         Case("the gradient of a mean, whole numbers", (_mean_gradient, *whole)),
         Case("the gradient of a mean, every row there twice", (_mean_gradient, theta, x.repeat(2, 1), y.repeat(2))),
         Case("the gradient of a mean, all rows alike", (_mean_gradient, theta, x[:1].repeat(6, 1), y[:1].repeat(6))),
+        Case("the gradient of a mean, all targets alike", (_mean_gradient, theta, x, y[:1].repeat(6))),
         Case("a right one in a loop, other last digits", (_running_mean_gradient, theta, x, y)),
         Case("a right one by central differences, rounded more coarsely", (_rounded_gradient, theta, x, y)),
         Case("a gradient of length 1", (_clipped_gradient, theta, x, y)),
@@ -1441,7 +1666,7 @@ SCALE = Exercise(
     title="Bug hunt: divided twice",
     reference=exposes_scale,
     cases=_scale_cases,
-    right=(_scale_by_three, _scale_by_interleaving, _scale_by_rows),
+    right=(_scale_by_three, _scale_by_interleaving, _scale_by_rows, _scale_by_one_more_copy),
     wrong=(
         Wrong(
             "half of the rows",
@@ -1490,6 +1715,12 @@ SCALE = Exercise(
             _twice(_apart, start=torch.zeros_like),
             "the test looks at theta = 0 only, and some faults show elsewhere",
             "Use the `theta` that is handed in.",
+        ),
+        Wrong(
+            "rows and targets mismatched",
+            _mismatched,
+            "rows and targets are repeated in different orders, so rows get the targets of others",
+            "Both with `torch.cat`, or both with `repeat_interleave`.",
         ),
         Wrong(
             "first row",
