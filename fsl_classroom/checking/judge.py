@@ -197,7 +197,7 @@ def _tried(exercise: Exercise, cases: Sequence[Case], step: Step) -> str:
 def _ended(outcome: Outcome, answer: Answer, seconds: float) -> list[str] | None:
     """Returns what is wrong if the answer was late or raised an error."""
     if outcome.late:
-        return [f"No answer within {seconds:g} seconds: is there a loop that does not end?"]
+        return [f"No answer within {seconds:g} seconds: is there a loop that does not end, or is it only slow?"]
     return None if outcome.error is None else error_words(outcome.error, answer)
 
 
