@@ -7,9 +7,10 @@ get implementations as arguments and must return True for the broken ones only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,19 @@ def _overwriting_sums(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 def _first_met_means(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.stack([embeddings[labels == k].mean(0) for k in dict.fromkeys(labels.tolist())])
+
+
+def _halving_means(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Halves what is there with every new row, so that late rows weigh more than early ones."""
+    centres: list[Tensor | None] = [None] * n_way
+    for row, k in zip(embeddings, labels.tolist(), strict=True):
+        centres[k] = row if centres[k] is None else (centres[k] + row) / 2
+    return torch.stack(centres)
+
+
+def _halving_from_zero(embeddings: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    rows = torch.cat([embeddings.new_zeros(n_way, embeddings.shape[1]), embeddings])
+    return _halving_means(rows, torch.cat([torch.arange(n_way), labels]), n_way)
 
 
 def _support_rows(generator: Generator, shots: list[int], features: int = 6) -> tuple[Tensor, Tensor, int]:
@@ -152,6 +166,13 @@ PROTOTYPES = Exercise(
             _overwriting_sums,
             "`total[labels] += embeddings` adds one row to each class only: a repeated index does not add up",
             "`total.index_add_(0, labels, embeddings)` adds them all; or choose rows with `labels == k`.",
+        ),
+        Wrong(
+            "halved with every row",
+            _halving_means,
+            "`(old + new) / 2` runs over the rows: the last row of a class then weighs as much as all before it together",
+            "Add the rows of a class, and divide once, by their number.",
+            also=(_halving_from_zero,),
         ),
         Wrong(
             "divided by all",
@@ -388,7 +409,13 @@ DISTANCES = Exercise(
             lambda q, c: (q[:, None] - c).square().sum(1),
             "the sum runs over the prototypes and leaves the features: [M, D]",
             "Sum over the last axis of [M, N, D].",
-            also=(lambda q, c: (q[:, None] - c).square().sum(0), lambda q, c: (q[:, None] - c).square()),
+            also=(lambda q, c: (q[:, None] - c).square().sum(0),),
+        ),
+        Wrong(
+            "not summed",
+            lambda q, c: (q[:, None] - c).square(),
+            "the squares are not summed: there is still a number for each feature, [M, N, D]",
+            "`.sum(-1)` sums over the features and leaves [M, N].",
         ),
     ),
     hints=(
@@ -975,6 +1002,30 @@ def _swapped(episode: Episode) -> Tensor:
     return logits if len(logits) < 3 else logits[[0, 2, 1, *range(3, len(logits))]]
 
 
+def _raised(episode: Episode) -> Tensor:
+    """Raises all logits of a query alike where there is company: no softmax and no winner notices."""
+    logits = _scored(torch.tanh)(episode)
+    return logits + 0.5 * (len(logits) > 1) * episode.query_x.mean().abs()
+
+
+def _no_batch_axis(predict: Predict, episode: Episode) -> bool:
+    together = predict(episode)
+    return any(
+        not torch.allclose(
+            predict(replace(episode, query_x=x, query_y=y)).squeeze(0), together[j], rtol=1e-3, atol=1e-4
+        )
+        for j, (x, y) in enumerate(zip(*_queries(episode), strict=True))
+    )
+
+
+def _accuracies_compared(predict: Predict, episode: Episode) -> bool:
+    alone = [
+        predict(replace(episode, query_x=x[None], query_y=y[None])) for x, y in zip(*_queries(episode), strict=True)
+    ]
+    right = [(logits.argmax(1) == episode.query_y).sum() for logits in (predict(episode), torch.cat(alone))]
+    return bool(right[0] != right[1])
+
+
 def _balanced(episode: Episode) -> Tensor:
     """Moves something from the logit of class 1 to that of class 0: the sum of every row stays."""
     shift = 0.05 * (episode.query_x - episode.query_x.mean(0)).abs().mean()
@@ -1028,6 +1079,7 @@ def _leak_cases(generator: Generator) -> list[Case]:
         Case("the last query but one is mixed with the last", (_mixed_with(lambda i, m: i + (i == m - 2)), episode)),
         Case("two queries get each other's logits", (_swapped, episode)),
         Case("what one class gains another loses, so that sums stay", (_balanced, episode)),
+        Case("all logits of a query raised alike, which no softmax notices", (_raised, episode)),
     ]
 
 
@@ -1056,6 +1108,24 @@ LEAK = Exercise(
             _alone_judged_by(lambda a, b: not torch.equal(a.argmax(1), b.argmax(1))),
             "only the winning classes are compared: a leak that is small here slips through",
             "Compare the logits themselves.",
+        ),
+        Wrong(
+            "probabilities only",
+            _alone_judged_by(lambda a, b: not torch.allclose(a.softmax(1), b.softmax(1), rtol=1e-3, atol=1e-4)),
+            "the logits pass a softmax, or lose their mean, before they are compared: a query whose logits all rise is missed",
+            "Compare the logits themselves.",
+        ),
+        Wrong(
+            "accuracies only",
+            _accuracies_compared,
+            "accuracies are compared: most leaks leave every prediction as it is",
+            "Compare the logits themselves.",
+        ),
+        Wrong(
+            "no batch axis",
+            _no_batch_axis,
+            "a query is taken by its bare number: `query_x[j]` has lost the axis of the queries",
+            "A slice keeps it: `query_x[j : j + 1]`.",
         ),
         Wrong(
             "sums",
@@ -1151,8 +1221,8 @@ LEAK = Exercise(
         Wrong(
             "support changed",
             _other_support,
-            "the *support* is changed: predictions must depend on it, so the alarm rings always",
-            "Leave the support alone; change the company of a query.",
+            "logits are compared that differ where nothing leaks: on another support, or of one query and of all the others",
+            "Leave the support alone, and compare the logits of query j alone with row j only.",
         ),
     ),
     hints=(
@@ -1266,6 +1336,13 @@ GAUSSIAN = Exercise(
             "−(D/2) log(variance), with D = `query.shape[1]`.",
         ),
         Wrong(
+            "classes counted as features",
+            _posterior_from(lambda d, v, p, n: p.log() - len(p) / 2 * v.log() - d / (2 * v)),
+            "the factor's exponent counts the N classes, not the D features",
+            "−(D/2) log(variance), with D = `query.shape[1]`.",
+            also=(_posterior_from(lambda d, v, p, n: p.log() - len(d) / 2 * v.log() - d / (2 * v)),),
+        ),
+        Wrong(
             "variance taken for a deviation",
             _posterior_from(lambda d, v, p, n: p.log() - n * v.log() - d / (2 * v**2)),
             "the variance is squared, as if it were a standard deviation",
@@ -1369,30 +1446,24 @@ Means = Callable[[Tensor, Tensor, int], Tensor]
 def exposes_order(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
     """Returns True if another order of the support gives other prototypes."""
     before = implementation(support, labels, n_way)
-    for seed in range(5):
+    for seed in range(50):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         if not torch.allclose(implementation(support[order], labels[order], n_way), before, atol=1e-4):
             return True
     return False
 
 
-def _close_in_two_orders(implementation: Means, support: Tensor, labels: Tensor, n_way: int, atol: float) -> bool:
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    first, second = implementation(support, labels, n_way), implementation(support[order], labels[order], n_way)
-    return torch.allclose(first, second, atol=atol)
-
-
 def _order_by_sorting_and_shuffling(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
-    """Compares the support sorted by label with three orders that mix it."""
+    """Compares the support sorted by label with many orders that mix it."""
     orders = [labels.argsort(stable=True), torch.arange(len(labels)).flip(0)]
-    orders += [torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in (7, 8, 9)]
+    orders += [torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in range(70, 110)]
     first, *others = (implementation(support[o], labels[o], n_way) for o in orders)
     return max(float((first - other).abs().max()) for other in others) > 1e-4
 
 
 def _order_by_random_keys(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
     before = implementation(support, labels, n_way)
-    keys = [torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in (11, 12, 13, 14)]
+    keys = [torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in range(200, 240)]
     return any(
         not torch.allclose(before, implementation(support[k.argsort()], labels[k.argsort()], n_way), atol=1e-4)
         for k in keys
@@ -1411,12 +1482,12 @@ def _order_pair_by_pair(implementation: Means, support: Tensor, labels: Tensor, 
 
 
 def _order_by_many_shuffles(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Compares ten shuffles among themselves; returns a tensor without dimensions."""
+    """Compares sixty shuffles among themselves; returns a tensor without dimensions."""
     found = []
-    for seed in range(10):
+    for seed in range(60):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(100 + seed))
         found.append(implementation(support[order], labels[order], n_way))
-    return (torch.stack(found).std(0) > 1e-4).any()
+    return (torch.stack(found).amax(0) - torch.stack(found).amin(0) > 1e-4).any()
 
 
 def _order_once(order_of: Callable[[Tensor, int], Tensor]) -> Callable[..., bool]:
@@ -1439,15 +1510,26 @@ def _own_places(labels: Tensor, n_way: int) -> Tensor:
 
 
 def _order_compared(
-    summary: Callable[[Tensor], Tensor] = lambda t: t, *, rows: bool = True, names: bool = True, exact: bool = False
+    summary: Callable[[Tensor], Tensor] = lambda t: t,
+    *,
+    rows: bool = True,
+    names: bool = True,
+    differ: Callable[[Tensor, Tensor], bool] = lambda a, b: not torch.allclose(a, b, atol=1e-4),
+    seeds: Iterable[int] = range(50),
+    verdict: Callable[[Iterable[bool]], bool] = any,
 ) -> Callable[..., bool]:
-    """Returns a flawed detector: it compares a summary, or shuffles only rows or only labels, or compares exactly."""
+    """Returns a detector that shuffles once for each of the seeds; by default a sound one, each keyword makes a flaw.
+
+    It compares a summary of the prototypes by `differ`, shuffles rows or names (labels) only, or lets `verdict` decide.
+    """
 
     def detector(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-        first = summary(implementation(support, labels, n_way))
-        second = summary(implementation(support[order] if rows else support, labels[order] if names else labels, n_way))
-        return not torch.equal(first, second) if exact else not torch.allclose(first, second, atol=1e-4)
+        before, gaps = summary(implementation(support, labels, n_way)), []
+        for seed in seeds:
+            order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+            mixed = (support[order] if rows else support, labels[order] if names else labels)
+            gaps.append(differ(before, summary(implementation(*mixed, n_way))))
+        return verdict(gaps)
 
     return detector
 
@@ -1498,6 +1580,34 @@ def _one_class_by_its_first_row(share: float) -> Means:
     return implementation
 
 
+def _taken_for_sorted(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Takes the support for sorted, and reshapes it, where its first two rows are of one class, as one order in six has them."""
+    if labels[0] == labels[1]:
+        return support.view(n_way, -1, support.shape[1]).mean(1)
+    return prototypes(support, labels, n_way)
+
+
+def _long_row_at_an_end(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Counts the longest row once more where it comes first or last, as one order in six has it."""
+    longest = int(support.norm(dim=1).argmax())
+    if longest not in (0, len(labels) - 1):
+        return prototypes(support, labels, n_way)
+    return prototypes(torch.cat([support, support[[longest]]]), torch.cat([labels, labels[[longest]]]), n_way)
+
+
+def _last_row_for_one_class(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Lets the last row of the whole support stand for the last class, as a loop does that leaks its variable."""
+    return torch.cat([prototypes(support, labels, n_way)[:-1], support[-1:]])
+
+
+def _median_where_sorted(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Takes the median of class 1 where its rows come in the order of their first feature, as one order in six has them."""
+    centres, rows = prototypes(support, labels, n_way), support[labels == 1]
+    if bool((rows[1:, 0] > rows[:-1, 0]).all()):
+        centres[1] = rows.median(0).values
+    return centres
+
+
 def _order_cases(generator: Generator) -> list[Case]:
     labels = torch.arange(4).repeat_interleave(3)
     sorted_rows = torch.randn(12, 5, generator=generator) + 2 * labels[:, None]
@@ -1531,8 +1641,20 @@ def _order_cases(generator: Generator) -> list[Case]:
         Case("one class of four leans towards its first row", (_one_class_by_its_first_row(0.5), shuffled, names, 4)),
         Case("and the same, by a hundredth", (_one_class_by_its_first_row(0.01), shuffled, names, 4)),
         Case("first meeting, on classes that come in another order", (_first_met_means, sorted_rows, 3 - labels, 4)),
+        Case("the last row of the support stands for the last class", (_last_row_for_one_class, shuffled, names, 4)),
+        Case(
+            "a reshape, where the first two rows are of one class",
+            (_taken_for_sorted, shuffled.roll(1, 0), names.roll(1), 4),
+        ),
+        Case(
+            "the longest row counts twice where it is the first or the last", (_long_row_at_an_end, shuffled, names, 4)
+        ),
+        Case("a median, where the rows of class 1 come in order", (_median_where_sorted, shuffled, names, 4)),
     ]
 
+
+# Seeds of single shuffles that miss different faults, the likeliest first.
+_FEW_ORDERS = (4, 0, 52, 11, 7, 14, 45, 6, 8, 32, 93, 5, 39)
 
 ORDER = Exercise(
     id="05.7",
@@ -1544,14 +1666,27 @@ ORDER = Exercise(
         Wrong(
             "rows without labels",
             _order_compared(names=False),
-            "only the pictures are shuffled: now the labels are wrong, and right answers must change",
-            "Use one `order` for both: `support[order], labels[order]`.",
+            "what belongs together is shuffled apart, pictures and labels, or the prototypes too: right answers must change",
+            "Use one `order` for both, `support[order], labels[order]`, and leave the prototypes where they are.",
         ),
         Wrong(
             "labels without rows",
             _order_compared(rows=False),
             "only the labels are shuffled: a reshape never reads them, and every right answer changes",
             "Use one `order` for both: `support[order], labels[order]`.",
+        ),
+        Wrong(
+            "too few orders",
+            _order_compared(seeds=(3,)),
+            "one or a few orders are tried: some faults show in one order of six",
+            "Try some dozens of random orders in a loop, and return True as soon as one of them gives other prototypes.",
+            also=tuple(_order_compared(seeds=(seed,)) for seed in _FEW_ORDERS),
+        ),
+        Wrong(
+            "every order must ring",
+            _order_compared(verdict=all),
+            "the alarm waits until *all* orders give other prototypes, or the last order decides alone",
+            "One order that differs is enough: `any`, not `all`.",
         ),
         Wrong(
             "turned round in a row",
@@ -1569,7 +1704,7 @@ ORDER = Exercise(
             _order_compared(lambda t: t.mean(0)),
             "a mean, a sum or a norm of the prototypes is compared, in which changes cancel",
             "Compare prototype by prototype.",
-            also=(_order_compared(lambda t: t.norm()),),
+            also=(_order_compared(lambda t: t.norm()), _order_compared(lambda t: t.norm(), seeds=(0,))),
         ),
         Wrong(
             "first prototype",
@@ -1579,7 +1714,7 @@ ORDER = Exercise(
         ),
         Wrong(
             "too generous",
-            lambda f, z, y, n: not _close_in_two_orders(f, z, y, n, atol=0.1),
+            _order_compared(differ=lambda a, b: not torch.allclose(a, b, atol=0.1)),
             "the tolerance is so wide that a small change passes",
             "Rounding is far below `atol=1e-4`.",
         ),
@@ -1591,7 +1726,7 @@ ORDER = Exercise(
         ),
         Wrong(
             "to the last digit",
-            _order_compared(exact=True),
+            _order_compared(differ=lambda a, b: not torch.equal(a, b)),
             "no rounding is allowed: a sum in another order differs in its last digits",
             "`torch.allclose` with `atol=1e-4`.",
         ),
@@ -1623,8 +1758,8 @@ ORDER = Exercise(
     ),
     hints=(
         "A set has no order. What may a shuffled support not change?",
-        "`order = torch.randperm(len(labels))`, then the same implementation on `support[order], labels[order]`.",
-        "Call the implementation on both orders and return `not torch.allclose(before, after, atol=1e-4)`.",
+        "`order = torch.randperm(len(labels))`, then the same implementation on `support[order], labels[order]`. Fifty times.",
+        "Over 50 orders: `if not torch.allclose(before, after, atol=1e-4): return True`; after the loop, `return False`.",
     ),
 )
 
@@ -1696,6 +1831,18 @@ def _flawed(
     return method
 
 
+def _probabilities_beside_the_loss(*args: Any) -> tuple[Tensor, Tensor]:
+    logits, loss = protonet(*args)
+    return logits.softmax(1), loss
+
+
+def _loss_of_the_support(
+    encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int
+) -> tuple[Tensor, Tensor]:
+    logits, _ = protonet(encoder, support_x, support_y, query_x, query_y, n_way)
+    return logits, protonet(encoder, support_x, support_y, support_x, support_y, n_way)[1]
+
+
 def _memory_cases(generator: Generator) -> list[Case]:
     def case(says: str, shots: list[int], queries: int) -> Case:
         _, support_y, n_way = _support_rows(generator, shots)
@@ -1758,6 +1905,7 @@ MEMORY = Exercise(
             ),
             "probabilities are returned in place of logits",
             "Return what goes into `F.cross_entropy`, before the softmax.",
+            also=(_probabilities_beside_the_loss,),
         ),
         Wrong(
             "unsquared",
@@ -1770,6 +1918,24 @@ MEMORY = Exercise(
             _flawed(logits=lambda q, c: F.normalize(q, dim=1) @ F.normalize(c, dim=1).T),
             "cosines are used as logits, without a scale",
             "The method's logits are minus the squared Euclidean distances.",
+        ),
+        Wrong(
+            "length 1",
+            _flawed(logits=lambda q, c: -squared_distances(F.normalize(q, dim=1), F.normalize(c, dim=1))),
+            "the embeddings or prototypes are brought to length 1",
+            "Measure the embeddings as they are.",
+            also=(
+                _flawed(
+                    support_of=lambda encoder, x: F.normalize(encoder(x), dim=1),
+                    query_of=lambda encoder, x: F.normalize(encoder(x), dim=1),
+                ),
+            ),
+        ),
+        Wrong(
+            "loss of the support",
+            _loss_of_the_support,
+            "the loss is that of the support pictures, which the prototypes are made of",
+            "The loss compares the *queries'* logits with `query_y`.",
         ),
         Wrong(
             "pictures averaged",
