@@ -435,6 +435,30 @@ BOUND = Exercise(
             "One of the N is the right class: N − 1 are wrong.",
         ),
         Wrong(
+            "n - 2",
+            lambda n, s, low: 1 / (1 + (n - 2) * math.exp(-s * (1 - low))),
+            "only N − 2 classes are counted as wrong ones",
+            "One of the N is the right class: N − 1 are wrong.",
+        ),
+        Wrong(
+            "bracket around n - 1",
+            lambda n, s, low: 1 / (1 + n - 1 * math.exp(-s * (1 - low))),
+            "in `1 + n_way - 1 * x` only the last 1 is multiplied by the exponential: a bracket is missing",
+            "Put n_way − 1 into brackets: `1 + (n_way - 1) * ...`.",
+        ),
+        Wrong(
+            "bracket around the denominator",
+            lambda n, s, low: 1 / 1 + (n - 1) * math.exp(-s * (1 - low)),
+            "`1 / 1 + ...` divides by the 1 alone: a bracket is missing",
+            "Put the whole denominator into brackets: `1 / (1 + ...)`.",
+        ),
+        Wrong(
+            "absolute value",
+            lambda n, s, low: 1 / (1 + (n - 1) * math.exp(-s * (1 - abs(low)))),
+            "the sign of `lowest` is dropped, so that −1 counts as 1 and leaves no gap",
+            "Keep the sign: the gap is 1 − lowest, which is 2 for −1.",
+        ),
+        Wrong(
             "lowest ignored",
             lambda n, s, low: surest(n, s, -1.0),
             "the lowest cosine is taken to be −1 whatever `lowest` says",
@@ -684,6 +708,19 @@ LOSS = Exercise(
                 _loss_with(lambda p, y, extra=extra: -(_picked(p, y) + extra).log().mean())
                 for extra in (1e-6, 1e-7, 1e-10, 1e-12)
             ),
+        ),
+        Wrong(
+            "logarithms clamped",
+            lambda s, y, q, n: -_picked(class_log_probabilities(s, y, n).clamp_min(-100), q).mean(),
+            "the log-probability is clamped: beyond the clamp the loss stands still, and there is no gradient",
+            "`log_softmax` and `logsumexp` are finite by themselves: leave the clamp out.",
+            also=(lambda s, y, q, n: -_picked(class_log_probabilities(s, y, n).clamp_min(-50), q).mean(),),
+        ),
+        Wrong(
+            "own rows pooled",
+            lambda s, y, q, n: -s.log_softmax(1)[y == q[:, None]].mean(),
+            "the logarithms of single weights are averaged over all rows of the right classes: no class is ever summed",
+            "First one `logsumexp` for each query, over the rows of its class; then the mean over the queries.",
         ),
         Wrong(
             "columns taken for classes",
@@ -1046,6 +1083,12 @@ AXIS = Exercise(
             "Change *which* queries are there: ask for each one alone.",
         ),
         Wrong(
+            "doubled",
+            lambda f, q, s: _off_one(f(q, s)) or _apart(f(q, s), f(torch.cat([q, q]), s)[: len(q)]),
+            "the queries are only doubled: their mean stays, and most of the company of a query does, too",
+            "Change *which* queries are there: ask for each one alone.",
+        ),
+        Wrong(
             "first query only",
             lambda f, q, s: _off_one(f(q, s)) or _apart(f(q, s)[:1], f(q[:1], s)),
             "only the first query is asked alone: the others may be the ones that change",
@@ -1095,7 +1138,7 @@ def exposes_flat(attend: Attend) -> bool:
 def _flat_in_four_dimensions(attend: Attend) -> bool:
     direction = torch.tensor([1.0, -2.0, 0.5, 3.0])
     support = 4 * torch.stack([direction] + [-direction] * 19)
-    return bool(attend(support[:1], support).max() < 0.5)
+    return bool(attend(support[:1], support)[:, 0] < 0.5)
 
 
 def _flat_by_many_queries(attend: Attend) -> bool:
@@ -1137,7 +1180,20 @@ def _flat_cases(generator: Generator) -> list[Case]:
         Case("minus the cosine distance", (lambda q, s: (_cosines(q, s) - 1).softmax(1),)),
         Case("cosine divided by a temperature of 10", (lambda q, s: (_cosines(q, s) / 10).softmax(1),)),
         Case("squared distance of unit rows, divided by 2", (_unit_distances,)),
+        Case("cosine times 30", (_attends(lambda s: (3 * s).softmax(1)),)),
+        Case("cosine times 10, 45 % of the attention spread evenly", (_partly_even,)),
+        Case("all attention goes to the row after the most similar one", (_next_row,)),
     ]
+
+
+def _partly_even(query: Tensor, support: Tensor) -> Tensor:
+    """Attends soundly, but spreads 45 % of the attention evenly, so that a twin gets 0.57 at most."""
+    return 0.55 * (10 * _cosines(query, support)).softmax(1) + 0.45 / len(support)
+
+
+def _next_row(query: Tensor, support: Tensor) -> Tensor:
+    """Attends to the row after the most similar one: sure of itself, and never of the right row."""
+    return F.one_hot((_cosines(query, support).argmax(1) + 1) % len(support), len(support)).to(query)
 
 
 def _unit_distances(query: Tensor, support: Tensor) -> Tensor:
@@ -1175,6 +1231,18 @@ FLAT = Exercise(
             _flat_random,
             "random inputs are tried: on them even sound attention is undecided",
             "Build the friendliest input: a support row equal to the query, and all others opposite.",
+        ),
+        Wrong(
+            "largest weight",
+            lambda attend: bool(attend(*_friendliest(torch.neg)).max() < 0.5),
+            "the largest weight is looked at, whichever row has it: attention that is sure of a wrong row slips through",
+            "Look at the weight of the twin.",
+        ),
+        Wrong(
+            "overflow",
+            _flat_tried(length=1e30),
+            "the rows are so long that squares overflow: a cosine then divides by infinity",
+            "A length of 5 or 10 is enough.",
         ),
         Wrong(
             "too few support rows",
@@ -1228,8 +1296,9 @@ FLAT = Exercise(
         Wrong(
             "limit too high",
             _flat_tried(limit=0.9999),
-            "the limit is nearly 1: sound attention with a moderate scale rings as well",
+            "the limit is above one half: sound attention that gives the twin a little less rings as well",
             "Ring below one half.",
+            also=(_flat_tried(limit=0.95), _flat_tried(limit=0.6)),
         ),
         Wrong(
             "turned round",
@@ -1375,6 +1444,14 @@ def _first_of_class(support: Tensor, labels: Tensor, query: Tensor, n_way: int) 
     return (10 * _cosines(query, rows)).log_softmax(1)
 
 
+def _named_by_appearance(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Gives column 0 to the class that comes first in the support, so that another order permutes the columns."""
+    evidence = 10 * _cosines(query, support)
+    return torch.stack([evidence[:, labels == k].logsumexp(1) for k in dict.fromkeys(labels.tolist())], 1).log_softmax(
+        1
+    )
+
+
 def _nearest_row(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     """Predicts rightly and without rounding: the class of the nearest row gets the larger of two fixed values."""
     winner = labels[_cosines(query, support).argmax(1)]
@@ -1428,6 +1505,8 @@ def _order_cases(generator: Generator) -> list[Case]:
         case("for the last query only, late rows count more", _last_query_sees_order),
         case("the order moves the least likely class only", _least_likely_sees_order),
         Case("full-context embeddings, one shot", (context, *one_shot)),
+        # With six classes of one shot a shuffle keeps the order of appearance only once in 720 times.
+        Case("columns stand in the order in which classes appear in the support", (_named_by_appearance, *one_shot)),
         Case("a right one with one shot: cosine attention", (net(False), *one_shot)),
     ]
 
@@ -1460,8 +1539,15 @@ ORDER = Exercise(
         Wrong(
             "rows without labels",
             _order_tried(names=False),
-            "only the embeddings are shuffled: now the labels are wrong, and right answers must change",
+            "embeddings and labels are not shuffled alike: now the labels are wrong, and right answers must change",
             "Use one `order` for both: `support[order], labels[order]`.",
+            also=(
+                lambda f, s, y, q, n: (
+                    not torch.allclose(
+                        f(s, y, q, n), f(s[torch.randperm(len(y))], y[torch.randperm(len(y))], q, n), atol=1e-4
+                    )
+                ),
+            ),
         ),
         Wrong(
             "labels without rows",
@@ -1492,6 +1578,18 @@ ORDER = Exercise(
             _order_tried(summary=lambda t: t.exp()),
             "probabilities are compared: a change of a very unlikely class is too small to see in them",
             "Compare the log-probabilities themselves.",
+        ),
+        Wrong(
+            "columns sorted",
+            _order_tried(summary=lambda t: t.sort(1).values),
+            "the columns are sorted or summed before the comparison: columns that change places slip through",
+            "Compare the log-probabilities themselves, column by column.",
+        ),
+        Wrong(
+            "largest only",
+            _order_tried(summary=lambda t: t.amax(1)),
+            "only the largest log-probability of each query is compared, whichever class has it",
+            "Compare the whole table `[M, N]`.",
         ),
         Wrong(
             "queries shuffled",

@@ -7,6 +7,7 @@ losses, dealers) are pure, so answers may call them as often as they like.
 from __future__ import annotations
 
 import weakref
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -445,6 +446,18 @@ TRIPLE = Exercise(
             ),
             "the shares of *wrong* answers are returned",
             "Accuracy counts the rows where `argmax(1)` equals the label.",
+        ),
+        Wrong(
+            "never adapted",
+            _triple_of(lambda s, a, p, e: _three(s, lambda w, task: w, p, e)),
+            "all three numbers are taken with the weights of the start: nothing is ever adapted",
+            "Keep what `adapt(start, episode)` returns, and predict with it: it leaves `start` as it is.",
+        ),
+        Wrong(
+            "support and queries exchanged",
+            _triple_of(lambda s, a, p, e: tuple(_three(s, a, p, e)[i] for i in (0, 2, 1))),
+            "the second and the third number have changed places",
+            "Return support before, support after, query after.",
         ),
         Wrong(
             "two steps of adaptation",
@@ -921,12 +934,12 @@ def _steps_cases(generator: Generator) -> list[Case]:
     return [
         Case("validation and test disagree", ([0, 1, 3, 10], table(rising, 30), table(falling, 30))),
         Case("the steps come in no order", ([5, 1, 0, 3], table([0.7, 0.5, 0.2, 0.8], 20), table(rising, 25))),
-        Case("a tie between 1 and 3 steps", ([0, 3, 1, 5], tied, table([0.2, 0.8, 0.7, 0.6], 9))),
-        Case("a tie between 1 and 2 steps", ([0, 1, 2], tied[:3], table([0.2, 0.7, 0.8], 9))),
         Case("one lucky episode", ([2, 4], lucky, table([0.5, 0.6], 12))),
         Case("one row wins most episodes, another has the best mean", ([5, 2, 1], skewed, table([0.6, 0.7, 0.8], 9))),
         Case("two rows lie close together", ([0, 3, 8], close, table([0.2, 0.7, 0.6], 9))),
         Case("the curve dips and rises again", ([0, 1, 3, 5], dip, table(rising, 9))),
+        Case("a tie between 1 and 3 steps", ([0, 3, 1, 5], tied, table([0.2, 0.8, 0.7, 0.6], 9))),
+        Case("a tie between 1 and 2 steps", ([0, 1, 2], tied[:3], table([0.2, 0.7, 0.8], 9))),
         Case("one candidate, float64", ([3], table([0.7], 8).double(), table([0.6], 8).double())),
     ]
 
@@ -961,6 +974,7 @@ STEPS = Exercise(
             _chosen(lambda v, t: v.mean(1) + t.mean(1)),
             "validation and test choose together: the test still has a say",
             "Look at `validation` alone when you choose.",
+            also=(_chosen(lambda v, t: torch.cat([v, t], 1).mean(1)),),
         ),
         Wrong(
             "row number",
@@ -1003,6 +1017,7 @@ STEPS = Exercise(
             _chosen(lambda v, t: v.max(1).values),
             "the best single episode decides",
             "Compare means over the episodes: `.mean(1)`.",
+            also=(_at_row(lambda v: int(v.argmax()) // v.shape[1]),),
         ),
         Wrong(
             "median",
@@ -1142,6 +1157,51 @@ def _by_guesses(guess: Callable[[list[int], int], int]) -> Callable[[Deal, int],
     return answer
 
 
+def _by_habits(
+    guess: Callable[[Counter], int], margin: float = 0.05, judged: int = 1, strangers: bool = True
+) -> Callable[[Deal, int], bool]:
+    """Returns an answer that counts slots in the first half and judges its guesses in the second, or in the first (judged 0).
+
+    strangers: guesses are made for classes that the first half never met, too
+    """
+
+    def answer(deal: Deal, episodes: int) -> bool:
+        habits: dict[int, Counter] = defaultdict(Counter)
+        half = episodes // 2
+        for i in range(half):
+            for slot, name in enumerate(deal(i).tolist()):
+                habits[name][slot] += 1
+        asked = [pair for i in range(judged * half, (1 + judged) * half) for pair in enumerate(deal(i).tolist())]
+        hits = [guess(habits[name]) == slot for slot, name in asked if strangers or name in habits]
+        return sum(hits) / len(hits) > 1 / len(deal(0)) + margin
+
+    return answer
+
+
+def _favourite(slots: Counter) -> int:
+    return slots.most_common(1)[0][0] if slots else -1
+
+
+def _tensors_as_keys(deal: Deal, episodes: int) -> bool:
+    habits: dict[Tensor, Counter] = defaultdict(Counter)
+    for i in range(episodes // 2):
+        for slot, name in enumerate(deal(i)):
+            habits[name][slot] += 1
+    asked = [pair for i in range(episodes // 2, episodes) for pair in enumerate(deal(i))]
+    hits = [_favourite(habits[name]) == slot for slot, name in asked]
+    return sum(hits) / len(hits) > 1 / len(deal(0)) + 0.05
+
+
+def _unmet(deal: Deal, episodes: int) -> bool:
+    habits: dict[int, Counter] = {}
+    for i in range(episodes // 2):
+        for slot, name in enumerate(deal(i).tolist()):
+            habits.setdefault(name, Counter())[slot] += 1
+    asked = [pair for i in range(episodes // 2, episodes) for pair in enumerate(deal(i).tolist())]
+    hits = [habits[name].most_common(1)[0][0] == slot for slot, name in asked]
+    return sum(hits) / len(hits) > 1 / len(deal(0)) + 0.05
+
+
 def _by_correlation(deal: Deal, episodes: int) -> bool:
     classes = _table(deal, range(episodes)).double()
     slots = torch.arange(classes.shape[1], dtype=torch.float64).expand_as(classes)
@@ -1193,6 +1253,10 @@ def _slots_cases(generator: Generator) -> list[Case]:
     return [
         case("a right one: 20 classes, random slots", few),
         case("a right one: 400 classes, most of them met a few times only", many),
+        case(
+            "a right one: 1000 classes, some of which one half of the episodes never meets",
+            _random_classes(generator, 1000, 5, episodes),
+        ),
         case("a right one: 8 classes, 3 ways", _random_classes(generator, 8, 3, episodes)),
         case("a right one: the same 5 classes in every episode, random slots", shuffled),
         case("a right one: 30 classes, 2 ways", _random_classes(generator, 30, 2, episodes)),
@@ -1220,12 +1284,17 @@ SLOTS = Exercise(
             _in_sample,
             "the habits are learned and judged on the same episodes: by luck every rare class has a usual slot",
             "Learn on one half of the episodes, judge on the other.",
+            also=(_by_habits(_favourite, judged=0),),
         ),
         Wrong(
             "no margin",
             lambda deal, episodes: _above_chance(deal, episodes, 0.0),
             "anything above 1/N rings: honest dealers lie above it half of the time",
             "Leave a margin of a few standard errors, e.g. 0.05.",
+            also=(
+                _by_habits(_favourite, margin=0.0),
+                _by_habits(_favourite, margin=0.0, strangers=False),
+            ),
         ),
         Wrong(
             "large margin",
@@ -1268,8 +1337,20 @@ SLOTS = Exercise(
         Wrong(
             "slots counted",
             _slots_equally_used,
-            "it counts how often each *slot* is used: every episode uses each once, whatever the bug",
-            "Count pairs: class and slot.",
+            "either slots are counted without their classes, and every episode uses each slot once; or tensors serve as keys "
+            "of a dictionary, and a tensor equals only itself there, so that no class is ever met again",
+            "Count pairs, class and slot, and make whole numbers of the ids: `int(c)` or `.tolist()`.",
+            also=(_tensors_as_keys,),
+        ),
+        Wrong(
+            "class not met before",
+            _unmet,
+            "the answer breaks at a class that it has not met in the episodes from which it learned",
+            "Leave such a class out of the count: `elif name in habits`.",
+            also=(
+                _by_habits(lambda slots: slots.most_common(1)[0][0]),
+                _by_habits(lambda slots: max(slots, key=slots.get)),
+            ),
         ),
         Wrong(
             "mean slot",
@@ -1372,6 +1453,14 @@ def _in_groups(
     return answer
 
 
+def _all_labels(predict: Predictor, episode: Episode, rows: int) -> float:
+    hits = 0
+    for x in episode.query_x.split(rows):
+        group = replace(episode, query_x=x)
+        hits += int((predict(group).argmax(1) == group.query_y).sum())
+    return hits / len(episode.query_y)
+
+
 def _centred_by_company(episode: Episode) -> Tensor:
     """Predicts transductively on points: centres the queries by their own mean and the support by its own."""
     return _nearest_mean(replace(episode, support_x=_centred(episode.support_x), query_x=_centred(episode.query_x)))
@@ -1443,6 +1532,27 @@ GROUPS = Exercise(
             _in_groups(cut=lambda t, rows: [t[i :: max(len(t) // rows, 1)] for i in range(max(len(t) // rows, 1))]),
             "the groups are not consecutive rows but every so many-th",
             "The first group is rows 0 to `rows - 1`, and so on.",
+            also=(_in_groups(cut=lambda t, rows: [t[i::rows] for i in range(min(rows, len(t)))]),),
+        ),
+        Wrong(
+            "labels of all queries",
+            _all_labels,
+            "a group's answers are compared with the labels of *all* queries: only `query_x` was replaced",
+            "Replace `query_y` as well, or compare with the labels of the group.",
+        ),
+        Wrong(
+            "sorted by class",
+            lambda predict, episode, rows: grouped_accuracy(
+                predict,
+                replace(
+                    episode,
+                    query_x=episode.query_x[episode.query_y.argsort(stable=True)],
+                    query_y=episode.query_y.sort().values,
+                ),
+                rows,
+            ),
+            "the queries are sorted by class before they are grouped: that uses the labels, and changes the company",
+            "Leave the queries in their order.",
         ),
         Wrong(
             "first group",
@@ -1539,6 +1649,7 @@ def _slot_head_cases(generator: Generator) -> list[Case]:
         Case("as many features as slots", (params(4, 4), torch.tensor([3, 1]))),
         Case("one slot", (five, torch.tensor([3]))),
         Case("float64", ({name: p.double() for name, p in five.items()}, torch.tensor([1, 3]))),
+        Case("the head comes first", (dict(reversed(five.items())), torch.tensor([3, 0]))),
     ]
 
 
@@ -1562,6 +1673,12 @@ HEAD = Exercise(
             "every name with the letters `head` is taken for the head: other layers may be called so, too",
             'Ask for `"head.weight"` and `"head.bias"` by their whole names.',
             also=(lambda params, slots: {n: p[slots] if n.startswith("head") else p for n, p in params.items()},),
+        ),
+        Wrong(
+            "last two entries",
+            lambda params, slots: params | {name: params[name][slots] for name in list(params)[-2:]},
+            "the last two entries of the dictionary are taken for the head, whatever their names",
+            'Ask for `"head.weight"` and `"head.bias"` by their names.',
         ),
         Wrong(
             "weight forgotten",
