@@ -205,6 +205,25 @@ def _nearest_mean(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
     return classes[torch.cdist(query, means).argmin(1)]
 
 
+def _best_is_kept(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+    found, best, label = [], float("inf"), 0
+    for q in query:
+        for z, y in zip(support, labels, strict=True):
+            distance = float(((q - z) ** 2).sum())
+            if distance < best:
+                best, label = distance, int(y)
+        found.append(label)
+    return torch.tensor(found)
+
+
+def _vote(neighbours: int) -> Callable[..., Tensor]:
+    def answer(query: Tensor, support: Tensor, labels: Tensor) -> Tensor:
+        count = min(neighbours, len(support))
+        return labels[torch.cdist(query, support).topk(count, largest=False).indices].mode(1).values
+
+    return answer
+
+
 def _order_of_support(answer, reference) -> str | None:
     generator = torch.Generator().manual_seed(1)
     query, support = torch.randn(12, 4, generator=generator), torch.randn(6, 4, generator=generator)
@@ -301,10 +320,30 @@ NEAREST = Exercise(
             "a loop starts with a first best distance that real distances exceed, so that no row can beat it",
             'Start with `float("inf")`, or with the distance of the first row.',
             also=(
+                _first_best(1.0, 0),
                 _first_best(50.0, -1),
                 _first_best(1000.0, None, row=0),
                 _first_best(100.0, None),
             ),
+        ),
+        Wrong(
+            "the best of all queries",
+            _best_is_kept,
+            "the best distance is not set back for the next query, so that a query can only win against earlier ones",
+            'Put `best = float("inf")` inside the loop over the queries.',
+        ),
+        Wrong(
+            "sum without an axis",
+            lambda query, support, labels: torch.stack([labels[(q - support).square().sum().argmin()] for q in query]),
+            "`.sum()` without an axis adds up everything: one number is left, and its smallest place is 0",
+            "Sum over the features only: `.sum(1)` for one query, `.sum(2)` for all at once.",
+        ),
+        Wrong(
+            "a vote of three",
+            _vote(3),
+            "several neighbours vote, although the nearest alone decides",
+            "Take `argmin`, the one nearest row.",
+            also=(_vote(2),),
         ),
         Wrong(
             "signed difference",
@@ -420,6 +459,18 @@ BETTER = Exercise(
             "A share lies between 0 and 1: take the mean of (a > b).double().",
         ),
         Wrong(
+            "the wins of b",
+            lambda a, b: ((a - b).mean().item(), (a < b).double().mean().item()),
+            "the share counts the episodes that b wins",
+            "a is better where a > b.",
+        ),
+        Wrong(
+            "ties count half",
+            lambda a, b: ((a - b).mean().item(), ((a > b).double() + 0.5 * (a == b).double()).mean().item()),
+            "a tie counts as half a win",
+            "Strictly better means a > b; a tie counts 0.",
+        ),
+        Wrong(
             "wins among decided episodes",
             lambda a, b: ((a - b).mean().item(), float((a > b).sum() / (a != b).sum().clamp_min(1))),
             "ties are left out of the number of episodes",
@@ -427,7 +478,6 @@ BETTER = Exercise(
             also=(
                 lambda a, b: ((a - b).mean().item(), float((a > b).sum() / (a != b).sum())),
                 lambda a, b: ((a - b).mean().item(), int((a > b).sum()) / int((a != b).sum())),
-                lambda a, b: ((a - b).mean().item(), (a > b)[a != b].double().mean().item()),
             ),
         ),
         Wrong(

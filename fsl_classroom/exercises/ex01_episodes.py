@@ -174,6 +174,30 @@ SLOTS = Exercise(
             "The second column says where in `classes` the match stands.",
         ),
         Wrong(
+            "dictionary the wrong way round",
+            lambda ids, classes: torch.tensor([dict(enumerate(classes.tolist()))[c] for c in ids.tolist()]),
+            "the dictionary leads from slots to ids, but it is asked with ids",
+            "Turn it round, `{c: slot for slot, c in enumerate(classes.tolist())}`, so that the id is the key.",
+        ),
+        Wrong(
+            "whether, not where",
+            lambda ids, classes: torch.isin(ids, classes).long(),
+            "`isin` says whether an id stands in `classes`, which is true of all of them, and not where",
+            "Ask for the position: compare every id with every entry, then `.int().argmax(1)`.",
+        ),
+        Wrong(
+            "counted from one",
+            lambda ids, classes: to_slots(ids, classes) + 1,
+            "slots are counted from 1",
+            "The first class of `classes` sits in slot 0.",
+        ),
+        Wrong(
+            "table on its side",
+            lambda ids, classes: (classes[:, None] == ids).nonzero()[:, 0],
+            "the table has the classes as its rows, so that `nonzero` lists class after class, not id after id",
+            "Let the ids be the rows: `class_ids[:, None] == classes`; the second column holds the slots.",
+        ),
+        Wrong(
             "an axis too many",
             lambda ids, classes: torch.stack([(classes == c).nonzero()[0] for c in ids]),
             "every slot keeps an axis of its own: [M, 1] in place of [M]",
@@ -312,6 +336,28 @@ def _favour_low(c: int, way: int, g: Generator) -> Tensor:
     return torch.multinomial(torch.linspace(4, 1, c), way, generator=g)
 
 
+def _next_free(count: int, most: int, g: Generator) -> list[int]:
+    """Draws `count` numbers below `most`; one that is taken already is replaced by the next free one."""
+    got: list[int] = []
+    for number in torch.randint(most, (count,), generator=g).tolist():
+        while number in got:
+            number = (number + 1) % most
+        got.append(number)
+    return got
+
+
+def _probed(way: int, n: int, g: Generator) -> Tensor:
+    return torch.tensor([_next_free(min(n, 5), n, g) for _ in range(way)])
+
+
+def _probed_classes(c: int, way: int, g: Generator) -> Tensor:
+    return torch.tensor(_next_free(way, c, g))
+
+
+def _all_but_one(c: int, way: int, g: Generator) -> Tensor:
+    return torch.randperm(max(way, c - 1), generator=g)[:way]
+
+
 def _all_left(c: int, n: int, way: int, shot: int, query: int, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
     picked = torch.rand(way, n, generator=g).argsort(1)
     return torch.randperm(c, generator=g)[:way], picked[:, :shot], picked[:, shot:]
@@ -372,7 +418,9 @@ def _slots_vary(draw: Callable, reference: Callable) -> str | None:
 
 def _all_classes(draw: Callable, reference: Callable) -> str | None:
     missing = 8 - len(torch.cat([classes for classes, _, _ in _run(draw, 4)]).unique())
-    return f"{missing} of 8 classes were never chosen in 60 episodes." if missing else None
+    return (
+        f"{missing} of 8 classes {'was' if missing == 1 else 'were'} never chosen in 60 episodes." if missing else None
+    )
 
 
 def _own_order(draw: Callable, reference: Callable) -> str | None:
@@ -421,7 +469,19 @@ def _even_classes(draw: Callable, reference: Callable) -> str | None:
     met.fill_diagonal_(42.9)
     if (place := _odd(met, 42.9, 5.8, 4.8)) is not None:
         return f"Classes {place[0]} and {place[1]} met in {int(met[place])} of 200 episodes; chance gives about 43."
-    return None
+    return _uneven_sets(draw)
+
+
+def _uneven_sets(draw: Callable) -> str | None:
+    """Counts the 20 sets of three of six classes in 800 episodes; a fair sampler exceeds the limit once in a million."""
+    sets = list(combinations(range(6), 3))
+    drawn = [tuple(sorted(classes.tolist())) for classes, _, _ in _run(draw, 8, 800, (6, 4, 3, 1, 1))]
+    counts = torch.tensor([drawn.count(chosen) for chosen in sets], dtype=torch.float64)
+    if float((counts - 40).square().sum() / 40) < 64:  # chi-squared with 19 degrees of freedom
+        return None
+    worst = int((counts - 40).abs().argmax())
+    a, b, c = sets[worst]
+    return f"With 6 classes, {a}, {b} and {c} came together in {int(counts[worst])} of 800 episodes; chance gives about 40."
 
 
 def _even_drawings(draw: Callable, reference: Callable) -> str | None:
@@ -510,8 +570,9 @@ EPISODE = Exercise(
         Wrong(
             "always the first classes",
             _flawed(classes=lambda c, way, g: torch.randperm(way, generator=g)),
-            "only the first N classes are ever used",
+            "some classes are never used: the numbers that are shuffled end before n_classes",
             "Shuffle all n_classes and keep n_way of them.",
+            also=(_flawed(classes=_all_but_one),),
         ),
         Wrong(
             "one order for all",
@@ -586,6 +647,13 @@ EPISODE = Exercise(
             _one_query_apart,
             "one row of query numbers is drawn for all classes, without looking at their supports",
             "Take the query from the same shuffled row as the support, class by class.",
+        ),
+        Wrong(
+            "the next free one",
+            _flawed(classes=_probed_classes),
+            "a class that is taken already is replaced by the next free one, so that neighbours come together too often",
+            "Shuffle all n_classes with `torch.randperm` and keep the first n_way.",
+            also=(_flawed(classes=_probed_classes, orders=_probed),),
         ),
         Wrong(
             "favourites",
@@ -1163,6 +1231,10 @@ def _whole_source(implementation: Implementation, source: ImageSet) -> bool:
     return any(len(sampler.source) == len(source) for sampler in implementation(source).values())
 
 
+def _labels_of_the_split(implementation: Implementation, source: ImageSet) -> bool:
+    return any(set(sampler.source.splits) != {name} for name, sampler in implementation(source).items())
+
+
 def _same_place(implementation: Implementation, source: ImageSet) -> bool:
     lists = []
     for sampler in implementation(source).values():
@@ -1409,6 +1481,26 @@ LEAK = Exercise(
             lambda implementation, source: sum(len(s.source) for s in implementation(source).values()) != len(source),
             "the sizes of the splits are added up, and a split may leave classes out",
             "Compare which classes are dealt, not how many there are.",
+            also=(
+                lambda implementation, source: (
+                    sum(len(s.source) for s in implementation(source).values()) > len(source)
+                ),
+                lambda implementation, source: (
+                    sum(len(_dealt(s)) for s in implementation(source).values()) > len(source)
+                ),
+            ),
+        ),
+        Wrong(
+            "True and False swapped",
+            lambda implementation, source: not exposes_leak(implementation, source),
+            "True and False are swapped: it rings for fair splits and is silent about leaks",
+            "Return True when a class is shared.",
+        ),
+        Wrong(
+            "the label of the split",
+            _labels_of_the_split,
+            "`splits` of a sampler's source is trusted: a label, which may be missing (None) or may not say how classes are used",
+            "Compare which classes the samplers deal, by group and name.",
         ),
         Wrong(
             "in all three",
@@ -1513,7 +1605,38 @@ def _needed_below(last: int) -> Callable[[float, float], int | None]:
 
 def _fixed_t(spread: float, half_width: float) -> int:
     """Takes the t of a first guess of E and keeps it."""
-    return math.ceil((_t(math.ceil((1.96 * spread / half_width) ** 2)) * spread / half_width) ** 2)
+    guess = max(2, math.ceil((1.96 * spread / half_width) ** 2))
+    return max(2, math.ceil((_t(guess) * spread / half_width) ** 2))
+
+
+def _needed_again(first: int, rounds: int) -> Callable[[float, float], int]:
+    """Returns an answer that puts E into its own formula again and again."""
+
+    def answer(spread: float, half_width: float) -> int:
+        count = first
+        for _ in range(rounds):
+            count = max(2, math.ceil((_t(count) * spread / half_width) ** 2))
+        return count
+
+    return answer
+
+
+def _needed_from_one(spread: float, half_width: float) -> int:
+    """Starts at E = 1 with a t that is forced to be a number."""
+    count = 1
+    while float(stdtrit(max(count - 1, 1), 0.975)) * spread / math.sqrt(count) > half_width:
+        count += 1
+    return count
+
+
+def _needed_in_steps(first: int, step: Callable[[int], int]) -> Callable[[float, float], int]:
+    def answer(spread: float, half_width: float) -> int:
+        count = first
+        while _t(count) * spread / math.sqrt(count) > half_width:
+            count = step(count)
+        return count
+
+    return answer
 
 
 NEEDED = Exercise(
@@ -1527,6 +1650,9 @@ NEEDED = Exercise(
         Case("a spread of 0.0801, half width 0.0035", (0.0801, 0.0035)),
         Case("two episodes are enough: a spread of 0.005, half width 0.05", (0.005, 0.05)),
         Case("a spread of 0.11, half width 0.0021", (0.11, 0.0021)),
+        Case("two episodes are enough: a spread of 0.003, half width 0.05", (0.003, 0.05)),
+        Case("three episodes are enough: a spread of 0.005, half width 0.02", (0.005, 0.02)),
+        Case("four episodes are enough: a spread of 0.009, half width 0.02", (0.009, 0.02)),
     ],
     right=(_needed_by_halving, _needed_table, _needed_for, _needed_from_normal),
     wrong=(
@@ -1538,7 +1664,45 @@ NEEDED = Exercise(
             also=(
                 lambda s, h: max(2, math.ceil((1.96 * s / h) ** 2)),
                 lambda s, h: math.ceil((1.959964 * s / h) ** 2),
+                lambda s, h: max(2, math.ceil((1.959964 * s / h) ** 2)),
             ),
+        ),
+        Wrong(
+            "1.96, not rounded up",
+            lambda s, h: int((1.96 * s / h) ** 2),
+            "1.96 stands for t, and the number is not rounded up",
+            "t depends on E: try E = 2, 3, ... until the half width is small enough.",
+            also=(
+                lambda s, h: round((1.96 * s / h) ** 2),
+                lambda s, h: max(2, int((1.96 * s / h) ** 2)),
+                lambda s, h: max(2, round((1.96 * s / h) ** 2)),
+            ),
+        ),
+        Wrong(
+            "one correction",
+            _fixed_t,
+            "t is taken for the E that 1.96 gives and is then kept, although the new E has another t",
+            "For every E that you try, compute its own t: E = 2, 3, ...",
+        ),
+        Wrong(
+            "formula into itself",
+            _needed_again(100, 20),
+            "E is put into its own formula again and again, which can swing to and fro and never meet the smallest E",
+            "Try E = 2, 3, ... in turn and stop at the first that is good enough.",
+            also=(_needed_again(2, 20),),
+        ),
+        Wrong(
+            "large steps",
+            _needed_in_steps(2, lambda e: 2 * e),
+            "the search moves in steps larger than 1, so that it jumps over the smallest E",
+            "Go up by 1, or search back between the last two that you tried.",
+            also=(_needed_in_steps(10, lambda e: e + 10), _needed_in_steps(2, lambda e: e + 10)),
+        ),
+        Wrong(
+            "root of E-1",
+            lambda s, h: next(e for e in range(2, 10**6) if _t(e) * s / math.sqrt(e - 1) <= h),
+            "the spread is divided by the root of E-1",
+            "The standard error of a mean of E episodes is s/√E; E-1 belongs into `stdtrit` only.",
         ),
         Wrong(
             "rounded down",
@@ -1561,8 +1725,9 @@ NEEDED = Exercise(
         Wrong(
             "starts at one",
             lambda s, h: 1,
-            "the search starts at E = 1, where t is not a number and no comparison holds",
+            "the search starts at E = 1, for which there is no t: with 0 degrees of freedom it is not a number",
             "Start at E = 2: one episode says nothing about the spread.",
+            also=(_needed_from_one,),
         ),
         Wrong(
             "starts too late",
@@ -1578,6 +1743,7 @@ NEEDED = Exercise(
             "Go on until the half width is small enough, however long it takes.",
             also=(
                 _needed_from(2, 999),
+                _needed_from(2, 1000),
                 _needed_from(2, 5000),
                 _needed_from(2, 10_000),
                 _needed_below(1000),
@@ -1683,6 +1849,10 @@ def _apart(values: Tensor) -> bool:
     return abs(mean) > half
 
 
+def _after_the_look(differences: Tensor, looks: list[int]) -> int:
+    return next((count for count in looks if _apart(differences[count:])), 0)
+
+
 def _strict(values: Tensor, looks: int) -> bool:
     """Separated at the level of Bonferroni."""
     factor = float(stdtrit(len(values) - 1, 1 - 0.025 / looks))
@@ -1700,6 +1870,9 @@ def _peek_cases(generator: Generator) -> list[Case]:
     few = torch.tensor([0.1, -0.2, 0.3, 0.0, 0.5, 0.4, 0.3, 0.5, 0.4, 0.6], dtype=torch.float64)
     fades = torch.cat([draw(30, 0.2), draw(60, -0.3), draw(60, 0.0)])
     late = torch.cat([draw(40, 0.0), draw(80, 0.1)])
+    narrow = (
+        0.1 * torch.randn(40, generator=torch.Generator().manual_seed(12)).double()
+    )  # separates at 10 if s divides by E
     return [
         Case("the example of the text", (few, [2, 4, 6, 8, 10])),
         Case("a clear difference: the first look is enough", (draw(40, 1.0), [10, 20, 30, 40])),
@@ -1708,6 +1881,7 @@ def _peek_cases(generator: Generator) -> list[Case]:
         Case("no difference, two looks", (torch.tensor([0.1, -0.1, 0.2, -0.2], dtype=torch.float64), [2, 4])),
         Case("only the last look separates", (late, [10, 120])),
         Case("more differences than looks use", (late, [10, 20])),
+        Case("a mean just inside its interval at the second look", (narrow, [5, 10, 20, 40])),
         *[Case(f"no true difference, drawing {i}", (draw(60, 0.0), list(range(3, 61, 3)))) for i in range(8)],
     ]
 
@@ -1809,6 +1983,38 @@ PEEK = Exercise(
             _peeks(lambda v: abs(float(v.mean())) > _t(len(v)) * float(v.std())),
             "the division by sqrt(e) is missing",
             "Use your function of exercise 01.4.",
+        ),
+        Wrong(
+            "divisor E",
+            _peeks(lambda v: abs(float(v.mean())) > _t(len(v)) * float(v.std(correction=0)) / math.sqrt(len(v))),
+            "the standard deviation divides by e, not by e-1, which makes the interval too narrow",
+            "Use your function of exercise 01.4.",
+        ),
+        Wrong(
+            "one-sided quantile",
+            _peeks(lambda v: abs(float(v.mean())) > float(stdtrit(len(v) - 1, 0.95)) * _error(v)),
+            "the 0.95 quantile is used: the interval is one of 90 %",
+            "Use your function of exercise 01.4: 2.5 % on each side is the 0.975 quantile.",
+        ),
+        Wrong(
+            "half width without its minus",
+            lambda d, looks: looks[0],
+            "it stops at the first look, whatever it sees: `mean > half or mean < half` is true of nearly every mean",
+            "On the other side of 0 the limit is negative: `mean < -half`; or take `abs(mean) > half`.",
+        ),
+        Wrong(
+            "absolute differences",
+            _peeks(lambda v: _apart(v.abs())),
+            "the differences lose their sign before they are averaged, so that gains and losses do not cancel",
+            "Average the differences first, then take `abs` of the mean.",
+            also=(_peeks(lambda v: float(v.abs().mean()) > mean_and_half_width(v)[1]),),
+        ),
+        Wrong(
+            "what comes after the look",
+            _after_the_look,
+            "a look sees the differences from e on, those that come later",
+            "`differences[:e]` are the first e.",
+            also=(lambda d, looks: next((e for e in looks if len(d) > e + 1 and _apart(d[e:])), 0),),
         ),
         Wrong(
             "any mean above 0",
