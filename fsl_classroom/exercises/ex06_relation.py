@@ -643,6 +643,8 @@ def _auc_cases(generator: Generator) -> list[Case]:
         Case("one pair each", (right[:1], wrong[:1])),
         Case("distances of hundreds", (torch.tensor([-300.0, -400.0]), torch.tensor([-500.0, -600.0, -350.0]))),
         Case("float64", (right.double(), wrong.double())),
+        Case("a score that comes twice among the right", (torch.tensor([0.9, 0.9, 0.1]), torch.tensor([0.5]))),
+        Case("a score that comes twice among the wrong", (torch.tensor([0.5]), torch.tensor([0.2, 0.8, 0.8]))),
     ]
 
 
@@ -676,6 +678,12 @@ AUC = Exercise(
             lambda r, w: float(torch.cat([r > 0.5, w <= 0.5]).double().mean()),
             "scores are cut at 0.5 and counted, which judges a threshold that distances do not have",
             "No threshold: compare every right pair with every wrong one.",
+        ),
+        Wrong(
+            "repeats dropped",
+            lambda r, w: float(torch.sign(r.unique()[:, None] - w.unique()).double().mean() + 1) / 2,
+            "scores that come twice are counted once",
+            "Every pair counts, also if another has the same score: no `set` and no `unique`.",
         ),
         Wrong(
             "in step",
