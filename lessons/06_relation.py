@@ -16,7 +16,7 @@
 #
 # <details><summary>Answer</summary>
 #
-# It has the smallest total squared distance to its class, and so for every Bregman divergence. For a learned comparison nobody promises it.
+# It has the smallest total squared distance to its class, and the smallest total for every Bregman divergence. For a learned comparison nobody promises it.
 #
 # </details>
 #
