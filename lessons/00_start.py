@@ -71,7 +71,7 @@ show(
 my_answers = [None, None, None, None, None, None, None, None, None, None]
 
 # %% [markdown]
-# Do not look up the truth yet: you will mark your answers with a function that you write yourself.
+# Do not look up the truth yet: you will mark your answers with a function that you write yourself. If the notebook came with stored outputs, cover the one under "A working classifier", which prints the truth.
 #
 # You could do this after one example of each letter. An ordinary classifier cannot, because these letters are not among the classes that it was trained to name.
 
@@ -241,7 +241,7 @@ print("truth       ", episode.query_y.tolist())
 print("accuracy    ", accuracy(predicted, episode.query_y))
 
 # %% [markdown]
-# The encoder names all ten right. Why is it so easy for it? Its embeddings have 64 numbers, which nobody can draw. So the next cell projects the five support points and the ten queries onto the plane in which they spread most,
+# The encoder names all ten right. How do the letters lie in its space? An embedding has 64 numbers, which nobody can draw. So the next cell projects the five support points and the ten queries onto the plane in which they spread most,
 # and connects each query with the support point that is nearest in all 64 dimensions.
 
 # %%
@@ -342,7 +342,12 @@ assert same >= total - 2  # a near tie may be rounded either way
 # %% [markdown]
 # ## Is that good? Many episodes and baselines
 #
-# One episode says little, because its letters may be easy. So you average over hundreds and show an interval, the ± that lesson 01 explains. And a number needs company. The [baselines](../lessons/GLOSSARY.md#baseline "基线") here are guessing; the nearest support picture pixel by pixel, once by Euclidean distance and once by [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度"), which compares the directions of two vectors and ignores how long they are; and `Conv4`, the network of our encoder (four blocks of convolution), with random weights.
+# One episode says little, because its letters may be easy. So you average over hundreds and show an interval, the ± that lesson 01 explains. And a number needs company, so four [baselines](../lessons/GLOSSARY.md#baseline "基线") meet the same episodes:
+#
+# - *chance* guesses;
+# - *pixels, Euclidean* takes the nearest support picture, pixel by pixel;
+# - *pixels, cosine* does so by the [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度"), which compares the directions of two vectors and ignores how long they are;
+# - *random Conv4* is the network of our encoder (four blocks of convolution) with random weights.
 
 # %%
 results = {
@@ -367,7 +372,7 @@ show(
 # %% [markdown]
 # Guessing is right once in five, which is [chance](../lessons/GLOSSARY.md#chance "随机水平"). Pixels reach about one half without having learned anything, and a network with random weights a few points more. Training lifts the same network above 97 %, although all that it learned comes from *other* alphabets.
 #
-# Every query was judged on its own ([inductive](../lessons/GLOSSARY.md#inductive "归纳式")). You may *not* claim as much for photographs or for real handwriting, because these drawings come from [virtual hands](../data/glyphs.md).
+# Every query was judged on its own ([inductive](../lessons/GLOSSARY.md#inductive "归纳式")). You may *not* claim as much for photographs or for real handwriting, because these drawings come from [virtual hands](../data/glyphs.md): a program writes every letter 20 times, each time as a hand with its own slant and size would.
 
 # %% [markdown]
 # ### Exercise 00.3  Better by how much?  (difficulty 2/5, 5 min)
@@ -391,7 +396,7 @@ better = check("00.3", better)
 # %%
 a, b = results["trained encoder"], results["pixels, cosine"]
 gain, wins = better(a.per_episode, b.per_episode)
-print(f"trained against pixels: better by {gain:.1%}, in {wins:.0%} of the episodes")
+print(f"trained against pixels: {100 * gain:+.1f} points, better in {wins:.0%} of them")
 print(compare(a, b))
 print("random Conv4 against pixels:", compare(results["random Conv4"], b))
 

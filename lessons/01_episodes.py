@@ -3,7 +3,7 @@
 #
 # You write the sampler on which every later lesson stands, catch three leaks, and learn when a difference between two methods counts.
 #
-# Prerequisites: [lesson 00](../notebooks/00_start.ipynb). Planned time: 75 minutes.
+# Prerequisites: [lesson 00](../notebooks/00_start.ipynb). Planned time: 90 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})
@@ -36,7 +36,7 @@
 # 2. **draw** episodes without leaks and without a loop (exercises 01.2, 01.3),
 # 3. **compute** an interval and the episodes it needs (exercises 01.4, 01.6),
 # 4. **show** what stopping at the first separation does (exercise 01.7),
-# 5. **write** a test for leaked splits, and say how likely it is to ring (exercise 01.5, the last one).
+# 5. **write** a test for leaked splits, and say how likely it is to ring (exercise 01.5, which comes last).
 
 # %% [markdown]
 # ## A puzzle: the blind player
@@ -312,7 +312,7 @@ print(source_code[start:end])
 # | `sampler.batch(i, T)` | the $T$ episodes from $i$ on, stacked along a leading axis `[T]` |
 # | `sampler.layout(i, T)` | the same without pictures: row numbers in `source.images.flatten(0, 1)`, slots, classes |
 #
-# An episode is a *pure function of (seed, index)*: episode 7 is the same alone or in a batch, today or after a crash. So two methods can meet the very same episodes. The last lines check `to_slots`: a row number divided by $n$ is a class id.
+# An episode is a *pure function of (seed, index)*: episode 7 is the same alone or in a batch, today or after a crash. So two methods can meet the very same episodes. The next cell checks `to_slots`, too: a row number divided by $n$ is a class id.
 
 # %%
 sampler = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=0)
@@ -465,7 +465,7 @@ print("the fair sampler deals a drawing twice:", bool(shared))
 # %% [markdown]
 # ## How sure is a mean?
 #
-# Single episodes differ widely, but their mean is steadier. A [confidence interval](../lessons/GLOSSARY.md#confidence-interval "置信区间") $\bar a \pm h$ says how steady. A mean of $E$ independent episodes has the variance $s^2 / E$, and $t$ turns the root of it, the [standard error](../lessons/GLOSSARY.md#standard-error "标准误"), into a half width:
+# Single episodes differ widely, but their mean is steadier. A [confidence interval](../lessons/GLOSSARY.md#confidence-interval "置信区间") $\bar a \pm h$ says how steady. A mean of $E$ independent episodes has the variance $\sigma^2 / E$, which $s^2 / E$ estimates, and $t$ turns its root, the [standard error](../lessons/GLOSSARY.md#standard-error "标准误"), into a half width:
 #
 # $$h = t_{0.975,\,E-1} \, \frac{s}{\sqrt{E}}, \qquad s^2 = \frac{1}{E-1} \sum_{e=1}^{E} (a_e - \bar a)^2$$
 #
@@ -474,7 +474,7 @@ print("the fair sampler deals a drawing twice:", bool(shared))
 # | $E$ | `len(values)` | number of episodes |
 # | $a_e$, $\bar a$ | `values`, `values.mean()` | `[E]`, one number |
 # | $s$ | `values.std()` | standard deviation (divides by $E-1$); $s / \sqrt{E}$ is one standard error |
-# | $t_{0.975,\,E-1}$ | `stdtrit(E - 1, 0.975)` | Student's t quantile, near 1.96 for large $E$ |
+# | $t_{0.975,\,E-1}$ | `stdtrit(E - 1, 0.975)` | Student's t quantile, near 1.96 for large $E$; 0.975 leaves 2.5 % outside on each side |
 # | $h$ | `half` | half width: 95 % of such intervals hold the true mean, the one over all possible episodes |
 
 # %%
@@ -624,6 +624,12 @@ show(
 # $$s_{a-b}^2 = s_a^2 + s_b^2 - 2 \rho \, s_a s_b$$
 #
 # With equal spreads the unpaired half width is $1 / \sqrt{1 - \rho}$ times the paired one.
+#
+# <details><summary>Why?</summary>
+#
+# With $s_b = s_a$ the paired variance is $2 s_a^2 - 2 \rho \, s_a^2 = 2 s_a^2 (1 - \rho)$. On different episodes the last term is 0, which leaves $2 s_a^2$. The ratio of the two is $1 / (1 - \rho)$; half widths go with its root.
+#
+# </details>
 
 # %%
 results = {
@@ -656,7 +662,7 @@ for name, other in (("Euclidean", b), ("random Conv4", results["random Conv4"]))
 #
 # ## How many episodes separate two methods?
 #
-# Random features beat the pixels with one shot (lesson 00); with five the two come close. Watch the difference settle. The intervals cover the choice of episodes only, not other alphabets, other pictures, or another draw of the random weights.
+# Random features beat the pixels with one shot (lesson 00); with five the two come close. The intervals cover the choice of episodes only, not other alphabets, other pictures, or another draw of the random weights.
 
 # %% tags=["draws"]
 one, two = results["random Conv4"].per_episode, results["pixels, cosine"].per_episode
@@ -831,13 +837,21 @@ rates = ", ".join(f"{rate:.0f}" for rate in alarms["5 % at each look"])
 show(
     figure,
     "Left: the mean differences of twelve studies of two equal methods wander inside "
-    "and across a narrowing dashed tube; those that cross it at a look end there with "
-    f"a cross. Right: false alarms in per cent with {number} looks: {rates} if each "
-    "look uses 5 %, never above about 5 with Bonferroni.",
+    "and across a narrowing dashed tube; those whose own interval leaves out 0 "
+    f"at a look end there with a cross. Right: false alarms in per cent with {number} "
+    f"looks: {rates} if each look uses 5 %, never above about 5 with Bonferroni.",
 )
 
 # %% [markdown]
-# One look raises about 5 % false alarms, and every doubling of the looks adds to that. Bonferroni stays within 5 %, but it is stricter than needed when looks overlap. The cheap cure is exercise 01.6: fix $E$, then look once. The same holds for seeds and settings: whoever tries several and reports the best has looked several times.
+# The dashed tube is $\pm 1.96 \, s / \sqrt{e}$ with the $s$ of all studies together.
+#
+# <details><summary>Why can a cross lie inside the tube?</summary>
+#
+# Each study decides by its own $s$ and by $t$, not by the tube. If its first episodes happen to differ little, its own interval is narrower than the tube and leaves out 0 sooner.
+#
+# </details>
+#
+# One look raises about 5 % false alarms, and every doubling of the looks adds to that. Bonferroni stays within 5 %, but it is stricter than needed when looks overlap. The cheap cure is exercise 01.6: fix $E$, then look once. Seeds and settings count, too: to try several and report the best is to look several times.
 
 # %% [markdown]
 # ## Explore
@@ -995,7 +1009,13 @@ show(
 )
 
 # %% [markdown]
-# With 200 episodes the test stays silent in about one case of three, although the leak is there. So its silence says little before you know its power. All points share 100 studies, so they err together; at 50 episodes 25 stands against 17 %. A miss in less than one of a thousand needs $E \ge \ln 0.001 / \ln (1 - 5/917)$, the dashed line.
+# With 200 episodes the test stays silent in about one case of three, although the leak is there. So its silence says little before you know its power. All points share 100 studies and err together. A miss in less than one of a thousand needs $E \ge \ln 0.001 / \ln (1 - 5/917)$, the dashed line.
+#
+# <details><summary>Why only the first factor?</summary>
+#
+# The validation split has 205 classes, so 1,264 episodes miss one of them with probability $(1 - 5/205)^{1264}$, which is less than one in $10^{13}$. So only the first factor matters.
+#
+# </details>
 #
 # ### Exercise 01.5  Bug hunt: do the splits leak?  (difficulty 3/5, 10 min)
 #

@@ -1485,9 +1485,6 @@ LEAK = Exercise(
                 lambda implementation, source: (
                     sum(len(s.source) for s in implementation(source).values()) > len(source)
                 ),
-                lambda implementation, source: (
-                    sum(len(_dealt(s)) for s in implementation(source).values()) > len(source)
-                ),
             ),
         ),
         Wrong(
@@ -1999,8 +1996,8 @@ PEEK = Exercise(
         Wrong(
             "half width without its minus",
             lambda d, looks: looks[0],
-            "it stops at the first look, whatever it sees: `mean > half or mean < half` is true of nearly every mean",
-            "On the other side of 0 the limit is negative: `mean < -half`; or take `abs(mean) > half`.",
+            "it stops at the first look, whatever it sees, as it does if the limit below 0 lacks its minus: `mean < half`",
+            "Compare with the half width on both sides: `mean > half or mean < -half`, in short `abs(mean) > half`.",
         ),
         Wrong(
             "absolute differences",
