@@ -1182,16 +1182,6 @@ def _favourite(slots: Counter) -> int:
     return slots.most_common(1)[0][0] if slots else -1
 
 
-def _tensors_as_keys(deal: Deal, episodes: int) -> bool:
-    habits: dict[Tensor, Counter] = defaultdict(Counter)
-    for i in range(episodes // 2):
-        for slot, name in enumerate(deal(i)):
-            habits[name][slot] += 1
-    asked = [pair for i in range(episodes // 2, episodes) for pair in enumerate(deal(i))]
-    hits = [_favourite(habits[name]) == slot for slot, name in asked]
-    return sum(hits) / len(hits) > 1 / len(deal(0)) + 0.05
-
-
 def _unmet(deal: Deal, episodes: int) -> bool:
     habits: dict[int, Counter] = {}
     for i in range(episodes // 2):
@@ -1291,10 +1281,7 @@ SLOTS = Exercise(
             lambda deal, episodes: _above_chance(deal, episodes, 0.0),
             "anything above 1/N rings: honest dealers lie above it half of the time",
             "Leave a margin of a few standard errors, e.g. 0.05.",
-            also=(
-                _by_habits(_favourite, margin=0.0),
-                _by_habits(_favourite, margin=0.0, strangers=False),
-            ),
+            also=(_by_habits(_favourite, margin=0.0, strangers=False),),
         ),
         Wrong(
             "large margin",
@@ -1340,7 +1327,6 @@ SLOTS = Exercise(
             "either slots are counted without their classes, and every episode uses each slot once; or tensors serve as keys "
             "of a dictionary, and a tensor equals only itself there, so that no class is ever met again",
             "Count pairs, class and slot, and make whole numbers of the ids: `int(c)` or `.tolist()`.",
-            also=(_tensors_as_keys,),
         ),
         Wrong(
             "class not met before",
