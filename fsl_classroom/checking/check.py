@@ -10,6 +10,7 @@ from fsl_classroom.checking import progress
 from fsl_classroom.checking.catalogue import find
 from fsl_classroom.checking.judge import (
     BUSY,
+    ENTRY,
     PATIENCE,
     Fault,
     Outcomes,
@@ -84,8 +85,13 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
     return answer if verdict.kind == "right" else exercise.reference
 
 
-def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS, *, busy: float = 1.0) -> Verdict:
-    """Returns the verdict on an answer. Prints and records nothing. seconds, busy: as `limit` and `busy` of `Clock`."""
+def judge(
+    exercise: Exercise, answer: Any, seconds: float = SECONDS, *, busy: float = 1.0, patience: float = 1.0
+) -> Verdict:
+    """Returns the verdict on an answer. Prints and records nothing.
+
+    seconds, busy: as `limit` and `busy` of `Clock`; patience: how many times longer than usual the catalogue may take
+    """
     if answer is exercise.reference:
         return Verdict("reference")
     cases = cases_of(exercise)
@@ -109,7 +115,7 @@ def judge(exercise: Exercise, answer: Any, seconds: float = SECONDS, *, busy: fl
     notes = _notes(outcomes, reference)
     if fault is None:
         return Verdict("right", [_counts(exercise, len(cases))], printed=outcomes["case", 0].printed, notes=notes)
-    entry = diagnose(exercise, cases_of(exercise), outcomes, reference, clock.used, answer)
+    entry = diagnose(exercise, cases_of(exercise), outcomes, reference, patience * max(ENTRY, 3 * clock.used), answer)
     return Verdict("wrong", fault.lines, entry, fault.hedged, fault.printed, notes)
 
 

@@ -29,7 +29,7 @@ from fsl_classroom.checking.timelimit import Clock
 from fsl_classroom.checking.tree import float_tensors, widened
 
 Outcomes = Mapping[Step, Outcome]
-_ENTRY = 0.5  # seconds that a classic wrong answer has at least; some of them are endless loops
+ENTRY = 0.5  # seconds that a classic wrong answer has at least; some of them are endless loops
 PATIENCE = 60.0  # seconds for the reference, which is trusted
 BUSY = 3.0  # how many times slower a busy machine may be before the time that it takes counts
 
@@ -257,16 +257,16 @@ def _equal(exercise: Exercise, outcome: Outcome, reference: Outcome, tolerance: 
 
 
 def diagnose(
-    exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, used: float, answer: Answer
+    exercise: Exercise, cases: Sequence[Case], outcomes: Outcomes, reference: Outcomes, seconds: float, answer: Answer
 ) -> Wrong | None:
-    """Returns the classic wrong answer with the same outcome in every step, or None. used: seconds that the answer took.
+    """Returns the classic wrong answer with the same outcome in every step, or None. seconds: for each entry, usually.
 
     If only laws are broken, what they say must agree in its numbers, too, unless results may differ and still be right. An answer
     that never looks at its arguments makes no mistake of those who do.
     """
     blind = reads_nothing(answer)
     late = any(outcome.late for outcome in outcomes.values())
-    seconds = 2 * _ENTRY if late else max(_ENTRY, 3 * used)
+    seconds = 2 * ENTRY if late else seconds
     values = {step: outcome for step, outcome in outcomes.items() if step[0] != "property"}
     numbers = exercise.same is None and same_trial(exercise, cases, values, reference)
     for entry, spelling in [(wrong, one) for wrong in exercise.wrong for one in wrong.answers]:

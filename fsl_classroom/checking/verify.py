@@ -56,7 +56,7 @@ def verify(exercise: Exercise) -> list[str]:
         for number, answer in enumerate(entry.answers):
             name = f"{entry.name} (also {number})" if number else entry.name
             trials[name] = examine(exercise, cases_of(exercise), answer, Clock(_LOOPING, BUSY))
-            verdict = judge(exercise, answer, seconds=_LOOPING, busy=BUSY)
+            verdict = judge(exercise, answer, seconds=_LOOPING, busy=BUSY, patience=4.0)
             if verdict.kind != "wrong":
                 problems.append(f"wrong answer {name!r} is not refused ({verdict.kind}).")
             elif verdict.diagnosed is not entry:
