@@ -608,7 +608,7 @@ for learner, printed in paper.items():
         )
 
 # %% [markdown]
-# With ten points and ten steps, longer pretraining reaches about 1.5, MAML 0.12. Each line is one training run; where it leaves the paper's number (0.54 against 0.38), we do not know why.
+# With ten points and ten steps, longer pretraining reaches about 1.5, MAML 0.12. Each line is one run: why 0.54 is not the paper's 0.38, we do not know.
 #
 # ## What is an initialisation?
 #
