@@ -73,13 +73,13 @@ def as_bool(value: Any) -> bool | None:
 
 
 def _compare_numbers(expected: Any, got: Any, tolerance: float, values: bool, differ: str) -> str | None:
-    if as_bool(expected) is not None and as_bool(got) is not None:
-        return None if not values or as_bool(expected) == as_bool(got) else differ
+    ours, theirs = as_bool(expected), as_bool(got)
+    if ours is not None and theirs is not None:
+        return None if not values or ours == theirs else differ
     if not isinstance(got, (numbers.Number, np.number, np.bool_)):
         return differ + advice(expected, got)
-    is_bool = [isinstance(x, (bool, np.bool_)) for x in (expected, got)]
     fraction_for_integer = isinstance(expected, numbers.Integral) and not isinstance(got, numbers.Integral)
-    if is_bool[0] != is_bool[1] or (fraction_for_integer and not is_bool[0]):
+    if ours is not None or theirs is not None or fraction_for_integer:
         return differ + advice(expected, got)
     if not values or expected == got or (expected != expected and got != got):
         return None

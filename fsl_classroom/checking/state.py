@@ -68,7 +68,8 @@ def _filters() -> list[Any]:
 
 
 def _set_filters(saved: list[Any]) -> None:
-    others = [one for one in warnings.filters if one[2].__module__ not in ("builtins", "__main__")]
+    own = _filters()
+    others = [one for one in warnings.filters if one not in own]
     warnings.resetwarnings()  # also clears the cache that Python keeps of the filters
     warnings.filters[:] = [*others, *saved]
 

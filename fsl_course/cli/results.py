@@ -19,7 +19,7 @@ Grid = tuple[list[str], list[list[str]]]  # the cells of the header, and those o
 PROTOCOLS = ("random", "alphabets")
 # How the test turns characters: each turn is a class, not at all, or all of a task by one angle.
 USUAL_TURNS = {"random": "classes"}  # "none" in all other protocols
-_TURN_WORDS = {"classes": "turned classes", "none": "upright", "tasks": "turned tasks"}
+TURN_WORDS = {"classes": "turned classes", "none": "upright", "tasks": "turned tasks"}
 PROTOCOL_WORDS = {
     "random": "Omniglot, characters split at random; turned characters are classes of their own unless a row says otherwise",
     "alphabets": "Omniglot, tested upright on the 20 evaluation alphabets, trained on others with rotations as classes",
@@ -93,7 +93,7 @@ def name_of(row: Row) -> str:
     name = row["label"]
     name += f", trained on {row['trained_on']}" if row["trained_on"] not in (None, row["data"]) else ""
     name += "" if row["inductive"] else ", transductive"
-    name += "" if row["turns"] == USUAL_TURNS.get(row["protocol"], "none") else f", {_TURN_WORDS[row['turns']]}"
+    name += "" if row["turns"] == USUAL_TURNS.get(row["protocol"], "none") else f", {TURN_WORDS[row['turns']]}"
     return name + (f" ({row['seeds']} seeds)" if row["seeds"] > 1 else "")
 
 

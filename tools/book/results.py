@@ -139,7 +139,7 @@ def _theirs(row: results.Row) -> str:
     if not (paper := row["paper"]):
         return ""
     how = "inductive" if paper["inductive"] else "transductive"
-    how += {"classes": "", "none": ", upright", "tasks": ", turned tasks"}[paper["turns"]]
+    how += "" if paper["turns"] == results.USUAL_TURNS["random"] else f", {results.TURN_WORDS[paper['turns']]}"
     return f"{unbroken(results.percent(paper['number'], paper['ci95']))}, {how}"
 
 
