@@ -352,7 +352,7 @@ for turn in range(2000):
     serial = serial - 0.02 * reptile_direction([valleys[turn % 2]], serial, rate, 5)
     batched = batched - 0.02 * reptile_direction(valleys, batched, rate, 5)
 print(
-    f"serial goes to and fro between {float(before):.3f} and {float(serial):.3f}, "
+    f"serial goes back and forth between {float(before):.3f} and {float(serial):.3f}, "
     f"batched rests at {float(batched):.3f}"
 )
 

@@ -1684,7 +1684,7 @@ NEEDED = Exercise(
         Wrong(
             "formula into itself",
             _needed_again(100, 20),
-            "E is put into its own formula again and again, which can swing to and fro and never meet the smallest E",
+            "E is put into its own formula again and again, which can swing back and forth and never meet the smallest E",
             "Try E = 2, 3, ... in turn and stop at the first that is good enough.",
             also=(_needed_again(2, 20),),
         ),
