@@ -5,6 +5,7 @@ with a given gradient.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -123,10 +124,12 @@ def support_loss(model: nn.Module, episode: Episode, loss_fn: LossFn = supervise
     """Returns a function: params -> loss of one task on its support, a scalar. Batch norm uses the statistics of the support.
 
     For T stacked tasks, with params [T, ...], the sum of their losses: the gradient of each task's params is its own.
+    Made under torch.no_grad(), it expects that nobody asks for second derivatives: they stay right, and are slower.
     """
+    ready = cheap_second_derivatives if torch.is_grad_enabled() else nullcontext  # first ones alone are faster without
 
     def loss(params: Params) -> Tensor:
-        with batch_statistics(model), cheap_second_derivatives(model):
+        with batch_statistics(model), ready(model):
             run = call_stacked if episode.stacked else call
             outputs = _check_ways(run(model, params, episode.support_x), episode)
         if not episode.stacked:

@@ -60,7 +60,8 @@ class MetaLSTM(FewShotLearner):
     def adapted(self, episode: Episode) -> Params:
         """The model's parameters after T steps of the learned rule on this task's support."""
         theta = torch.cat([p.flatten() for p in trainable(self.model).values()])
-        loss_fn = grad_and_value(support_loss(self.model, episode))
+        with torch.no_grad():  # gradients are constants here, so nobody asks for second derivatives
+            loss_fn = grad_and_value(support_loss(self.model, episode))
         state = None
         i = f = torch.zeros_like(theta)
         for step in range(self.steps):
