@@ -1812,6 +1812,12 @@ MEMORY = Exercise(
             "Pairs as [M, N, ...] flatten to M·N rows that `.view(M, N)` puts back.",
         ),
         Wrong(
+            "table turned",
+            _flawed(table=lambda flat, m, n: flat.view(n, m).T),
+            "the pairs run over the classes first, but their logits are read as if they ran over the queries first",
+            "M·N rows that run over the classes first become the table by `.view(M, n_way)`, without `.T`.",
+        ),
+        Wrong(
             "logits returned",
             _flawed(score=lambda s: s),
             "the loss is right, but logits are returned in place of scores",

@@ -132,6 +132,11 @@ def _run_cases(generator: Generator) -> list[Case]:
         case("one row", nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)), numbers[:1]),
         case("a convolutional net, 2 pictures", small, pictures),
         Case(plane.says, (model, dict(reversed(params.items())), x)),
+        case(
+            "a net with batch norm in evaluation mode, whose buffers are no parameters",
+            nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 1)).eval(),
+            numbers,
+        ),
     ]
 
 
@@ -201,6 +206,12 @@ RUN = Exercise(
             lambda model, params, x: functional_call(model, list(params.values()), (x,)),
             "`functional_call` is given a list of tensors, which has no names",
             "Hand over the dictionary `params` itself.",
+        ),
+        Wrong(
+            "strict",
+            lambda model, params, x: functional_call(model, params, (x,), strict=True),
+            "`strict=True` asks for every tensor of the module, its buffers too, and `params` holds parameters only",
+            "Leave `strict` out: what the dictionary does not name stays the module's own.",
         ),
         Wrong(
             "arguments change places",
@@ -1777,8 +1788,9 @@ MEMORY = Exercise(
         Wrong(
             "constant gradients",
             _memory_by(_adapt_by(_stepped(lambda p, g, lr: p - lr * g, graph=False))),
-            "the gradients of the inner loop are constants: `create_graph=True` is missing",
-            "Add `create_graph=True` to `torch.autograd.grad`.",
+            "the gradients of the inner loop are constants: `create_graph=True` is missing, or .data, .detach() or no_grad cuts "
+            "what it keeps",
+            "`torch.autograd.grad(..., create_graph=True)`, and use its results as they are.",
         ),
         Wrong(
             "summed loss",
