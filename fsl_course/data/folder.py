@@ -1,18 +1,18 @@
 """Image sets from your own pictures, one folder for each class."""
 
 import warnings
-from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from fsl_course.data.imageset import SPLITS, ImageSet
+from fsl_course.data.pictures import SUFFIXES, check_form, is_negative, square_picture
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_NOT_MISSED = ("thumbs.db", "desktop.ini")  # what systems put beside pictures by themselves
+_MOST_PADDING = 2**33  # bytes of pictures from where a folder that is mostly padding is refused
 
 
 class _Class(NamedTuple):
@@ -20,50 +20,84 @@ class _Class(NamedTuple):
     group: str
     split: str | None
     pictures: list[Path]
+    left_out: list[Path]
 
 
 def load_folder(path: str | Path, size: int = 28, channels: int = 1, *, invert: bool | str = "auto") -> ImageSet:
     """Loads every PNG, JPEG and WebP file below path: images uint8 [C, n, channels, size, size], n the largest class.
 
-    Layouts, all read in sorted order (hidden files and files of other kinds are skipped):
+    Layouts, all read in sorted order:
         path/class/picture.png                   the group of a class is the name of its parent folder, here path
         path/group/class/picture.png             class names are then "group/class"
         path/{train,val,test}/...                either of the two inside each; these folders become the splits
+    Hidden files are skipped. Files of other kinds in a class folder are left out, and a warning names them.
 
     A picture is turned upright (EXIF), converted to grey (channels=1) or RGB (channels=3), scaled to fit into the square without
     distortion, and padded with its background, the median of its outermost pixels. Transparent parts become white, or black if
     the visible part is light on average, so that no drawing vanishes in its background. Only the first frame of an animation
     is read.
 
-    invert: "auto" turns a grey picture into its negative if its background is lighter than mid-grey, because ink is light on
-            dark everywhere in this course; colour pictures (channels=3) are not inverted. True: all; False: none.
+    invert: "auto" decides once for the whole set: grey pictures become their negatives if most backgrounds are lighter than
+            mid-grey, because ink is light on dark everywhere in this course; colour pictures (channels=3) stay as they are.
+            True: all; False: none. The field `inverted` of the result says what was done.
 
     Raises FileNotFoundError or ValueError, which name the folder or file and say what to do: no folder, no class or only one, a
     class with fewer than two pictures (one for support, one for query), pictures that belong to no class, a class in two
-    splits, a picture that is damaged or too large to be decoded safely, wrong arguments.
+    splits, a picture that is damaged or too large to be decoded safely, one class so large that the others' padding takes the
+    memory, wrong arguments.
     """
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        raise ValueError(f"size must be a whole number of pixels, 1 or more: the side of the square; got {size!r}.")
-    if channels not in (1, 3) or isinstance(channels, bool):
-        raise ValueError(f"channels must be 1 (grey) or 3 (colour); got {channels!r}.")
-    if invert not in (True, False, "auto"):
-        raise ValueError(f'invert must be True, False or "auto"; got {invert!r}.')
+    check_form(size, channels, invert)
     root = Path(path).expanduser().resolve()
     classes = _find_splits(root)
+    _name_left_out([file for entry in classes for file in entry.left_out], root)
 
-    longest = max(len(entry.pictures) for entry in classes)
-    images = np.zeros((len(classes), longest, channels, size, size), dtype=np.uint8)
+    images = _room_for(classes, channels * size * size).reshape(len(classes), -1, channels, size, size)
     places = [(c, k, file) for c, entry in enumerate(classes) for k, file in enumerate(entry.pictures)]
+    backgrounds = []
     for c, k, file in tqdm(places, desc=f"reading {root.name}", unit=" pictures", delay=2, leave=False):
-        images[c, k] = _read(file, size, channels, invert)
+        images[c, k], background = square_picture(file, size, channels)
+        backgrounds.append(background)
+    counts = [len(entry.pictures) for entry in classes]
+    negative = is_negative(backgrounds, channels, invert)
+    for pictures, count in zip(images, counts, strict=True) if negative else ():
+        np.subtract(255, pictures[:count], out=pictures[:count])  # the padding stays 0
     return ImageSet(
         images=torch.from_numpy(images),
-        counts=torch.tensor([len(entry.pictures) for entry in classes]),
+        counts=torch.tensor(counts),
         class_names=[entry.name for entry in classes],
         groups=[entry.group for entry in classes],
         splits=None if classes[0].split is None else [str(entry.split) for entry in classes],
         name=root.name,
+        inverted=negative,
     )
+
+
+def _room_for(classes: list[_Class], numbers: int) -> np.ndarray:
+    """Returns zeros uint8 [C, n * numbers], n the size of the largest class. Raises ValueError where that is too much memory."""
+    counts = [len(entry.pictures) for entry in classes]
+    longest, usual = max(counts), sorted(counts)[len(counts) // 2]
+    room = len(classes) * longest * numbers
+    try:
+        if room > _MOST_PADDING and room > 2 * sum(counts) * numbers:
+            raise MemoryError
+        return np.zeros((len(classes), longest * numbers), dtype=np.uint8)
+    except (MemoryError, ValueError):  # NumPy raises ValueError beyond the address space
+        big = classes[counts.index(longest)].name
+        raise ValueError(
+            f"the class {big} has {longest} pictures, half of the {len(classes)} classes at most {usual}. Every class takes the "
+            f"room of the largest, {room / 1e9:.1f} GB in all: take pictures out of {big}, or choose a smaller size."
+        ) from None
+
+
+def _name_left_out(files: list[Path], root: Path) -> None:
+    """Warns of files in class folders that are not read."""
+    if files:
+        names = ", ".join(file.relative_to(root).as_posix() for file in files[:3]) + ", ..." * (len(files) > 3)
+        warnings.warn(
+            f"{len(files)} file{'s' * (len(files) > 1)} of {root.name} left out ({names}): only regular files that end in "
+            f"{', '.join(SUFFIXES)} are read as pictures.",
+            stacklevel=3,
+        )
 
 
 # --- which folder is which ---
@@ -132,9 +166,9 @@ def _find_classes(root: Path, split: str | None) -> list[_Class]:
                 raise ValueError(
                     f"{deeper[0]} lies too deep: classes are one or two levels below {root} (class, or group/class)."
                 )
-            classes.append(
-                _Class(place.relative_to(root).as_posix(), place.parent.name, split, _checked_pictures(place))
-            )
+            name, pictures = place.relative_to(root).as_posix(), _checked_pictures(place)
+            others = [e for e in _visible(place) if e not in pictures and e.name.lower() not in _NOT_MISSED]
+            classes.append(_Class(name, place.parent.name, split, pictures, others))
     if len(classes) < 2:
         found = f"only one class, {classes[0].name}" if classes else "no class folders"
         raise ValueError(
@@ -158,55 +192,3 @@ def _checked_pictures(folder: Path) -> list[Path]:
             "A class needs at least two, one for support and one for query."
         )
     return pictures
-
-
-# --- one picture ---
-
-
-def _read(file: Path, size: int, channels: int, invert: bool | str) -> np.ndarray:
-    """Reads one file -> uint8 [channels, size, size]."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # an error, not only a warning
-            with Image.open(file) as opened:
-                picture = _flat(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{file} has too many pixels to be decoded safely ({error}): save a smaller copy.") from error
-    except Exception as error:  # decoders raise almost any exception on a damaged file
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{file} cannot be read as a picture ({reason}): replace it, or take it out of the folder."
-        ) from error
-    square, background = _square(picture, size)
-    negative = channels == 1 and int(background[0]) > 127 if invert == "auto" else invert
-    return 255 - square if negative else square
-
-
-def _flat(picture: Image.Image) -> Image.Image:
-    """Returns the picture with 8 bits per channel and without transparency."""
-    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255 instead of scaling
-        values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if not picture.has_transparency_data:
-        return picture
-    picture = picture.convert("RGBA")
-    alpha = np.asarray(picture.getchannel("A"), dtype=np.float64)
-    grey = np.asarray(picture.convert("RGB").convert("L"), dtype=np.float64)
-    paper = 0 if (grey * alpha).sum() > 127.5 * alpha.sum() else 255
-    return Image.alpha_composite(Image.new("RGBA", picture.size, (paper, paper, paper, 255)), picture)
-
-
-def _square(picture: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fits a grey or RGB picture into the middle of a square: uint8 [c, size, size], and its background uint8 [c]."""
-    pixels = np.atleast_3d(np.asarray(picture))
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    background = np.median(border, axis=0).astype(np.uint8)
-    scale = size / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    # HAMMING averages over an area, as for the 28x28 Omniglot; BILINEAR enlarges smoothly
-    small = picture.resize((width, height), Image.Resampling.HAMMING if scale < 1 else Image.Resampling.BILINEAR)
-    square = np.empty((size, size, len(background)), dtype=np.uint8)
-    square[:] = background
-    top, left = (size - height) // 2, (size - width) // 2
-    square[top : top + height, left : left + width] = np.atleast_3d(np.asarray(small))
-    return square.transpose(2, 0, 1), background

@@ -21,6 +21,7 @@ class ImageSet:
     groups:      C names of groups (alphabet, theme, folder), one for each class
     splits:      C names out of "train", "val", "test", or None if the source has no splits of its own
     name:        the name of the source in messages and on the command line
+    inverted:    True if the pictures are the negatives of their files, False if not, None if there are no files of your own
     """
 
     images: Tensor
@@ -29,6 +30,7 @@ class ImageSet:
     groups: list[str]
     splits: list[str] | None = None
     name: str = "images"
+    inverted: bool | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 5:
@@ -125,6 +127,7 @@ def rotations_as_classes(source: ImageSet, *, turns_as_groups: bool = False) -> 
         groups=[f"@{90 * r}" if turns_as_groups else group for group in source.groups for r in range(4)],
         splits=None if source.splits is None else [s for s in source.splits for _ in range(4)],
         name=f"{source.name}+rotations",
+        inverted=source.inverted,
     )
 
 

@@ -11,14 +11,13 @@ from tests.fsl_course.data.painting import classes, paint
 
 
 def one(root, picture, name="x.png", **options):
-    """What load_folder makes of one picture: uint8 [c, size, size]."""
-    classes(root)
-    file = root / "cat" / name
-    picture.save(file) if isinstance(picture, Image.Image) else picture(file)
-    position = sorted(["0.png", "1.png", name]).index(name)
-    source = load_folder(root, **options)
-    assert int(source.counts[1]) == 3
-    return source.images[1, position]
+    """What load_folder makes of a picture, in a set that holds nothing else: uint8 [c, size, size]."""
+    for place in (root / kind / f"{copy}{name}" for kind in ("cat", "dog") for copy in range(2)):
+        place.parent.mkdir(exist_ok=True)
+        picture.save(place) if isinstance(picture, Image.Image) else picture(place)
+    images = load_folder(root, **options).images
+    assert (images == images[0, 0]).all()
+    return images[1, 1]
 
 
 # --- layouts ---
@@ -72,7 +71,7 @@ def test_uneven_classes_are_padded_with_zeros_and_counted(tmp_path):
 def test_pictures_are_sorted_by_name_whatever_the_disk_says(tmp_path, monkeypatch):
     classes(tmp_path)
     for k in (3, 1, 2):
-        paint(tmp_path / "cat" / f"p{k}.png", paper=0, ink=50 * k)
+        paint(tmp_path / "cat" / f"p{k}.png", ink=255 - 50 * k)
     listing = folder.Path.iterdir
     monkeypatch.setattr(folder.Path, "iterdir", lambda self: sorted(listing(self), reverse=True))
     source = load_folder(tmp_path, size=20)
@@ -95,7 +94,6 @@ def test_suffixes_in_any_case_and_of_every_kind(tmp_path):
     classes(tmp_path)
     for name in ("a.PNG", "b.jpg", "c.JPEG", "d.webp", "e.Jpg"):
         paint(tmp_path / "cat" / name)
-    paint(tmp_path / "cat" / "f.gif")
     source = load_folder(tmp_path, size=20)
     assert source.counts.tolist() == [2, 7]
     expected = source.images[0, 0].int()
@@ -240,40 +238,49 @@ def test_a_picture_that_is_nowhere_visible_is_blank(tmp_path):
     assert int(square.max()) == 0
 
 
-# --- polarity ---
+# --- polarity: decided once for a set ---
 
 
-def box(paper, ink):
-    picture = Image.new("L", (28, 28), paper)
-    picture.paste(ink, (10, 10, 20, 20))
-    return picture
+def mixed(root, *papers, ink=90):
+    """Two classes whose pictures have these grey values of paper, in this order."""
+    for name in ("a", "b"):
+        for k, paper in enumerate(papers):
+            paint(root / name / f"{k}.png", paper=paper, ink=ink, size=(28, 28), box=(10, 10, 20, 20))
+    return root
 
 
 @pytest.mark.parametrize(
-    ("invert", "paper", "ink", "seen"),
+    ("invert", "papers", "inverted"),
     [
-        ("auto", 255, 0, (0, 255)),
-        ("auto", 0, 255, (0, 255)),
-        ("auto", 128, 10, (127, 245)),
-        ("auto", 127, 10, (127, 10)),
-        (True, 0, 255, (255, 0)),
-        (False, 255, 0, (255, 0)),
+        ("auto", (255, 255), True),
+        ("auto", (0, 0), False),
+        ("auto", (128, 128), True),
+        ("auto", (127, 127), False),
+        ("auto", (255, 0), False),  # a tie: as they are
+        ("auto", (255, 255, 0), True),
+        ("auto", (0, 0, 255), False),
+        (True, (0, 0), True),
+        (False, (255, 255), False),
     ],
 )
-def test_the_rule_of_inversion(tmp_path, invert, paper, ink, seen):
-    square = one(tmp_path, box(paper, ink), invert=invert)[0]
-    assert (int(square[0, 0]), int(square[14, 14])) == seen
+def test_all_pictures_of_a_set_are_inverted_or_none(tmp_path, invert, papers, inverted):
+    source = load_folder(mixed(tmp_path, *papers), invert=invert)
+    corners, ink = source.images[:, :, 0, 0, 0], source.images[:, :, 0, 14, 14]
+    assert source.inverted is inverted
+    assert corners.tolist() == [[255 - paper if inverted else paper for paper in papers]] * 2
+    assert (ink == (165 if inverted else 90)).all()
 
 
-def test_each_picture_is_judged_on_its_own(tmp_path):
-    for name in ("a", "b"):
-        box(255, 0).save(paint(tmp_path / name / "0.png"))
-        box(0, 255).save(paint(tmp_path / name / "1.png"))
-    images = load_folder(tmp_path).images
-    assert torch.equal(images[:, 0], images[:, 1])
+def test_the_padding_of_uneven_classes_is_never_inverted(tmp_path):
+    classes(tmp_path, ("a",), pictures=2)
+    classes(tmp_path, ("b",), pictures=3)
+    source = load_folder(tmp_path, invert=True)
+    assert int(source.images[0, 2].max()) == 0
+    assert source.select([1, 0]).inverted is True
 
 
 @pytest.mark.parametrize(("invert", "corner"), [("auto", 255), (False, 255), (True, 0)])
 def test_colour_is_inverted_only_when_asked(tmp_path, invert, corner):
-    square = one(tmp_path, box(255, 0).convert("RGB"), channels=3, invert=invert)
-    assert square[:, 0, 0].tolist() == [corner] * 3
+    source = load_folder(mixed(tmp_path, 255, 255), channels=3, invert=invert)
+    assert source.images[0, 0, :, 0, 0].tolist() == [corner] * 3
+    assert source.inverted is (invert is True)

@@ -1,9 +1,12 @@
 """Every way in which a folder of pictures can be wrong."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from fsl_course.data import folder
 from fsl_course.data.folder import load_folder
 from tests.fsl_course.data.painting import classes, paint
 
@@ -139,4 +142,47 @@ def test_decompression_bombs_are_refused_whether_pillow_warns_or_raises(tmp_path
         Image, "MAX_IMAGE_PIXELS", limit
     )  # the pictures have 400 pixels: above it, or more than twice it
     with pytest.raises(ValueError, match=r"bird.*0\.png has too many pixels to be decoded safely"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["gif", "fifo", "dangling link"])
+def test_a_file_among_pictures_that_is_not_read_is_named_in_a_warning(tmp_path, kind):
+    classes(tmp_path)
+    name = "more.gif" if kind == "gif" else "more.png"
+    if kind == "gif":
+        paint(tmp_path / "cat" / name)
+    elif kind == "fifo":
+        os.mkfifo(tmp_path / "cat" / name)
+    else:
+        (tmp_path / "cat" / name).symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(
+        UserWarning, match=rf"1 file of .* left out \(cat/{name}\): only regular files that end in \.png"
+    ):
+        source = load_folder(tmp_path)
+    assert source.counts.tolist() == [2, 2]
+
+
+def test_what_a_system_puts_beside_pictures_needs_no_word(tmp_path, recwarn):
+    classes(tmp_path)
+    (tmp_path / "cat" / "Thumbs.db").write_bytes(b"no picture")
+    (tmp_path / "cat" / ".DS_Store").write_bytes(b"no picture")
+    load_folder(tmp_path)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("limit", ["padding", "memory"])
+def test_one_class_that_is_far_too_large_is_named(tmp_path, monkeypatch, limit):
+    classes(tmp_path, ("a", "b", "c", "d"))
+    classes(tmp_path, ("many",), pictures=60)
+    if limit == "padding":
+        monkeypatch.setattr(folder, "_MOST_PADDING", 5 * 60 * 28 * 28 - 1)
+    else:
+
+        def no_room(*args, **options):
+            raise MemoryError("Unable to allocate 1.29 TiB")
+
+        monkeypatch.setattr(folder.np, "zeros", no_room)
+    with pytest.raises(
+        ValueError, match=r"the class many has 60 pictures, half of the 5 classes at most 2\..*take pictures out"
+    ):
         load_folder(tmp_path)
