@@ -17,9 +17,11 @@ class FewShotLearner(nn.Module):
 
     joins_tasks: True if training_step passes the pictures of all T tasks through a network together, so that batch norm
                  normalises them together; such tasks cannot be shared among processes
+    made_from:   {"method", "settings"} of a learner that `learners.make` made; None if it was made by hand
     """
 
     joins_tasks: ClassVar[bool] = False
+    made_from: dict[str, Any] | None = None
 
     def forward(self, episode: Episode) -> Tensor:
         """Predicts the queries of one task, which has no task axis -> logits [N*Q, N] (regression: predictions [Q, d_out])."""

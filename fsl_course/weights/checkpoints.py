@@ -102,7 +102,9 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
     """
     path = Path(path)
     with _opened(path) as (file, about):
-        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
+        # a file of FewShotClassifier holds a support beside the weights, and its names have a slash
+        own = [name for name in file.keys() if "/" not in name]  # noqa: SIM118 - not a dict
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in own}
     method, settings = about.get("method"), about.get("settings")
     if method is None or not isinstance(settings, dict):
         raise CheckpointError(f"{path} does not say which method it holds; it is no file of save_learner.")
@@ -118,7 +120,7 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
             f"file and {expected.get(name)} in {method} with its settings."
         )
     learner = make(method, **settings)
-    load_weights(learner, load_file(path)[0], path)
+    load_weights(learner, {name: tensor for name, tensor in load_file(path)[0].items() if name in expected}, path)
     return learner.eval(), about
 
 

@@ -134,9 +134,11 @@ def make(method: str, /, **settings: Any) -> FewShotLearner:
         _check(name, value, (SETTINGS | own)[name])
     common, own = ({name: settings.get(name, default) for name, default in d.items()} for d in (SETTINGS, own))
     try:
-        return MAKERS[method](common, own)
+        learner = MAKERS[method](common, own)
     except (TypeError, RuntimeError) as error:  # a list where a word should be, or more than fits into the memory
         raise ValueError(f"{method} cannot be made with {settings!s:.300}: {error}") from error
+    learner.made_from = {"method": method, "settings": settings}
+    return learner
 
 
 def _check(name: str, value: Any, default: Any) -> None:
