@@ -1,7 +1,8 @@
 """Evaluation on many episodes, each query judged on its own, with t-based intervals and paired comparisons."""
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -14,9 +15,12 @@ from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
 
-_EMBED_AT_ONCE = 512  # pictures; bounds the memory of a forward pass
+_EMBED_AT_ONCE = 512  # pictures, and
+_NUMBERS_AT_ONCE = 2**22  # numbers in them; both bound the memory of a forward pass
 _TASKS_AT_ONCE = 64  # episodes gathered together
 _FLOATS_AT_ONCE = 2**24  # numbers of embeddings gathered together, because feature maps are large
+MOST_EPISODES = 1_000_000  # whose interval is narrower than anybody needs
+_modes = threading.RLock()  # the modes of modules, which threads share: one evaluation at a time
 
 
 def mean_and_ci95(values: Tensor) -> tuple[float, float]:
@@ -86,16 +90,18 @@ class PairedDifference:
 def evaluation_mode(learner: nn.Module, *, transductive: bool = False) -> Iterator[None]:
     """Puts the learner into evaluation mode for the block, and each module back into its own mode afterwards.
 
-    transductive=True makes batch norm use the statistics of the batch, without moving its running ones.
+    transductive=True makes batch norm use the statistics of the batch, without moving its running ones. Other threads wait with
+    their own blocks, because the modes belong to the module.
     """
-    modes = [(module, module.training) for module in learner.modules()]
-    learner.eval()
-    try:
-        with batch_statistics(learner) if transductive else nullcontext():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with _modes:
+        modes = [(module, module.training) for module in learner.modules()]
+        learner.eval()
+        try:
+            with batch_statistics(learner) if transductive else nullcontext():
+                yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
 
 def _device(learner: nn.Module, otherwise: Tensor) -> torch.device:
@@ -106,8 +112,9 @@ def _device(learner: nn.Module, otherwise: Tensor) -> torch.device:
 @torch.no_grad()
 def embed_all(learner: ComparesEmbeddings, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Embeds uint8 pictures [B, c, H, W] -> [B, D], in evaluation mode, a few hundred at a time."""
+    at_once = min(_EMBED_AT_ONCE, max(1, _NUMBERS_AT_ONCE // max(images[:1].numel(), 1)))
     with evaluation_mode(learner):
-        return torch.cat([learner.embed(part.to(dtype).div(255)) for part in images.split(_EMBED_AT_ONCE)])
+        return torch.cat([learner.embed(part.to(dtype).div(255)) for part in images.split(at_once)])
 
 
 def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
@@ -149,8 +156,12 @@ def evaluate(
                   statistics of the support pass). True: batch norm sees all queries of an episode at once, which raises the
                   score; say so wherever the number is shown
     Leaves the learner's mode, weights and running statistics as they were. On Linux it is faster in a process that has called
-    `fsl_course._system.allocator.keep_memory`.
+    `fsl_course._system.allocator.keep_memory`. Threads may evaluate one learner; they take turns.
+
+    Raises TypeError for what is no learner or no sampler, ValueError for settings that do not go together, FloatingPointError
+    for weights that are not finite.
     """
+    check_kinds(learner, sampler)
     if metric not in ("accuracy", "mse"):
         raise ValueError(f'metric must be "accuracy" or "mse"; got {metric!r}.')
     regression = isinstance(sampler, SinusoidSampler)
@@ -159,8 +170,14 @@ def evaluate(
             f"{sampler!r} gives {'regression' if regression else 'classification'} tasks: "
             f'take metric="{"mse" if regression else "accuracy"}".'
         )
-    if episodes < 2:
-        raise ValueError(f"evaluate needs at least 2 episodes for an interval; got {episodes}.")
+    if not 2 <= episodes <= MOST_EPISODES:
+        raise ValueError(
+            f"evaluate needs at least 2 episodes for an interval, and takes at most {MOST_EPISODES}; got {episodes}."
+        )
+    if damaged := not_finite(learner.state_dict()):
+        raise FloatingPointError(
+            f"{damaged} holds numbers that are not finite: these weights are damaged, or training diverged."
+        )
     if isinstance(learner, ComparesEmbeddings) and not transductive and not regression:
         with evaluation_mode(learner):
             per_episode = _by_embeddings(learner, sampler, episodes)
@@ -174,6 +191,22 @@ def evaluate(
         per_episode = torch.stack(found)
     mean, half = mean_and_ci95(per_episode)
     return Result(mean, half, per_episode, metric, transductive, f"{sampler.key}, episodes 0..{episodes - 1}")
+
+
+def check_kinds(learner: FewShotLearner, sampler: EpisodeSampler | SinusoidSampler) -> None:
+    """Raises TypeError, with what to pass, for what is no learner or no sampler."""
+    if not isinstance(learner, nn.Module):
+        raise TypeError(f"learner must be one, such as PrototypicalNetwork(conv4()); got {type(learner).__name__}.")
+    if not (callable(getattr(sampler, "batch", None)) and hasattr(sampler, "key")):
+        raise TypeError(
+            f"sampler must be an EpisodeSampler or a SinusoidSampler; got {type(sampler).__name__}. Of an image set, "
+            "EpisodeSampler(images, n_way, k_shot, n_query) makes one."
+        )
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Returns the name of the first tensor that holds NaN or infinity, or "" if none does."""
+    return next((n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), "")
 
 
 def compare(a: Result, b: Result) -> PairedDifference:

@@ -33,6 +33,9 @@ class ImageSet:
     inverted: bool | None = None
 
     def __post_init__(self) -> None:
+        for field in ("images", "counts"):
+            if not isinstance(value := getattr(self, field), Tensor):
+                raise TypeError(f"{field} must be a tensor; got {type(value).__name__}: take torch.as_tensor(...).")
         if self.images.dtype != torch.uint8 or self.images.dim() != 5:
             raise ValueError(
                 f"images must be uint8 [C, n, c, H, W]; got {self.images.dtype} {list(self.images.shape)}. "

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from fsl_course.data.imageset import ImageSet
-from fsl_course.episodes._blocks import BLOCK, check_whole, generator_of, spans
+from fsl_course.episodes._blocks import BLOCK, check_dtype, check_span, check_whole, generator_of, spans
 from fsl_course.episodes.episode import Episode
+
+_MOST_BYTES = 2**35  # of pictures in one call of batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,11 @@ class EpisodeSampler:
     ) -> None:
         check_whole(1, n_way=n_way, k_shot=k_shot, n_query=n_query)
         check_whole(0, seed=seed)
-        if not dtype.is_floating_point:
-            raise ValueError(f"dtype must be a floating-point type such as torch.float32; got {dtype}.")
+        check_dtype(dtype)
+        if not isinstance(source, ImageSet):
+            raise TypeError(
+                f"source must be an ImageSet, such as load_glyphs() or load_folder(path); got {source!r:.60}."
+            )
         self.source, self.n_way, self.k_shot, self.n_query = source, int(n_way), int(k_shot), int(n_query)
         self.seed, self.within_group, self.dtype = int(seed), within_group, dtype
         self._check_source()
@@ -142,8 +147,11 @@ class EpisodeSampler:
 
     def batch(self, start: int, tasks: int) -> Episode:
         """Returns the episodes start .. start+tasks-1, stacked: every tensor of the Episode has a leading axis [tasks]."""
-        layout, images = self.layout(start, tasks), self.source.images
-        device = images.device
+        check_span(start, tasks)
+        rows, images = self.n_way * (self.k_shot + self.n_query), self.source.images
+        if (size := tasks * rows * images[0, 0].numel() * self.dtype.itemsize) > _MOST_BYTES and tasks > 1:
+            raise ValueError(f"{tasks} episodes hold {size / 1e9:.0f} GB of pictures: ask for fewer at once.")
+        layout, device = self.layout(start, tasks), images.device
 
         def gather(position: Tensor) -> Tensor:
             picked = images.flatten(0, 1).index_select(0, position.to(device).flatten())  # twice as fast as [...]

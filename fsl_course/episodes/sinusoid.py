@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fsl_course.episodes._blocks import BLOCK, check_whole, generator_of, spans
+from fsl_course.episodes._blocks import BLOCK, check_dtype, check_whole, generator_of, spans
 from fsl_course.episodes.episode import Episode
 
 
@@ -35,6 +35,7 @@ class SinusoidSampler:
     ) -> None:
         check_whole(1, k_shot=k_shot, n_query=n_query)
         check_whole(0, seed=seed)
+        check_dtype(dtype)
         for name, (low, high) in (("amplitude", amplitude), ("phase", phase), ("inputs", inputs)):
             if not low <= high:
                 raise ValueError(f"{name} must be a range (low, high) with low <= high; got ({low}, {high}).")

@@ -35,7 +35,22 @@ def call(model: nn.Module, params: Params, x: Tensor) -> Tensor:
                 "take it out of the model, set its p to 0, or put it into evaluation mode."
             )
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return functional_call(model, {**buffers, **params}, (x,))
+    return call_with(model, {**buffers, **params}, x)
+
+
+def call_with(model: nn.Module, tensors: Params, x: Tensor) -> Tensor:
+    """Returns model(x) with these tensors in place of its parameters and buffers; a tied one is named once, by its first name.
+
+    functional_call alone would put back wrong tensors where one layer occurs twice: it exchanges them under both names, and
+    takes for the layer's own what it has just put in under the first.
+    """
+    first: dict[int, str] = {}
+    for prefix, module in model.named_modules():  # each layer once
+        for name, own in [*module._parameters.items(), *module._buffers.items()]:
+            place = f"{prefix}.{name}" if prefix else name
+            if own is not None and (tied := first.setdefault(id(own), place)) in tensors:
+                tensors = tensors if tied == place else {**tensors, place: tensors[tied]}
+    return functional_call(model, tensors, (x,), tie_weights=False)
 
 
 def grad(f: Callable[[Params], Tensor]) -> Callable[[Params], Params]:

@@ -17,7 +17,7 @@ TaskGradient = tuple[Tensor, tuple[Tensor | None, ...]]
 
 
 def prefers_vmap(model: nn.Module, device: torch.device) -> bool:
-    """Returns True if vmap is both possible and faster: no convolution on a CPU, and no buffers except those of batch norm.
+    """Returns True if vmap is both possible and faster: no convolution on a CPU, no LSTM, and no buffers but those of batch norm.
 
     A small net spends most of its time in Python, which vmap runs once for all tasks. A convolution with different weights for
     each task becomes a grouped convolution, which is slow on a CPU. Time of the loop divided by time of vmap, as lesson 09
@@ -26,7 +26,8 @@ def prefers_vmap(model: nn.Module, device: torch.device) -> bool:
     """
     own = [b for m in model.modules() if not isinstance(m, _BatchNorm) for b in m.buffers(recurse=False)]
     convolves = any(isinstance(m, _ConvNd) for m in model.modules())
-    return not own and not (convolves and device.type == "cpu")
+    recurs = any(isinstance(m, nn.RNNBase) for m in model.modules())  # for which PyTorch has no batching rule
+    return not own and not recurs and not (convolves and device.type == "cpu")
 
 
 def tensors_of(episodes: Episode) -> list[Tensor]:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fsl_course.episodes import Episode
-from fsl_course.inner_loop.functional import call, predict
+from fsl_course.episodes._blocks import check_whole
+from fsl_course.inner_loop.functional import Params, call, predict, trainable
 from fsl_course.inner_loop.support_statistics import batch_statistics, norms_for_vmap, query_statistics
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
@@ -34,6 +35,7 @@ class ANIL(FewShotLearner):
         vmap: bool | None = None,
     ) -> None:
         super().__init__()
+        check_whole(0, steps=steps, test_steps=test_steps or 0)
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
         if head is None and not linear:
             raise ValueError(
@@ -63,6 +65,19 @@ class ANIL(FewShotLearner):
         with norms_for_vmap(self.model):
             return vmap(self.features)(x)
 
+    def adapted(self, episode: Episode) -> Params:
+        """Returns the model's parameters after the inner loop on one task's support: the body's own, and the adapted head's."""
+        with batch_statistics(self.model):
+            task = replace(episode, support_x=self.features(episode.support_x))
+        head = self._adapted_head(task)
+        return trainable(self.model) | {f"{self.head}.{k}" if self.head else k: p for k, p in head.items()}
+
+    def _adapted_head(self, task: Episode) -> Params:
+        """Adapts the head on features in place of pictures. Returns its parameters."""
+        steps = self.steps if self.training or self.test_steps is None else self.test_steps
+        head = self.model.get_submodule(self.head)
+        return adapt_model(head, task, lr=self.lr, steps=steps, first_order=self.first_order)
+
     def forward(self, episode: Episode) -> Tensor:
         """One task -> logits [N*Q, N], regression: predictions [Q, d_out]. T stacked tasks: a leading axis [T]."""
         features = self._features_stacked if episode.stacked else self.features
@@ -70,10 +85,8 @@ class ANIL(FewShotLearner):
             support = features(episode.support_x)
         with query_statistics(self.model, lambda: features(episode.support_x)):
             query = features(episode.query_x)
-        head, task = self.model.get_submodule(self.head), replace(episode, support_x=support, query_x=query)
-        steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        adapted = adapt_model(head, task, lr=self.lr, steps=steps, first_order=self.first_order)
-        return predict(head, adapted, task)
+        task = replace(episode, support_x=support, query_x=query)
+        return predict(self.model.get_submodule(self.head), self._adapted_head(task), task)
 
     def training_step(self, episodes: Episode) -> Tensor:
         """T stacked tasks -> mean query loss after adaptation, a scalar with the meta-gradient."""

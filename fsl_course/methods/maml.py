@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
+from fsl_course.episodes._blocks import check_whole
 from fsl_course.inner_loop.functional import LossFn, Params, grad, own_copies, predict, support_loss, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
@@ -124,6 +125,7 @@ class MAML(FewShotLearner):
         vmap: bool | None = None,
     ) -> None:
         super().__init__()
+        check_whole(0, steps=steps, test_steps=test_steps or 0)
         self.model, self.lr, self.steps, self.first_order = model, lr, steps, first_order
         self.test_steps, self.vmap = test_steps, vmap
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from fsl_course.episodes import Episode
+from fsl_course.episodes._blocks import check_whole
 from fsl_course.inner_loop.functional import Params, predict, support_loss, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
@@ -39,6 +40,7 @@ class MetaLSTM(FewShotLearner):
         self, model: nn.Module, steps: int, *, hidden: int = 20, lr: float = 0.01, truncate: int | None = None
     ) -> None:
         super().__init__()
+        check_whole(0, steps=steps)
         if not 0 < lr < 1:
             raise ValueError(f"lr must lie between 0 and 1, for it is where a gate starts; got {lr}.")
         if truncate is not None and truncate < 1:

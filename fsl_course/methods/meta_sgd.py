@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
+from fsl_course.episodes._blocks import check_whole
 from fsl_course.inner_loop.functional import Params, predict, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
@@ -22,6 +23,7 @@ class MetaSGD(FewShotLearner):
         self, model: nn.Module, lr: float, steps: int, *, test_steps: int | None = None, vmap: bool | None = None
     ) -> None:
         super().__init__()
+        check_whole(0, steps=steps, test_steps=test_steps or 0)
         self.model, self.steps, self.test_steps, self.vmap = model, steps, test_steps, vmap
         self.rates = nn.ParameterList(
             torch.full_like(p, lr) for p in trainable(model).values()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fsl_course.episodes import Episode
+from fsl_course.episodes._blocks import check_whole
 from fsl_course.inner_loop.functional import Params, predict, supervised_loss, support_loss, trainable, with_gradient
 from fsl_course.inner_loop.support_statistics import norms_for_vmap
 from fsl_course.inner_loop.task_batches import prefers_vmap, tensors_of
@@ -39,6 +40,7 @@ class Reptile(FewShotLearner):
         vmap: bool | None = None,
     ) -> None:
         super().__init__()
+        check_whole(0, steps=steps, test_steps=test_steps or 0)
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1 support row, or None for all; got {batch}.")
         self.model, self.lr, self.steps = model, lr, steps

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fsl_course.episodes import Episode
+from fsl_course.inner_loop.functional import call_with
 from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels, class_means
 from fsl_course.methods.prototypical import cosine_similarities
 from fsl_course.nets import embedding_size
@@ -210,7 +210,7 @@ class FineTuneAll(FewShotLearner):
     def predict(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
         """Predicts pictures [B, c, H, W] -> logits [B, N], with weights from `adapt`."""
         encoder = {k.removeprefix("encoder."): p for k, p in params.items() if k.startswith("encoder.")}
-        return F.linear(functional_call(self.encoder, encoder, (x,)), params["head.weight"], params["head.bias"])
+        return F.linear(call_with(self.encoder, encoder, x), params["head.weight"], params["head.bias"])
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int) -> Iterator[dict[str, Tensor]]:
         """Yields the weights before the first step and after each step: steps + 1 times the same dictionary, changed in place.

@@ -11,6 +11,8 @@ from torch import nn
 from fsl_course._system.allocator import keep_memory
 from fsl_course._system.interrupts import gentle_interrupt
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.episodes._blocks import check_whole
+from fsl_course.evaluation import check_kinds
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training import distributed
 from fsl_course.training.live import LiveProgress
@@ -75,6 +77,7 @@ def fit(
     is no longer finite: the learner then holds the weights and running statistics before that step, in evaluation mode;
     ConnectionError if another process of the run has ended: likewise, and the checkpoint is written.
     """
+    check_kinds(learner, sampler)
     settings = {
         "steps": steps, "tasks": tasks, "lr": lr, "weight_decay": weight_decay, "clip": clip, "halve_every": halve_every,
         "cosine": cosine, "sampler": sampler.key, "validation": None if validation is None else validation.key,
@@ -122,11 +125,7 @@ def _checked(
     learner: FewShotLearner, s: dict[str, Any], save_every: int, group: distributed.Processes
 ) -> list[nn.Parameter]:
     """Returns the parameters to train. Raises ValueError for settings s that cannot work."""
-    counts = (s["steps"], s["tasks"], s["validate_every"], save_every)
-    if min(counts) < 1:
-        raise ValueError(
-            f"steps, tasks, validate_every and save_every must be at least 1; got {', '.join(map(str, counts))}."
-        )
+    check_whole(1, steps=s["steps"], tasks=s["tasks"], validate_every=s["validate_every"], save_every=save_every)
     if s["halve_every"] is not None and (s["halve_every"] < 1 or s["cosine"]):
         raise ValueError("halve_every must be at least 1 and cannot be combined with cosine.")
     if s["clip"] is not None and not s["clip"] > 0:

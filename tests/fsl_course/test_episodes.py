@@ -250,3 +250,25 @@ def test_a_sampler_is_endless_and_says_so(toys):
     for sampler in (EpisodeSampler(toys, 2, 1, 1), SinusoidSampler()):
         with pytest.raises(TypeError, match="not iterable"):
             iter(sampler)
+
+
+@pytest.mark.parametrize("source", [None, "glyphs", torch.zeros(3, 2, 1, 28, 28)])
+def test_a_source_that_is_no_image_set_is_explained(source):
+    with pytest.raises(TypeError, match=r"source must be an ImageSet, such as load_glyphs\(\)"):
+        EpisodeSampler(source, 2, 1, 1)
+
+
+def test_a_dtype_by_its_name_is_explained(toys):
+    for make in (lambda dtype: EpisodeSampler(toys, 2, 1, 1, dtype=dtype), lambda dtype: SinusoidSampler(dtype=dtype)):
+        with pytest.raises(TypeError, match="dtype must be a type of PyTorch such as torch.float32; got 'float32'"):
+            make("float32")
+        with pytest.raises(ValueError, match="dtype must be a floating-point type"):
+            make(torch.int64)
+
+
+def test_more_episodes_than_memory_holds_are_refused_at_once(toys):
+    for sampler in (EpisodeSampler(toys, 2, 1, 1), SinusoidSampler()):
+        with pytest.raises(ValueError, match="at most 1000000 episodes can be asked for at once; got 1000000000"):
+            sampler.batch(0, 10**9)
+    with pytest.raises(ValueError, match="1000000 episodes hold 75 GB of pictures: ask for fewer at once"):
+        EpisodeSampler(toys, 4, 1, 5).batch(0, 10**6)

@@ -1,11 +1,14 @@
 import math
+import threading
+from typing import ClassVar
 
 import pytest
 import torch
+from torch import nn
 
 from fsl_course._system.allocator import keep_memory
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
-from fsl_course.evaluation import compare, evaluate, evaluation_mode, mean_and_ci95
+from fsl_course.evaluation import compare, embed_all, evaluate, evaluation_mode, mean_and_ci95
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import Chance, PixelNearestNeighbour
 from fsl_course.methods.prototypical import PrototypicalNetwork
@@ -165,9 +168,73 @@ def test_wrong_arguments_are_explained(toys):
     sampler = EpisodeSampler(toys, 5, 1, 3)
     with pytest.raises(ValueError, match='metric must be "accuracy" or "mse"'):
         evaluate(Chance(), sampler, metric="f1")
-    with pytest.raises(ValueError, match="at least 2 episodes"):
-        evaluate(Chance(), sampler, 1)
+    for episodes in (1, 10**9):
+        with pytest.raises(ValueError, match=f"at least 2 episodes .* at most 1000000; got {episodes}"):
+            evaluate(Chance(), sampler, episodes)
     with pytest.raises(ValueError, match='take metric="accuracy"'):
         evaluate(Chance(), sampler, metric="mse")
     with pytest.raises(NotImplementedError, match="must define forward"):
         FewShotLearner()(sampler[0])
+
+
+@pytest.mark.parametrize("wrong", [None, "prototypical", torch.zeros(3)])
+def test_what_is_no_learner_or_no_sampler_is_explained(toys, wrong):
+    with pytest.raises(TypeError, match=f"learner must be one, such as .* got {type(wrong).__name__}"):
+        evaluate(wrong, EpisodeSampler(toys, 2, 1, 1))
+    with pytest.raises(TypeError, match=f"sampler must be an EpisodeSampler or .* got {type(wrong).__name__}"):
+        evaluate(Chance(), wrong)
+    with pytest.raises(TypeError, match=r"got ImageSet. Of an image set, EpisodeSampler\(images, n_way"):
+        evaluate(Chance(), toys)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_an_error_and_no_accuracy(toys, number):
+    learner = PrototypicalNetwork(conv4(4))
+    with torch.no_grad():
+        learner.encoder.layers[0].weight[0, 0, 0, 0] = number
+    with pytest.raises(FloatingPointError, match=r"encoder.layers.0.weight holds numbers that are not finite"):
+        evaluate(learner, EpisodeSampler(toys, 2, 1, 1), 2)
+
+
+class Waits(PrototypicalNetwork):
+    """Its first embedding waits for a second evaluation, which must not begin meanwhile, and records the modes that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__(conv4(4))
+        self.begun, self.other, self.seen = threading.Event(), threading.Event(), []
+
+    def embed(self, x):
+        self.begun.set()
+        self.other.wait(0.3)
+        self.seen.append([(m.training, m.track_running_stats) for m in self.modules() if isinstance(m, nn.BatchNorm2d)])
+        return super().embed(x)
+
+
+def test_threads_that_share_a_learner_never_share_a_mode(toys):
+    """One evaluates as usual, the other transductively."""
+    learner, sampler = Waits().train(), EpisodeSampler(toys, 3, 1, 2)
+
+    def transductive():
+        learner.begun.wait()
+        evaluate(learner, sampler, 2, transductive=True)
+        learner.other.set()
+
+    thread = threading.Thread(target=transductive)
+    thread.start()
+    evaluate(learner, sampler, 2)
+    thread.join()
+    assert learner.seen == [[(False, True)] * 4] + [[(True, False)] * 4] * 2
+    assert all(module.training for module in learner.modules())
+
+
+def test_large_pictures_are_embedded_in_smaller_parts(toys):
+    class Counts(PixelNearestNeighbour):
+        parts: ClassVar[list[int]] = []
+
+        def embed(self, x):
+            self.parts.append(len(x))
+            return super().embed(x)
+
+    for side in (28, 1120):
+        assert embed_all(Counts(), torch.zeros(5, 3, side, side, dtype=torch.uint8)).shape == (5, 3 * side * side)
+    assert Counts.parts == [5, 1, 1, 1, 1, 1]

@@ -189,3 +189,11 @@ def test_turns_may_be_the_groups_so_that_a_task_is_turned_as_a_whole():
     turns = [{long.groups[int(label)] for label in sampler[i].classes} for i in range(30)]
     assert all(len(turn) == 1 for turn in turns)
     assert set.union(*turns) == {"@0", "@90", "@180", "@270"}
+
+
+def test_a_list_in_place_of_a_tensor_is_explained():
+    images = torch.zeros(1, 2, 1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=r"counts must be a tensor; got list: take torch.as_tensor"):
+        ImageSet(images, [2], ["a"], ["g"])
+    with pytest.raises(TypeError, match="images must be a tensor; got ndarray"):
+        ImageSet(images.numpy(), torch.tensor([2]), ["a"], ["g"])

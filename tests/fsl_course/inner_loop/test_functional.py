@@ -150,3 +150,48 @@ def test_the_gradient_works_inside_the_transforms_of_torch_func():
     assert torch.equal(found["a"][1], grad(cubic)({name: p[1] for name, p in stacked.items()})["a"])
     second = torch.func.grad(lambda theta: grad(cubic)(theta)["a"].sum())(params)
     assert torch.allclose(second["a"], 6 * params["a"] * params["b"])
+
+
+class Twice(nn.Module):
+    """One layer passed twice, registered once."""
+
+    def __init__(self, layer: nn.Module, rest: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.rest = layer, rest
+
+    def forward(self, x):
+        return self.rest(self.layer(self.layer(x).relu()))
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution", "batch norm"])
+def test_a_layer_that_occurs_twice_in_a_sequence_is_one_layer(kind):
+    """PyTorch's functional_call exchanges its weights under both names, and puts back those that it has just put in."""
+    torch.manual_seed(0)
+    layer = {"linear": nn.Linear(4, 4), "convolution": nn.Conv2d(2, 2, 3, padding=1), "batch norm": nn.BatchNorm2d(2)}[
+        kind
+    ]
+    rest = nn.Sequential(nn.Flatten(), nn.Linear(4 if kind == "linear" else 32, 2))
+    twice = nn.Sequential(layer, nn.ReLU(), layer, rest).double()
+    plain, x = (
+        Twice(layer, rest).double(),
+        torch.randn(5, 4).double() if kind == "linear" else torch.randn(5, 2, 4, 4).double(),
+    )
+    own = dict(twice.named_parameters())
+    changed = {name: (p.detach() + 0.1).requires_grad_() for name, p in own.items()}
+    stem = {"0": "layer", "3": "rest"}
+    as_plain = {f"{stem[name.split('.', 1)[0]]}.{name.split('.', 1)[1]}": p for name, p in changed.items()}
+    out, expected = call(twice, changed, x), call(plain, as_plain, x)
+    assert torch.equal(out, expected)
+    for a, b in zip(
+        *(torch.autograd.grad(y.square().sum(), list(changed.values())) for y in (out, expected)), strict=True
+    ):
+        assert torch.equal(a, b)
+    assert all(p is own[name] and p.is_leaf for name, p in twice.named_parameters())
+
+
+def test_tied_weights_of_two_layers_change_together():
+    model = tied(nn.Sequential(nn.Flatten(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)))
+    x, changed = torch.randn(2, 3), {name: p.detach() + 1 for name, p in model.named_parameters()}
+    by_hand = torch.relu(x @ changed["1.weight"].T + changed["1.bias"]) @ changed["1.weight"].T + changed["3.bias"]
+    assert torch.allclose(call(model, changed, x), by_hand)
+    assert model[3].weight is model[1].weight

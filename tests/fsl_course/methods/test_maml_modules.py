@@ -7,8 +7,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_course.episodes import Episode, SinusoidSampler
+from fsl_course.evaluation import evaluate
 from fsl_course.inner_loop.functional import call, support_loss, trainable
+from fsl_course.inner_loop.task_batches import prefers_vmap
+from fsl_course.methods.anil import ANIL
 from fsl_course.methods.maml import MAML, adapt, meta_loss
+from fsl_course.methods.meta_lstm import MetaLSTM
+from fsl_course.methods.meta_sgd import MetaSGD
+from fsl_course.methods.reptile import Reptile
+from fsl_course.training.loop import fit
 from tests.fsl_course.methods.adapting import (
     central_differences,
     linear_task,
@@ -125,3 +132,46 @@ def test_conv4_of_every_norm(norm):
     learner.loss(episode).backward()
     for parameter in (learner.model.head.weight, learner.model.encoder.layers[0].weight):
         assert parameter.grad.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("make", [MAML, ANIL, MetaSGD, Reptile, MetaLSTM])
+def test_training_with_a_layer_that_occurs_twice_moves_it(make, tmp_path):
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 5)
+    model = nn.Sequential(nn.Linear(1, 5), layer, nn.Tanh(), layer, nn.Linear(5, 1)).double()
+    learner = make(model, lr=0.1, steps=1).double()
+    before = layer.weight.detach().clone()
+    fit(learner, SINES, steps=3, tasks=2, progress=False, checkpoint=tmp_path / "run.safetensors")
+    assert layer.weight.is_leaf
+    assert not torch.equal(layer.weight, before)
+    assert evaluate(learner, SINES, 3, metric="mse").mean > 0
+
+
+class Reads(nn.Module):
+    """An LSTM over the rows of a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(16, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x.squeeze(1))[0][:, -1])
+
+
+def test_an_lstm_takes_one_task_after_the_other():
+    """PyTorch has no batching rule for it."""
+    torch.manual_seed(0)
+    model, episodes = Reads().double(), small_episodes(2)
+    assert not prefers_vmap(model, torch.device("cpu"))
+    losses = [MAML(model, 0.1, 1, vmap=vmap).training_step(episodes) for vmap in (None, False)]
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("make", [MAML, ANIL, MetaSGD, Reptile, MetaLSTM])
+@pytest.mark.parametrize("steps", [-1, 1.5, "2", None])
+def test_inner_steps_are_whole_numbers(make, steps):
+    with pytest.raises(ValueError, match=f"steps must be a whole number of at least 0; got {steps!r}"):
+        make(smooth_net(), lr=0.1, steps=steps)
+    if make is not MetaLSTM and steps is not None:
+        with pytest.raises(ValueError, match="test_steps must be a whole number of at least 0"):
+            make(smooth_net(), lr=0.1, steps=1, test_steps=steps)

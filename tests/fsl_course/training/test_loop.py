@@ -121,8 +121,11 @@ def test_regression_tasks_are_validated_by_their_error():
     ("arguments", "message"),
     [
         ({"steps": 1, "clip": -1.0}, "clip must be a gradient norm above 0, or None; got -1.0"),
-        ({"steps": 0}, "must be at least 1; got 0"),
-        ({"steps": 1, "tasks": 0}, "must be at least 1"),
+        ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
+        ({"steps": 1.5}, "steps must be a whole number of at least 1; got 1.5"),
+        ({"steps": 1, "tasks": 0}, "tasks must be a whole number of at least 1"),
+        ({"steps": 1, "validate_every": "5"}, "validate_every must be a whole number of at least 1; got '5'"),
+        ({"steps": 1, "save_every": None}, "save_every must be a whole number of at least 1; got None"),
         ({"steps": 1, "halve_every": 5, "cosine": True}, "cannot be combined"),
     ],
 )
@@ -160,3 +163,13 @@ def test_batches_go_to_the_device_of_the_learner(monkeypatch):
     monkeypatch.setattr(Episode, "to", lambda self, target: seen.append(target) or self)
     fit(learner(), samplers()[0], steps=2, progress=False)
     assert seen == [torch.device("cpu")] * 2
+
+
+@pytest.mark.parametrize("wrong", [None, "prototypical", samplers()[0].source])
+def test_what_is_no_learner_or_no_sampler_is_explained(wrong):
+    with pytest.raises(TypeError, match=r"learner must be one, such as Proto.*; got "):
+        fit(wrong, samplers()[0], steps=1)
+    with pytest.raises(
+        TypeError, match=r"sampler must be an EpisodeSampler or a SinusoidSampler; got .*EpisodeSampler\(images"
+    ):
+        fit(learner(), wrong, steps=1)
