@@ -19,7 +19,9 @@ from typing import Any
 
 from fsl_course._system.files import replace_file
 
+PLAN, PLAN_FORMAT = "assignment.json", "fsl-course assignment 1"  # fsl_classroom/grading/expected.py reads it
 MOST_SEED = 999_999_999  # nine digits, as in an exercise's id
+_LONGEST_NAME = 200  # bytes; file systems allow 255 for a whole file name
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
@@ -99,24 +101,29 @@ def choose(lessons: Sequence[str], exercises: Sequence[str]) -> list[str]:
 def notebooks(seed: int, ids: Sequence[str], students: str | Path | None = None) -> dict[str, bytes]:
     """Returns file name -> content: assignment-7.ipynb and solved-7.ipynb, or a pair for each student in a file of names.
 
-    With students it adds seeds.csv (student, seed, file). Writes nothing. Raises ValueError for a seed out of range and for names
+    Adds assignment.json, from which `grade --assignment` learns the exercises and seeds, and with students seeds.csv (student,
+    seed, file), which says the same to a teacher. Writes nothing. Raises ValueError for a seed out of range and for names
     that would give the same file name.
     """
     if not 0 <= seed <= MOST_SEED:
         raise ValueError(f"--seed takes 0 to {MOST_SEED}; got {seed}.")
+    plan: dict[str, Any] = {"format": PLAN_FORMAT, "exercises": list(ids), "seed": seed, "students": None}
     if students is None:
         pair = notebook(seed, ids), notebook(seed, ids, solved=True)
-        return {f"assignment-{seed}.ipynb": to_bytes(pair[0]), f"solved-{seed}.ipynb": to_bytes(pair[1])}
+        made = {f"assignment-{seed}.ipynb": to_bytes(pair[0]), f"solved-{seed}.ipynb": to_bytes(pair[1])}
+        return {**made, PLAN: to_bytes(plan)}
     found: dict[str, bytes] = {}
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("student", "seed", "file"))
+    plan["students"] = {}
     for name in read_names(students):
+        plan["students"][name] = student_seed(seed, name)
         own, file = student_seed(seed, name), f"assignment-{_slug(name)}.ipynb"
         found[file] = to_bytes(notebook(own, ids, student=name))
         found[f"solved-{own}.ipynb"] = to_bytes(notebook(own, ids, student=name, solved=True))
         rows.writerow((name, own, file))
-    return {**found, "seeds.csv": table.getvalue().encode()}
+    return {**found, "seeds.csv": table.getvalue().encode(), PLAN: to_bytes(plan)}
 
 
 def student_seed(seed: int, name: str) -> int:
@@ -127,13 +134,20 @@ def student_seed(seed: int, name: str) -> int:
 
 def read_names(path: str | Path) -> list[str]:
     """Reads one name per line and skips empty lines. Raises ValueError if there are none, or if two would share a file."""
-    lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it as a text file in UTF-8.") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}).") from None
     names = [" ".join(line.split()) for line in lines if line.strip()]
     if not names:
         raise ValueError(f"{path} holds no names: write one student a line.")
     seen: dict[str, str] = {}
     for name in names:
         slug = _slug(name).casefold()
+        if len(slug.encode()) > _LONGEST_NAME:
+            raise ValueError(f"{name[:40]!r}... in {path} is too long for a file name: {len(name)} letters.")
         if not slug.strip("-"):
             raise ValueError(f"{name!r} in {path} makes no file name: it needs a letter or a digit.")
         if slug in seen:
@@ -191,7 +205,7 @@ def code_cell(key: str, source: str) -> dict[str, Any]:
 
 
 def to_bytes(made: dict[str, Any]) -> bytes:
-    """Returns notebook JSON as the bytes of its file."""
+    """Returns a notebook, or the plan of an assignment, as the bytes of its JSON file."""
     return (json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 

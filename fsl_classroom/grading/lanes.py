@@ -1,8 +1,10 @@
 """Lanes: trusted processes that read notebooks and run every answer in a worker (supervisor.py).
 
 grade.py starts one process that imports PyTorch and both packages once and then forks a lane for every socket that it was given.
-A lane receives one notebook at a time as {"path": ...} and replies with {"lessons": [...], "verdicts": {id: [passed, diagnosis]},
-"errors": [...]}.
+A lane receives one notebook at a time, {"path": ..., "expected": {id: id with seed} or null}, and replies with
+
+    {"lessons": [...], "verdicts": {id: [passed, diagnosis]}, "seeds": {id: seed}, "judged": {id: "apart" or "together"},
+     "errors": [...], "unread": whether the file could not be read}
 """
 
 from __future__ import annotations
@@ -33,40 +35,56 @@ from fsl_classroom.grading.submissions import Cell, Unreadable, read_cells, with
 _STUB = "is not attempted yet"  # in the line that a student replaces
 
 
-def grade_notebook(path: Path, bounds: worker.Bounds, scratch: Path, landlock: int) -> dict[str, Any]:
-    """Returns the lessons of one notebook, a verdict for each answer in it, and what is wrong with the file."""
+def grade_notebook(
+    path: Path, expected: dict[str, str] | None, bounds: worker.Bounds, scratch: Path, landlock: int
+) -> dict[str, Any]:
+    """Returns what a lane replies for one notebook. expected: as in `feeders.Task`."""
     named = re.match(r"(\d\d)_", path.name)
     lessons = {named[1]} & set(rules.table()) if named else set()
+    names = rules.function_names()
+    if expected is not None:
+        lessons = {id[:2] for id in expected}
+        names = {id: getattr(find(asked), "name", names[id]) for id, asked in expected.items()}
+    reply: dict[str, Any] = {"verdicts": {}, "seeds": {}, "judged": {}, "errors": [], "unread": False}
     try:
         with within(max(10.0, bounds.seconds / 4)):
             cells = read_cells(path)
-            answers = answers_of(cells, rules.function_names(), lessons)
+            answers = answers_of(cells, names, lessons, expected)
     except Unreadable as error:
-        return {"lessons": sorted(lessons), "verdicts": {}, "errors": [f"{path.name}: {error}"], "unread": True}
-    errors = [f"{path.name}: {cell.trouble}" for cell in cells if cell.trouble]
-    verdicts: dict[str, tuple[bool, str]] = {}
+        return reply | {"lessons": sorted(lessons), "errors": [f"{path.name}: {error}"], "unread": True}
+    reply["errors"] = [f"{path.name}: {cell.trouble}" for cell in cells if cell.trouble]
     deadline = time.monotonic() + bounds.seconds
     for position, (id, answer) in enumerate(sorted(answers.items())):
+        if expected is not None and not answer.checked:
+            answer.asked = expected[id]
+        seed = answer.asked.partition("@")[2]
+        reply["seeds"][id] = seed if re.fullmatch(r"\d{1,9}", seed) else ""
         for attempt in (answer, answer.later):
-            if attempt is None or verdicts.get(id, (False,))[0]:
+            if attempt is None or reply["verdicts"].get(id, (False,))[0]:
                 continue
             # An answer gets an equal share of the time that the answers before it left.
             share = max(0.5, (deadline - time.monotonic()) / (len(answers) - position))
-            found = _verdict(attempt, cells, share, bounds, scratch, landlock)
+            wanted = expected[id] if expected is not None else None
+            found = _verdict(attempt, wanted, cells, share, bounds, scratch, landlock)
             # What was written after the check counts if it is right, or if there was nothing before.
-            if found[0] or id not in verdicts or _is_empty(answer) or not _is_defined(answer):
-                verdicts[id] = found
-    lessons |= {id[:2] for id in answers}
-    return {"lessons": sorted(lessons), "verdicts": verdicts, "errors": errors}
+            if found[0] or id not in reply["verdicts"] or _is_empty(answer) or not _is_defined(answer):
+                reply["verdicts"][id] = found
+    return reply | {"lessons": sorted(lessons | {id[:2] for id in answers})}
 
 
 def _verdict(
-    answer: Answer, cells: list[Cell], seconds: float, bounds: worker.Bounds, scratch: Path, landlock: int
+    answer: Answer,
+    expected: str | None,
+    cells: list[Cell],
+    seconds: float,
+    bounds: worker.Bounds,
+    scratch: Path,
+    landlock: int,
 ) -> tuple[bool, str]:
     """Returns (passed, diagnosis), from the code alone where that is enough, else by running it."""
     if not answer.trouble and _is_untouched(answer):
         return False, worker.NOT_ATTEMPTED
-    if words := answer.trouble or rules.suspicion(answer):
+    if words := answer.trouble or _other_variant(answer.asked, expected) or rules.suspicion(answer):
         return False, words
     try:
         exercise = find(answer.asked)
@@ -77,6 +95,17 @@ def _verdict(
     if words == worker.NOT_ATTEMPTED and not _is_empty(answer):
         words = "It calls the answer to another exercise, which is not attempted."
     return passed, words
+
+
+def _other_variant(asked: str, expected: str | None) -> str:
+    """Returns the diagnosis for a check of another exercise than the one that was handed out to this student, or ""."""
+    if expected is None or asked == expected:
+        return ""
+    back = f'Handed out was check("{expected}", ...)'
+    exercise, sign, seed = asked.partition("@")
+    if not sign:
+        return f"The seed was removed: the check asks for the public exercise {exercise}. {back}."
+    return f"The check has the seed {seed[:20]}, which is not this student's: it may be a neighbour's work. {back}."
 
 
 def _body(answer: Answer) -> list[ast.stmt] | None:
@@ -122,12 +151,13 @@ def _lane(connection: socket.socket, scratch: Path, bounds: worker.Bounds) -> No
     file.write("ready\n")
     file.flush()
     for line in file:
-        path = Path(json.loads(line)["path"])
+        task = json.loads(line)
+        path = Path(task["path"])
         try:
-            found = grade_notebook(path, bounds, scratch, landlock)
+            found = grade_notebook(path, task["expected"], bounds, scratch, landlock)
         except Exception as error:  # a bug of the grader must cost one notebook, not the whole class
             words = f"{path.name}: the grader itself failed on it ({type(error).__name__}: {error}); please report it"
-            found = {"lessons": [], "verdicts": {}, "errors": [words]}
+            found = {"lessons": [], "verdicts": {}, "seeds": {}, "judged": {}, "errors": [words], "unread": False}
         file.write(json.dumps(found) + "\n")
         file.flush()
 

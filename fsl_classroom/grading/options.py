@@ -13,8 +13,9 @@ def add_parser(commands: Any) -> None:
         help="grades students' notebooks, each answer in a confined process",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Reads FOLDER/STUDENT/*.ipynb, tests every answer with the checks of its exercise\n"
-        "and writes FOLDER/grades.csv (student, exercise, passed, diagnosis) and\nFOLDER/grades-summary.csv.",
-        epilog="example:\n  python -m fsl_classroom grade submissions --jobs 4\n\n"
+        "and writes FOLDER/grades.csv and FOLDER/grades-summary.csv.",
+        epilog="examples:\n  python -m fsl_classroom grade submissions --jobs 4\n"
+        "  python -m fsl_classroom grade submissions --assignment week3\n\n"
         "What protects this machine: every answer runs in a process of its own. The\n"
         "process has limits on time and memory, no network, and no other processes. It\n"
         "can read only Python's own files and write only to one empty folder (Landlock\n"
@@ -24,7 +25,14 @@ def add_parser(commands: Any) -> None:
         "Exit status: 0, even if submissions are broken or hostile; 1 if FOLDER has no\nstudents.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds one folder for each student, with notebooks in it")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--assignment",
+        metavar="FOLDER",
+        help="what the command `assignment` wrote: only its exercises count, each with the student's own seed; a file\n"
+        'points.toml in it says what they are worth, a line such as "05.1" = 2 each (default 1)',
+    )
+    which.add_argument(
         "--lessons", metavar="NN", nargs="+", help="only these lessons, e.g. 05 07 (default: all that were handed in)"
     )
     parser.add_argument(

@@ -53,6 +53,7 @@ class Answer:
     statements: (number of the code cell, statement) in the notebook's order
     expression: what was passed to check; None if `trouble` says why there is nothing to try
     later:      the answer with what the notebook defines after the check, for students who wrote it there by mistake
+    checked:    False if the check was deleted, and the answer is a function with the lesson's name
     """
 
     asked: str
@@ -61,6 +62,7 @@ class Answer:
     expression: ast.expr | None = None
     trouble: str = ""
     later: Answer | None = None
+    checked: bool = True
 
     @property
     def exercise(self) -> str:
@@ -69,13 +71,17 @@ class Answer:
 
 
 def answers_of(
-    cells: Sequence[Cell], names: dict[str, str] | None = None, lessons: set[str] | None = None
+    cells: Sequence[Cell],
+    names: dict[str, str] | None = None,
+    lessons: set[str] | None = None,
+    expected: dict[str, str] | None = None,
 ) -> dict[str, Answer]:
     """Returns exercise id -> answer for every check in a notebook. Of several checks of one exercise the last counts.
 
     names:   exercise id -> the function's name in the lesson. It finds answers whose check was deleted; checks of exercises that
              it does not know are ignored.
     lessons: where to look for answers without a check, besides the lessons that a check in the notebook names
+    expected: exercise id -> the id that an assignment handed out, "05.1@7". A check with that id counts before all others.
     """
     statements: list[Statement] = []
     checks: dict[str, tuple[str, int, ast.expr | None]] = {}
@@ -91,6 +97,9 @@ def answers_of(
             for asked, expression in rewrite.found:
                 if names is not None and asked.partition("@")[0] not in names:
                     continue  # no such exercise
+                wanted = (expected or {}).get(asked.partition("@")[0])
+                if asked != wanted and checks.get(asked.partition("@")[0], ("",))[0] == wanted:
+                    continue  # a check of another variant, beside the one that was handed out
                 checks[asked.partition("@")[0]] = asked, len(statements), expression
                 broken.pop(asked.partition("@")[0], None)  # this later cell can be read, so it counts
             statements.append(_statement(cell.number, node))
@@ -104,6 +113,7 @@ def answers_of(
     for id, name in (names or {}).items():
         if id not in answers and id not in broken and name in bound and id[:2] in lessons:
             answers[id] = _answer(statements, id, len(statements), ast.Name(name, ast.Load()))
+            answers[id].checked = False
     return answers | broken
 
 

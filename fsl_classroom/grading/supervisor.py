@@ -7,14 +7,13 @@ import os
 import resource
 import secrets
 import select
-import shutil
 import signal
 import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from fsl_classroom.grading import confinement, worker
+from fsl_classroom.grading import confinement, folders, worker
 
 _LONGEST = 16 * 1024  # bytes of a verdict
 _THREADS = 32
@@ -48,7 +47,7 @@ def try_answer(job: worker.Job) -> tuple[bool, str]:
         os.killpg(process, signal.SIGKILL)
     status = os.waitpid(process, 0)[1]
     _kill_orphans()
-    _empty(job.scratch)
+    folders.empty(job.scratch)
     return (False, words) if words else _read(said, token, status)
 
 
@@ -93,7 +92,7 @@ def _watch(process: int, read: int, job: worker.Job) -> tuple[bytes, str]:
             return said, f"The answer uses more than {bounds.memory} MB of memory."
         if threads > _THREADS:
             return said, f"The answer starts more than {_THREADS} threads."
-        if _held(job.scratch) > _SCRATCH:
+        if folders.held(job.scratch) > _SCRATCH:
             return said, f"The answer writes more than {_SCRATCH // 2**20} MB of files."
         if time.monotonic() > deadline:
             return said, f"No verdict within {job.seconds:.0f} seconds: is there a loop that does not end?"
@@ -116,16 +115,6 @@ def _use(process: int) -> tuple[float, int] | None:
     return None if words[0] in "ZX" else (int(words[21]) * _PAGE / 2**20, int(words[17]))
 
 
-def _held(scratch: Path) -> int:
-    """Returns the bytes of all files in a folder, as far as they can be counted while it changes."""
-    total = 0
-    for folder, _, names in os.walk(scratch):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size
-    return total
-
-
 def _kill_orphans() -> None:
     """Kills the children of this process: those that unconfined workers left behind (see `confinement.adopt_orphans`)."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
@@ -140,11 +129,3 @@ def _kill_orphans() -> None:
             with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(process, signal.SIGKILL)
                 os.waitpid(process, 0)
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ def printed_by(path: Path, scratch: Path) -> str:
 
 def test_the_notebooks_run_top_to_bottom(tmp_path, capsys, monkeypatch):
     assert command("--seed", "7", "--exercises", "05.1", "07.3", "--out", str(tmp_path)) == 0
-    assert {file.name for file in tmp_path.iterdir()} == {"assignment-7.ipynb", "solved-7.ipynb"}
+    assert {file.name for file in tmp_path.iterdir()} == {"assignment-7.ipynb", "solved-7.ipynb", "assignment.json"}
     printed = printed_by(tmp_path / "assignment-7.ipynb", tmp_path)
     assert printed.count("not attempted yet") == 2
     assert "○ 05.1@7" in printed
@@ -89,6 +89,9 @@ def test_every_student_has_a_seed_of_their_own(tmp_path, capsys):
         assert row["student"] in title
         assert any(f'check("01.3@{row["seed"]}"' in source for source in cells)
         assert (out / f"solved-{row['seed']}.ipynb").exists()
+    plan = json.loads((out / "assignment.json").read_text(encoding="utf-8"))
+    assert plan["exercises"] == ["01.3", "01.4"]
+    assert plan["students"] == {row["student"]: int(row["seed"]) for row in rows}
     assert assignments.student_seed(7, "Ada Lovelace") == 11492814, "another seed would change work already handed out"
     assert "For the teacher only" in capsys.readouterr().out
 
@@ -125,9 +128,18 @@ def test_bad_input(tmp_path, capsys, words, says):
         ("\n\n", "holds no names"),
         ("Ada L\nada-l\n", "'Ada L' and 'ada-l' in .* would get the same file"),
         ("Ada\n!!!\n", "'!!!' in .* makes no file name"),
+        ("a" * 300, "'aaa.*... in .* is too long for a file name: 300 letters"),
     ],
 )
 def test_names_that_make_no_files(tmp_path, text, says):
     (tmp_path / "names.txt").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=says):
         assignments.read_names(tmp_path / "names.txt")
+
+
+def test_a_file_of_names_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"Ada\n\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"names.txt is not UTF-8 text"):
+        assignments.read_names(tmp_path / "names.txt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        assignments.read_names(tmp_path)

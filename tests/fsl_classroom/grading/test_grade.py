@@ -11,7 +11,7 @@ import pytest
 
 from fsl_classroom import all_exercises
 from fsl_classroom.__main__ import main
-from fsl_classroom.grading import confinement, grade
+from fsl_classroom.grading import confinement, feeders
 from fsl_course._system import threads
 from tests.fsl_classroom.grading import zoo
 
@@ -180,7 +180,7 @@ def test_broken_files_and_links_are_told_in_the_summary(school):
 
 def test_the_columns_are_the_promised_ones(school):
     head = (school / "grades.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert head == "student,exercise,passed,diagnosis"
+    assert head == "student,exercise,passed,diagnosis,seed,points,worth,judged"
 
 
 def test_a_missing_or_empty_folder_is_an_error_in_words(tmp_path, capsys):
@@ -212,7 +212,7 @@ def test_an_assignment_solved_untouched_and_with_the_public_solution(tmp_path):
     zoo.write(tmp_path / "class" / "public", [zoo.IMPORTS, zoo.answer(zoo.RIGHT).replace("05.1", "05.1@7")])
     assert main(["grade", str(tmp_path / "class"), *UNCONFINED]) == 0
     rows = read(tmp_path / "class")
-    assert row(rows, "solved")["passed"] == "true"
+    assert (row(rows, "solved")["passed"], row(rows, "solved")["seed"]) == ("true", "7")
     assert row(rows, "blank")["diagnosis"] == "not attempted"
     assert "when the public solution of 05.1 is handed in" in row(rows, "public")["diagnosis"]
 
@@ -243,10 +243,10 @@ def test_unknown_lessons_and_odd_numbers_are_errors(tmp_path, capsys):
 
 def test_the_process_that_grades_gets_one_thread_and_waits_without_spinning(tmp_path, monkeypatch):
     started = {}
-    monkeypatch.setattr(grade.subprocess, "Popen", lambda command, **options: started.update(options))
+    monkeypatch.setattr(feeders.subprocess, "Popen", lambda command, **options: started.update(options))
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("A_SECRET", "of the teacher's")
-    grade._start(tmp_path, {}, [])
+    feeders.start(tmp_path, {}, [])
     assert started["env"]["OMP_NUM_THREADS"] == "1"
     assert started["env"].items() >= threads.SPINNING.items()
     assert "A_SECRET" not in started["env"]

@@ -2,8 +2,9 @@
 
 import csv
 import io
+from pathlib import Path
 
-from fsl_classroom.grading.report import COLUMNS, Record, defused, rows, summary, table
+from fsl_classroom.grading.report import COLUMNS, SUMMARY, Record, Results, defused, number, rows, summary, table
 
 
 def test_formulas_and_line_ends_are_defused():
@@ -23,14 +24,30 @@ def test_the_better_verdict_stays():
 
 
 def test_rows_and_summary():
-    record = Record("a", {"05.1": (True, "")}, {"05"}, notebooks=2, errors=["odd", "more"], unread={"06": "empty"})
-    exercises = ["05.1", "05.2", "06.1"]
-    assert rows([record], exercises) == [
-        ("a", "05.1", "true", ""),
-        ("a", "05.2", "false", "not attempted"),
-        ("a", "06.1", "false", "not attempted (empty)"),
+    record = Record("a", lessons={"05"}, notebooks=2, errors=["odd", "more"], unread={"06": "empty"})
+    record.add({"05.1": (True, "")}, {"05.1": "7"}, {"05.1": "apart"})
+    results = Results(Path("class"), [record], ["05.1", "05.2", "06.1"], {"05.1": 2.5, "06.1": 0.5})
+    assert rows(results) == [
+        ("a", "05.1", "true", "", "7", "2.5", "2.5", "apart"),
+        ("a", "05.2", "false", "not attempted", "", "0", "1", ""),
+        ("a", "06.1", "false", "not attempted (empty)", "", "0", "0.5", ""),
     ]
-    assert summary([record], exercises) == [("a", "1", "3", "1", "2", "odd; more")]
+    assert summary(results) == [("a", "1", "3", "1", "2", "odd; more", "2.5", "4")]
+    assert (results.total(record), results.most()) == (2.5, 4.0)
+    assert len(rows(results)[0]) == len(COLUMNS)
+    assert len(summary(results)[0]) == len(SUMMARY)
+
+
+def test_seed_and_process_belong_to_the_verdict_that_counts():
+    record = Record("a")
+    record.add({"05.1": (False, "wrong")}, {"05.1": "7"}, {"05.1": "apart"})
+    record.add({"05.1": (True, "")}, {"05.1": "8"}, {"05.1": "together"})
+    record.add({"05.1": (False, "wrong")}, {"05.1": "9"})
+    assert (record.seeds, record.judged) == ({"05.1": "8"}, {"05.1": "together"})
+
+
+def test_points_are_written_without_noise():
+    assert [number(points) for points in (0.1 + 0.2, 2.0, 0.0, 1 / 3)] == ["0.3", "2", "0", "0.3333333333"]
 
 
 def test_the_table_reads_back():
