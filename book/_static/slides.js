@@ -6,6 +6,7 @@ const narrow = window.innerWidth < 700;
 const size = narrow ? { width: 480, height: Math.round((480 * window.innerHeight) / window.innerWidth) } : { width: 1120, height: 700 };
 Reveal.initialize({
   ...size, hash: true, slideNumber: "c/t", margin: 0.05, center: false, transition: "none", scrollActivationWidth: null,
+  plugins: [RevealNotes], // the key S opens the window with the speaker's notes
 });
 
 // A slide that holds more than fits can be scrolled by keyboard, too.

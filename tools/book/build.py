@@ -91,7 +91,7 @@ def build(root: Path, out: Path, work: Path | None = None, only: Collection[str]
 
     only: numbers of the lessons to take, all by default
 
-    Raises BookError, LinkError, LessonError, PageError or VendorError, each with a message that says what to do.
+    Raises BookError, LinkError, LessonError, PageError, SlidesError or VendorError, each with a message that says what to do.
     """
     work = work or root / "build" / "book-work"
     _empty(out)
@@ -149,7 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "book")
     options = parser.parse_args()
-    errors = (BookError, LinkError, vendor.VendorError, lessons.LessonError, pages.PageError)
+    errors = (BookError, LinkError, vendor.VendorError, lessons.LessonError, pages.PageError, slides.SlidesError)
     try:
         build(ROOT, options.out.resolve())
     except errors as error:

@@ -1,8 +1,14 @@
-"""Makes slides for teaching from a lesson by rule: reveal.js pages that work without a network.
+"""Makes slides for teaching: reveal.js pages that work without a network, from the text in docs/teaching/slides.
 
-Slides keep headings, short text, display equations, tables and pictures. They leave out code, folded answers, long text and
-references. A cell's tags overrule this: `skip-slide` leaves the cell out, and `slide` keeps all of it, its code too, unless the
-code is folded because it only draws (`hide-input`).
+A lesson's slides are written by hand, one message each:
+
+    ## A prototype is the mean of its class's embeddings     the headline is the message
+    Short text, a formula or a table.
+    {figure: Train for real}                                the first figure below this heading of the solved notebook
+    {figure: Train for real, 2}                             the second
+    Note: What the speaker says, and what to ask the class.
+
+Figures are taken from the solved notebook, so they never differ from the lesson. Notes show in the speaker's window (key S).
 """
 
 from __future__ import annotations
@@ -17,71 +23,74 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nbformat import NotebookNode
 
-from tools.book.lessons import FOLDED, Lesson
+from tools.book.lessons import Lesson
 from tools.book.links import Links
-from tools.notebooks.cells import is_added
 
-LONGEST = 45  # words: a longer paragraph does not go onto a slide
-_LEFT_OUT = ("References",)
-_DETAILS = re.compile(r"<details>.*?</details>\n*", re.S)
+FOLDER = "docs/teaching/slides"
+MOST = 25  # slides a lesson
+_FIGURE = re.compile(r"^\{figure: (?P<heading>[^{}]+?)(?:, (?P<number>\d+))?\}$", re.M)
 _PICTURE = re.compile(r"<img\b[^>]*>", re.S)
+_HEADING = re.compile(r"^#{1,4} +(.+)$", re.M)
+
+
+class SlidesError(Exception):
+    """The text of a lesson's slides cannot be shown. The message names the file, the slide, and what to change."""
 
 
 class Slide(NamedTuple):
-    """One slide. title and text: Markdown; pictures: <img> tags; code: source that a tag has kept."""
+    """One slide. title and text: Markdown; figures: (heading in the lesson, number); note: what the speaker says."""
 
     title: str
     text: str
-    pictures: list[str]
-    code: str = ""
+    figures: list[tuple[str, int]]
+    note: str
 
 
-def slides(notebook: NotebookNode) -> list[Slide]:
-    """Returns the slides of a solved notebook. Every heading starts a slide, and every picture gets its own after it."""
-    found: list[Slide] = []
-    title = ""
-    for cell in notebook.cells:
-        if is_added(cell):
+def slides(text: str, where: str) -> list[Slide]:
+    """Returns the slides of a file of FOLDER. Raises SlidesError for none, too many, and one without headline or note."""
+    found = []
+    for part in re.split(r"^(?=## )", text, flags=re.M):
+        title, _, body = part.strip().partition("\n")
+        if not title:
             continue
-        tags = cell.metadata.get("tags", [])
-        if "skip-slide" in tags:
-            continue
-        whole = "slide" in tags
-        if cell.cell_type == "markdown":
-            for part_title, text in sections(cell.source):
-                title = part_title or title
-                if whole or not title.startswith(_LEFT_OUT):
-                    kept = text if whole else shortened(text)
-                    found += [Slide(title, part, []) for part in _questions(kept) if part or part_title]
-        else:
-            pictures = [picture for output in cell.outputs for picture in _PICTURE.findall(_as_html(output))]
-            if whole or pictures:
-                found.append(Slide(title, "", pictures, cell.source if whole and FOLDED not in tags else ""))
+        if not title.startswith("## "):
+            raise SlidesError(f"{where}: a slide begins with a headline, `## ...`; found {title[:60]!r}.")
+        shown, _, note = body.partition("\nNote:")
+        if not note.strip():
+            raise SlidesError(f"{where}, {title[3:]!r}: the speaker's note is missing; end the slide with `Note: ...`.")
+        figures = [(m["heading"].strip(), int(m["number"] or 1)) for m in _FIGURE.finditer(shown)]
+        found.append(Slide(title[3:].strip(), _FIGURE.sub("", shown).strip(), figures, " ".join(note.split())))
+    if not 1 <= len(found) <= MOST:
+        raise SlidesError(f"{where}: a lesson has 1 to {MOST} slides; this file has {len(found)}.")
     return found
 
 
-def sections(text: str) -> list[tuple[str, str]]:
-    """Cuts a text cell at its headings into pairs (title, text below); the title is "" before the first heading."""
-    parts = re.split(r"^#{1,4} +(.+)$", text, flags=re.M)
-    pairs = [("", parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
-    return [(title.strip(), body.strip()) for title, body in pairs if title or body.strip()]
+def figures(notebook: NotebookNode) -> dict[str, list[str]]:
+    """Returns the figures of a solved notebook as <img> tags, by the heading that they stand below."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            names = _HEADING.findall(cell.source)
+            heading = names[-1].strip() if names else heading
+        else:
+            pictures = [picture for output in cell.outputs for picture in _PICTURE.findall(_as_html(output))]
+            found.setdefault(heading, []).extend(pictures)
+    return {name: pictures for name, pictures in found.items() if pictures}
 
 
-def shortened(text: str) -> str:
-    """Returns the paragraphs that fit onto a slide: equations, tables, lists and short text, no answers and no lists of links."""
-    kept = []
-    for paragraph in re.split(r"\n{2,}", _DETAILS.sub("", text)):
-        links_only = all(line.startswith("- [") for line in paragraph.strip().split("\n"))
-        structured = paragraph.lstrip().startswith(("$$", "|", "- ", "1. ", "\\begin"))
-        if paragraph.strip() and not links_only and (structured or len(paragraph.split()) <= LONGEST):
-            kept.append(paragraph.strip())
-    return "\n\n".join(kept)
-
-
-def _questions(text: str) -> list[str]:
-    """Cuts a quiz into its questions, one for each slide, and leaves other text in one piece."""
-    parts = [part.strip() for part in re.split(r"^(?=\*\*\d\.)", text, flags=re.M)]
-    return [part for part in parts if part] or [""]
+def _pictures(slide: Slide, found: dict[str, list[str]], where: str) -> str:
+    """Returns the <img> tags of a slide. Raises SlidesError if the lesson has no such figure."""
+    shown = []
+    for heading, number in slide.figures:
+        there = found.get(heading, [])
+        if not 1 <= number <= len(there):
+            raise SlidesError(
+                f"{where}, {slide.title!r}: the lesson has {len(there)} figures below {heading!r}, so there is no number "
+                f"{number}. Headings with figures: {', '.join(found)}."
+            )
+        shown.append(there[number - 1])
+    return "".join(shown)
 
 
 def _as_html(output: NotebookNode) -> str:
@@ -93,19 +102,26 @@ def _as_html(output: NotebookNode) -> str:
 
 
 def page(root: Path, lesson: Lesson, links: Links) -> str:
-    """Returns the slides of one lesson as HTML, for the folder slides/ of the book."""
-    notebook = nbformat.read(root / lesson.solution, as_version=4)
+    """Returns the slides of one lesson as HTML, for the folder slides/ of the book. Raises SlidesError."""
+    where = f"{FOLDER}/{lesson.stem}.md"
+    if not (root / where).is_file():
+        raise SlidesError(f"lesson {lesson.number} has no slides: write {where}, as tools/book/slides.py describes.")
+    found = figures(nbformat.read(root / lesson.solution, as_version=4))
     markdown = _markdown()
-    shown = []
-    for number, slide in enumerate(slides(notebook)):
-        body = markdown.render(links.for_html(slide.text, lesson.notebook)) if slide.text else ""
-        code = f"<pre><code>{html.escape(slide.code)}</code></pre>\n" if slide.code else ""
+
+    def shown(text: str) -> str:
+        return markdown.render(links.for_html(text, where)) if text else ""
+
+    first = Slide(f"{lesson.number} {lesson.title}", lesson.promise, [], f"Planned: {lesson.planned}.")
+    sections = []
+    for number, slide in enumerate([first, *slides((root / where).read_text(encoding="utf-8"), where)]):
         level = "h2" if number else "h1"
-        heading = f"<{level}>{markdown.renderInline(links.for_html(slide.title, lesson.notebook))}</{level}>\n"
-        shown.append(f"<section>\n{heading}{body}{code}{''.join(slide.pictures)}\n</section>\n")
+        heading = f"<{level}>{markdown.renderInline(links.for_html(slide.title, where))}</{level}>\n"
+        note = f'<aside class="notes">{shown(slide.note)}</aside>\n'
+        sections.append(f"<section>\n{heading}{shown(slide.text)}{_pictures(slide, found, where)}{note}</section>\n")
     back = f'<a class="back" href="../notebooks/{lesson.stem}.html">Lesson {lesson.number}</a>'
     return _template(root).format(
-        title=html.escape(f"{lesson.number} {lesson.title}"), back=back, slides="".join(shown)
+        title=html.escape(f"{lesson.number} {lesson.title}"), back=back, slides="".join(sections)
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 # The files of each package that go into the book, as patterns.
 FILES = {
     "mathjax": ("LICENSE", "es5/tex-chtml-full.js", "es5/output/chtml/fonts/woff-v2/*.woff"),
-    "reveal.js": ("LICENSE", "dist/reset.css", "dist/reveal.css", "dist/reveal.js"),
+    "reveal.js": ("LICENSE", "dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js"),
     "requirejs": ("require.js",),  # has no licence file: the script begins with its licence
     "@jupyter-widgets/html-manager": ("LICENSE", "dist/embed-amd.js"),
 }

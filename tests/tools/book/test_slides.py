@@ -1,74 +1,76 @@
-"""tools/book/slides.py: which parts of a lesson become slides."""
+"""tools/book/slides.py: the written slides of a lesson, their limits, and the figures that they borrow."""
 
 import itertools
+import re
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from tools.book.slides import sections, shortened, slides
+from tools.book.lessons import lessons
+from tools.book.slides import FOLDER, MOST, SlidesError, figures, slides
 
+ROOT = Path(__file__).resolve().parents[3]
 NUMBER = itertools.count(1)
 PICTURE = '<img alt="A curve" src="data:image/png;base64,AAAA">'
+ONE = "## A mean is a prototype\n\nShort.\n\n{figure: Train, 2}\n\nNote: Say it\ntwice.\n"
+LESSONS = {one.stem: one for one in lessons(ROOT)}
 
 
-def code(source="x = 1", tags=(), html=None):
-    cell = nbformat.v4.new_code_cell(source, id=f"05-{next(NUMBER):03d}", metadata={"tags": list(tags)})
-    if html:
-        cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": html, "text/plain": "x"})]
+def code(*pictures):
+    cell = nbformat.v4.new_code_cell("x = 1", id=f"05-{next(NUMBER):03d}")
+    cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": one}) for one in pictures]
     return cell
 
 
-def text(source, tags=()):
-    return nbformat.v4.new_markdown_cell(source, id=f"05-{next(NUMBER):03d}", metadata={"tags": list(tags)})
+def text(source):
+    return nbformat.v4.new_markdown_cell(source, id=f"05-{next(NUMBER):03d}")
 
 
-def made(*cells):
-    return slides(nbformat.v4.new_notebook(cells=list(cells)))
+def test_a_slide_has_a_headline_a_text_figures_and_a_note():
+    (found,) = slides(ONE, "here")
+    assert found == ("A mean is a prototype", "Short.", [("Train", 2)], "Say it twice.")
 
 
-def test_headings_start_slides_and_pictures_follow():
-    found = made(text("# A\n\nShort."), text("## B\n\nIdea."), code(html=f"<div>{PICTURE}</div>"), code("print(1)"))
-    assert [(one.title, one.text, one.pictures) for one in found] == [
-        ("A", "Short.", []),
-        ("B", "Idea.", []),
-        ("B", "", [PICTURE]),
-    ]
-    assert all(one.code == "" for one in found)
-
-
-def test_answers_long_text_and_references_are_left_out():
-    answer = "<details><summary>Answer</summary>\n\nIt is 42.\n\n</details>"
-    found = made(text(f"## Recall\n\n**1.** Why?\n\n{answer}\n\n" + "word " * 60), text("## References\n\nA paper."))
-    assert [(one.title, one.text) for one in found] == [("Recall", "**1.** Why?")]
-
-
-def test_every_question_of_a_quiz_has_its_slide():
-    found = made(text("## Quiz\n\n**1. One?**\n(a) x\n\n**2. Two?**\n(b) y"))
-    assert [one.text for one in found] == ["**1. One?**\n(a) x", "**2. Two?**\n(b) y"]
-
-
-def test_tags_go_before_the_rule():
-    long = "word " * 60
-    found = made(text(f"## A\n\n{long}", ["slide"]), code("y = 2", ["slide"]), text("## B", ["skip-slide"]))
-    assert [(one.title, one.text.strip(), one.code) for one in found] == [("A", long.strip(), ""), ("A", "", "y = 2")]
-    assert made(code(tags=["skip-slide"], html=PICTURE)) == []
-
-
-def test_code_that_only_draws_is_left_out_even_of_a_cell_that_is_kept_whole():
-    found = made(text("## A"), code("y = 2", ["slide", "hide-input"], html=PICTURE))
-    assert [(one.code, one.pictures) for one in found] == [("", []), ("", [PICTURE])]
+def test_figures_are_found_below_their_heading():
+    other = PICTURE.replace("curve", "map")
+    cells = [text("# A\n\n## Train\n\nwords"), code(PICTURE), text("no heading"), code(other), text("## End"), code()]
+    assert figures(nbformat.v4.new_notebook(cells=cells)) == {"Train": [PICTURE, other]}
 
 
 @pytest.mark.parametrize(
-    "kept", ["$$\n" + "x + " * 60 + "y\n$$", "| a | b |\n|---|---|\n" + "| c | d |\n" * 20, "Short."]
+    ("written", "says"),
+    [
+        ("", "has 0"),
+        (ONE * (MOST + 1), f"has {MOST + 1}"),
+        ("Words before.\n\n" + ONE, "begins with a headline"),
+        ("## A headline\n\nno note\n", "note is missing"),
+        ("## A headline\n\nwords\n\nNote:\n", "note is missing"),
+    ],
 )
-def test_equations_and_tables_are_kept_whole(kept):
-    assert shortened(f"{kept.strip()}\n\n{'word ' * 60}") == kept.strip()
+def test_what_cannot_be_shown_is_named(written, says):
+    with pytest.raises(SlidesError, match=says):
+        slides(written, "here")
 
 
-def test_links_away_are_left_out():
-    assert shortened("Words.\n\n- [Binder](https://example.org) · [Colab](x)\n- [Next](y)") == "Words."
+@pytest.mark.parametrize("stem", LESSONS)
+def test_a_lesson_has_its_slides_one_message_each(stem):
+    written = (ROOT / FOLDER / f"{stem}.md").read_text(encoding="utf-8")
+    there = figures(nbformat.read(ROOT / LESSONS[stem].solution, as_version=4))
+    found = slides(written, stem)
+    assert len(found) >= 8
+    assert len({one.title for one in found}) == len(found)
+    for one in found:
+        prose = re.sub(
+            r"\$\$.*?\$\$", "", "\n".join(line for line in one.text.split("\n") if line[:1] != "|"), flags=re.S
+        )
+        assert len(one.title.split()) <= 14, one.title
+        assert len(prose.split()) <= 45, (one.title, len(prose.split()))
+        assert 10 <= len(one.note.split()) <= 110, (one.title, len(one.note.split()))
+        for heading, number in one.figures:
+            assert number <= len(there.get(heading, [])), (one.title, heading, sorted(there))
+    assert any(one.figures for one in found)
 
 
-def test_a_cell_is_cut_at_its_headings():
-    assert sections("before\n\n## A\n\none\n\n### B\n\ntwo") == [("", "before"), ("A", "one"), ("B", "two")]
+def test_every_file_belongs_to_a_lesson():
+    assert {path.stem for path in (ROOT / FOLDER).glob("*.md")} == set(LESSONS)
