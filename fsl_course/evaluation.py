@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.inner_loop.support_statistics import batch_statistics
-from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
+from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, not_finite
 
 _EMBED_AT_ONCE = 512  # pictures, and
 _NUMBERS_AT_ONCE = 2**22  # numbers in them; both bound the memory of a forward pass
@@ -202,11 +202,6 @@ def check_kinds(learner: FewShotLearner, sampler: EpisodeSampler | SinusoidSampl
             f"sampler must be an EpisodeSampler or a SinusoidSampler; got {type(sampler).__name__}. Of an image set, "
             "EpisodeSampler(images, n_way, k_shot, n_query) makes one."
         )
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the name of the first tensor that holds NaN or infinity, or "" if none does."""
-    return next((n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), "")
 
 
 def compare(a: Result, b: Result) -> PairedDifference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -65,6 +66,11 @@ class ComparesEmbeddings(Protocol):
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Scores queries [..., M, D] by support [..., S, D], labels [..., S] -> logits [..., M, N]; leading axes are tasks."""
         ...
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Returns the name of the first tensor that holds NaN or infinity, or "" if none does."""
+    return next((n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), "")
 
 
 def check_labels(labels: Tensor, n_way: int) -> None:

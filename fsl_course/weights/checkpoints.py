@@ -1,8 +1,10 @@
 """Weights on disk: the files of a training run, and the trained weights that ship with the course. None is a pickle.
 
-A file is in the format safetensors: named tensors and, in its header, one JSON text. It is written whole or not at all.
+A file is in the format safetensors: named tensors and, in its header, one JSON text and a checksum of everything. It is written
+whole or not at all.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from fsl_course._system.files import replace_file
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.data.assets import asset, verified
-from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.base import FewShotLearner, not_finite
 from fsl_course.weights.learners import has_head, make
 
 
@@ -31,12 +33,19 @@ def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any
 
     Raises CheckpointError if the disk is full or the folder cannot be written to.
     """
-    blob = save(
-        # clones, because tied weights share memory, which the format does not allow
-        {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()},
-        {"about": json.dumps(about, sort_keys=True)},
-    )
-    _write(Path(path), blob)
+    # clones, because tied weights share memory, which the format does not allow
+    own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
+    words = json.dumps(about, sort_keys=True)
+    _write(Path(path), save(own, {"about": words, "sha256": _digest(own, words)}))
+
+
+def _digest(tensors: dict[str, Tensor], about: str) -> str:
+    """Returns the SHA-256 of contiguous tensors, with their names, types and shapes, and of the text beside them."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def save_json(path: str | Path, content: dict[str, Any]) -> None:
@@ -62,7 +71,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise CheckpointError(f"there is no checkpoint at {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
+            if "about" not in (found := file.metadata() or {}):
+                raise ValueError("it does not say what it holds, as every file of this course does")
+            about = json.loads(found["about"])
             if not isinstance(about, dict):
                 raise ValueError("its header holds no dictionary")
             yield file, about
@@ -73,14 +84,28 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns the tensors and the dictionary that `save_file` wrote. Loading never executes code."""
+    """Returns the tensors and the dictionary that `save_file` wrote. Loading never executes code.
+
+    Raises CheckpointError where a single bit has changed since. Files of earlier versions have no checksum to compare with.
+    """
     with _opened(Path(path)) as (file, about):
         # clones, because the tensors are views of the file, which a later save replaces
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118 - not a dict
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+        header = file.metadata()
+        if header.get("sha256", digest := _digest(tensors, header["about"])) != digest:
+            raise CheckpointError(
+                f"{path} is damaged: it has changed since it was written. Restore a copy, or train again."
+            )
+        return tensors, about
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    """Copies named weights into a learner. Raises CheckpointError if names or shapes differ."""
+    """Copies named weights into a learner. Raises CheckpointError if names, shapes or types differ."""
+    for name, own in learner.state_dict().items():
+        if (
+            name in tensors and tensors[name].dtype != own.dtype
+        ):  # PyTorch would convert it, and read nonsense as numbers
+            raise CheckpointError(f"{name} in {path} is {tensors[name].dtype}, and {own.dtype} in this learner.")
     try:
         learner.load_state_dict(tensors)
     except RuntimeError as error:
@@ -121,6 +146,10 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
         )
     learner = make(method, **settings)
     load_weights(learner, {name: tensor for name, tensor in load_file(path)[0].items() if name in expected}, path)
+    if damaged := not_finite(learner.state_dict()):
+        raise CheckpointError(
+            f"{path} cannot be used: {damaged} holds numbers that are not finite. It is damaged, or its training diverged."
+        )
     return learner.eval(), about
 
 

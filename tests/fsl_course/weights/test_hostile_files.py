@@ -1,5 +1,6 @@
 """Broken and hostile files are refused in words, before memory is taken and without executing anything."""
 
+import json
 import pickle
 import resource
 import sys
@@ -13,8 +14,11 @@ from fsl_course.weights.checkpoints import (
     CheckpointError,
     load_file,
     load_learner,
+    load_weights,
     save_file,
+    save_learner,
 )
+from fsl_course.weights.learners import make
 
 
 def test_broken_files_are_named_and_nothing_is_executed(tmp_path):
@@ -33,7 +37,7 @@ def test_broken_files_are_named_and_nothing_is_executed(tmp_path):
         with pytest.raises(CheckpointError, match=f"{name}.safetensors is not a whole checkpoint"):
             load_file(path)
     plain_save({"a": torch.ones(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(CheckpointError, match="not a whole checkpoint of this course"):
+    with pytest.raises(CheckpointError, match=r"not a whole checkpoint of this course \(it does not say what it holds"):
         load_file(tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="does not say which method"):
         load_learner(whole)
@@ -111,3 +115,72 @@ def test_a_header_that_is_no_dictionary_is_refused(tmp_path, about):
     plain_save({"a": torch.ones(1)}, path, metadata={"about": about})
     with pytest.raises(CheckpointError, match="is not a whole checkpoint|does not say which method"):
         load_learner(path)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of a small learner."""
+    path = tmp_path / "w.safetensors"
+    save_learner(path, make("prototypical", width=2), {"method": "prototypical", "settings": {"width": 2}})
+    return path
+
+
+def rewritten(path, change):
+    """Writes a file whose tensors went through change, as somebody else would: without a checksum."""
+    tensors, about = load_file(path)
+    plain_save(
+        {name: change(t).contiguous() for name, t in tensors.items()}, path, metadata={"about": json.dumps(about)}
+    )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(weights, number, capsys):
+    rewritten(weights, lambda t: torch.full_like(t, number) if t.dim() == 4 else t)
+    assert main(["evaluate", str(weights)]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "encoder.layers.0.weight holds numbers that are not finite" in error
+
+
+def as_type(dtype):
+    return lambda t: t.to(dtype) if t.is_floating_point() else t
+
+
+@pytest.mark.parametrize("change", [as_type(torch.float64), as_type(torch.float16), lambda t: t.float()])
+def test_numbers_of_another_type_are_refused_and_never_converted(weights, change):
+    rewritten(weights, change)
+    with pytest.raises(CheckpointError, match=r"w.safetensors is torch.float\d\d, and torch.\w+ in this learner"):
+        load_learner(weights)
+
+
+def test_floats_that_a_changed_header_calls_whole_numbers_are_refused(weights):
+    weights.write_bytes(weights.read_bytes().replace(b'"F32"', b'"I32"'))
+    with pytest.raises(CheckpointError, match="w.safetensors is damaged|is torch.int32"):
+        load_learner(weights)
+    learner = torch.nn.Module()
+    learner.register_buffer("a", torch.ones(2))
+    with pytest.raises(CheckpointError, match="a in w is torch.int32, and torch.float32 in this learner"):
+        load_weights(learner, {"a": torch.ones(2, dtype=torch.int32)}, "w")
+
+
+def test_a_single_flipped_bit_is_found_wherever_it_is(weights):
+    whole = weights.read_bytes()
+    start = int.from_bytes(whole[:8], "little") + 8
+    about = whole.index(b"prototypical")
+    for place in (about, start, (start + len(whole)) // 2, len(whole) - 1):
+        broken = bytearray(whole)
+        broken[place] ^= 1
+        weights.write_bytes(broken)
+        with pytest.raises(
+            CheckpointError, match="is damaged: it has changed since it was written|no trainable method"
+        ):
+            load_learner(weights)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_file(weights)
+    weights.write_bytes(whole)
+    assert load_learner(weights)[1]["method"] == "prototypical"
+
+
+def test_a_file_without_a_checksum_comes_from_an_earlier_version(weights):
+    rewritten(weights, lambda t: t)
+    assert load_learner(weights)[1]["settings"] == {"width": 2}
