@@ -71,6 +71,20 @@ def test_lesson_00_needs_neither_recall_nor_bug_hunt(tmp_path: Path):
     assert broken_rules(written(tmp_path, text, "00_means")) == []
 
 
+def test_a_starred_exercise_after_the_references_comes_on_top_of_70_cells(tmp_path: Path):
+    full = good_lesson() + "\n\n# %%\ntotal = 1" * 33
+    extra = f"\n\n# %% [markdown]\n# ### Exercise 05.3 ★  Third\n# {TEXT}\n\n# %%\n{EXERCISE.format(3)}"
+    for place, (text, kept) in enumerate(((full, True), (full + "\n\n# %%\ntotal = 1", False), (full + extra, True))):
+        lesson = written(made_folder(tmp_path, place), text)
+        assert ("it_has_30_to_70_cells" not in broken_rules(lesson)) == kept, place
+
+
+def made_folder(root: Path, place: int) -> Path:
+    folder = root / str(place)
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("old", "new", "rule"),
     [
