@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 Numbers, Rows = Sequence[float], Sequence[tuple[int, float, float]]
 
-_EVERY_SECONDS = 2.0  # between two drawings of the curve, each of which takes about 0.2 s
+_EVERY_SECONDS = 4.0  # between two drawings of the curve, each of which takes about 0.2 s
 _BAR_SECONDS, _LOG_SECONDS = 0.5, 30.0  # between two updates of the bar in a terminal, and in a file
 # the elapsed and the remaining time come first, because a narrow terminal cuts off the end
 _BAR = "{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}] {percentage:3.0f}%|{bar:10}|"
