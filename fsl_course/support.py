@@ -1,0 +1,125 @@
+"""What a learner knows once it has read the support of a task, and how it then scores pictures, each on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fsl_course.episodes import Episode
+from fsl_course.evaluation import embed_all, evaluation_mode
+from fsl_course.inner_loop.functional import predict
+from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
+
+_AT_ONCE = 256  # pictures in a forward pass
+
+
+class Support:
+    """The support of any learner: it is read again for every picture, so that no answer depends on other pictures.
+
+    images: uint8 [S, c, H, W]; labels: int64 [S] in 0..n_way-1, every slot at least once. `read_support` chooses among this
+    class and the two below, which read the support once.
+    """
+
+    def __init__(self, learner: FewShotLearner, images: Tensor, labels: Tensor, n_way: int) -> None:
+        like = next(learner.parameters(), torch.zeros(()))
+        self.learner, self.n_way, self.dtype = learner, n_way, like.dtype
+        self.images, self.labels = images.to(like.device), labels.to(like.device)
+        with evaluation_mode(learner), torch.no_grad():
+            self._read()
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Scores pictures uint8 [B, c, H, W] -> [B, N], on the CPU."""
+        return self._run(self._scores, images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns the numbers by which pictures uint8 [B, c, H, W] are compared -> [B, D], on the CPU; here their pixels."""
+        return self._run(self._features, images)
+
+    def left_out(self) -> Tensor:
+        """Scores every support picture by the others -> [S, N], on the CPU. Each class needs two."""
+        return self._run(lambda rows: torch.cat([self._left_out(row) for row in rows]), torch.arange(len(self.labels)))
+
+    def _run(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        with evaluation_mode(self.learner), torch.no_grad():
+            return torch.cat([function(part.to(self.labels.device)).cpu() for part in rows.split(_AT_ONCE)])
+
+    def _task(self, images: Tensor) -> Episode:
+        """Returns the support with these queries, whose labels nobody knows."""
+        x = [pictures.to(self.dtype).div(255) for pictures in (self.images, images)]
+        unknown, classes = self.labels.new_zeros(len(images)), torch.arange(self.n_way, device=self.labels.device)
+        return Episode(x[0], self.labels, x[1], unknown, classes)
+
+    def _read(self) -> None:
+        """Learns what it can from the support alone."""
+
+    def _scores(self, images: Tensor) -> Tensor:
+        return torch.cat([self.learner(self._task(image[None])) for image in images])
+
+    def _features(self, images: Tensor) -> Tensor:
+        return images.to(self.dtype).div(255).flatten(1)
+
+    def _others(self, row: Tensor) -> Tensor:
+        return torch.arange(len(self.labels), device=self.labels.device) != row
+
+    def _left_out(self, row: Tensor) -> Tensor:
+        others = self._others(row)
+        return type(self)(self.learner, self.images[others], self.labels[others], self.n_way)._scores(
+            self.images[row][None]
+        )
+
+
+class _Embedded(Support):
+    """The support of a learner that compares embeddings: embedded once."""
+
+    def _read(self) -> None:
+        self.embedded = self._features(self.images)
+
+    def _features(self, images: Tensor) -> Tensor:
+        return embed_all(self.learner, images, self.dtype)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        return self.learner.score(self.embedded, self.labels, self._features(images), self.n_way)
+
+    def _left_out(self, row: Tensor) -> Tensor:
+        others = self._others(row)
+        return self.learner.score(self.embedded[others], self.labels[others], self.embedded[row][None], self.n_way)
+
+
+class _Adapted(Support):
+    """The support of a learner that adapts its model: adapted once. Features are the input of the last linear layer."""
+
+    def _read(self) -> None:
+        outputs = self.learner.model(self._task(self.images[:1]).query_x).shape[-1]
+        if outputs != self.n_way:
+            raise ValueError(
+                f"this {type(self.learner).__name__} has a head for {outputs} classes, and there are {self.n_way}: give it "
+                f"{outputs}, or take a method that serves any number of them, such as prototypical."
+            )
+        self.params = self.learner.adapted(self._task(self.images[:0]))
+
+    def _scores(self, images: Tensor) -> Tensor:
+        return predict(self.learner.model, self.params, self._task(images))
+
+    def _features(self, images: Tensor) -> Tensor:
+        linear, seen = [m for m in self.learner.model.modules() if isinstance(m, nn.Linear)], []
+        if not linear:
+            return self._scores(images)
+        hook = linear[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            self._scores(images)
+        finally:
+            hook.remove()
+        return seen[-1]  # batch norm may have seen the support before
+
+
+def read_support(learner: FewShotLearner, images: Tensor, labels: Tensor, n_way: int) -> Support:
+    """Lets a learner read a support. Raises ValueError if the pictures or the number of classes do not fit it."""
+    adapts = callable(getattr(learner, "adapted", None))
+    kind = _Embedded if isinstance(learner, ComparesEmbeddings) else _Adapted if adapts else Support
+    try:
+        return kind(learner, images, labels, n_way)
+    except RuntimeError as error:  # PyTorch's words for shapes that do not fit
+        form = f"{images.shape[-1]} x {images.shape[-2]} pixels and {images.shape[1]} channel(s)"
+        raise ValueError(f"pictures of {form} do not fit this learner: {error}") from error
