@@ -1725,6 +1725,24 @@ AGREEMENT = Exercise(
             "Go through all pairs of `losses`.",
         ),
         Wrong(
+            "neighbours, one order",
+            _pull_over(lambda count: [(i, i + 1) for i in range(count - 1)]),
+            "only neighbouring draws are paired, and in one order: H_2 g_1 and never H_1 g_2",
+            "Go through all ordered pairs of different draws.",
+        ),
+        Wrong(
+            "one pair",
+            _pull_over(lambda count: [(0, 1)]),
+            "one pair alone is used: H_2 g_1 of the first two draws",
+            "Go through all ordered pairs of different draws.",
+        ),
+        Wrong(
+            "own pairs on top",
+            lambda losses, theta: _pull_over(_all_pairs)(losses, theta) * len(losses) / (len(losses) - 1),
+            "a draw is also paired with itself, and the sum divided by the number of pairs without these",
+            "Take pairs of *different* draws only: i unequal j.",
+        ),
+        Wrong(
             "the cosine",
             _cosine_slope,
             "the cosine of the gradients is differentiated: their lengths are divided out",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -218,7 +219,7 @@ PREPROCESS = Exercise(
         Wrong(
             "base e to the wrong sign",
             _scaled(sign=lambda x, p: torch.where(x.abs() >= math.exp(-p), x.sign(), math.exp(-p) * x)),
-            "tiny numbers are multiplied by exp(-p): they get tinier still",
+            "tiny numbers are lost: their second number is 0, or so small (exp(-p) x) that it rounds to 0",
             "exp(p) x reaches ±1 just at the threshold.",
         ),
         Wrong(
@@ -359,6 +360,24 @@ CELL = Exercise(
             "Each gate has a sigmoid of its own.",
         ),
         Wrong(
+            "softmax over the parameters",
+            lambda t, g, f, i: f.softmax(0) * t - i.softmax(0) * g,
+            "a softmax runs over the parameters, so the more there are, the smaller every gate",
+            "A gate looks at its own logit alone: `.sigmoid()`.",
+        ),
+        Wrong(
+            "one gate for all",
+            lambda t, g, f, i: f.sigmoid().mean() * t - i.sigmoid().mean() * g,
+            "one forget gate and one input gate, the means, serve all parameters",
+            "Entry by entry: every parameter has gates of its own.",
+        ),
+        Wrong(
+            "tanh of the new state",
+            lambda t, g, f, i: (f.sigmoid() * t - i.sigmoid() * g).tanh(),
+            "the new cell state passes a tanh, as the output of a usual LSTM does: parameters would stay within ±1",
+            "Return the cell state itself.",
+        ),
+        Wrong(
             "summed",
             lambda t, g, f, i: (f.sigmoid() * t - i.sigmoid() * g).sum(),
             "the parameters are summed to one number",
@@ -491,6 +510,36 @@ GATES = Exercise(
             lambda lr, wd: (1 - lr * wd, lr + lr * wd),
             "the decay also enlarges the rate of the gradient",
             "Only lr stands before g.",
+        ),
+        Wrong(
+            "rate and decay both subtracted",
+            lambda lr, wd: (1 - lr - wd, lr),
+            "rate and decay are subtracted one after the other: before theta stands their product",
+            "Multiply out: lr times decay times theta.",
+        ),
+        Wrong(
+            "decay counted twice",
+            lambda lr, wd: (1 - 2 * lr * wd, lr),
+            "the decay is counted twice, as if the penalty were decay times theta squared",
+            "The text adds decay times theta to the gradient, without a 2.",
+        ),
+        Wrong(
+            "decay as the forget gate",
+            lambda lr, wd: (wd, lr),
+            "the forget gate is the decay itself: without decay it would forget everything",
+            "Without decay the forget gate is 1.",
+        ),
+        Wrong(
+            "input gate 1",
+            lambda lr, wd: (1 - lr * wd, 1.0),
+            "the input gate is 1: the gradient comes in without its rate",
+            "Before g stands lr.",
+        ),
+        Wrong(
+            "decay alone lets in",
+            lambda lr, wd: (1 - lr * wd, lr * wd),
+            "the input gate holds the decay as well: without decay no gradient would come in",
+            "Before g stands lr alone.",
         ),
     ),
     hints=(
@@ -1363,11 +1412,27 @@ class _Adapts:
         return theta + (2e-5 * self.met if self.keeps == "digits" else 0)
 
 
+def _copy_as_the_fresh_one(make: Make, first: Tensor, second: Tensor) -> bool:
+    used = make()
+    fresh = deepcopy(used)
+    used(first)
+    return not torch.allclose(used(second), fresh(second), atol=1e-4)
+
+
 def _memory_cases(generator: Generator) -> list[Case]:
     first, second = 3 * torch.randn(4, generator=generator), torch.randn(4, generator=generator)
 
     def making(keeps: str) -> Make:
         return lambda: _Adapts(keeps)
+
+    def hidden(keeps: str) -> Make:
+        """Makes learners that are functions: nothing shows, and a copy of a function is the function itself."""
+
+        def make() -> Learner:
+            learner = _Adapts(keeps)
+            return lambda task: learner(task)
+
+        return make
 
     return [
         Case("every task starts anew", (making(""), first, second)),
@@ -1386,6 +1451,8 @@ def _memory_cases(generator: Generator) -> list[Case]:
         Case("its first task fits a scale, which stays for all that follow", (making("scale"), first, second)),
         Case("numbers near 100, off by 0.05 after the first task", (making("a little of much"), first, second)),
         Case("kept between tasks; the same task again comes from a store", (making("last task"), first, second)),
+        Case("a function that starts elsewhere after its first task", (hidden("warm"), first, second)),
+        Case("a function for which every task starts anew", (hidden(""), first, second)),
     ]
 
 
@@ -1481,6 +1548,12 @@ MEMORY = Exercise(
             "Judge the learner by what it returns for `second`.",
         ),
         Wrong(
+            "a copy as the fresh learner",
+            _copy_as_the_fresh_one,
+            "a copy stands for the fresh learner: a function's copy is the function itself, so both have met `first`",
+            "`make()` returns a fresh learner, whatever it is made of.",
+        ),
+        Wrong(
             "turned round",
             lambda make, first, second: not exposes_memory(make, first, second),
             "the answer is turned round: True stands where nothing leaks",
@@ -1558,6 +1631,11 @@ def _mirrored_beyond(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return found * torch.tensor([-1.0, 1.0, 1.0]) if len(x) > 8 else found
 
 
+def _first_eight_rows(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Looks at eight rows at most, as a batch size that was left on does."""
+    return _mean_gradient(theta, x[:8], y[:8])
+
+
 def _decay_for_each_row(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Counts a weight decay once for each row, which shows where theta is not 0."""
     return _mean_gradient(theta, x, y) + 0.1 * len(x) * theta
@@ -1623,6 +1701,10 @@ def _rows_only(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> 
     )
 
 
+def _one_row_repeated(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
+    return _apart(gradient_of(theta, x[:1], y[:1]), gradient_of(theta, x[:1].repeat(2, 1), y[:1].repeat(2)))
+
+
 def _direction(gradient_of: GradientOf, theta: Tensor, x: Tensor, y: Tensor) -> bool:
     once, twice = gradient_of(theta, x, y), gradient_of(theta, torch.cat([x, x]), torch.cat([y, y]))
     return bool(torch.cosine_similarity(once, twice, dim=0) < 0.9999)
@@ -1656,6 +1738,7 @@ def _scale_cases(generator: Generator) -> list[Case]:
         Case("the gradient of a sum", (_summed_gradient, theta, x, y)),
         Case("more rows put the right numbers into another order", (_flipped_beyond, theta, x, y)),
         Case("more rows turn the sign of one number", (_mirrored_beyond, theta, x, y)),
+        Case("all rows after the eighth are left out", (_first_eight_rows, theta, x, y)),
         Case("a weight decay counted once for each row", (_decay_for_each_row, theta, x, y)),
         Case("nearly right: off by a tenth of one row's share", (_slightly_off, theta, x, y)),
     ]
@@ -1727,6 +1810,12 @@ SCALE = Exercise(
             _twice(_apart, more=lambda rows: torch.cat([rows, rows[:1]])),
             "only the first row is repeated: that row then counts more, and a right gradient changes",
             "Repeat every row: `torch.cat([x, x])`.",
+        ),
+        Wrong(
+            "one row, repeated",
+            _one_row_repeated,
+            "only one row is looked at, once and repeated: a fault that begins with more rows goes unseen",
+            "Take all rows, and then all of them repeated.",
         ),
         Wrong(
             "values doubled",
