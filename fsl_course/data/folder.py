@@ -48,9 +48,7 @@ def load_folder(path: str | Path, size: int = 28, channels: int = 1, *, invert: 
     """
     check_form(size, channels, invert)
     root = Path(path).expanduser().resolve()
-    classes = _find_splits(root)
-    _name_left_out([file for entry in classes for file in entry.left_out], root)
-
+    classes = class_folders(root)
     images = _room_for(classes, channels * size * size).reshape(len(classes), -1, channels, size, size)
     places = [(c, k, file) for c, entry in enumerate(classes) for k, file in enumerate(entry.pictures)]
     backgrounds = []
@@ -96,11 +94,21 @@ def _name_left_out(files: list[Path], root: Path) -> None:
         warnings.warn(
             f"{len(files)} file{'s' * (len(files) > 1)} of {root.name} left out ({names}): only regular files that end in "
             f"{', '.join(SUFFIXES)} are read as pictures.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
 # --- which folder is which ---
+
+
+def class_folders(root: Path, least: int = 2) -> list[_Class]:
+    """Returns the classes below root as `load_folder` finds them, with the names and paths of their pictures.
+
+    least: pictures that every class needs. Raises what `load_folder` raises, and warns of files that are left out.
+    """
+    classes = _find_splits(root, least)
+    _name_left_out([file for entry in classes for file in entry.left_out], root)
+    return classes
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -119,7 +127,7 @@ def _pictures(folder: Path) -> list[Path]:
     return [entry for entry in _visible(folder) if entry.suffix.lower() in SUFFIXES and entry.is_file()]
 
 
-def _find_splits(root: Path) -> list[_Class]:
+def _find_splits(root: Path, least: int) -> list[_Class]:
     """Returns the classes of all splits, or those of root itself if it has no splits."""
     if not root.exists():
         raise FileNotFoundError(f"there is no folder {root}: load_folder needs a folder with one folder per class.")
@@ -130,7 +138,7 @@ def _find_splits(root: Path) -> list[_Class]:
     folders = _folders(root)
     splits = [folder for name in SPLITS for folder in folders if folder.name == name and not _pictures(folder)]
     if not splits:
-        return _find_classes(root, None)
+        return _find_classes(root, None, least)
     if others := [folder.name for folder in folders if folder not in splits]:
         raise ValueError(
             f"{root} holds the split {splits[0].name} and beside it {', '.join(others)}: either all folders are splits, "
@@ -138,7 +146,7 @@ def _find_splits(root: Path) -> list[_Class]:
         )
     if loose := _pictures(root):
         raise ValueError(f"{loose[0]} belongs to no class: move it into a class folder of one of the splits.")
-    classes = [entry for split in splits for entry in _find_classes(split, split.name)]
+    classes = [entry for split in splits for entry in _find_classes(split, split.name, least)]
     seen: dict[str, str | None] = {}
     for entry in classes:
         if entry.name in seen:
@@ -150,8 +158,8 @@ def _find_splits(root: Path) -> list[_Class]:
     return classes
 
 
-def _find_classes(root: Path, split: str | None) -> list[_Class]:
-    """Returns the classes one or two levels below root, each with its pictures: at least two classes of at least two pictures."""
+def _find_classes(root: Path, split: str | None, least: int) -> list[_Class]:
+    """Returns the classes one or two levels below root, each with its pictures: at least two classes."""
     if loose := _pictures(root):
         raise ValueError(f"{loose[0]} belongs to no class: put the pictures of each class into a folder of their own.")
     classes = []
@@ -166,7 +174,7 @@ def _find_classes(root: Path, split: str | None) -> list[_Class]:
                 raise ValueError(
                     f"{deeper[0]} lies too deep: classes are one or two levels below {root} (class, or group/class)."
                 )
-            name, pictures = place.relative_to(root).as_posix(), _checked_pictures(place)
+            name, pictures = place.relative_to(root).as_posix(), _checked_pictures(place, least)
             others = [e for e in _visible(place) if e not in pictures and e.name.lower() not in _NOT_MISSED]
             classes.append(_Class(name, place.parent.name, split, pictures, others))
     if len(classes) < 2:
@@ -177,7 +185,7 @@ def _find_classes(root: Path, split: str | None) -> list[_Class]:
     return classes
 
 
-def _checked_pictures(folder: Path) -> list[Path]:
+def _checked_pictures(folder: Path, least: int) -> list[Path]:
     pictures = _pictures(folder)
     if not pictures:
         others = [entry.name for entry in _visible(folder)]
@@ -186,7 +194,7 @@ def _checked_pictures(folder: Path) -> list[Path]:
             + (f", only files of other kinds such as {others[0]}" if others else "")
             + ": put some in, or remove the folder."
         )
-    if len(pictures) < 2:
+    if len(pictures) < least:
         raise ValueError(
             f"the class folder {folder} holds one picture, {pictures[0].name}: too few. "
             "A class needs at least two, one for support and one for query."
