@@ -8,6 +8,7 @@ from typing import Any
 
 from fsl_classroom.checking import progress
 from fsl_classroom.checking.catalogue import find
+from fsl_classroom.checking.describe import printable
 from fsl_classroom.checking.judge import (
     BUSY,
     ENTRY,
@@ -23,8 +24,9 @@ from fsl_classroom.checking.judge import (
 )
 from fsl_classroom.checking.model import Exercise, Wrong
 from fsl_classroom.checking.outcome import cases_of
-from fsl_classroom.checking.sandbox import Capture, Stopped, run
+from fsl_classroom.checking.sandbox import Capture, Stopped, message_of, run
 from fsl_classroom.checking.timelimit import Clock
+from fsl_classroom.checking.unfinished import marked
 from fsl_classroom.checking.work import cell_of
 
 SECONDS = 2.0  # for the learner's code, all calls together
@@ -69,16 +71,18 @@ def check(exercise: str | Exercise, answer: Callable[..., Any]) -> Callable[...,
     has the limits of that), cuts long output and restores global state. Raises LookupError or ValueError for an unknown id.
     """
     exercise = exercise if isinstance(exercise, Exercise) else find(exercise)
-    try:
-        verdict = judge(exercise, answer, SECONDS, busy=BUSY)
-    except (KeyboardInterrupt, Stopped):
-        verdict = Verdict("stopped")
-    except Exception as error:  # a result that cannot even be inspected
-        words = f"Your function's result cannot be judged ({type(error).__name__}: {str(error)[:120]})."
-        verdict = Verdict("wrong", [words])
-    print(_report(exercise, verdict))
+    with marked(f"{exercise.id} {exercise.title}") as notes:
+        try:
+            verdict = judge(exercise, answer, SECONDS, busy=BUSY)
+        except (KeyboardInterrupt, Stopped):
+            verdict = Verdict("stopped")
+        except Exception as error:  # a result that cannot even be inspected
+            words = f"Your function's result cannot be judged ({type(error).__name__}: {message_of(error)[:120]})."
+            verdict = Verdict("wrong", [words])
+    verdict.notes += notes
+    print(printable(_report(exercise, verdict)))
     if verdict.kind in ("right", "wrong"):
-        last = "" if verdict.kind == "right" else verdict.diagnosis or " ".join(verdict.lines)
+        last = "" if verdict.kind == "right" else printable(verdict.diagnosis or " ".join(verdict.lines))
         written = cell_of(answer)
         if note := progress.record(exercise, passed=verdict.kind == "right", diagnosis=last, answer=written):
             print(f"  Note: {note}")

@@ -44,6 +44,11 @@ def describe(value: Any, digits: int = _DIGITS) -> str:
     return f"an object of type {name[:60]}"
 
 
+def printable(text: str) -> str:
+    """Returns the text with lone surrogates such as "\\ud800", which no file and no screen can take, written as their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def describe_both(expected: Any, got: Any) -> tuple[str, str]:
     """Returns two values in words, with as many digits of floats as are needed to tell them apart."""
     digits = _digits(expected, got) if _is_number(expected) and _is_number(got) else _DIGITS

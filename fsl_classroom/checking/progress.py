@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fsl_classroom.checking import catalogue
+from fsl_classroom.checking.describe import printable
 from fsl_classroom.checking.model import Exercise
 from fsl_course._system.files import replace_file
 
 _VERSION = 1
+_LONGEST_WAIT = 20.0  # seconds for another process to write
+_WITHOUT_LOCKS = {
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOLCK,
+    errno.EINVAL,
+}  # what disks without locks say
 _memory: dict[str, dict[str, Any]] = {}  # records that could not be written; this session still needs them
 _next_hint: dict[str, int] = {}
 
@@ -45,51 +59,94 @@ def _fresh(exercise: Exercise) -> dict[str, Any]:
 
 
 def load() -> dict[str, dict[str, Any]]:
-    """Returns exercise id -> record. A damaged file counts as empty; `_store` moves it aside before it writes a new one."""
-    records, _ = _read(progress_file())
-    return {**records, **_memory}
+    """Returns exercise id -> record. A file that is damaged or cannot be read counts as empty (see `trouble`)."""
+    try:
+        records, _ = _read(progress_file())
+    except OSError:
+        records = {}
+    return _with_memory(records)
+
+
+def trouble() -> str:
+    """Returns a sentence if there is a progress file that cannot be read, else ""."""
+    try:
+        _read(progress_file())
+    except OSError as error:
+        return f"the progress file {progress_file()} cannot be read ({error.strerror or error})."
+    return ""
+
+
+def _with_memory(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the records with what this session could not write: an exercise is right if it is right in either."""
+    return {**records, **{key: _merged(entry, records.get(key, {})) for key, entry in _memory.items()}}
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, Any]], bool]:
-    """Returns the records, and whether the file is there but damaged."""
+    """Returns the records, and whether the file is there but damaged. Raises OSError if it is there and cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         records = content["exercises"]
         if not isinstance(records, Mapping) or not all(isinstance(record, Mapping) for record in records.values()):
             return {}, True
         return {str(key): dict(record) for key, record in records.items()}, False
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}, False
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}, True
-    except OSError:
-        return {}, False
 
 
-def _save(exercise: Exercise, change: Mapping[str, Any]) -> str | None:
-    """Changes some fields of one record. Returns a sentence if the learner should know of a problem, else None."""
-    return _store(exercise.id, {**_fresh(exercise), **load().get(exercise.id, {}), **change, "title": exercise.title})
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Lets one process at a time read, change and write the file. Raises OSError if another one takes too long.
 
-
-def _store(key: str, entry: Mapping[str, Any]) -> str | None:
-    """Writes one record. Returns a sentence if the learner should know of a problem, else None."""
-    path = progress_file()
-    records, damaged = _read(path)
-    records.update(_memory)
-    records[key] = dict(entry)
-    note = None
-    content = {"version": _VERSION, "exercises": dict(sorted(records.items()))}
+    On a disk that knows no locks, all go on without one.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LONGEST_WAIT)
     try:
-        if damaged:
-            aside = _free_name(path)
-            path.rename(aside)
-            note = f"the progress file {path} was damaged. It was moved to {aside.name} and a new one begun."
-        replace_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise OSError(f"another process has written to it for {_LONGEST_WAIT:g} seconds") from None
+    except NotImplementedError:
+        yield
+        return
     except OSError as error:
-        _memory[key] = records[key]
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows cannot remove an open file
+            Path(lock.lock_file).unlink()  # before the release: whoever waits for this file sees that it is gone
+        lock.release()
+
+
+def _change(changes: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]) -> str | None:
+    """Replaces records by what the functions return for them. Returns a sentence if the learner should know of a problem.
+
+    Moves a damaged file aside, and never replaces one that cannot be read.
+    """
+    path, note = progress_file(), None
+    records = _with_memory({})
+    try:
+        with _alone(path):
+            found, damaged = _read(path)
+            records = _with_memory(found)
+            records |= {key: change(records.get(key, {})) for key, change in changes.items()}
+            if damaged:
+                aside = _free_name(path)
+                path.rename(aside)
+                note = f"the progress file {path} was damaged. It was moved to {aside.name} and a new one begun."
+            content = {"version": _VERSION, "exercises": dict(sorted(records.items()))}
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            replace_file(path, text.encode("utf-8", "backslashreplace"))  # the escape of a lone surrogate is its JSON
+    except OSError as error:
+        _memory.update({key: change(_with_memory({}).get(key, {})) for key, change in changes.items()})
         return (
             f"progress cannot be written to {path} ({error.strerror or error}), so it is kept for this session only. "
-            "Set FSL_PROGRESS to a file that can be written."
+            "Set FSL_PROGRESS to a file that can be read and written."
         )
     _memory.clear()
     return note
@@ -113,19 +170,22 @@ def record(exercise: Exercise, *, passed: bool, diagnosis: str, answer: str = ""
 
     answer: the source of the cell, which `work` can restore later; a wrong answer does not replace a right one
     """
-    before = load().get(exercise.id, _fresh(exercise))
-    was_right = bool(before.get("passed"))
-    keeps = answer and (passed or not was_right)
-    return _save(
-        exercise,
-        {
+
+    def counted(before: Mapping[str, Any]) -> dict[str, Any]:
+        was_right = bool(before.get("passed"))
+        keeps = answer and (passed or not was_right)
+        return {
+            **_fresh(exercise),
+            **before,
+            "title": exercise.title,
             "attempts": _count(before, "attempts") + 1,
             "passed": passed or was_right,
             "first_passed_at": before.get("first_passed_at") or (now() if passed else None),
             "last_diagnosis": diagnosis,
             "answer": answer if keeps else before.get("answer", ""),
-        },
-    )
+        }
+
+    return _change({exercise.id: counted})
 
 
 def merge(records: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -134,22 +194,22 @@ def merge(records: Mapping[str, Mapping[str, Any]]) -> str | None:
     Keeps the answer of this file, unless only the other file has one or only the other one is right. Returns a sentence if the
     file cannot be written, else None.
     """
-    note = None
-    for key, theirs in sorted(records.items()):
-        ours = load().get(key, {})
-        firsts = [first for record in (ours, theirs) if isinstance(first := record.get("first_passed_at"), str)]
-        prefers_ours = ours.get("answer") and (ours.get("passed") or not theirs.get("passed"))
-        change = {
-            "title": str(ours.get("title") or theirs.get("title") or ""),
-            "passed": bool(ours.get("passed")) or bool(theirs.get("passed")),
-            "attempts": max(_count(ours, "attempts"), _count(theirs, "attempts")),
-            "hints_used": max(_count(ours, "hints_used"), _count(theirs, "hints_used")),
-            "first_passed_at": min(firsts) if firsts else None,
-            "last_diagnosis": str((ours or theirs).get("last_diagnosis") or ""),
-            "answer": str((ours if prefers_ours else theirs).get("answer") or ""),
-        }
-        note = _store(key, change) or note
-    return note
+    return _change({key: partial(_merged, theirs=theirs) for key, theirs in sorted(records.items())})
+
+
+def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns one record made of two of the same exercise, as `merge` says."""
+    firsts = [first for record in (ours, theirs) if isinstance(first := record.get("first_passed_at"), str)]
+    prefers_ours = ours.get("answer") and (ours.get("passed") or not theirs.get("passed"))
+    return {
+        "title": str(ours.get("title") or theirs.get("title") or ""),
+        "passed": bool(ours.get("passed")) or bool(theirs.get("passed")),
+        "attempts": max(_count(ours, "attempts"), _count(theirs, "attempts")),
+        "hints_used": max(_count(ours, "hints_used"), _count(theirs, "hints_used")),
+        "first_passed_at": min(firsts) if firsts else None,
+        "last_diagnosis": str((ours or theirs).get("last_diagnosis") or ""),
+        "answer": str((ours if prefers_ours else theirs).get("answer") or ""),
+    }
 
 
 def hint(exercise: str | Exercise, number: int | None = None) -> None:
@@ -168,8 +228,12 @@ def hint(exercise: str | Exercise, number: int | None = None) -> None:
     elif isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= count:
         raise ValueError(f"exercise {exercise.id} has hints 1 to {count}; got {number!r}.")
     print(f"Hint {number} of {count} for {exercise.id} {exercise.title}:\n  {exercise.hints[number - 1]}")
-    used = _count(load().get(exercise.id, {}), "hints_used")
-    if number > used and (note := _save(exercise, {"hints_used": number})):
+
+    def counted(before: Mapping[str, Any]) -> dict[str, Any]:
+        used = max(number, _count(before, "hints_used"))
+        return {**_fresh(exercise), **before, "title": exercise.title, "hints_used": used}
+
+    if number > _count(load().get(exercise.id, {}), "hints_used") and (note := _change({exercise.id: counted})):
         print(f"  Note: {note}")
 
 
@@ -189,7 +253,9 @@ def progress(lesson: str | None = None) -> None:
         right = sum(bool(records.get(e.id, {}).get("passed")) for e in exercises)
         lines.append(f"Lesson {lesson} {module[5:].replace('_', ' ')}: {right} of {len(exercises)} right")
         lines += [f"  {_row(exercise, records.get(exercise.id, {}), width)}" for exercise in exercises]
-    print("\n".join(lines) or "There are no exercises yet.")
+    if words := trouble():
+        lines.insert(0, f"Note: {words} Only what was done in this session is counted.")
+    print(printable("\n".join(lines)) or "There are no exercises yet.")
 
 
 def _row(exercise: Exercise, found: Mapping[str, Any], width: int) -> str:
@@ -210,15 +276,17 @@ def export_results(path: str | Path) -> Path:
 
     {"version": 1, "exported_at": ISO time, "exercises": [{"id", "title", "passed", "attempts", "first_passed_at",
     "last_diagnosis", "hints_used"}, ...]}. Exercises that were never tried have 0 attempts. Raises
-    FileNotFoundError if the folder does not exist.
+    FileNotFoundError if the folder does not exist, and OSError if there is a progress file that cannot be read.
     """
     target = Path(path).expanduser()
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist: make it first, or choose another path.")
+    if words := trouble():
+        raise OSError(f"{words} Nothing was exported, because it would be incomplete.")
     records = {exercise.id: _fresh(exercise) for exercise in catalogue.all_exercises()}
     for key, found in load().items():
         records[key] = {**records.get(key, {}), **found}
     rows = [{"id": key, **{k: v for k, v in records[key].items() if k != "answer"}} for key in sorted(records)]
     content = {"version": _VERSION, "exported_at": now(), "exercises": rows}
-    target.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_file(target, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
     return target

@@ -21,6 +21,7 @@ from typing import Any
 from fsl_classroom.checking.explain import explain
 from fsl_classroom.checking.state import Changes, preserved
 from fsl_classroom.checking.timelimit import Clock
+from fsl_classroom.checking.unfinished import last_resort
 
 _SHOWN = 2000  # characters of printed output that are kept
 _LINES = 10  # lines of it that are shown
@@ -86,7 +87,7 @@ class Ran:
 def run(function: Callable[[], Any], clock: Clock, out: Capture) -> Ran:
     """Calls the function with the time that is left on the clock. Raises nothing but Stopped, if the user interrupts."""
     pressed: list[bool] = []
-    with _watching_for_stop(pressed, clock), preserved(out) as changes:
+    with last_resort(clock), _watching_for_stop(pressed, clock), preserved(out) as changes:
         result, error, late = clock.run(function)
     if pressed:
         raise Stopped
@@ -137,12 +138,17 @@ def reads_nothing(answer: Callable[..., Any]) -> bool:
     return not arguments & read and not arguments & set(code.co_cellvars)
 
 
+def message_of(error: BaseException) -> str:
+    """Returns the message of an exception on one line. An exception of the learner's own class may fail to give one."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return "(its message cannot be shown)"
+
+
 def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:
     """Returns an exception in up to three lines: type and message, an explanation, and the line of the answer that raised it."""
-    try:
-        message = " ".join(str(error).split())
-    except Exception:
-        message = "(its message cannot be shown)"
+    message = message_of(error)
     source, where, variables = _line_of(error, answer)
     plain = explain(message[:1000], source, variables)
     name = type(error).__name__

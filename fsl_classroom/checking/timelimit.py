@@ -5,8 +5,8 @@ thread raises an asynchronous exception in it. Either way the exception is raise
 `while True: try: ... except: pass` ends, too.
 
 Limits: it cannot stop a single call into compiled code that never returns (`sum(itertools.count())`, a deadlocked lock), and the
-watchdog cannot stop a long `time.sleep`. Threads that the code started keep running. In a notebook the learner then has to
-restart the kernel.
+watchdog cannot stop a long `time.sleep`. Threads that the code started keep running. In a notebook unfinished.py then ends the
+kernel.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 _TICK = 0.05  # seconds between two looks at the clock
+_SILENT = 1.0  # seconds without a tick after which the alarm counts as switched off
 _IMPORTS = 20.0  # seconds of importing that do not count, because the first use of some parts of PyTorch is slow
 _TRACERS = {"coverage", "bdb", "pdb", "debugpy", "_pydevd_bundle", "pydevd", "_pydevd_sys_monitoring"}
 # Context managers of these packages must run to their end. If torch.func's does not, all later operations run inside a gradient.
 _MUST_FINISH = {"torch", "contextlib"}
 _PATIENCE = 10  # ticks that the watchdog waits for code of these packages to return
+_LOOKED_AT = 2000  # frames: walking up a million of them at every tick would take all the time
+DEEPEST = 50_000  # calls inside each other; many more take minutes to unwind, and all memory
 _over: set[int] = set()  # threads whose time is up but whose code still runs
 
 
@@ -37,16 +40,21 @@ class TimeUp(BaseException):
     at the next call or return. Both belong to this thread and are removed when the code has ended.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        _watch()
-
     def __del__(self) -> None:
         _watch()
 
 
 def _is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename == __file__
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yields a frame and its callers up to Clock.run, but not more than _LOOKED_AT of them."""
+    for _ in range(_LOOKED_AT):
+        if frame is None or _is_ours(frame):
+            return
+        yield frame
+        frame = frame.f_back
 
 
 def _package(frame: FrameType) -> str:
@@ -60,9 +68,8 @@ def _watch() -> None:
     frame: FrameType | None = sys._getframe()
     while frame is not None and _is_ours(frame):
         frame = frame.f_back
-    while frame is not None and not _is_ours(frame):  # up to Clock.run
-        frame.f_trace = _on_line
-        frame = frame.f_back
+    for caller in _callers(frame):
+        caller.f_trace = _on_line
     sys.settrace(_on_line)
     sys.setprofile(_on_call)
 
@@ -76,7 +83,8 @@ def _on_line(frame: FrameType, event: str, arg: Any) -> Callable[..., Any] | Non
 
 
 def _on_call(frame: FrameType, event: str, arg: Any) -> None:
-    if not _is_ours(frame):
+    # what `_watch` set is still there while a deep recursion unwinds: it walks up only where it is needed
+    if not _is_ours(frame) and (frame.f_trace is not _on_line or sys.gettrace() is not _on_line):
         _watch()
 
 
@@ -95,11 +103,15 @@ def _let_pending_come() -> None:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+    return any(caller.f_code.co_filename.startswith("<frozen importlib") for caller in _callers(frame))
+
+
+def _is_too_deep(frame: FrameType | None) -> bool:
+    for _ in range(DEEPEST):
+        if frame is None:
+            return False
         frame = frame.f_back
-    return False
+    return True
 
 
 def _may_interrupt(frame: FrameType | None) -> bool:
@@ -109,11 +121,7 @@ def _may_interrupt(frame: FrameType | None) -> bool:
     """
     if frame is None or _is_ours(frame):
         return False
-    while frame is not None and not _is_ours(frame):
-        if _package(frame) in _TRACERS:
-            return False
-        frame = frame.f_back
-    return True
+    return all(_package(caller) not in _TRACERS for caller in _callers(frame))
 
 
 def _has_alarm() -> bool:
@@ -193,6 +201,8 @@ class Clock:
             self.imports += passed
             return False
         self.used += passed
+        if sys.getrecursionlimit() > DEEPEST and _is_too_deep(frame):
+            self.stop()
         return self.is_over
 
     def _count(self) -> float:
@@ -203,9 +213,13 @@ class Clock:
         return min(passed, max(worked, passed / self.busy))
 
     def _start_alarm(self) -> Callable[[], None]:
-        """Starts the alarm. Returns the function that stops it and restores the one before."""
+        """Starts the alarm. Returns the function that stops it and restores the one before.
+
+        A watchdog takes over if the code has switched the alarm off.
+        """
         started = time.monotonic()
         self._work = time.thread_time
+        end_watchdog = self._start_watchdog(self.limit - self.used)
 
         def on_alarm(number: int, frame: FrameType | None) -> None:
             if self._running and self._tick(frame) and _may_interrupt(frame):
@@ -220,7 +234,7 @@ class Clock:
 
         def stop() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self.used += self._count()
+            end_watchdog()
             if handler is not None:  # None: installed by other code than Python, which Python cannot restore
                 signal.signal(signal.SIGALRM, handler)
             if delay:  # an alarm that was set before still rings, at once if it is overdue
@@ -228,8 +242,8 @@ class Clock:
 
         return stop
 
-    def _start_watchdog(self) -> Callable[[], None]:
-        """Starts the watchdog. Returns the function that ends it."""
+    def _start_watchdog(self, asleep: float = 0.0) -> Callable[[], None]:
+        """Starts the watchdog. Returns the function that ends it. asleep: seconds in which an alarm does its work."""
         thread, done = threading.get_ident(), threading.Event()
         if hasattr(time, "pthread_getcpuclockid"):
             of_thread = time.pthread_getcpuclockid(thread)
@@ -237,6 +251,8 @@ class Clock:
 
         def watch() -> None:
             waited = 0
+            while asleep and not done.wait(max(asleep, _SILENT)) and time.monotonic() - self._last < _SILENT:
+                pass  # the alarm ticks
             while not done.wait(_TICK):
                 if self._running and self._tick(sys._current_frames().get(thread)):
                     with self._lock:

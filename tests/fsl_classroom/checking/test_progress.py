@@ -1,7 +1,11 @@
 """The progress file, hints, the table and the export."""
 
+import errno
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +70,113 @@ def test_where_nothing_can_be_written_the_session_remembers(toy, tmp_path, monke
     check(replace(toy, id="99.2"), answer)
     written = json.loads(later.read_text(encoding="utf-8"))["exercises"]
     assert {key: record["attempts"] for key, record in written.items()} == {"99.1": 2, "99.2": 1}
+
+
+@pytest.fixture
+def unreadable(progress_file, monkeypatch):
+    """A progress file with 45 records that may be replaced, but not read. Returns the function that makes it readable again."""
+    full = {f"05.{n}": {"passed": True, "attempts": n} for n in range(45)} | {"99.1": {"passed": True, "attempts": 9}}
+    progress_file.write_text(json.dumps({"version": 1, "exercises": full}))
+    read = Path.read_text
+
+    def refuses(path, *args, **kwargs):
+        if path == progress_file:
+            raise PermissionError(13, "Permission denied")
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", refuses)
+    return lambda: monkeypatch.setattr(Path, "read_text", read)
+
+
+def test_a_file_that_cannot_be_read_is_never_replaced(toy, progress_file, unreadable, capsys, tmp_path):
+    before = progress_file.read_bytes()
+    check(toy, wrong(toy))
+    said = capsys.readouterr().out
+    assert "cannot be written to" in said
+    assert "Permission denied" in said
+    assert progress_file.read_bytes() == before
+    assert record_of.load()["99.1"]["attempts"] == 1  # of this session
+    with pytest.raises(OSError, match=r"cannot be read \(Permission denied\). Nothing was exported"):
+        export_results(tmp_path / "results.json")
+    assert not (tmp_path / "results.json").exists()
+
+    unreadable()  # what the session remembers is merged, so that nothing is lost on either side
+    check(replace(toy, id="99.2"), toy.right[0])
+    written = json.loads(progress_file.read_text(encoding="utf-8"))["exercises"]
+    assert len(written) == 47
+    assert (written["99.1"]["passed"], written["99.1"]["attempts"]) == (True, 9)
+
+
+def test_the_table_says_that_the_file_cannot_be_read(course, unreadable, capsys):
+    progress()
+    assert "Permission denied" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_link_that_leads_to_itself_is_left_as_it_is(toy, progress_file, capsys):
+    progress_file.symlink_to(progress_file)
+    check(toy, toy.right[0])
+    assert "cannot be written to" in capsys.readouterr().out
+    assert progress_file.is_symlink()
+
+
+_RECORDS = """
+import sys
+from dataclasses import replace
+from fsl_classroom import find
+from fsl_classroom.checking import progress
+exercise = find("05.1")
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(25):
+    note = progress.record(replace(exercise, id=f"{sys.argv[1]}.{number}"), passed=True, diagnosis="")
+    note = note or progress.record(exercise, passed=False, diagnosis="")
+    assert note is None, note
+"""
+
+
+def test_two_processes_that_record_at_full_speed_lose_nothing(progress_file):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RECORDS, who], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for who in ("71", "72")
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    written = record_of.load()
+    assert len(written) == 51
+    assert written["05.1"]["attempts"] == 50
+    assert [path.name for path in progress_file.parent.iterdir()] == ["progress.json"]
+
+
+def test_where_the_disk_knows_no_locks_progress_is_kept_all_the_same(toy, monkeypatch):
+    def knows_none(lock):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(record_of.FileLock, "acquire", knows_none)
+    check(toy, toy.right[0])
+    assert record_of.load()["99.1"]["passed"]
+
+
+def test_who_cannot_have_the_lock_keeps_the_record_for_the_session(toy, progress_file, monkeypatch, capsys):
+    monkeypatch.setattr(record_of, "_LONGEST_WAIT", 0.05)
+    with record_of.FileLock(progress_file.with_name(".progress.json.lock")):
+        check(toy, toy.right[0])
+    assert "another process has written to it" in capsys.readouterr().out
+    assert record_of.load()["99.1"]["passed"]
+    assert not progress_file.exists()
+
+
+def test_a_file_nested_too_deeply_is_damaged(toy, progress_file, capsys):
+    progress_file.write_text('{"exercises": ' + "[" * 100_000)
+    check(toy, toy.right[0])
+    assert "was damaged" in capsys.readouterr().out
 
 
 def test_the_file_lies_in_the_home_folder_unless_told_otherwise(monkeypatch, tmp_path):

@@ -5,12 +5,16 @@ import random
 import signal
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fsl_classroom import check
+from fsl_classroom.checking import judge
 from fsl_classroom.checking.sandbox import Capture, Ran, run
 from fsl_classroom.checking.timelimit import Clock
 
@@ -153,3 +157,119 @@ def test_a_library_that_adds_a_filter_for_its_own_warnings_is_no_change():
         assert warnings.filters[0][2] is Deprecated
     finally:
         warnings.filters[:] = kept
+
+
+def _stacks_mean(embeddings, labels, n_way):
+    return torch.stack([embeddings[labels == k].mean(0) for k in range(n_way)])
+
+
+_kept = []
+
+
+class _Raises(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        raise RuntimeError("not with this mode")
+
+
+class _RaisesBelow(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        raise RuntimeError("not with this mode")
+
+
+def _leaves_a_function_mode():
+    _Raises().__enter__()
+
+
+def _leaves_a_dispatch_mode():
+    _RaisesBelow().__enter__()
+
+
+def _leaves_a_transform():
+    torch._C._functorch._grad_increment_nesting()
+    torch._C._functorch._vmap_increment_nesting(3, "error")
+
+
+def _leaves_autocast():
+    torch.autocast("cpu").__enter__()
+
+
+def _leaves_inference_mode():
+    _kept.append(torch.inference_mode())  # without a reference it would end by itself
+    _kept[-1].__enter__()
+
+
+def _replaces_stack():
+    torch.stack = lambda tensors: None
+
+
+def _replaces_a_method():
+    torch.Tensor.mean = torch.Tensor.sum
+
+
+def _deletes_a_part_of_the_judge():
+    del judge.first_fault
+
+
+def _leaves_less_precision():
+    torch.set_float32_matmul_precision("medium")
+
+
+@pytest.mark.parametrize(
+    ("leaves", "words"),
+    [
+        (_leaves_a_function_mode, "a mode of PyTorch"),
+        (_leaves_a_dispatch_mode, "a mode of PyTorch"),
+        (_leaves_a_transform, "a transform of torch.func"),
+        (_leaves_autocast, "PyTorch's autocast"),
+        (_leaves_inference_mode, "PyTorch's inference mode"),
+        (_replaces_stack, "torch.stack"),
+        (_replaces_a_method, "torch.Tensor.mean"),
+        (_deletes_a_part_of_the_judge, "fsl_classroom.checking.judge.first_fault"),
+        (_leaves_less_precision, "PyTorch's precision of matrix products"),
+    ],
+)
+def test_what_an_answer_leaves_on_is_told_and_undone(toy, capsys, leaves, words):
+    """A right answer that leaves something on is refused; the same answer without it is then accepted, in the same session."""
+
+    def answer(embeddings, labels, n_way):
+        result = _stacks_mean(embeddings, labels, n_way)
+        leaves()
+        return result
+
+    toy = replace(toy, gradient=(), properties=())
+    assert check(toy, answer) is toy.reference
+    assert f"leaves {words}" in capsys.readouterr().out
+    assert check(toy, _stacks_mean) is _stacks_mean
+    assert "Note" not in capsys.readouterr().out
+    weight = torch.ones(2, requires_grad=True)
+    (weight @ weight).backward()
+    assert weight.grad.tolist() == [2.0, 2.0]
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert torch.func.grad(lambda x: x * x)(torch.tensor(3.0)) == 6
+
+
+def test_a_mode_that_was_on_before_stays_on():
+    seen = []
+
+    class Counts(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Counts():
+        ran = run(_leaves_a_function_mode, Clock(5), Capture())
+        before = len(seen)
+        torch.add(torch.ones(1), 1)
+        assert len(seen) > before
+    assert ran.changes.spoils == ["a mode of PyTorch (TorchFunctionMode or TorchDispatchMode)"]
+
+
+def test_what_pytorch_replaces_itself_is_no_change():
+    def of_the_library():
+        torch.stack = torch.functional.einsum  # another function of PyTorch, as its compiler does on first use
+
+    kept = torch.stack
+    try:
+        assert run(of_the_library, Clock(5), Capture()).changes.spoils == []
+    finally:
+        torch.stack = kept

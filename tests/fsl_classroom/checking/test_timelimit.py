@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,3 +112,37 @@ def test_a_coverage_tool_that_looks_on_is_not_interrupted():
     look = lambda: _may_interrupt(sys._getframe())  # noqa: E731
     assert Clock(5).run(look)[0] is True
     assert Clock(5).run(lambda: tool(look))[0] is False
+
+
+def deep(depth=0):
+    return deep(depth + 1)
+
+
+@pytest.mark.parametrize("set_limit", ["sys.setrecursionlimit", "aliased"])
+def test_a_recursion_that_never_ends_is_stopped_whatever_the_limit(toy, capsys, set_limit):
+    raised = sys.setrecursionlimit  # an alias from before the check escapes its bound; the clock sees how deep it is
+
+    def answer(embeddings, labels, n_way):
+        (sys.setrecursionlimit if set_limit == "sys.setrecursionlimit" else raised)(10**8)
+        deep()
+
+    before = sys.getrecursionlimit()
+    assert check(replace(toy, gradient=(), properties=()), answer) is toy.reference
+    assert ("RecursionError" if set_limit == "sys.setrecursionlimit" else "No answer") in capsys.readouterr().out
+    assert sys.getrecursionlimit() == before
+
+
+@pytest.mark.parametrize("where", [here, in_thread])
+def test_an_alarm_that_the_answer_ignores_or_clears_is_replaced_by_the_watchdog(where):
+    def ignores():
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        forever()
+
+    def clears():
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        forever_with_bare_except()
+
+    for answer in (ignores, clears) if where is here else (clears,):
+        handler = signal.getsignal(signal.SIGALRM)
+        assert where(lambda answer=answer: Clock(0.3).run(answer)) == (None, None, True)
+        assert signal.getsignal(signal.SIGALRM) is handler
