@@ -234,7 +234,7 @@ show(
 # %% [markdown]
 # ## By hand
 #
-# Divide each support row by its length, then average each class:
+# Divide each support row by its length, or long rows outvote short ones. Then average each class:
 #
 # | class | support | unit rows | mean $c_k$ |
 # |---|---|---|---|
@@ -340,7 +340,7 @@ assert torch.allclose(yours, vectorised, atol=1e-6)  # lengths do not matter
 # %% [markdown]
 # ### Exercise 02.3  A cosine classifier with a learned scale  (difficulty 2/5, 5 min)
 #
-# The second classifier learns directions *and* scale (Qi et al. 2018). In Baseline++ (Chen et al. 2019) the scale is constant, and every class learns a length. A scale must stay positive, so the head learns its logarithm: the scale is `log_scale.exp()`.
+# The second classifier learns directions *and* scale (Qi et al. 2018). Baseline++ (Chen et al. 2019) fixes the scale, and every class learns a factor of its own. A scale must stay positive, so the head learns its logarithm: the scale is `log_scale.exp()`.
 # Return scale times cosine. A gradient must reach all three arguments, and an embedding of zeros must give finite logits.
 #
 # | `z` | `weight` | `log_scale` | returned |
@@ -398,7 +398,7 @@ for when, rows in (("before", weight), ("after ", after)):
 
 # %% [markdown]
 # The chain rule carries the error on. If $w_k$ moves, $v_k$ moves by $z$ times as much, so the gradient with respect to $w_k$ is $(p_k - e_{y,k})\, z$, and with respect to $b_k$ it is $p_k - e_{y,k}$.
-# A step adds a piece of $z$ to the right class's row and takes pieces of $z$ from the others. In the example $z = (2, 1)$, the label is 0 and the probabilities are $\tfrac14, \tfrac12, \tfrac14$.
+# A step adds a piece of $z$ to the right class's row and takes pieces of $z$ from the others. In the next cell $z = (2, 1)$, the label is 0 and the probabilities are $\tfrac14, \tfrac12, \tfrac14$.
 
 # %%
 z = torch.tensor([2.0, 1.0])
@@ -569,7 +569,7 @@ with torch.no_grad():
 print("your loss of a pretraining batch is the package's:", tuple(pictures.shape))
 
 # %% [markdown]
-# The linear head leads. The rows of the cosine head hardly turned (cosine 0.99 with their start): they are five to six long, and a step is small. Rows a tenth as long (`stretch = 0.1`) win back a part of the gap; the rest we have not explained.
+# The linear head leads. The rows of the cosine head hardly turned (cosine 0.99 with their start): they begin about $\sqrt{32} = 5.7$ long, and a step is small. Rows a tenth as long (`stretch = 0.1`) win back a part of the gap; the rest we have not explained.
 #
 # ## The shipped nets, and a fair choice
 #
@@ -622,11 +622,11 @@ for net_name, net in nets.items():
         print(f"   chosen: {best}")
 
 # %% [markdown]
-# At one shot all five agree within a tenth of a point on the copied features: one picture leaves nothing to average, and every rule ends near the support rows.
+# At one shot the five differ by less than a point: one picture leaves nothing to average.
 #
 # ## Evaluate honestly: what to do with features
 #
-# Test letters, the same 400 episodes for every row. There is also [fine-tuning](../lessons/GLOSSARY.md#fine-tuning "微调"): *all* weights go on learning on the support. It is slow: 20 episodes, in pairs with frozen features; a control trains the head only. Predict which is best.
+# All rows meet the same 400 episodes of test letters. [Fine-tuning](../lessons/GLOSSARY.md#fine-tuning "微调") lets *all* weights go on learning on the support. It is slow, so it meets only the first 20, beside frozen features and a control that trains the head alone. Predict which is best.
 
 # %%
 flat = test.images.flatten(0, 1)  # [8160, 1, 28, 28]
@@ -731,7 +731,7 @@ show(
 # %% [markdown]
 # **The puzzle.** B names half, A about 70 %: five pictures do teach something, for A's net untrained names half. C is far ahead; the paired intervals keep all three apart.
 #
-# **Fine-tuning** changes filters *and* rule: a trained head replaces class means. The control trains that head alone. At 1e-4 nothing separates the two, so the early loss is that of an unfinished head. At 1e-3, after 50 steps, all weights end about eight points behind the head alone: later steps bend good features.
+# **Fine-tuning** changes filters *and* rule: a trained head replaces class means. The control trains that head alone. At 1e-4 nothing separates fine-tuning from it: what both lack after 5 steps is a finished head. At 1e-3, after 50 steps, fine-tuning ends about eight points behind it: later steps bend good features.
 #
 # ## The real question: does learning to learn beat good features?
 #
@@ -756,7 +756,7 @@ for name, (n_way, shot) in settings.items():
 #
 # ## Domain shift: icons
 #
-# Both nets know handwriting only. Now 300 icons: order copied, meta-learned, random features and pixels.
+# Both nets know handwriting only. Now come 300 icons. Which wins: copied, meta-learned or random features, or pixels?
 
 # %%
 icons = load_icons()
@@ -792,9 +792,9 @@ for shot in (5, 1):
     print("   meta-learned minus random:", gap)
 
 # %% [markdown]
-# With class means pixels lead, and the meta-learned net trails even random features, in pairs. That is [domain shift](../lessons/GLOSSARY.md#domain-shift "域偏移"). (At five shots a fitted cosine head beats pixels: class means do not bring out all that the features hold.)
+# Class means of features lose to pixels, and the meta-learned net trails even random features. That is [domain shift](../lessons/GLOSSARY.md#domain-shift "域偏移"). (At five shots a fitted cosine head beats pixels: class means do not bring out all that the features hold.)
 #
-# Why do pixels do so well? Icons are *centred*, so equal parts lie on equal pixels, and *filled*, while the nets saw strokes. Change one thing at a time: move each icon by up to 3 pixels, or keep outlines.
+# Two suspects: icons are *centred*, so equal parts lie on equal pixels, and *filled*, while the nets saw strokes. Change one thing at a time: move each icon by up to 3 pixels, or keep outlines.
 
 
 # %%
@@ -837,7 +837,7 @@ for name, drawn in (
     )
 
 # %% [markdown]
-# Both suspects are guilty. Moved about, pixels fall from 64 % to a third, random features by 20 points, copied features by about 5: training has taught them to bear a move. Of outlines copied features name 10 points more, pixels 8; they are no longer separated.
+# Centring is guilty: moved about, pixels fall from 64 % to a third, random features by 20 points, copied features by about 5, because training has taught them to bear a move. Filling matters less: outlines help copied features by 10 points, but pixels by 8 too, which only closes the gap.
 #
 # ## Explore
 #
@@ -939,7 +939,7 @@ print(
 #
 # ### Exercise 02.5  Bug hunt: does an episode remember the one before?  (difficulty 3/5, 10 min)
 #
-# Return `True` if the learner's logits for `first` change because `second` was asked, else `False`. A memory may be small, touch one logit, change no winner, or learn each episode only once. A logit that moves by a thousandth of its size is rounding.
+# Return `True` if the learner's logits for `first` change because `second` was asked, else `False`. A memory may be small, touch one logit, change no winner, or learn only when an episode is new. A logit that moves by a thousandth of its size is rounding.
 #
 # | you get | |
 # |---|---|
@@ -1023,12 +1023,12 @@ print("cured: four episodes forwards and backwards give the same accuracies")
 #
 # </details>
 #
-# **3. Someone takes the best of four heads by test accuracy. Wrong?**
+# **3. Someone takes the best of five heads by test accuracy. Wrong?**
 # (a) no, (b) yes: it flatters, (c) yes: the interval is too wide
 #
 # <details><summary>Answer</summary>
 #
-# (b). The best of four has partly been lucky on these very episodes; choose on validation classes. (a) That overlooks the luck. (c) The interval does not know about the choice; if anything it is too narrow.
+# (b). The best of five has partly been lucky on these very episodes; choose on validation classes. (a) That overlooks the luck. (c) The interval does not know about the choice; if anything it is too narrow.
 #
 # </details>
 

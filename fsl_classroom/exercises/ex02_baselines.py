@@ -6,6 +6,7 @@ arguments. They keep their state in closures; `_Fresh` makes them anew for every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -194,6 +195,14 @@ def _centroid_scattered(support: Tensor, labels: Tensor, query: Tensor, n_way: i
     return torch.einsum("md,nd->mn", F.normalize(query, dim=1), F.normalize(centres, dim=1))
 
 
+def _unit_table(x: Tensor) -> Tensor:
+    return F.normalize(x, dim=1)
+
+
+def _class_means(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    return torch.stack([rows[labels == k].mean(0) for k in range(n_way)])
+
+
 def _whole(x: Tensor) -> Tensor:
     """Divides a table by one length, that of all its numbers together."""
     return x / x.norm()
@@ -311,6 +320,13 @@ CENTROID = Exercise(
             _centroid(axis=0),
             "every feature is normalised over the pictures: dim=0",
             "Each *row* becomes unit length: dim=1.",
+            also=(lambda s, y, q, n: _unit_table(q) @ _unit_table(_class_means(F.normalize(s, dim=0), y, n)).T,),
+        ),
+        Wrong(
+            "last picture",
+            lambda s, y, q, n: _unit_table(q) @ s.new_zeros(n, s.shape[1]).index_copy(0, y, _unit_table(s)).T,
+            "the last picture of a class stands for all of them: `table[labels] = rows` overwrites and does not add",
+            "`rows[labels == k].mean(0)` averages the rows of class k.",
         ),
         Wrong(
             "bare norm",
@@ -348,8 +364,13 @@ CENTROID = Exercise(
         Wrong(
             "distances",
             lambda s, y, q, n: -((q[:, None] - torch.stack([s[y == k].mean(0) for k in range(n)])).square().sum(2)),
-            "squared distances to the raw class means are returned, not cosines",
+            "distances to the class means are returned, not cosines",
             "A cosine is the inner product of two unit vectors.",
+            also=(
+                lambda s, y, q, n: -torch.cdist(_unit_table(q), _class_means(_unit_table(s), y, n)),
+                lambda s, y, q, n: -torch.cdist(_unit_table(q), _unit_table(_class_means(_unit_table(s), y, n))),
+                lambda s, y, q, n: -torch.cdist(q, _class_means(s, y, n)),
+            ),
         ),
         Wrong(
             "transposed",
@@ -399,6 +420,7 @@ def _head_cases(generator: Generator) -> list[Case]:
         Case("a scale below 1: its logarithm is negative", (z, weight, torch.tensor(-0.7))),
         Case("one embedding", (z[:1], weight, torch.tensor(2.0))),
         Case("float64", (z.double(), weight.double(), torch.tensor(1.5, dtype=torch.float64))),
+        Case("a large scale, 200", (z[:2], weight[:3], torch.tensor(200.0).log())),
     ]
 
 
@@ -451,6 +473,16 @@ HEAD = Exercise(
             lambda z, w, s: s.exp() * F.normalize(z, dim=0) @ F.normalize(w, dim=0).T,
             "every feature is normalised over the rows: dim=0",
             "Each *row* becomes unit length: dim=1.",
+            also=(
+                lambda z, w, s: s.exp() * F.normalize(z, dim=1) @ F.normalize(w, dim=0).T,
+                lambda z, w, s: s.exp() * F.normalize(z, dim=0) @ F.normalize(w, dim=1).T,
+            ),
+        ),
+        Wrong(
+            "scale cut off at 100",
+            lambda z, w, s: cosine_head(z, w, s.clamp(max=math.log(100))),
+            "the scale stops at 100, as CLIP's does",
+            "`log_scale.exp()`, without a limit.",
         ),
         Wrong(
             "divided by one length",
@@ -649,6 +681,10 @@ def _step_cases(generator: Generator) -> list[Case]:
             (200 * torch.eye(3)[:, :2], torch.zeros(3), z, torch.tensor([1, 1]), 0.5),
         ),
         case("float64", [1, 0, 1], 2, 3, 0.3, torch.float64),
+        Case(
+            "logits 200, 100, 0 for one picture, −200, −200, 0 for another",
+            (200 * torch.eye(3)[:, :2], torch.zeros(3), torch.tensor([[1.0, 0.5], [-1.0, -1.0]]), z[0].long(), 0.5),
+        ),
     ]
 
 
@@ -743,6 +779,30 @@ STEP = Exercise(
             _step(lambda logits, truth: _naive_softmax(logits) - truth),
             "exponentials of large logits are infinite, and infinity divided by infinity is NaN",
             "`.softmax(1)` subtracts the largest logit first, which changes no probability.",
+        ),
+        Wrong(
+            "one maximum for the whole table",
+            _step(lambda logits, truth: _naive_softmax(logits - logits.max()) - truth),
+            "one maximum is subtracted from the whole table: a picture whose logits lie far below it gets zero divided by zero",
+            "Every picture has a maximum of its own: `logits.amax(1, keepdim=True)`, or simply `.softmax(1)`.",
+        ),
+        Wrong(
+            "logits cut off",
+            _step(lambda logits, truth: _naive_softmax(logits.clamp(max=50)) - truth),
+            "the logits are cut off at a limit before the exponential: two logits above it become equal",
+            "`.softmax(1)` subtracts the largest logit first, which changes no probability.",
+        ),
+        Wrong(
+            "no rate for the biases",
+            lambda w, b, z, y, lr: (head_step(w, b, z, y, lr)[0], head_step(w, b, z, y, 1.0)[1]),
+            "the step of the biases is not multiplied by `lr`",
+            "`bias - lr * error.mean(0)`.",
+        ),
+        Wrong(
+            "biases divided twice",
+            lambda w, b, z, y, lr: (head_step(w, b, z, y, lr)[0], head_step(w, b, z, y, lr / len(z))[1]),
+            "the error is divided by S and then averaged once more: the biases move S times too little",
+            "Divide once: `error.mean(0)`, or `error.sum(0) / S`.",
         ),
         Wrong(
             "one-hot without N",
@@ -929,7 +989,7 @@ def _rounds_by_turns() -> Predict:
 
     def predict(episode: Episode) -> Tensor:
         calls[0] += 1
-        return _near(episode.query_x, _means(episode)) * (1 + 1e-6 * (calls[0] % 3))
+        return _near(episode.query_x, _means(episode)) * (1 + 3e-5 * (calls[0] % 3))
 
     return predict
 
@@ -1147,7 +1207,7 @@ MEMORY = Exercise(
         Wrong(
             "norms only",
             _memory_judged_by(lambda a, b: abs(float(a.norm() - b.norm())) > 1e-3),
-            "only the length of the whole table is compared: two classes may change places in it",
+            "the comparison is blind to order, as a norm or sorted logits are: two classes may change places",
             "Compare the tables entry by entry.",
         ),
         Wrong(
@@ -1215,8 +1275,8 @@ MEMORY = Exercise(
         Wrong(
             "exactly equal",
             _memory_judged_by(lambda a, b: not torch.equal(a, b)),
-            "the logits are compared to the last digit: rounding rings the alarm",
-            "`torch.allclose` with `rtol=1e-3, atol=1e-4`.",
+            "the logits are compared more strictly than asked for: rounding rings the alarm",
+            "`torch.allclose` with `rtol=1e-3, atol=1e-4`; without them it allows a hundred-thousandth only.",
         ),
         Wrong(
             "wide tolerance",
@@ -1411,6 +1471,12 @@ IMPRINT = Exercise(
             "Average the unit rows of the class.",
         ),
         Wrong(
+            "last picture",
+            lambda w, s, y, n: F.normalize(torch.cat([w, s.new_zeros(n, s.shape[1]).index_copy(0, y, s)]), dim=1),
+            "the last picture of a class stands for all of them: `new[labels] = rows` overwrites and does not add",
+            "Average the unit rows of the class.",
+        ),
+        Wrong(
             "normalised over the rows",
             lambda w, s, y, n: F.normalize(torch.cat([w, imprint(w, s, y, n)[len(w) :]]), dim=0),
             "the last normalisation runs over the classes: dim=0",
@@ -1556,8 +1622,13 @@ PROBE = Exercise(
             lambda w, b, z, y, l2: (
                 F.nll_loss((z @ w.T + b).softmax(1).log(), y) + l2 / 2 * (w.square().sum() + b.square().sum())
             ),
-            "the logarithm is taken of a softmax that has become exactly 0",
+            "the logarithm is taken of a number out of range: a softmax that is exactly 0, or exponentials that overflow",
             "`F.cross_entropy` or `log_softmax` does both at once and stays finite.",
+            also=(
+                lambda w, b, z, y, l2: (
+                    F.nll_loss(_naive_softmax(z @ w.T + b).log(), y) + l2 / 2 * (w.square().sum() + b.square().sum())
+                ),
+            ),
         ),
         Wrong(
             "penalty in the mean",
