@@ -684,6 +684,10 @@ def _contrastive_cases(generator: Generator) -> list[Case]:
             "pairs nearer than 1, margin 2", (a, a + torch.tensor([0.3, 0.4]), torch.tensor([True, False, False]), 2.0)
         ),
         Case("float64", tuple(t.double() if i < 2 else t for i, t in enumerate(draw(6, 3.0)))),
+        Case(
+            "two unequal pairs, one on one point, one at distance 0.05; margin 2",
+            (a[:2], torch.tensor([[0.0, 0.0], [0.03, 0.04]]), torch.tensor([False, False]), 2.0),
+        ),
     ]
 
 
@@ -864,6 +868,24 @@ CONTRASTIVE = Exercise(
             "`margin` is not used: unequal pairs pay as if it were 1",
             "`(margin - distance).clamp_min(0).square()`.",
             also=(_contrastive(push=lambda d, m: (1 - d).clamp_min(0)),),
+        ),
+        Wrong(
+            "no push on one point",
+            lambda a, b, same, margin: contrastive_losses(a, b, same | (a == b).all(1), margin),
+            "an unequal pair whose pictures lie on one point costs nothing, though it must pay most of all",
+            "Guard the root and nothing else: at distance zero an unequal pair pays half the margin's square.",
+        ),
+        Wrong(
+            "floor too high",
+            _contrastive(distance=lambda squared: squared.clamp_min(1e-2).sqrt()),
+            "a number under the root is so large that it changes the distance of near pairs",
+            "`.clamp_min(1e-12)` is enough.",
+            also=(
+                _contrastive(distance=lambda squared: squared.clamp_min(1e-3).sqrt()),
+                _contrastive(distance=lambda squared: (squared + 1e-2).sqrt()),
+                _contrastive(distance=lambda squared: (squared + 1e-3).sqrt()),
+                _contrastive(distance=lambda squared: (squared + 1e-6).sqrt()),
+            ),
         ),
         Wrong(
             "no push",
@@ -1556,6 +1578,10 @@ def _semi_hard_cases(generator: Generator) -> list[Case]:
         Case("4 classes of 3", draw(4, 3)),
         Case("2 classes of 5: often no stranger is farther", draw(2, 5)),
         Case("float64", tuple(t.double() if t.is_floating_point() else t for t in draw(3, 3))),
+        Case(
+            "all embeddings on one point, and one stranger",
+            (torch.zeros(1), torch.zeros(1, 4), torch.tensor([[False, False, True, False]])),
+        ),
     ]
 
 
@@ -1656,15 +1682,30 @@ SEMI_HARD = Exercise(
         Wrong(
             "distances times a mask",
             _mined(lambda d, s, far: (d * far).argmin(1)),
-            "the distances are multiplied by a mask: what is crossed out becomes 0, the smallest of all",
-            "`to_all.masked_fill(~farther, torch.inf)` puts it out of reach of `argmin`.",
+            "the distances are multiplied by a mask: what is crossed out becomes 0, which is a distance too",
+            "`masked_fill` with inf puts it out of reach of `argmin`, with -inf out of reach of `argmax`.",
             also=(
+                _mined(
+                    lambda d, s, far: torch.where(
+                        far.any(1), d.masked_fill(~far, torch.inf).argmin(1), (d * s).argmax(1)
+                    )
+                ),
+                _mined(lambda d, s, far: torch.where(far.any(1), (d * far).argmin(1), (d * s).argmax(1))),
                 _mined(
                     lambda d, s, far: torch.where(
                         far.any(1), (d * far).argmin(1), d.masked_fill(~s, -torch.inf).argmax(1)
                     )
                 ),
             ),
+        ),
+        Wrong(
+            "first in the row",
+            _mined(
+                lambda d, s, far: torch.where(far.any(1), far.int().argmax(1), d.masked_fill(~s, -torch.inf).argmax(1))
+            ),
+            "the *first* stranger of the row that is farther is taken, not the nearest of them",
+            "`argmin` over the distances, `to_all.masked_fill(~farther, torch.inf)`, not over the mask.",
+            also=(_mined(lambda d, s, far: far.int().argmax(1)),),
         ),
         Wrong(
             "distances",
@@ -2047,6 +2088,14 @@ def _siamese_prototypes(
     return log_odds(encoder(query_x), means, weight, bias), loss
 
 
+def _siamese_reshaped(
+    encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor,
+    query_x: Tensor, query_y: Tensor, n_way: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    _, loss = siamese(encoder, weight, bias, support_x, support_y, query_x, query_y, n_way)
+    return log_odds(encoder(query_x), encoder(support_x), weight, bias).view(len(query_x), n_way, -1).mean(2), loss
+
+
 def _siamese_cross(
     encoder: nn.Module, weight: Tensor, bias: Tensor, support_x: Tensor, support_y: Tensor,
     query_x: Tensor, query_y: Tensor, n_way: int,
@@ -2124,6 +2173,7 @@ MEMORY = Exercise(
             _flawed(rows_of=lambda y, k: y.sort().values == k),
             "the support is taken to be sorted by label",
             "Choose the columns of class k with `support_y == k`.",
+            also=(_siamese_reshaped,),
         ),
         Wrong(
             "probabilities",
@@ -2181,6 +2231,10 @@ MEMORY = Exercise(
             _flawed(odds=lambda a, b, w, bias: (a[:, None] - b).abs() @ w),
             "the bias is left out",
             "Add `bias` to every log-odds.",
+            also=(
+                lambda *given: (siamese(*given)[0] - given[2], siamese(*given)[1]),
+                lambda *given: (siamese(*given)[0], siamese(given[0], given[1], 0 * given[2], *given[3:])[1]),
+            ),
         ),
         Wrong(
             "query against support only",
