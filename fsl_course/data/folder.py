@@ -123,7 +123,8 @@ def _folders(folder: Path) -> list[Path]:
     return [entry for entry in _visible(folder) if entry.is_dir()]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the visible pictures of a folder by name, none of its folders."""
     return [entry for entry in _visible(folder) if entry.suffix.lower() in SUFFIXES and entry.is_file()]
 
 
@@ -136,7 +137,7 @@ def _find_splits(root: Path, least: int) -> list[_Class]:
             f"{root} is a file: load_folder needs a folder with one folder per class (unpack an archive first)."
         )
     folders = _folders(root)
-    splits = [folder for name in SPLITS for folder in folders if folder.name == name and not _pictures(folder)]
+    splits = [folder for name in SPLITS for folder in folders if folder.name == name and not pictures_in(folder)]
     if not splits:
         return _find_classes(root, None, least)
     if others := [folder.name for folder in folders if folder not in splits]:
@@ -144,7 +145,7 @@ def _find_splits(root: Path, least: int) -> list[_Class]:
             f"{root} holds the split {splits[0].name} and beside it {', '.join(others)}: either all folders are splits, "
             f"called {', '.join(SPLITS)}, or none is. Rename or move the others."
         )
-    if loose := _pictures(root):
+    if loose := pictures_in(root):
         raise ValueError(f"{loose[0]} belongs to no class: move it into a class folder of one of the splits.")
     classes = [entry for split in splits for entry in _find_classes(split, split.name, least)]
     seen: dict[str, str | None] = {}
@@ -160,12 +161,12 @@ def _find_splits(root: Path, least: int) -> list[_Class]:
 
 def _find_classes(root: Path, split: str | None, least: int) -> list[_Class]:
     """Returns the classes one or two levels below root, each with its pictures: at least two classes."""
-    if loose := _pictures(root):
+    if loose := pictures_in(root):
         raise ValueError(f"{loose[0]} belongs to no class: put the pictures of each class into a folder of their own.")
     classes = []
     for folder in _folders(root):
         inner = _folders(folder)
-        if inner and (loose := _pictures(folder)):
+        if inner and (loose := pictures_in(folder)):
             raise ValueError(
                 f"{loose[0]} lies beside the folder {inner[0].name}: a class holds pictures only, a group folders only."
             )
@@ -186,7 +187,7 @@ def _find_classes(root: Path, split: str | None, least: int) -> list[_Class]:
 
 
 def _checked_pictures(folder: Path, least: int) -> list[Path]:
-    pictures = _pictures(folder)
+    pictures = pictures_in(folder)
     if not pictures:
         others = [entry.name for entry in _visible(folder)]
         raise ValueError(
