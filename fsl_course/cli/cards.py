@@ -9,6 +9,7 @@ import torch
 import fsl_course
 from fsl_course.cli.data import data_name
 from fsl_course.cli.options import OWN_DATA
+from fsl_course.data import SPLITS, ImageSet
 
 # (way, shot) of the test rows in the card of every trained model, with 15 queries a class and 600 episodes of seed 0.
 CARD_ROWS = ((5, 1), (5, 5), (20, 1), (20, 5))
@@ -16,39 +17,54 @@ CARD_EPISODES = 600
 
 _VALUES = (
     "protocol", "way", "shot", "query", "steps", "tasks", "lr", "halve_every", "clip", "width", "norm", "halving", "seed",
+    "encoder", "size", "channels", "invert",
 )  # fmt: skip
-_FLAGS = ("rotations", "turn_tasks", "within_group", "join_validation", "cosine", "bfloat16")
+_OF_A_FOLDER = ("size", "channels", "invert")
+_FLAGS = ("rotations", "turn_tasks", "within_group", "join_validation", "cosine", "bfloat16", "train_encoder")
 # Places and views, which change no weight.
-_NOT_SETTINGS = ("command", "out", "root", "quiet", "list_presets", "preset", "preset_changed")
+_NOT_SETTINGS = ("command", "out", "root", "quiet", "list_presets", "preset", "preset_changed", "encoder_weights")
 
 
 def command(options: argparse.Namespace) -> str:
     """Returns the command that repeats this run, with every setting written out, whether it came from a preset or not."""
     words = ["python", "-m", "fsl_course", "train", options.method, "--data", options.data]
+    ignored = _OF_A_FOLDER if options.data in OWN_DATA else ()  # a preset may hold them
+    ignored += () if options.data == "omniglot" else ("protocol",)
     for name in _VALUES:
-        value = getattr(options, name)
-        if value is not None and not (name == "protocol" and options.data != "omniglot"):
+        if (value := getattr(options, name)) is not None and name not in ignored:
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--validate-every", str(options.validate_every)]
     words += [word for setting in options.set for word in ("--set", setting)]
     words += [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(options, name)]
-    if options.data not in OWN_DATA:
-        words += ["--size", str(options.size), "--channels", str(options.channels)]
+    if options.encoder_weights:
+        words += ["--encoder-weights", "FILE"]
     if options.device != "auto":
         words += ["--device", options.device]
     return shlex.join([*words, "--out", "DIR"])
 
 
-def about(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the weights file itself says: how to load it, and what it was trained on, to test it on other classes."""
+def about(options: argparse.Namespace, settings: dict[str, Any], source: ImageSet) -> dict[str, Any]:
+    """Returns what the weights file itself says: how to load it, and what it was trained on, to test it on other classes.
+
+    Of a folder: how its pictures were prepared, and its classes by split. Embedded data are known by their name.
+    """
     found = {"method": options.method, "settings": settings, "data": data_name(options)}
-    return found | ({"omniglot_protocol": options.protocol} if options.data == "omniglot" else {})
+    if options.data == "omniglot":
+        found["omniglot_protocol"] = options.protocol
+    if options.data not in OWN_DATA:
+        normal = "[0, 1], then ImageNet's mean and deviation" if options.encoder == "resnet18" else "[0, 1]"
+        form = {"size": options.size, "channels": options.channels, "inverted": source.inverted, "range": normal}
+        names = {split: source.split(split).class_names for split in SPLITS if split in (source.splits or ())}
+        found |= {"pictures": form, "class_names": names}
+    return found
 
 
-def settings_card(options: argparse.Namespace, settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def settings_card(
+    options: argparse.Namespace, settings: dict[str, Any], device: torch.device, source: ImageSet
+) -> dict[str, Any]:
     """Returns everything that a run depends on. It is written at the start, and becomes the first part of the card."""
     every = {name: value for name, value in sorted(vars(options).items()) if name not in _NOT_SETTINGS}
-    return about(options, settings) | {
+    return about(options, settings, source) | {
         "command": command(options), "preset": options.preset, "preset_changed": options.preset_changed, "options": every,
         "seed": options.seed, "device": str(device), "torch": torch.__version__, "fsl_course": fsl_course.__version__,
         "threads": torch.get_num_threads(),

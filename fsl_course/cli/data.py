@@ -1,26 +1,32 @@
-"""The pictures that --data and the options beside it name."""
+"""The pictures that --data and the options beside it name, and the episodes drawn from them."""
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from fsl_course import data
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.cli.options import OWN_DATA
+from fsl_course.episodes import EpisodeSampler
+
+_INVERT = {"auto": "auto", "yes": True, "no": False}
 
 
 def load_data(options: argparse.Namespace) -> data.ImageSet:
-    """Loads the image set. A folder without train, val and test folders is split 60/20/20 by class.
+    """Loads the image set, and sets --size, --channels and --invert to what it has. A folder without splits is split 60/20/20.
 
-    Raises FileNotFoundError or NotADirectoryError where the data is not there.
+    Raises FileNotFoundError or NotADirectoryError where the data is not there, ValueError for options that go with other data.
     """
+    _check_options(options)
     if options.data == "omniglot":
         if not (options.root or os.environ.get("FSL_DATA")):
             raise FileNotFoundError(
                 "where is Omniglot? Give --root DIR, or set the variable FSL_DATA: the folder that holds omniglot-py with "
                 "images_background.zip and images_evaluation.zip. load_omniglot(DIR, download=True) fetches them."
             )
-        source = data.load_omniglot(options.root, protocol=options.protocol or "alphabets")
+        options.protocol = options.protocol or "alphabets"
+        source = data.load_omniglot(options.root, protocol=options.protocol)
     elif options.data in OWN_DATA:
         source = data.load_glyphs() if options.data == "glyphs" else data.load_icons()
     else:
@@ -29,12 +35,62 @@ def load_data(options: argparse.Namespace) -> data.ImageSet:
                 f"--data takes {', '.join(OWN_DATA)} or a folder; {options.data!r} is no folder."
                 f"{did_you_mean(options.data, OWN_DATA)}"
             )
-        source = data.load_folder(options.data, size=options.size, channels=options.channels)
+        options.size, options.channels = options.size or 28, options.channels or 1
+        invert = _INVERT[options.invert or "auto"]
+        source = data.load_folder(options.data, options.size, options.channels, invert=invert)
         source = data.split_classes(source) if source.splits is None else source
-    if options.turn_tasks and options.within_group:
-        raise ValueError("--turn-tasks and --within-group exclude each other: leave one out.")
+        options.invert = "yes" if source.inverted else "no"
     turned = options.rotations or options.turn_tasks
     return data.rotations_as_classes(source, turns_as_groups=options.turn_tasks) if turned else source
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises ValueError for options that exclude each other, or that the data would ignore. Those of a preset may be ignored."""
+    if options.turn_tasks and options.within_group:
+        raise ValueError("--turn-tasks and --within-group exclude each other: leave one out.")
+    usual = {"size": (None, 28), "channels": (None, 1), "invert": (None,)} if options.data in OWN_DATA else {}
+    usual |= {"protocol": (None,)} if options.data != "omniglot" else {}
+    for name, ignored in usual.items():
+        chosen = getattr(options, "preset", None) is None or name in options.preset_changed
+        if chosen and getattr(options, name) not in ignored:
+            goes_with = "--data omniglot" if name == "protocol" else "pictures of your own, --data FOLDER"
+            raise ValueError(f"--{name} goes with {goes_with}; --data {options.data} has none: leave it out.")
+
+
+def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: int) -> EpisodeSampler:
+    """Returns the sampler that the options describe. --query is at most most_queries unless given, and what fits.
+
+    Raises ValueError, in the words of the options, where there are too few classes or pictures.
+    """
+    there, least = len(classes), int(classes.counts.min())
+    if options.way > there:
+        more = ", --split all" if getattr(options, "split", "all") != "all" else ""
+        cure = f"give --way {there}{more}" if there > 1 else f"give{more.lstrip(',')} a folder with more"
+        raise ValueError(
+            f"--way {options.way} needs {options.way} classes, and {classes.name} has {there}: {cure}, or add classes."
+        )
+    if options.query is None:
+        options.query = max(1, min(most_queries, least - options.shot))
+    if options.shot + options.query > least:
+        short = classes.class_names[int(classes.counts.argmin())]
+        fits = f"give --query {least - options.shot}" if least > options.shot else f"give a --shot below {least}"
+        raise ValueError(
+            f"--shot {options.shot} and --query {options.query} need {options.shot + options.query} pictures of every class, "
+            f"and {short} of {classes.name} has {least}: {fits}, or add pictures."
+        )
+    largest = max(classes.groups.count(group) for group in set(classes.groups))
+    if one_group(options) and options.way > largest:
+        raise ValueError(
+            f"--way {options.way} from one group: the largest group of {classes.name} has {largest} classes."
+        )
+    return EpisodeSampler(
+        classes, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options)
+    )
+
+
+def note(text: str) -> None:
+    """Prints a remark beside the output."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def one_group(options: argparse.Namespace) -> bool:

@@ -2,42 +2,43 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from fsl_course import evaluation
 from fsl_course._system.allocator import keep_memory
 from fsl_course._system.devices import choose
-from fsl_course.cli.data import load_data, one_group
+from fsl_course.cli.data import episodes, load_data, note
+from fsl_course.cli.options import OWN_DATA
+from fsl_course.data import ImageSet
+from fsl_course.data.assets import verified
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
 from fsl_course.weights import checkpoints
+from fsl_course.weights.learners import SETTINGS, has_head
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints one row for each learner: its accuracy and the 95 % interval. Returns the exit status 0."""
     keep_memory()
     device = choose(options.device)
-    found = {} if options.method == "baselines" else _trained(options)
-    protocols = {protocol for _, _, protocol in found.values()} - {None}
-    options.protocol = options.protocol or min(protocols, default="alphabets")
-    if options.data == "omniglot" and protocols - {options.protocol}:
-        print(
-            f"note: these weights were trained on classes of the other protocol, --protocol {min(protocols)}: "
-            "classes of this test may have been among them.",
-            file=sys.stderr,
-        )
+    name, learner, weights, about = (None, None, None, {}) if options.method == "baselines" else _trained(options)
+    if learner is None and (options.trained_on or options.variant):
+        raise ValueError("--trained-on and --variant name shipped weights; the baselines have none: leave them out.")
+    made = _take_form(options, about)
     source = load_data(options).to(device)
     split = source if options.split == "all" else source.split(options.split)
-    sampler = EpisodeSampler(
-        split, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options)
-    )
-    for name, learner in baselines(in_channels=source.images.shape[2]).items() if not found else ():
-        found[name] = (learner, None, None)
+    sampler = episodes(split, options, most_queries=15)
+    _warn_of_seen_classes(about, split, options)
+    found = baselines(in_channels=source.images.shape[2]) if learner is None else {name: learner.to(device)}
+    if learner is not None:
+        _check_fits(learner, made, sampler, options)
     if not options.json:
         print(f"{sampler!r}")
-    for name, (learner, weights, _) in found.items():
+    for name, learner in found.items():
         result = evaluation.evaluate(learner.to(device), sampler, options.episodes, transductive=options.transductive)
         if options.json:
             row = {
@@ -53,19 +54,81 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _trained(options: argparse.Namespace) -> dict[str, tuple[FewShotLearner, str, str | None]]:
-    """Returns, by the learner's name: the learner, the name of its weights, and the protocol of its training.
+def _take_form(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
+    """Sets the options that are not given to what the weights were trained on. Returns the settings of their learner.
 
-    The protocol is None for weights that were trained on other data than Omniglot.
+    about: what the file of weights says of itself; {} for the baselines. Raises ValueError for weights of another kind of task.
     """
+    made = SETTINGS | about.get("settings", {})
+    if made.get("net") == "mlp":
+        raise ValueError(
+            "these weights predict sine curves, which evaluate does not test: it takes weights for pictures."
+        )
+    ways = made.get("n_way", 5)
+    if has_head(about.get("method", "")) and options.way not in (None, ways):
+        raise ValueError(f"these weights have a head for {ways} classes: give --way {ways}, or leave --way out.")
+    options.way = options.way or ways
+    if options.data not in OWN_DATA:
+        options.size, options.channels = options.size or made["size"], options.channels or made["in_channels"]
+        form = about.get("pictures")
+        inverted = form.get("inverted") if isinstance(form, dict) else None
+        options.invert = options.invert or ("auto" if not isinstance(inverted, bool) else "yes" if inverted else "no")
+    protocol = about.get("omniglot_protocol")
+    protocol = protocol if protocol in ("alphabets", "random") else None
+    if options.data == "omniglot":
+        options.protocol = options.protocol or protocol
+        if protocol not in (None, options.protocol):
+            note(
+                f"these weights were trained on classes of the other protocol, --protocol {protocol}: "
+                "classes of this test may have been among them."
+            )
+    return made
+
+
+def _warn_of_seen_classes(about: dict[str, Any], split: ImageSet, options: argparse.Namespace) -> None:
+    """Prints a note where the weights were trained on classes of this test."""
+    names = about.get("class_names")
+    trained = names.get("train") if isinstance(names, dict) else None
+    seen = [name for name in split.class_names if name in trained] if isinstance(trained, list) else []
+    if seen or (about.get("data") == options.data in OWN_DATA and options.split in ("train", "all")):
+        which = f"{len(seen)} of these {len(split)} classes, such as {seen[0]}," if seen else "classes of this test"
+        note(f"the weights were trained on {which} so the accuracy flatters: --split test has classes never seen.")
+
+
+def _check_fits(
+    learner: FewShotLearner, made: dict[str, Any], sampler: EpisodeSampler, options: argparse.Namespace
+) -> None:
+    """Raises ValueError where the learner cannot take the pictures, found out by one episode."""
+    channels, _, size = sampler.source.images.shape[2:]
+    if (made["size"], made["in_channels"]) == (size, channels):
+        return
+    try:
+        with evaluation.evaluation_mode(learner), torch.no_grad():
+            learner(sampler[0].to(sampler.source.images.device))
+    except (RuntimeError, ValueError) as error:
+        own = options.data not in OWN_DATA
+        cure = (
+            "leave --size and --channels out" if own else "give --data FOLDER, whose pictures are brought to that form"
+        )
+        raise ValueError(
+            f"these weights take pictures of {made['size']} x {made['size']} pixels and {made['in_channels']} channel(s); "
+            f"those of {sampler.source.name} have {size} x {size} and {channels}: {cure}."
+        ) from error
+
+
+def _trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict[str, Any]]:
+    """Returns the learner's name, the learner, the name of its weights, and what their file says of itself."""
     if (path := _weights(options.method)) is not None:
+        if options.trained_on or options.variant:
+            raise ValueError("--trained-on and --variant name shipped weights, not those of a run: leave them out.")
         learner, about = checkpoints.load_learner(path)
-        protocol = about.get("omniglot_protocol")
-        return {path.stem: (learner, path.stem, protocol if protocol in ("alphabets", "random") else None)}
-    which = (options.method, options.trained_on, options.way, options.shot)
+        return path.stem, learner, path.stem, about
+    trained_on = options.trained_on or "glyphs"
+    which = (options.method, trained_on, options.way or 5, options.shot)
     name = checkpoints.shipped_name(*which, variant=options.variant)
-    protocol = {"omniglot": "random", "omniglot-alphabets": "alphabets"}.get(options.trained_on)
-    return {options.method: (checkpoints.pretrained(*which, variant=options.variant), name, protocol)}
+    learner, about = checkpoints.load_learner(verified(f"checkpoints/{name}.safetensors"))
+    protocol = {"omniglot": "random", "omniglot-alphabets": "alphabets"}.get(trained_on)
+    return options.method, learner, name, about | {"omniglot_protocol": protocol}
 
 
 def _weights(method: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -21,6 +22,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message.rstrip('.')} (`{self.prog} --help` says more).\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Writes help or version, and fails where nobody can read it; argparse would end with status 0."""
+        print(message, end="", file=file or sys.stderr, flush=True)
 
 
 def _must(what: str, text: str) -> argparse.ArgumentTypeError:
@@ -40,6 +45,13 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
         return value
 
     return read
+
+
+def named(text: str) -> str:
+    """Reads the name of a file, folder or data set, which is never empty."""
+    if not text.strip():
+        raise _must("a name", text)
+    return text
 
 
 def above_zero(text: str) -> float:
@@ -77,7 +89,7 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 class _ListPresets(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
-        print(presets_text(), end="")
+        print(presets_text(), end="", flush=True)
         parser.exit()
 
 
@@ -121,6 +133,11 @@ def add_train(commands: Any) -> None:
     train.add_argument("--list-presets", action=_ListPresets, nargs=0, help="the presets with their sources")
     _add_episodes(train, protocol="alphabets", way=20, query=5)
     _add_optimisation(train)
+    encoders, given = one_of(("conv4", "resnet18")), "file of the ResNet's weights (that of torchvision's folder)"
+    photographs = "what embeds: conv4, or resnet18, trained on photographs and frozen (conv4)"
+    train.add_argument("--encoder", type=encoders, default="conv4", help=photographs)
+    train.add_argument("--encoder-weights", type=named, metavar="FILE", help=given)
+    train.add_argument("--train-encoder", action="store_true", help="train the ResNet too, instead of freezing it")
     norms, halvings = one_of(("batch", "group", "none")), one_of(("pool", "stride"))
     train.add_argument("--width", type=whole(1, 1024), default=64, help="filters of Conv4 (64)")
     train.add_argument("--norm", type=norms, default="batch", help="batch, group or none (batch)")
@@ -130,7 +147,9 @@ def add_train(commands: Any) -> None:
     own = "a setting of the method itself, e.g. full_context=true for matching; repeat it for more"
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=own)
     train.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes weights and episodes (0)")
-    train.add_argument("--out", required=True, metavar="DIR", help="folder for weights, card and the state of the run")
+    train.add_argument(
+        "--out", type=named, required=True, metavar="DIR", help="folder for weights, card and the state of the run"
+    )
     train.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -164,36 +183,44 @@ def add_evaluate(commands: Any) -> None:
     which = 'a method with shipped weights, "baselines", or the folder or .safetensors file that train made'
     splits, flatters = one_of(("train", "val", "test", "all")), "batch norm may see all queries at once (flatters)"
     evaluate.add_argument("method", help=which)
-    _add_episodes(evaluate, protocol=None, way=5, query=15)
-    evaluate.add_argument("--trained-on", default="glyphs", help="which shipped weights of the method (glyphs)")
+    _add_episodes(evaluate, protocol=None, way=None, query=15)
+    evaluate.add_argument("--trained-on", help="which shipped weights of the method (glyphs)")
     evaluate.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
     evaluate.add_argument("--split", type=splits, default="test", help="train, val, test or all (test)")
-    evaluate.add_argument("--episodes", type=whole(2, 10_000_000), default=600, help="(600)")
+    evaluate.add_argument("--episodes", type=whole(2, 1_000_000), default=600, help="(600)")
     evaluate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes the episodes (0)")
     evaluate.add_argument("--transductive", action="store_true", help=flatters)
     evaluate.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
 
 
-def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way: int, query: int) -> None:
+def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way: int | None, query: int) -> None:
     """Adds the options of the data and of the episodes drawn from it, with the command's own defaults."""
     flag = argparse.BooleanOptionalAction
     pictures = "glyphs, icons, omniglot, or a folder with one folder per class (glyphs)"
     split = f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})"
     protocols = one_of(("alphabets", "random"))
-    parser.add_argument("--data", default="glyphs", help=pictures)
+    parser.add_argument("--data", type=named, default="glyphs", help=pictures)
     parser.add_argument("--root", metavar="DIR", help="where the real Omniglot lies (else the variable FSL_DATA)")
-    parser.add_argument("--protocol", type=protocols, default=protocol, help=split)
+    parser.add_argument("--protocol", type=protocols, help=split)
     parser.add_argument("--rotations", action=flag, default=False, help="turns by 90 degrees as classes of their own")
     parser.add_argument("--turn-tasks", action=flag, default=False, help="turns each whole task by one such angle")
-    parser.add_argument("--size", type=whole(16, 1024), default=28, help="pixels of your own pictures (28)")
-    parser.add_argument("--channels", type=int, choices=(1, 3), default=1, help="of your own pictures (1)")
+    form = "of your own pictures (" + ("28 and 1; 112 and 3 for resnet18)" if way else "those of the weights)")
+    negative = "make negatives of your own pictures, all or none: auto, yes or no (auto: if most are dark on light)"
+    parser.add_argument("--size", type=whole(16, 1024), help=f"pixels {form}")
+    parser.add_argument("--channels", type=int, choices=(1, 3), help=form)
+    parser.add_argument("--invert", type=one_of(("auto", "yes", "no")), help=negative)
     parser.add_argument(
         "--within-group", action=flag, default=False, help="all classes of an episode from one alphabet"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... or mps (auto)")
-    parser.add_argument("--way", type=whole(2, 10_000), default=way, help=f"classes in an episode ({way})")
+    parser.add_argument(
+        "--way",
+        type=whole(2, 10_000),
+        default=way,
+        help=f"classes in an episode ({way or '5, or those of a trained head'})",
+    )
     parser.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
-    parser.add_argument("--query", type=whole(1, 10_000), default=query, help=f"queries for each class ({query})")
+    parser.add_argument("--query", type=whole(1, 10_000), help=f"queries for each class ({query}, or what fits)")
 
 
 def read(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namespace:

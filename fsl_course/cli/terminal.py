@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -21,6 +22,8 @@ def in_words(error: Exception) -> str | None:
 
         if not isinstance(error, CheckpointError):  # PyTorch has no error type of its own for "out of memory" on a CPU
             return _NO_MEMORY if re.search("out of memory|allocate memory", str(error)) else None
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}. Check the name, and what you may read and write there."
     return re.sub(r"\s*\n\s*", " ", str(error)) or _NO_MEMORY
 
 
@@ -36,13 +39,17 @@ def exit_status(work: Callable[[], int]) -> int:
 
     1: something is wrong, said in one line. 130: Ctrl-C. 141: nobody reads the output any more.
     """
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *rest, **more: f"note: {message}\n"
     try:
+        if sys.stdout is None:
+            raise OSError("standard output is closed, so that nothing can be printed: open it, e.g. with > FILE.")
         status = work()
         sys.stdout.flush()
         return status
     except BrokenPipeError:
         return _output_closed()
-    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError, ImportError) as error:
         words = in_words(error)
         if words is None:
             raise
@@ -51,6 +58,8 @@ def exit_status(work: Callable[[], int]) -> int:
     except KeyboardInterrupt as stopped:
         print(" ".join(["Stopped.", *map(str, stopped.args)]), file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = before
 
 
 def run_command(

@@ -15,14 +15,18 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.locks import only_run
 from fsl_course.cli import cards
 from fsl_course.cli.cards import CARD_EPISODES, CARD_ROWS
-from fsl_course.cli.data import data_name, load_data, one_group
+from fsl_course.cli.data import data_name, episodes, load_data, note
+from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import ImageSet
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.photographs import PIXELS, load_photographs
 from fsl_course.training import distributed
 from fsl_course.training.loop import History, fit
 from fsl_course.weights import checkpoints, learners
 from fsl_course.weights.checkpoints import CheckpointError
+
+_FEW = 5  # times the ways of a task: with fewer training classes, a method that adapts overfits within minutes
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,30 +41,38 @@ def run(options: argparse.Namespace) -> int:
     headed = learners.has_head(options.method)
     if options.bfloat16 and headed:
         raise ValueError(f"--bfloat16 is for methods that embed; {options.method} adapts its weights: leave it out.")
-    own, device = own_settings(options.set), choose(options.device)
+    own, device, photographs = own_settings(options.set), choose(options.device), _photographs(options)
     source = load_data(options).to(device)
     classes = _training_classes(source, options)
-    within = {"within_group": one_group(options)}
-    sampler = EpisodeSampler(classes, options.way, options.shot, options.query, seed=options.seed, **within)
-    settings = {"width": options.width, "norm": options.norm, "halving": options.halving}
+    sampler = episodes(classes, options, most_queries=5)
+    settings = {"width": options.width, "norm": options.norm, "halving": options.halving} | photographs
     settings |= learners.settings_of(options.method, source, options.way)
-    settings |= ({"n_base": len(classes)} if "n_base" in settings else {}) | own
+    # a head over the base classes would teach a frozen encoder nothing
+    settings |= ({"n_base": 0 if photographs.get("frozen") else len(classes)} if "n_base" in settings else {}) | own
     torch.manual_seed(options.seed)
     learner = learners.make(options.method, **settings).to(device)
+    if photographs:
+        load_photographs(learner.encoder, options.encoder_weights)
     _check_own(own, source, options)
     name = f"{options.method}-{data_name(options)}"
     name += f"-{options.way}w{options.shot}s" if headed else ""
     weights = Path(options.out) / f"{name}.safetensors"
-    card = cards.settings_card(options, settings, device)
+    card = cards.settings_card(options, settings, device, source)
     with ExitStack() as lock:
         with distributed.processes() as group:
             if group.first:  # the first of several processes writes, tests and prints for all
                 lock.enter_context(only_run(weights.with_suffix(".lock")))
-            history = _fitted(learner, sampler, source, options, weights, card)
+                _say_what_to_expect(learner, classes, source, options)
+            if any(p.requires_grad and p.numel() for p in learner.parameters()):
+                history = _fitted(learner, sampler, source, options, weights, card)
+            else:
+                history = History()
+                with torch.no_grad():
+                    learner.eval().after_training(sampler)
         if history.interrupted or not group.first:
             return 130 if history.interrupted else 0
-        checkpoints.save_learner(weights, learner, cards.about(options, settings))
-        _write_card(weights, card, learner, history, _test_rows(learner, source, options))
+        checkpoints.save_learner(weights, learner, cards.about(options, settings, source))
+        _write_card(weights, card, learner, history, *_test_rows(learner, source, options))
         # Removed last, because until here the same command can continue from them.
         weights.with_suffix(".settings.json").unlink(missing_ok=True)
         weights.with_suffix(".state.safetensors").unlink(missing_ok=True)
@@ -68,20 +80,27 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_card(
-    weights: Path, card: dict[str, Any], learner: FewShotLearner, history: History, rows: list[dict[str, Any]]
+    weights: Path,
+    card: dict[str, Any],
+    learner: FewShotLearner,
+    history: History,
+    rows: list[dict[str, Any]],
+    left_out: list[str],
 ) -> None:
-    """Writes the card beside the weights, and prints its test accuracies."""
+    """Writes the card beside the weights, and prints its test accuracies, and which tests were left out and why."""
     card |= {
         "parameters": sum(p.numel() for p in learner.parameters()), "minutes": round(history.seconds / 60, 1),
         "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
-        "protocol": f"inductive; test classes; 15 queries a class, {CARD_EPISODES} episodes of seed 0; mean, half width of "
-        "the 95 % interval as fractions",
-        "test": rows,
+        "protocol": f"inductive; test classes; 15 queries a class, or what fits; {CARD_EPISODES} episodes of seed 0; mean, half "
+        "width of the 95 % interval as fractions",
+        "test": rows, "test_left_out": left_out,
     }  # fmt: skip
     checkpoints.save_json(weights.with_suffix(".json"), card)
     print(f"{weights} and its card {weights.with_suffix('.json').name}:")
     for row in rows:
         print(f"  {row['way']}-way {row['shot']}-shot  {row['mean']:.2%} ± {row['ci95']:.2%}")
+    for line in left_out:
+        print(f"  {line}")
 
 
 def own_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -136,13 +155,18 @@ def _fitted(
     if first:
         _check_same_learner(card, before, state)
         checkpoints.save_json(settings, card)
+    validation = None if options.join_validation else _validation(source, options)
     try:
         return fit(
             learner, sampler, steps=options.steps, tasks=options.tasks, lr=options.lr, clip=options.clip,
             halve_every=options.halve_every, cosine=options.cosine, bfloat16=options.bfloat16,
-            validation=None if options.join_validation else _validation(source, options),
+            validation=validation if isinstance(validation, EpisodeSampler) else None,
             validate_every=options.validate_every, checkpoint=state, progress=not options.quiet,
         )  # fmt: skip
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            str(error).replace("smaller lr", "smaller --lr").replace("clip=1.0", "--clip 1.0")
+        ) from None
     except (CheckpointError, ValueError):
         # The state may belong to a run with other settings. Those settings still describe it, so they are restored.
         with suppress(OSError):
@@ -179,26 +203,76 @@ def _check_same_learner(card: dict[str, Any], before: bytes | None, state: Path)
 
 def _episodes(
     source: ImageSet, split: str, way: int, shot: int, most_queries: int, seed: int = 0
-) -> EpisodeSampler | None:
-    """Returns episodes of a split, or None where there is no such split or its classes do not suffice."""
-    if split not in (source.splits or ()):
-        return None
+) -> EpisodeSampler | str:
+    """Returns episodes of a split, or why there are none: no such split, or its classes do not suffice."""
+    there = (source.splits or []).count(split)
+    if not 2 <= way <= there:
+        return f"the {split} split has {there} class{'es' * (there != 1)}"
     classes = source.split(split)
     query = min(most_queries, int(classes.counts.min()) - shot)
-    return EpisodeSampler(classes, way, shot, query, seed=seed) if 2 <= way <= len(classes) and query >= 1 else None
+    if query < 1:
+        return f"{classes.class_names[int(classes.counts.argmin())]} has {int(classes.counts.min())} pictures"
+    return EpisodeSampler(classes, way, shot, query, seed=seed)
 
 
-def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler | None:
+def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler | str:
     """Returns episodes of the training shot, 5-way where there are enough classes; a trained head keeps its ways."""
     way = options.way if learners.has_head(options.method) else min(5, (source.splits or []).count("val"))
     return _episodes(source, "val", way, options.shot, 5, options.seed)
 
 
-def _test_rows(learner: FewShotLearner, source: ImageSet, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measures the CARD_ROWS that the test split is large enough for; a trained head is tested with its way and shot."""
-    rows = []
+def _test_rows(
+    learner: FewShotLearner, source: ImageSet, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measures the CARD_ROWS that the test split is large enough for; a trained head is tested with its way and shot.
+
+    Returns the rows, and a line for each test that was left out, with the reason.
+    """
+    rows, left_out = [], []
     for way, shot in [(options.way, options.shot)] if learners.has_head(options.method) else CARD_ROWS:
-        if (sampler := _episodes(source, "test", way, shot, 15)) is not None:
-            result = evaluation.evaluate(learner, sampler, CARD_EPISODES)
-            rows.append({"way": way, "shot": shot, "query": sampler.n_query, "mean": result.mean, "ci95": result.ci95})
-    return rows
+        sampler = _episodes(source, "test", way, shot, 15)
+        if isinstance(sampler, str):
+            left_out.append(f"{way}-way {shot}-shot left out: {sampler}")
+            continue
+        result = evaluation.evaluate(learner, sampler, CARD_EPISODES)
+        rows.append({"way": way, "shot": shot, "query": sampler.n_query, "mean": result.mean, "ci95": result.ci95})
+    return rows, left_out
+
+
+def _photographs(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings of --encoder resnet18, and its usual form of pictures; {} for Conv4. Raises ValueError as needed."""
+    if options.encoder == "conv4":
+        if options.encoder_weights or options.train_encoder:
+            raise ValueError(
+                "--encoder-weights and --train-encoder go with --encoder resnet18: add it, or leave them out."
+            )
+        return {}
+    if options.method not in learners.EMBEDS:
+        raise ValueError(
+            f"--encoder resnet18 is for {', '.join(learners.EMBEDS)}; {options.method} has a network of its own."
+        )
+    if options.data not in OWN_DATA:
+        options.size, options.channels = options.size or PIXELS, options.channels or 3
+    return {"encoder": "resnet18", "frozen": not options.train_encoder}
+
+
+def _say_what_to_expect(
+    learner: FewShotLearner, classes: ImageSet, source: ImageSet, options: argparse.Namespace
+) -> None:
+    """Prints notes on what the data and the settings make of the run."""
+    if options.data not in OWN_DATA:
+        kind = "colour" if options.channels == 3 else "grey"
+        done = "inverted" if source.inverted else "not inverted"
+        note(
+            f"own pictures are read in {options.size} x {options.size} pixels, {kind}, {done}: --size, --channels, --invert."
+        )
+    if not any(p.requires_grad and p.numel() for p in learner.parameters()):
+        note(f"{options.method} on a frozen encoder has no weights to train: --steps has no effect.")
+        return
+    if learners.has_head(options.method) and len(classes) < _FEW * options.way:
+        note(
+            f"{len(classes)} training classes are few for {options.method}, which learns tasks by heart where it meets the same "
+            f"ones again and again: have at least {_FEW * options.way}, add --rotations, or take prototypical."
+        )
+    if not options.join_validation and isinstance(why := _validation(source, options), str):
+        note(f"no validation, so the last weights are kept and not the best: {why}.")

@@ -20,10 +20,15 @@ from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.nets import classifier, conv4, mlp
+from fsl_course.photographs import FEATURES, bare_encoder
 
 # The default settings of all learners, and the settings that only one method has. inner_lr, inner_steps and test_steps are lr,
 # steps and test_steps of the class; their names differ because on the command line the plain ones belong to the outer loop.
-SETTINGS: dict[str, Any] = {"width": 64, "norm": "batch", "in_channels": 1, "size": 28, "halving": "pool"}
+# encoder "resnet18" is the network trained on photographs, in place of Conv4; frozen says whether it stays as it was.
+SETTINGS: dict[str, Any] = {
+    "width": 64, "norm": "batch", "in_channels": 1, "size": 28, "halving": "pool", "encoder": "conv4", "frozen": True,
+}  # fmt: skip
+EMBEDS = ("prototypical", "matching", "siamese", "simple_shot", "transfer")  # the methods that take any encoder
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "transfer": {"n_base": 0, "head": "linear", "classifier": "centroid"},
@@ -51,8 +56,16 @@ def _conv4(s: dict[str, Any]) -> nn.Module:
     return conv4(s["width"], s["norm"], s["in_channels"], s["halving"])
 
 
+def _encoder(s: dict[str, Any]) -> nn.Module:
+    return bare_encoder(s["frozen"]) if s["encoder"] == "resnet18" else _conv4(s)
+
+
 def _features(s: dict[str, Any]) -> int:
-    return s["width"] * (1 if s["halving"] == "stride" else (s["size"] // 16) ** 2)
+    return (
+        FEATURES
+        if s["encoder"] == "resnet18"
+        else s["width"] * (1 if s["halving"] == "stride" else (s["size"] // 16) ** 2)
+    )
 
 
 def _classifier(s: dict[str, Any], own: dict[str, Any]) -> nn.Module:
@@ -74,11 +87,11 @@ def _adapts(learner: Callable[..., FewShotLearner], *more: str) -> Callable[[dic
 
 # How each method is made from the common settings and its own settings, as its checkpoint has them.
 MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = {
-    "transfer": lambda s, own: TransferNetwork(_conv4(s), features=_features(s), **own),
-    "simple_shot": lambda s, own: SimpleShot(_conv4(s), features=_features(s), **own),
-    "siamese": lambda s, own: SiameseNetwork(_conv4(s), features=_features(s), **own),
-    "matching": lambda s, own: MatchingNetwork(_conv4(s), features=_features(s), **own),
-    "prototypical": lambda s, own: PrototypicalNetwork(_conv4(s), **own),
+    "transfer": lambda s, own: TransferNetwork(_encoder(s), features=_features(s), **own),
+    "simple_shot": lambda s, own: SimpleShot(_encoder(s), features=_features(s), **own),
+    "siamese": lambda s, own: SiameseNetwork(_encoder(s), features=_features(s), **own),
+    "matching": lambda s, own: MatchingNetwork(_encoder(s), features=_features(s), **own),
+    "prototypical": lambda s, own: PrototypicalNetwork(_encoder(s), **own),
     "relation": lambda s, own: RelationNetwork(s["width"], s["norm"], s["in_channels"], size=s["size"], **own),
     "maml": _adapts(MAML, "first_order", "test_steps"),
     "anil": _adapts(ANIL, "first_order", "test_steps"),
@@ -132,6 +145,10 @@ def make(method: str, /, **settings: Any) -> FewShotLearner:
         )
     for name, value in settings.items():
         _check(name, value, (SETTINGS | own)[name])
+    if settings.get("encoder", "conv4") not in ("conv4", "resnet18")[: 1 + (method in EMBEDS)]:
+        raise ValueError(
+            f'encoder must be "conv4", or for {", ".join(EMBEDS)} "resnet18"; got {settings["encoder"]!r:.60}.'
+        )
     common, own = ({name: settings.get(name, default) for name, default in d.items()} for d in (SETTINGS, own))
     try:
         learner = MAKERS[method](common, own)

@@ -1,5 +1,6 @@
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from fsl_course.__main__ import _parser
 from fsl_course.cli import cards
 from fsl_course.cli.data import data_name
 from fsl_course.cli.options import read
+from tests.conftest import toy_images
 
 
 def given(*words: str):
@@ -23,7 +25,20 @@ def given(*words: str):
             "prototypical",
             *["--data", "omniglot", "--protocol", "random", "--rotations", "--halve-every", "7", "--bfloat16"],
         ],
-        ["siamese", "--data", "my pictures", "--size", "32", "--channels", "3", "--within-group", "--device", "cpu"],
+        [
+            "siamese",
+            "--data",
+            "my pictures",
+            "--size",
+            "32",
+            "--channels",
+            "3",
+            "--invert",
+            "no",
+            "--within-group",
+            "--device",
+            "cpu",
+        ],
         ["transfer", "--join-validation", "--norm", "group", "--halving", "stride", "--seed", "5", "--shot", "3"],
     ],
 )
@@ -39,7 +54,7 @@ def test_the_command_repeats_every_setting_and_names_no_place(words):
 
 def test_the_card_holds_what_a_run_depends_on_and_can_be_written():
     options = given("--preset", "snell-omniglot", "--way", "20", "--seed", "3")
-    card = json.loads(json.dumps(cards.settings_card(options, {"width": 64}, torch.device("cpu"))))
+    card = json.loads(json.dumps(cards.settings_card(options, {"width": 64}, torch.device("cpu"), toy_images())))
     assert (card["preset"], card["preset_changed"]) == ("snell-omniglot", {"way": 20, "seed": 3})
     assert (card["method"], card["settings"], card["data"]) == ("prototypical", {"width": 64}, "omniglot")
     assert (card["seed"], card["device"], card["omniglot_protocol"]) == (3, "cpu", "random")
@@ -52,4 +67,18 @@ def test_the_card_holds_what_a_run_depends_on_and_can_be_written():
 def test_a_folder_is_called_by_its_last_name_and_has_no_omniglot_protocol(tmp_path):
     options = given("prototypical", "--data", str(tmp_path / "birds"))
     assert data_name(options) == "birds"
-    assert cards.about(options, {}) == {"method": "prototypical", "settings": {}, "data": "birds"}
+    about = cards.about(options, {}, toy_images())
+    assert (about["method"], about["settings"], about["data"]) == ("prototypical", {}, "birds")
+    assert "omniglot_protocol" not in about
+
+
+@pytest.mark.parametrize("encoder", ["conv4", "resnet18"])
+def test_the_weights_of_a_folder_say_how_its_pictures_were_prepared_and_what_its_classes_are_called(encoder):
+    options = given("prototypical", "--data", "birds", "--size", "32", "--channels", "3", "--encoder", encoder)
+    source = replace(toy_images(4), inverted=False)
+    about = json.loads(json.dumps(cards.about(options, {}, source)))
+    found = {key: about["pictures"][key] for key in ("size", "channels", "inverted")}
+    assert found == {"size": 32, "channels": 3, "inverted": False}
+    assert about["pictures"]["range"].endswith("ImageNet's mean and deviation") == (encoder == "resnet18")
+    assert about["class_names"] == {"train": ["class 0", "class 1"], "val": ["class 2"], "test": ["class 3"]}
+    assert "class_names" not in cards.about(given("prototypical", "--data", "icons"), {}, source)

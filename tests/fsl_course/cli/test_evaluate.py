@@ -34,14 +34,14 @@ def test_the_weights_of_a_head_are_evaluated_with_its_ways_and_refuse_others(tmp
     card = train_head("maml", tmp_path)
     capsys.readouterr()
     words = ["--query", "15", "--episodes", "4", "--json"]
-    assert main(["evaluate", str(tmp_path), "--way", "3", *words]) == 0
+    assert main(["evaluate", str(tmp_path), *words]) == 0  # --way is that of the head
     row = json.loads(capsys.readouterr().out)
     assert row["mean"] == pytest.approx(card["test"][0]["mean"])
     assert (row["method"], row["way"], row["inductive"]) == ("maml-glyphs-3w1s", 3, True)
     for way in (2, 5):
         assert main(["evaluate", str(tmp_path), "--way", str(way), *words]) == 1
         error = capsys.readouterr().err
-        assert error.startswith(f"error: the model has 3 outputs and the episode {way} classes")
+        assert error.startswith("error: these weights have a head for 3 classes: give --way 3, or leave --way out")
         assert "Traceback" not in error
 
 

@@ -25,7 +25,7 @@ from fsl_course.__main__ import main
             "n_way=3 does not go with these episodes, which are 20-way",
         ),
         (["train", "maml", "--bfloat16", "--out", "x"], "maml adapts its weights"),
-        (["train", "prototypical", "--query", "500", "--out", "x"], "at most n_query=19 fits"),
+        (["train", "prototypical", "--query", "500", "--out", "x"], "need 501 pictures of every class, and "),
         (["train", "prototypical", "--device", "cuda:77", "--out", "x"], "there is no device 'cuda:77' here"),
         (["train", "prototypical", "--data", "omniglot", "--out", "x"], "where is Omniglot? Give --root DIR"),
         (["train", "prototypical", "--data", ".", "--out", "x"], "holds no class folders"),
@@ -36,7 +36,10 @@ from fsl_course.__main__ import main
             ["train", "prototypical", "--data", "nowhere", "--out", "x"],
             "takes glyphs, icons, omniglot or a folder; 'nowhere'",
         ),
-        (["train", "prototypical", "--way", "5000", "--out", "x"], "5000-way episode needs 5000 classes"),
+        (
+            ["train", "prototypical", "--way", "5000", "--out", "x"],
+            "--way 5000 needs 5000 classes, and glyphs/train has ",
+        ),
         (
             ["train", "matching", "--set", "full_context", "--out", "x"],
             "--set takes KEY=VALUE, e.g. --set full_context=true",
@@ -59,7 +62,7 @@ from fsl_course.__main__ import main
         (["train", "relation", "--set", "shots=", "--out", "x"], 'shots must be "mean" or "sum"; got \'\''),
         (["evaluate", "maml", "--way", "7"], "no weights are shipped as 'maml-glyphs-7w1s'"),
         (["evaluate", "gone.safetensors"], "no checkpoint at gone.safetensors"),
-        (["evaluate", "prototypical", "--shot", "30"], "need 45 drawings"),
+        (["evaluate", "prototypical", "--shot", "30"], "--shot 30 and --query 1 need 31 pictures of every class"),
         (["evaluate", "prototypical", "--data", "omniglot", "--root", "nowhere"], "nowhere"),
     ],
 )

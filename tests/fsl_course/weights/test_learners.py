@@ -126,13 +126,13 @@ def test_make_passes_settings_on_and_takes_defaults_elsewhere():
         (
             "matching",
             {"shots": "sum"},
-            "matching has no setting shots: choose from width, norm, in_channels, size, halving, full_context",
+            "matching has no setting shots: choose from width, norm, in_channels, size, halving, encoder, frozen, full",
         ),
         ("prototypical", {"objective": "bce"}, "prototypical has no setting objective: choose from width, norm, in_ch"),
         (
             "siamese",
             {"b": 1, "a": 2},
-            "siamese has no setting a, b: choose from width, norm, in_channels, size, halving, objective",
+            "siamese has no setting a, b: choose from width, norm, in_channels, size, halving, encoder, frozen, obj",
         ),
         ("siamese", {"objective": "hinge"}, "objective must be one of bce, contrastive, triplet"),
         ("relation", {"shots": "max"}, 'shots must be "mean" or "sum"'),
