@@ -67,9 +67,11 @@ def _write(path: Path, blob: bytes) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Opens a file of `save_file` and yields it with its dictionary; reads no tensor. Raises CheckpointError for other files."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}.")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no checkpoint at {path}.")
+        with open(path, "rb"):  # says why a file that may be whole cannot be read
+            pass
         with safe_open(path, framework="pt") as file:
             if "about" not in (found := file.metadata() or {}):
                 raise ValueError("it does not say what it holds, as every file of this course does")
@@ -77,7 +79,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             if not isinstance(about, dict):
                 raise ValueError("its header holds no dictionary")
             yield file, about
-    except (SafetensorError, KeyError, ValueError, RecursionError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(
+            f"could not read {path}: {error.strerror or error}. It may be whole: leave it, and see to it that you may read it."
+        ) from error
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a whole checkpoint of this course ({error!s:.200}). Delete it to start again, or restore a copy."
         ) from error

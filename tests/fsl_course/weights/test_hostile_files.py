@@ -1,9 +1,12 @@
 """Broken and hostile files are refused in words, before memory is taken and without executing anything."""
 
 import json
+import os
 import pickle
 import resource
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +44,33 @@ def test_broken_files_are_named_and_nothing_is_executed(tmp_path):
         load_file(tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="does not say which method"):
         load_learner(whole)
+
+
+@pytest.fixture
+def unreadable():
+    """A whole checkpoint that may not be read, in a folder that may; as root, this process gives up its rights for a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.safetensors"
+        save_file(path, {"a": torch.arange(10)}, {"x": 1})
+        Path(folder).chmod(0o755)
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield path
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="this system has no rights of this kind")
+def test_nobody_is_told_to_delete_a_file_that_only_cannot_be_read(unreadable):
+    for read in (load_file, load_learner):
+        with pytest.raises(
+            CheckpointError, match="could not read .*Permission denied. It may be whole: leave it"
+        ) as told:
+            read(unreadable)
+        assert "Delete" not in str(told.value)
 
 
 class Evil:
