@@ -19,12 +19,11 @@ from fsl_classroom.checking.judge import (
     examine,
     first_fault,
     gradient_fault,
-    is_unattempted,
-    refuse_call,
 )
 from fsl_classroom.checking.model import Exercise, Wrong
 from fsl_classroom.checking.outcome import cases_of
 from fsl_classroom.checking.sandbox import Capture, Stopped, message_of, run
+from fsl_classroom.checking.signature import is_unattempted, refuse_call
 from fsl_classroom.checking.timelimit import Clock
 from fsl_classroom.checking.unfinished import marked
 from fsl_classroom.checking.work import cell_of
@@ -106,7 +105,7 @@ def judge(
         return Verdict("broken", [repr(broken.error)[:200] if broken.error else "its reference does not end"])
     clock = Clock(seconds, busy)
     cases = cases_of(exercise)
-    outcomes = examine(exercise, cases, answer, clock)
+    outcomes = examine(exercise, cases, answer, clock, reference)
     if is_unattempted(answer, outcomes["case", 0]):
         return Verdict("unattempted")
     # Results may be objects of the learner's own class, whose methods run in comparisons, so these need the sandbox, too.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _DIGITS = 6  # of a float; more only where two floats would look the same
+_ITEMS = 1000  # of a list that are looked at
 _CASTS = {torch.int64: ".long()", torch.float32: ".float()", torch.float64: ".double()", torch.bool: ".bool()"}
 
 
@@ -61,6 +62,15 @@ def number_pair(expected: Any, got: Any) -> tuple[str, str]:
     return _number(expected, digits), _number(got, digits)
 
 
+def _first(items: Any) -> list[Any]:
+    """Returns the first items of a list or tuple, which may have millions: they say what kind of list it is."""
+    return list(items[:_ITEMS])
+
+
+def _holds_tensors(items: Any) -> bool:
+    return any(isinstance(item, Tensor) for item in _first(items))
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (bool, int, float, complex, np.number, np.bool_))
 
@@ -85,7 +95,7 @@ def advice(expected: Any, got: Any) -> str:
     """Returns a space and a sentence about how to convert a value of the wrong type to the right one, or ""."""
     if got is None:
         return " Is a `return` missing?"
-    if isinstance(expected, Mapping) and isinstance(got, (tuple, list)) and any(isinstance(x, Tensor) for x in got):
+    if isinstance(expected, Mapping) and isinstance(got, (tuple, list)) and _holds_tensors(got):
         return " dict(zip(names, tensors)) makes a dict of several tensors, such as those of torch.autograd.grad."
     if isinstance(got, tuple) and len(got) == 1:
         return " A comma after the returned value makes a tuple of it; torch.autograd.grad returns one, too."
@@ -97,7 +107,11 @@ def advice(expected: Any, got: Any) -> str:
         if isinstance(got, Tensor):
             return " .detach().numpy() makes an array of a tensor."
         return " np.array(...) makes an array of it." if isinstance(got, (list, tuple)) or _is_number(got) else ""
-    if isinstance(expected, (list, tuple)) and isinstance(got, (Tensor, np.ndarray)) and all(map(_is_number, expected)):
+    if (
+        isinstance(expected, (list, tuple))
+        and isinstance(got, (Tensor, np.ndarray))
+        and all(map(_is_number, _first(expected)))
+    ):
         return " .tolist() makes a list of it."
     return ""
 
@@ -117,7 +131,7 @@ def _to_number(expected: Any, got: Any) -> str:
 def _to_tensor(expected: Tensor, got: Any) -> str:
     if isinstance(got, np.ndarray):
         return " torch.from_numpy(...) makes a tensor of it."
-    if isinstance(got, (list, tuple)) and any(isinstance(item, Tensor) for item in got):
+    if isinstance(got, (list, tuple)) and _holds_tensors(got):
         fits = expected.ndim > 0 and len(got) == len(expected)
         return " torch.stack(...) makes one tensor of several." if fits else ""
     if _is_number(got) and expected.ndim == 0 and expected.is_floating_point():

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fsl_classroom.checking.compare import DOUBLE, as_bool, compare
-from fsl_classroom.checking.describe import describe
 from fsl_classroom.checking.model import Case, Exercise, Wrong
 from fsl_classroom.checking.outcome import (
     Answer,
@@ -30,6 +26,8 @@ from fsl_classroom.checking.tree import float_tensors, widened
 
 Outcomes = Mapping[Step, Outcome]
 ENTRY = 0.5  # seconds that a classic wrong answer has at least; some of them are endless loops
+_NOTHING: Outcomes = {}
+_MOST_ITEMS = 1_000_000  # of a list; a result with more, where few are expected, is not asked for again and again
 PATIENCE = 60.0  # seconds for the reference, which is trusted
 BUSY = 3.0  # how many times slower a busy machine may be before the time that it takes counts
 
@@ -48,61 +46,20 @@ class Fault:
     hedged: bool = False
 
 
-def examine(exercise: Exercise, cases: Sequence[Case], answer: Answer, clock: Clock) -> dict[Step, Outcome]:
-    """Tries an answer in every step, up to the first one that takes too long."""
+def examine(
+    exercise: Exercise, cases: Sequence[Case], answer: Answer, clock: Clock, reference: Outcomes = _NOTHING
+) -> dict[Step, Outcome]:
+    """Tries an answer in every step, up to the first one that takes too long or whose result fills the memory.
+
+    reference: outcomes of the reference; a float32 result is then turned into float64 where the reference's is that
+    """
     outcomes: dict[Step, Outcome] = {}
     for step in steps_of(exercise, cases):
-        outcomes[step] = attempt(exercise, cases, answer, step, clock)
-        if outcomes[step].late:
+        outcomes[step] = _widened(attempt(exercise, cases, answer, step, clock), reference.get(step))
+        huge = step in reference and _size(outcomes[step].result) > _MOST_ITEMS > _size(reference[step].result)
+        if outcomes[step].late or huge:
             break
     return outcomes
-
-
-def refuse_call(exercise: Exercise, cases: Sequence[Case], answer: Any) -> str | None:
-    """Returns why the answer cannot be called with the arguments of the exercise, or None if it can."""
-    name = getattr(exercise.reference, "__name__", "function").lstrip("_")
-    if not callable(answer):
-        return (
-            f"Expected a function, got {describe(answer)}. "
-            f'Pass the function itself, without calling it: check("{exercise.id}", {name}).'
-        )
-    if inspect.iscoroutinefunction(answer):
-        return "Your function is written with `async def`. Write `def`: nobody awaits it here."
-    try:
-        signature, wanted = inspect.signature(answer), inspect.signature(exercise.reference)
-    except (TypeError, ValueError):  # some compiled functions have no signature, so the call must show it
-        return None
-    for case in cases:
-        try:
-            signature.bind(*case.args, **case.kwargs)
-        except TypeError as error:
-            ours, theirs = ", ".join(wanted.parameters), ", ".join(signature.parameters)
-            return f"Expected a function of ({ours}), got one of ({theirs}): {error}."
-    return None
-
-
-def is_unattempted(answer: Answer, first: Outcome) -> bool:
-    """Returns True for the stub that the lesson came with and for a function that does nothing."""
-    if isinstance(first.error, NotImplementedError) and "not attempted" in str(first.error):
-        return True
-    nothing_came = first.result is None or first.result is Ellipsis
-    if not nothing_came or not (first.error is None or isinstance(first.error, NotImplementedError)):
-        return False
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
-    except (OSError, TypeError, SyntaxError, ValueError):  # there is no source
-        return False
-    definition = tree.body[0]
-    return isinstance(definition, ast.FunctionDef) and all(_says_nothing(line) for line in definition.body)
-
-
-def _says_nothing(line: ast.stmt) -> bool:
-    """Returns True for a docstring, `...`, `pass`, `raise` and a `return` of nothing."""
-    if isinstance(line, ast.Expr):
-        return isinstance(line.value, ast.Constant)  # a docstring, or `...`
-    if isinstance(line, ast.Return):
-        return line.value is None or (isinstance(line.value, ast.Constant) and line.value.value in (None, Ellipsis))
-    return isinstance(line, (ast.Pass, ast.Raise))
 
 
 def first_fault(
@@ -112,9 +69,6 @@ def first_fault(
     of_cases = [step for step in outcomes if step[0] == "case"]
     gradients = [step for step in outcomes if step[0] == "gradient"]
     laws = [step for step in outcomes if step[0] == "property"]
-    calls = of_cases + gradients
-    for step in calls:
-        _widen(outcomes[step], reference[step])
     always = lambda step: _always(outcomes, reference, step)  # noqa: E731
     looks: list[tuple[list[Step], Callable[[Step], list[str] | str | None]]] = [
         (of_cases, lambda step: _ended(outcomes[step], answer, seconds)),
@@ -123,6 +77,7 @@ def first_fault(
         (of_cases, lambda step: _written(outcomes[step], reference[step])),
         (of_cases, always),
         (of_cases, lambda step: _equal(exercise, outcomes[step], reference[step], tolerance_of(exercise, cases, step))),
+        (of_cases, lambda step: _spoilt(outcomes[step], reference[step])),
         (gradients, lambda step: _ended(outcomes[step], answer, seconds)),
         (gradients, lambda step: _kind(outcomes[step], reference[step])),
         (
@@ -132,7 +87,7 @@ def first_fault(
         (gradients, lambda step: _flows(exercise, cases[step[1]], outcomes[step], reference[step])),
         (laws, lambda step: _ended(outcomes[step], answer, seconds)),
         (laws, lambda step: outcomes[step].verdict),
-        (calls + laws, lambda step: _spoilt(outcomes[step], reference[step])),
+        (gradients + laws, lambda step: _spoilt(outcomes[step], reference[step])),
     ]
     for steps, look in looks:
         for step in steps:
@@ -164,11 +119,16 @@ def gradient_fault(
     return None
 
 
-def _widen(outcome: Outcome, reference: Outcome) -> None:
+def _widened(outcome: Outcome, reference: Outcome | None) -> Outcome:
     """Turns a float32 result into float64 if that is expected, and notes it: a table without a dtype is no wrong idea."""
-    wide = widened(reference.result, outcome.result)
-    outcome.narrow = outcome.narrow or wide is not outcome.result
-    outcome.result = wide
+    if reference is not None:
+        wide = widened(reference.result, outcome.result)
+        outcome.narrow, outcome.result = wide is not outcome.result, wide
+    return outcome
+
+
+def _size(result: Any) -> int:
+    return len(result) if type(result) in (list, tuple, dict, set) else 0
 
 
 def _always(outcomes: Outcomes, reference: Outcomes, step: Step) -> str | None:
@@ -275,9 +235,7 @@ def diagnose(
         clock = Clock(seconds, BUSY)
         tried: dict[Step, Outcome] = {}
         for step, outcome in outcomes.items():
-            tried[step] = attempt(exercise, cases, spelling, step, clock)
-            if step in reference:
-                _widen(tried[step], reference[step])
+            tried[step] = _widened(attempt(exercise, cases, spelling, step, clock), reference.get(step))
             if not same_outcome(exercise, tried[step], outcome, tolerance_of(exercise, cases, step), numbers):
                 break
         else:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fsl_classroom.checking.compare import DOUBLE, compare, tolerance_for
+from fsl_classroom.checking.elsewhere import Elsewhere
 from fsl_classroom.checking.model import Case, Exercise
 from fsl_classroom.checking.sandbox import Capture, run, same_error, same_words
 from fsl_classroom.checking.state import Changes
@@ -65,6 +66,15 @@ def steps_of(exercise: Exercise, cases: Sequence[Case]) -> list[Step]:
 
 def attempt(exercise: Exercise, cases: Sequence[Case], answer: Answer, step: Step, clock: Clock) -> Outcome:
     """Tries an answer in one step."""
+    if not isinstance(answer, Elsewhere):
+        return _attempt(exercise, cases, answer, step, clock)
+    answer.begin()
+    outcome = _attempt(exercise, cases, answer, step, clock)
+    outcome.changes, outcome.printed = answer.end()
+    return outcome
+
+
+def _attempt(exercise: Exercise, cases: Sequence[Case], answer: Answer, step: Step, clock: Clock) -> Outcome:
     kind, position = step
     if kind == "case":
         return _attempt_case(exercise, cases[position], answer, clock)

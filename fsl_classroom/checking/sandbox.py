@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
+from fsl_classroom.checking.elsewhere import Reported
 from fsl_classroom.checking.explain import explain
 from fsl_classroom.checking.state import Changes, preserved
 from fsl_classroom.checking.timelimit import Clock
@@ -148,6 +149,8 @@ def message_of(error: BaseException) -> str:
 
 def error_words(error: BaseException, answer: Callable[..., Any]) -> list[str]:
     """Returns an exception in up to three lines: type and message, an explanation, and the line of the answer that raised it."""
+    if isinstance(error, Reported):
+        return list(error.lines)
     message = message_of(error)
     source, where, variables = _line_of(error, answer)
     plain = explain(message[:1000], source, variables)

@@ -83,7 +83,7 @@ def to_double(value: Any) -> Any:
 
 def widened(expected: Any, got: Any) -> Any:
     """Returns `got` with float32 tensors made float64 where the expected ones are; `got` itself if there are none."""
-    if isinstance(expected, Tensor) and isinstance(got, Tensor):
+    if isinstance(expected, Tensor) and type(got) in (Tensor, nn.Parameter):
         single = got.dtype == torch.float32 and expected.dtype == torch.float64
         return got.double() if single else got
     if isinstance(expected, Mapping) and type(got) is dict:

@@ -8,9 +8,10 @@ from typing import Any
 
 from fsl_classroom.checking.check import judge
 from fsl_classroom.checking.compare import compare
-from fsl_classroom.checking.judge import BUSY, PATIENCE, examine, refuse_call, same_trial
+from fsl_classroom.checking.judge import BUSY, PATIENCE, examine, same_trial
 from fsl_classroom.checking.model import Exercise
 from fsl_classroom.checking.outcome import cases_of, probe_gradient
+from fsl_classroom.checking.signature import refuse_call
 from fsl_classroom.checking.timelimit import Clock
 
 _LOOPING = 1.0  # seconds that a wrong answer may take: some are endless loops

@@ -73,7 +73,7 @@ def test_global_state_is_put_back(ending):
                 pass
 
     before = world()
-    ran = run(function, Clock(0.2), Capture())
+    ran = run(function, Clock(0.5, busy=4), Capture())
     assert world() == before
     assert isinstance(ran, Ran)
     assert ran.late is (ending == "loops")
