@@ -40,7 +40,7 @@ class Assignment:
         """Returns the seed of the student whose folder has this name, or None if the assignment has no such student."""
         if self.students is None:
             return self.seed
-        found = [seed for name, seed in self.students.items() if _plain(name) == _plain(folder)]
+        found = [seed for name, seed in self.students.items() if plain_name(name) == plain_name(folder)]
         return found[0] if len(found) == 1 else None
 
     def expects(self, folder: str) -> dict[str, str] | None:
@@ -50,11 +50,11 @@ class Assignment:
 
     def missing(self, submissions: Sequence[Submission]) -> list[str]:
         """Returns the names of the students who have no folder."""
-        present = {_plain(submission.student) for submission in submissions}
-        return [name for name in self.students or () if _plain(name) not in present]
+        present = {plain_name(submission.student) for submission in submissions}
+        return [name for name in self.students or () if plain_name(name) not in present]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Returns a name for comparison: letters and digits alone, without case, accents composed, and without Moodle's ending."""
     plain = unicodedata.normalize("NFC", _MOODLE.sub("", name)).casefold()
     return re.sub(r"[\W_]+", "-", plain).strip("-")
