@@ -159,6 +159,24 @@ ONE_PARAMETER = Exercise(
             "The derivative of a/2·(x − s)² is a·(x − s).",
         ),
         Wrong(
+            "half kept",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) * b / 2 * (theta - lr * a * (theta - s) - q),
+            "the query's gradient is taken as b/2·(theta' − q)",
+            "The 2 of the square cancels the half: the derivative of b/2·(x − q)² is b·(x − q).",
+        ),
+        Wrong(
+            "factor twice",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) ** 2 * b * (theta - lr * a * (theta - s) - q),
+            "the factor 1 − lr·a is squared",
+            "theta' depends on theta through one step: one factor.",
+        ),
+        Wrong(
+            "targets exchanged",
+            lambda theta, lr, a, s, b, q: (1 - lr * a) * b * (theta - lr * a * (theta - q) - s),
+            "s and q have changed places: the inner step goes to the query's target",
+            "The support pulls towards s, the query judges by q.",
+        ),
+        Wrong(
             "derivative of the step only",
             lambda theta, lr, a, s, b, q: 1 - lr * a,
             "only d theta' / d theta is returned",
@@ -370,6 +388,12 @@ META_LOSS = Exercise(
             also=(_meta_variant(count=lambda steps: 1),),
         ),
         Wrong(
+            "one long step",
+            lambda m, p, e, lr, steps: meta_loss(m, p, e, lr * steps, 1),
+            "all steps are made as one, with `steps` times the rate",
+            "Each step has a gradient of its own, at the place where it starts.",
+        ),
+        Wrong(
             "steps from the start",
             _meta_by_hand_variant(from_start=True),
             "every inner step leaves from `params` again, so that only the last one counts",
@@ -560,6 +584,12 @@ def _all_tensors_at_once(loss: Loss, params: Params, eps: float) -> Params:
     return {name: torch.full_like(value, float(slope)) for name, value in params.items()}
 
 
+def _whole_row(value: Tensor, i: int) -> Tensor:
+    """Returns 1 for every number in the row of number i, and 0 elsewhere."""
+    row = torch.arange(value.numel()) // (value[0].numel() if value.dim() else 1)
+    return (row == row[i]).to(value).view(value.shape)
+
+
 def _never_put_back(loss: Loss, params: Params, eps: float) -> Params:
     moved = {name: value.clone() for name, value in params.items()}
     slopes = {name: torch.zeros_like(value) for name, value in params.items()}
@@ -654,6 +684,12 @@ DIFFERENCES = Exercise(
             _differences(quotient=_central, pick=lambda value, i: torch.ones_like(value)),
             "all numbers of a tensor are moved together: every entry holds the sum of their slopes",
             "Move one single number, and leave the others where they are.",
+        ),
+        Wrong(
+            "row by row",
+            _differences(quotient=_central, pick=_whole_row),
+            "a whole row of a matrix is moved at once: its entries all hold the sum of the row's slopes",
+            "`value[i]` is a row when the tensor is a matrix: `value.view(-1)[i]` is one number.",
         ),
         Wrong(
             "the whole dict at once",
@@ -1096,6 +1132,10 @@ def _far(found: Params, truth: Params, rtol: float = 1e-4, atol: float = 1e-6) -
     return any(not torch.allclose(found[name], truth[name], rtol=rtol, atol=atol) for name in found)
 
 
+def _by_weights(rtol: float) -> Callable[..., bool]:
+    return lambda b, a, truth, net, lr: _far(a, {k: b[k] - lr * truth[k] for k in b}, rtol)
+
+
 def _of_grad(before: Params, after: Params, truth: Params, net: nn.Module, outer_lr: float) -> bool:
     found = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in net.named_parameters()}
     return _far(found, truth)
@@ -1285,6 +1325,10 @@ def _detector_cases(generator: Generator) -> list[Case]:
     steps, net = _linear_tasks(generator, 0.15, 0.05)
     slow, slow_net = _linear_tasks(generator, 0.002, 0.05)
     unit, done = _Steps(steps.tasks, steps.lr, 1.0), _at_rest(steps, net)
+    tiny, large_net = _Steps(steps.tasks, steps.lr, 1e-4), copy.deepcopy(net)
+    with torch.no_grad():
+        for p in large_net.parameters():
+            p.add_(5)
 
     def case(says: str, step: OuterStep, of: _Steps = steps, on: nn.Module = net) -> Case:
         return Case(says, (step, on, of.true_loss, of.outer_lr))
@@ -1298,6 +1342,8 @@ def _detector_cases(generator: Generator) -> list[Case]:
         case("a net that is copied and stepped by an optimizer", steps.outer(steps.deep_copy)),
         case("no create_graph", steps.outer(steps.no_graph)),
         case("no create_graph, with a small inner rate", slow.outer(slow.no_graph), slow, slow_net),
+        case("large weights, a small outer rate: a right step", tiny.outer(tiny.right), tiny, large_net),
+        case("large weights, a small outer rate: no create_graph", tiny.outer(tiny.no_graph), tiny, large_net),
         case("an update by hand and by the optimizer", steps.outer(steps.right, double=True)),
         case("tasks that start from each other's weights", steps.in_turn),
         case("the query loss of the unadapted net", steps.outer(steps.unadapted)),
@@ -1371,6 +1417,12 @@ DETECTOR = Exercise(
                 _judged(lambda b, a, truth, net, lr, t=t: _far(_implied(b, a, lr), truth, *t))
                 for t in ((1e-2, 1e-2), (1e-6, 1e-2))
             ),
+        ),
+        Wrong(
+            "weights compared",
+            _judged(_by_weights(1e-4)),
+            "the weights themselves are compared: beside large weights a small step is nothing, and neither is its fault",
+            "Compare gradients: (before − after) / outer_lr with the truth.",
         ),
         Wrong(
             "first tensor only",
@@ -1578,6 +1630,29 @@ def _hvp_own_blocks(loss: Loss, params: Params, vector: Params) -> Params:
     return {name: torch.tensordot(blocks[name][name], vector[name], dims=value.dim()) for name, value in params.items()}
 
 
+def _hvp_each_alone(loss: Loss, params: Params, vector: Params) -> Params:
+    theta = _leaves(params)
+    slopes = _slopes(loss, theta)
+    return {
+        name: torch.autograd.grad((g * vector[name]).sum(), theta[name], retain_graph=True)[0]
+        for name, g in slopes.items()
+    }
+
+
+def _hvp_outer_product(loss: Loss, params: Params, vector: Params) -> Params:
+    slopes = grad(loss)(params)
+    along = sum((g * vector[name]).sum() for name, g in slopes.items())
+    return {name: along * g for name, g in slopes.items()}
+
+
+def _hvp_two_sided(eps: float) -> Callable[..., Params]:
+    def answer(loss: Loss, params: Params, vector: Params) -> Params:
+        ends = [grad(loss)({name: params[name] + side * vector[name] for name in params}) for side in (eps, -eps)]
+        return {name: (ends[0][name] - ends[1][name]) / (2 * eps) for name in params}
+
+    return answer
+
+
 def _hvp_row_sums(loss: Loss, params: Params, vector: Params) -> Params:
     ones = {name: torch.ones_like(value) for name, value in params.items()}
     return {name: value * vector[name] for name, value in hessian_vector(loss, params, ones).items()}
@@ -1694,6 +1769,27 @@ HVP = Exercise(
             _hvp_own_blocks,
             "every tensor is treated alone: what the tensors do to each other is lost",
             "One sum over all names, then one gradient with respect to all of them.",
+            also=(_hvp_each_alone,),
+        ),
+        Wrong(
+            "vector forgotten",
+            lambda loss, params, vector: hessian_vector(
+                loss, params, {k: torch.ones_like(p) for k, p in params.items()}
+            ),
+            "the numbers of the gradient are summed as they are: the Hessian meets ones in place of the vector",
+            "Sum gradient times vector, not the gradient alone.",
+        ),
+        Wrong(
+            "places exchanged",
+            lambda loss, params, vector: hessian_vector(loss, vector, params),
+            "`params` and `vector` have changed places: the Hessian is taken at the vector",
+            "The Hessian stands at `params`; `vector` is what it is multiplied by.",
+        ),
+        Wrong(
+            "gradient twice",
+            _hvp_outer_product,
+            "the gradient is multiplied by its own inner product with the vector: that uses first derivatives only",
+            "Keep the graph of the first gradient and differentiate the inner product.",
         ),
         Wrong(
             "row sums",
@@ -1712,6 +1808,7 @@ HVP = Exercise(
             _hvp_one_sided,
             "the change of the gradient is measured over a finite stretch: an approximation",
             "Differentiate exactly: `create_graph=True` and a second `torch.autograd.grad`, or `torch.func.jvp`.",
+            also=(_hvp_two_sided(1e-4), _hvp_two_sided(1e-5), _hvp_two_sided(1e-6)),
         ),
         Wrong(
             "whole Hessian",
@@ -1954,6 +2051,16 @@ def _one_factor_only(loss_support: Loss, loss_query: Loss, params: Params, lr: f
     return _descend(result, hessian_vector(loss_support, params, result), lr) if steps else result
 
 
+def _factors_forwards(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
+    path = [params]
+    for _ in range(steps):
+        path.append(_descend(path[-1], grad(loss_support)(path[-1]), lr))
+    result = grad(loss_query)(path.pop())
+    for theta in path:
+        result = _descend(result, hessian_vector(loss_support, theta, result), lr)
+    return result
+
+
 def _written_into(loss_support: Loss, loss_query: Loss, params: Params, lr: float, steps: int) -> Params:
     for _ in range(steps):
         slopes = grad(loss_support)(params)
@@ -2099,6 +2206,34 @@ MEMORY = Exercise(
             _memory(step=lambda s, q, theta, start, lr: _descend(theta, grad(q)(theta), lr)),
             "the inner loop runs on the query",
             "Inner: `loss_support`.",
+        ),
+        Wrong(
+            "losses exchanged",
+            lambda support, query, params, lr, steps: maml_gradient(query, support, params, lr, steps),
+            "support and query have changed places: the steps go down the query loss, and the support judges",
+            "Inner: `loss_support`. Outer: `loss_query`.",
+        ),
+        Wrong(
+            "order turned round",
+            _factors_forwards,
+            "the factors are applied from the first step to the last",
+            "The gradient travels back: the factor of the last step comes first.",
+        ),
+        Wrong(
+            "way of the inner loop",
+            lambda support, query, params, lr, steps: {
+                k: params[k] - p for k, p in _adapted_returned(support, query, params, lr, steps).items()
+            },
+            "the way that the inner loop went is returned (that is Reptile), and the query is never asked",
+            "Differentiate `loss_query` at the adapted parameters with respect to `params`.",
+        ),
+        Wrong(
+            "updated parameters",
+            lambda support, query, params, lr, steps: _descend(
+                params, maml_gradient(support, query, params, lr, steps), lr
+            ),
+            "an outer step is made as well: parameters come back, not a gradient",
+            "Return the meta-gradient itself.",
         ),
         Wrong(
             "adapted parameters returned",

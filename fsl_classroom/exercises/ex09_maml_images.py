@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
 from fsl_course.episodes import Episode
@@ -66,6 +66,12 @@ def _running(support: Tensor, query: Tensor, eps: float = 1e-5, momentum: float 
     mean = momentum * support.mean((0, 2, 3), keepdim=True)
     variance = 1 - momentum + momentum * support.var((0, 2, 3), keepdim=True)
     return (query - mean) / (variance + eps).sqrt()
+
+
+def _by_module(support: Tensor, query: Tensor, eps: float = 1e-5) -> Tensor:
+    layer = nn.BatchNorm2d(support.shape[1], eps=eps, affine=False).to(support.dtype)
+    layer.train()(support)
+    return layer.eval()(query)
 
 
 def _by_statistics(
@@ -175,6 +181,7 @@ NORMALISE = Exercise(
             also=(
                 lambda support, query, eps=1e-5: query / (1 + eps) ** 0.5,
                 lambda support, query, eps=1e-5: _running(support, query, eps, 0.9),
+                _by_module,
             ),
         ),
         Wrong(
@@ -212,6 +219,21 @@ NORMALISE = Exercise(
             _by_statistics(spread=lambda variance, eps: variance + eps),
             "the maps are divided by the variance, not by its root",
             "`.sqrt()`.",
+        ),
+        Wrong(
+            "not centred",
+            lambda support, query, eps=1e-5: query / (support.var((0, 2, 3), correction=0, keepdim=True) + eps).sqrt(),
+            "the support's mean is never taken off",
+            "`query - mean` comes before the division.",
+        ),
+        Wrong(
+            "variance within pictures",
+            lambda support, query, eps=1e-5: (
+                (query - support.mean((0, 2, 3), keepdim=True))
+                / (support.var((2, 3), correction=0, keepdim=True).mean(0, keepdim=True) + eps).sqrt()
+            ),
+            "a variance is taken in every picture and these are averaged: how far the pictures lie apart is lost",
+            "One variance over rows and pixels together: `.var((0, 2, 3), ...)`.",
         ),
         Wrong(
             "only centred",
@@ -318,6 +340,26 @@ def _drifting(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode
     return tuple(torch.tensor(rows, dtype=torch.float64).mean(0).tolist())
 
 
+def _drifting_weights(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
+    """Asks `start` before adaptation, but adapts what the last task left."""
+    weights, rows = start, []
+    for e in episodes:
+        weights = adapt(weights, e)
+        asked = (
+            (start, e.support_x, e.support_y),
+            (weights, e.support_x, e.support_y),
+            (weights, e.query_x, e.query_y),
+        )
+        rows.append([_right(predict(w, e, x), y) for w, x, y in asked])
+    return tuple(torch.tensor(rows, dtype=torch.float64).mean(0).tolist())
+
+
+def _losses(start: Any, adapt: Adapt, predict: Predict, e: Episode) -> Triple:
+    after = adapt(start, e)
+    asked = ((start, e.support_x, e.support_y), (after, e.support_x, e.support_y), (after, e.query_x, e.query_y))
+    return tuple(float(F.cross_entropy(predict(w, e, x), y)) for w, x, y in asked)
+
+
 def _pooled(start: Any, adapt: Adapt, predict: Predict, episodes: list[Episode]) -> Triple:
     hits, rows = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for e in episodes:
@@ -413,6 +455,7 @@ TRIPLE = Exercise(
             _drifting,
             "every task starts from where the task before it ended",
             "Keep `start` as it is: adapted weights get a name of their own.",
+            also=(_drifting_weights,),
         ),
         Wrong(
             "pooled",
@@ -446,6 +489,12 @@ TRIPLE = Exercise(
             ),
             "the shares of *wrong* answers are returned",
             "Accuracy counts the rows where `argmax(1)` equals the label.",
+        ),
+        Wrong(
+            "losses",
+            _triple_of(_losses),
+            "cross-entropies are returned, not accuracies",
+            "`predict(...).argmax(1) == labels`, then the mean.",
         ),
         Wrong(
             "never adapted",
@@ -894,6 +943,11 @@ def _at_row(choose: Callable[[Tensor], int]) -> Callable[..., tuple[int, float]]
     return answer
 
 
+def _ranked(steps: list[int], test: Tensor, key: Callable[[int], Any]) -> tuple[int, float]:
+    best = max(range(len(steps)), key=key)
+    return steps[best], float(test[best].mean())
+
+
 def _votes(validation: Tensor, test: Tensor) -> Tensor:
     return validation.argmax(0).bincount(minlength=len(validation)).float()
 
@@ -929,7 +983,7 @@ def _steps_cases(generator: Generator) -> list[Case]:
             [0.10, 0.10, 0.95, 0.95, 0.95, 0.10, 0.10],
         ]
     )
-    close = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.6, 0.8, 0.6, 0.8], [0.61, 0.81, 0.61, 0.81]])
+    close = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.6, 0.8, 0.6, 0.8], [0.603, 0.803, 0.603, 0.803]])
     dip = table([0.2, 0.6, 0.5, 0.8], 20)
     return [
         Case("validation and test disagree", ([0, 1, 3, 10], table(rising, 30), table(falling, 30))),
@@ -940,6 +994,7 @@ def _steps_cases(generator: Generator) -> list[Case]:
         Case("the curve dips and rises again", ([0, 1, 3, 5], dip, table(rising, 9))),
         Case("a tie between 1 and 3 steps", ([0, 3, 1, 5], tied, table([0.2, 0.8, 0.7, 0.6], 9))),
         Case("a tie between 1 and 2 steps", ([0, 1, 2], tied[:3], table([0.2, 0.7, 0.8], 9))),
+        Case("a tie between 4 and 2 steps", ([4, 2], tied[1:3], table([0.7, 0.8], 9))),
         Case("one candidate, float64", ([3], table([0.7], 8).double(), table([0.6], 8).double())),
     ]
 
@@ -996,6 +1051,37 @@ STEPS = Exercise(
             _chosen(tie=-1),
             "a tie goes to more steps: the same accuracy at a higher price",
             "Among equals take the fewest steps.",
+        ),
+        Wrong(
+            "test breaks ties",
+            lambda steps, validation, test: _ranked(
+                steps, test, lambda i: (float(validation[i].mean()), float(test[i].mean()))
+            ),
+            "a tie goes to the row with the better *test* accuracy: the test still has a say",
+            "Among equals take the fewest steps, whatever the test says.",
+        ),
+        Wrong(
+            "rounded",
+            lambda steps, validation, test: _ranked(
+                steps, test, lambda i: (round(float(validation[i].mean()), 2), -steps[i])
+            ),
+            "the means are rounded before they are compared: rows that differ become equal",
+            "Compare the means as they are; round only what you print.",
+        ),
+        Wrong(
+            "steps sorted alone",
+            lambda steps, validation, test: (
+                sorted(steps)[int(validation.mean(1).argmax())],
+                float(test[int(validation.mean(1).argmax())].mean()),
+            ),
+            "`steps` is sorted, but the rows of the tables are not: row i no longer belongs to entry i",
+            "Leave `steps` in its order, or sort the rows with it.",
+        ),
+        Wrong(
+            "luckiest test episode",
+            _chosen(report=lambda v, t, i: t[i].max()),
+            "the best single test episode is reported",
+            "Report the mean over the test episodes.",
         ),
         Wrong(
             "first row",
@@ -1210,6 +1296,13 @@ def _one_slot_each(deal: Deal, episodes: int) -> bool:
     return bool(((_counts(classes, int(classes.max()) + 1) > 0).sum(1) <= 1).all())
 
 
+def _largest_share(deal: Deal, episodes: int) -> float:
+    """Returns the share of its episodes that a class spends in its usual slot, for the class where it is largest."""
+    classes = _table(deal, range(episodes))
+    counts = _counts(classes, int(classes.max()) + 1)
+    return float((counts.max(1).values / counts.sum(1).clamp(min=1)).max())
+
+
 def _slots_equally_used(deal: Deal, episodes: int) -> bool:
     classes = _table(deal, range(episodes))
     used = torch.arange(classes.shape[1]).expand_as(classes).flatten().bincount()
@@ -1320,6 +1413,24 @@ SLOTS = Exercise(
             _one_slot_each,
             "it rings only where every class keeps one slot for ever",
             "A class that sits in slot 0 more often than 1/N gives itself away as well.",
+        ),
+        Wrong(
+            "any class that keeps its slot",
+            lambda deal, episodes: _largest_share(deal, episodes) == 1.0,
+            "one class that never left its slot is enough to ring: a class that is met once or twice keeps it by luck",
+            "Do not judge a habit by the episodes that showed it: guess in others, and count over all classes.",
+        ),
+        Wrong(
+            "any class with a favourite",
+            lambda deal, episodes: _largest_share(deal, episodes) > 1 / len(deal(0)) + 0.05,
+            "the class with the strongest habit decides: among many classes one sits in some slot too often by luck",
+            "Judge all classes together, on episodes that did not show the habit.",
+        ),
+        Wrong(
+            "any sorted episode",
+            lambda deal, episodes: bool((_table(deal, range(episodes)).diff(dim=1) > 0).all(1).any()),
+            "one sorted episode is enough to ring: random slots come out sorted now and then",
+            "Ask how often a class sits in the slot that is usual for it, over many episodes.",
         ),
         Wrong(
             "slots counted",
@@ -1447,6 +1558,20 @@ def _all_labels(predict: Predictor, episode: Episode, rows: int) -> float:
     return hits / len(episode.query_y)
 
 
+def _first_labels(predict: Predictor, episode: Episode, rows: int) -> float:
+    hits = 0
+    for x in episode.query_x.split(rows):
+        hits += int((predict(replace(episode, query_x=x)).argmax(1) == episode.query_y[: len(x)]).sum())
+    return hits / len(episode.query_y)
+
+
+def _full_groups(predict: Predictor, episode: Episode, rows: int) -> int:
+    """Counts the right answers in the groups that are full."""
+    groups = [slice(i * rows, (i + 1) * rows) for i in range(len(episode.query_y) // rows)]
+    parts = [replace(episode, query_x=episode.query_x[g], query_y=episode.query_y[g]) for g in groups]
+    return sum(int((predict(part).argmax(1) == part.query_y).sum()) for part in parts)
+
+
 def _centred_by_company(episode: Episode) -> Tensor:
     """Predicts transductively on points: centres the queries by their own mean and the support by its own."""
     return _nearest_mean(replace(episode, support_x=_centred(episode.support_x), query_x=_centred(episode.query_x)))
@@ -1506,6 +1631,12 @@ GROUPS = Exercise(
             _in_groups(cut=lambda t, rows: t[: max(len(t) // rows, 1) * rows].split(rows)),
             "a last group that is not full is left out",
             "The last group may be smaller: its queries count as well.",
+            also=(
+                lambda predict, episode, rows: _full_groups(predict, episode, rows) / len(episode.query_y),
+                lambda predict, episode, rows: (
+                    _full_groups(predict, episode, rows) / max(len(episode.query_y) // rows * rows, 1)
+                ),
+            ),
         ),
         Wrong(
             "mean of groups",
@@ -1518,13 +1649,22 @@ GROUPS = Exercise(
             _in_groups(cut=lambda t, rows: [t[i :: max(len(t) // rows, 1)] for i in range(max(len(t) // rows, 1))]),
             "the groups are not consecutive rows but every so many-th",
             "The first group is rows 0 to `rows - 1`, and so on.",
-            also=(_in_groups(cut=lambda t, rows: [t[i::rows] for i in range(min(rows, len(t)))]),),
+            also=(
+                _in_groups(cut=lambda t, rows: [t[i::rows] for i in range(min(rows, len(t)))]),
+                _in_groups(cut=lambda t, rows: [t[i :: -(-len(t) // rows)] for i in range(-(-len(t) // rows))]),
+            ),
         ),
         Wrong(
             "labels of all queries",
             _all_labels,
             "a group's answers are compared with the labels of *all* queries: only `query_x` was replaced",
             "Replace `query_y` as well, or compare with the labels of the group.",
+        ),
+        Wrong(
+            "labels of the first group",
+            _first_labels,
+            "every group's answers are compared with the first labels: only `query_x` moves on",
+            "Cut `query_y` at the same places as `query_x`.",
         ),
         Wrong(
             "sorted by class",
@@ -1545,6 +1685,12 @@ GROUPS = Exercise(
             _in_groups(cut=lambda t, rows: [t[:rows]]),
             "only the first group is asked for",
             "Go on until no query is left.",
+        ),
+        Wrong(
+            "last group",
+            _in_groups(cut=lambda t, rows: t.split(rows)[-1:]),
+            "only the last group is left: the accuracy is overwritten in the loop",
+            "Add up the right answers of all groups.",
         ),
         Wrong(
             "count",
