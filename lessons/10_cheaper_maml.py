@@ -255,7 +255,7 @@ first_order_gradient = check("10.1", first_order_gradient)
 #   theta = {name: value - rates[name] * gradients[name] for name, value in theta.items()}
 # ```
 #
-# The term left out is $-\alpha H g$, so FOMAML's error grows with the rate; lesson 08 measured that. The next picture shows what the error does to the two resting places, at every inner rate.
+# The term left out is $-\alpha H g$, so FOMAML's error grows with the rate, as lesson 08 measured. The next picture shows where the methods rest at every inner rate. Near 0.25 one step reaches the steep valley's bottom. Then only the wide one pulls, and MAML and FOMAML end near 1.
 
 # %% tags=["draws"]
 figure, axes = new(9.5, 3, columns=2)
@@ -357,9 +357,9 @@ print(
 )
 
 # %% [markdown]
-# From 0.5 the direction shrinks as the steps grow, because both walks then end at their bottoms, and 0.5 lies halfway. The serial form never rests: each valley in turn pulls it to its own side, by less if the outer rate is smaller.
+# At 0.5 the direction shrinks with more steps: the two walks then end at 0 and at 1, and 0.5 is their middle. The serial form never rests, because each valley in turn pulls it to its own side.
 #
-# One step is nothing new: it is joint training. What do more steps gain?
+# One step is joint training, nothing new. What do more steps gain?
 
 # %% [markdown]
 # ## Why it works: the pull towards agreement
@@ -368,7 +368,7 @@ print(
 #
 # $$g_2(\theta - \alpha g_1) = g_2 - \alpha H_2\, g_1 + O(\alpha^2).$$
 #
-# FOMAML returns just this, with the second draw as queries. MAML multiplies it by $I - \alpha H_1$, which adds $-\alpha H_1 g_2$. Reptile with two steps adds $g_1$. Now average over tasks and draws. Which draw comes first is chance, so $g_1$ and $g_2$ share a mean $G$, and $H_1 g_2$ and $H_2 g_1$ share a mean $A$:
+# FOMAML returns just this, with the second draw as queries. MAML multiplies it by $I - \alpha H_1$, which adds $-\alpha H_1 g_2$. Reptile steps on one draw, then on the other, so its displacement over $\alpha$ is the sum of both gradients it met: $g_1$ and this one. Now average over tasks and draws. Which draw comes first is chance, so $g_1$ and $g_2$ share a mean $G$, and $H_1 g_2$ and $H_2 g_1$ share a mean $A$:
 #
 # | method | one task, to first order in $\alpha$ | mean |
 # |---|---|---|
@@ -382,7 +382,7 @@ print(
 #
 # $$A = \mathbb{E}[H_2\, g_1] = \tfrac{1}{2}\, \nabla\, \mathbb{E}[g_1 \cdot g_2].$$
 #
-# An optimiser subtracts the outer gradient. So it moves *against* $G$, which lowers the loss, and *along* $A$, which makes the two gradients agree: it seeks starts from which a step on some rows of a task also helps its other rows.
+# An optimiser subtracts the outer gradient. So it moves *against* $G$, which lowers the loss, and *along* $A$, which raises $g_1 \cdot g_2$. This product is large where the draws agree, so that a step on some rows helps the others, and where gradients are *long*, so that a step gains much. In the valleys both draws are one, so only the length counts.
 #
 # Check the table on a net of 25 parameters, small enough for whole Hessians.
 
@@ -463,9 +463,9 @@ for name, expected in {"FOMAML": 1, "MAML": 2, "Reptile": 1}.items():
     assert leftover.norm() < 0.03 * A.norm()  # the direction is right as well
 
 # %% [markdown]
-# The columns say how many times $\alpha A$ is missing from $G$ (from $2G$ for Reptile). They go to 1, 2 and 1 as the rate falls, so the table holds.
+# The columns say how many times $\alpha A$ is missing from $G$ (from $2G$ for Reptile). They go to 1, 2 and 1 as the rate falls, so the table holds. $A$ points nearly as $G$ does (cosine 0.89), so the two moves oppose each other: as in the valleys, MAML pays with loss before the step for a gain in it.
 #
-# What counts is the pull per unit of $G$: $\alpha$ for FOMAML, $2\alpha$ for MAML, $\alpha / 2$ for two-step Reptile. With $J$ steps Reptile's mean is $J G - \tfrac{J(J-1)}{2} \alpha A$, so five steps pull as hard as MAML's one. The valleys agree: at small rates the curves of MAML and five-step Reptile leave 0.2 together.
+# Per unit of $G$ the pull is $\alpha$ for FOMAML, $2\alpha$ for MAML, $\alpha / 2$ for two-step Reptile. With $J$ steps Reptile's mean is $J G - \tfrac{J(J-1)}{2} \alpha A$, so five steps pull as hard as MAML's one. In the valleys, too, the curves of these two leave 0.2 together.
 
 # %% [markdown]
 # ## Meta-SGD: learn the rates
@@ -499,7 +499,7 @@ meta_sgd_step = check("10.3", meta_sgd_step)
 # %% [markdown]
 # ## ANIL: almost no inner loop
 #
-# Does an inner step find new features, or only a new use for those that are there ([feature reuse](../lessons/GLOSSARY.md#feature-reuse "特征复用"))? ANIL bets on the second. Only the [head](../lessons/GLOSSARY.md#head "分类头") takes inner steps. The [body](../lessons/GLOSSARY.md#body "主干") learns in the outer loop alone, so it sees each picture once.
+# Does an inner step find new features, or only a new use for those that are there ([feature reuse](../lessons/GLOSSARY.md#feature-reuse "特征复用"))? ANIL bets on the second. Only the [head](../lessons/GLOSSARY.md#head "分类头") takes inner steps. The [body](../lessons/GLOSSARY.md#body "主干") learns in the outer loop alone, so each picture passes through it once, however many steps follow.
 
 # %% [markdown]
 # ### Exercise 10.4  ANIL's split  (difficulty 2/5, 6 min)
@@ -665,7 +665,12 @@ for steps in (1, 5):
         print(f"  {name:9s} {result.mean:.2f} ± {result.ci95:.2f}{gap}")
 
 # %% [markdown]
-# With one test step, ANIL is not separated from MAML, FOMAML is clearly behind, Meta-SGD far ahead, and Reptile about 0.1 behind MAML. With five steps Reptile leads by 0.15. Compare MAML's one step with Reptile's five, as in training, and Reptile would seem to lead by 0.4. Meta-SGD diverges, because its rates were learned for one step.
+# | test steps | against MAML with as many |
+# |---|---|
+# | 1 | Meta-SGD far ahead, ANIL not separated, Reptile about 0.1 behind, FOMAML clearly behind |
+# | 5 | Reptile 0.15 ahead, ANIL not separated, FOMAML behind; Meta-SGD diverges, because its rates were learned for one step |
+#
+# Compare MAML's one step with Reptile's five, as in training, and Reptile would seem to lead by 0.4.
 #
 # One seed, one budget, one rate for all: this orders *these* runs, not methods. With seeds 1 and 2 in `sine_net` and the training samplers, Reptile stood level with MAML after one step and led after five. What did an update cost?
 
@@ -687,9 +692,11 @@ print(
 )
 
 # %% [markdown]
+# Here only FOMAML is cheap: Reptile takes five inner steps, and ANIL finds nothing to save in three small layers. On pictures both are cheaper than MAML.
+#
 # ## Explore
 #
-# Here only FOMAML is cheap: Reptile takes five inner steps, and ANIL finds nothing to save in three small layers. On pictures both are cheaper than MAML. Predict, then run:
+# Predict, then run:
 #
 # 1. Which learners gain from *more* test steps than they were trained with, and which break?
 # 2. Meta-SGD's rates all began at 0.03. Which have become negative, and which have not moved?
@@ -792,7 +799,12 @@ print(f"the head's share of what the step gains: {share:.0%}")
 #
 # ## Cost against accuracy, on pictures
 #
-# Glyphs, 5-way 1-shot, Conv4 of width 32, only *two* training seeds. Every row saw equally many training tasks of 30 pictures each. Reptile trains with five shots, because with one every inner step would see the same rows; its 20 test steps follow its authors, who test with more steps than they train. ANIL and Meta-SGD run at MAML's inner rate.
+# Glyphs, 5-way 1-shot, Conv4 of width 32, only *two* training seeds. Every row saw equally many training tasks of 30 pictures each. ANIL and Meta-SGD run at MAML's inner rate.
+#
+# | Reptile | because |
+# |---|---|
+# | trains with five shots | with one, every inner step would see the same rows |
+# | takes 20 test steps | its authors, too, test with more steps than they train |
 
 # %%
 story = json.loads(asset("maml_comparison.json").read_text(encoding="utf-8"))
@@ -1197,7 +1209,7 @@ for name, learner in extra.items():
         )
 
 # %% [markdown]
-# Annealed, MAML++ clearly beats MAML with three steps. It won in every trial with seeds 0, 1 and 2, by 0.2 to 0.5. Weights that stay are a gamble: here equal ones win too, by less, but with the weights 0.2, 0.3 and 0.5 one seed ended far above MAML. Even rounding matters: on one thread the annealed run's lead was less than half.
+# Annealed, MAML++ clearly beats MAML with three steps; with seeds 0, 1 and 2 it won every time, by 0.2 to 0.5. Constant weights are a gamble: here equal ones win too, by less, but with 0.2, 0.3 and 0.5 one seed ended far above MAML. Even rounding matters: on one thread the annealed run's lead was less than half.
 
 # %% [markdown]
 # ### Exercise 10.7 ★  The pull towards agreement  (difficulty 3/5, 8 min)

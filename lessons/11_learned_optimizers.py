@@ -32,11 +32,11 @@
 #
 # After this lesson you can
 #
-# 1. **prepare** gradients for a network (exercise 11.1),
-# 2. **read** an LSTM's cell update as gradient descent (exercises 11.2, 11.3),
-# 3. **write** one step of a coordinate-wise rule (exercise 11.4),
-# 4. **explain** what a truncated unroll cuts, and when that does harm (exercise 11.5),
-# 5. **expose** a memory that leaks between tasks (exercise 11.6).
+# 1. **prepare** gradients for a network (11.1),
+# 2. **read** an LSTM's cell update as gradient descent (11.2, 11.3),
+# 3. **write** one step of a coordinate-wise rule (11.4),
+# 4. **explain** what a truncated unroll cuts, and when that does harm (11.5),
+# 5. **expose** a memory that leaks between tasks (11.6).
 
 # %% [markdown]
 # ## A puzzle: who takes over?
@@ -258,7 +258,7 @@ class Rule(nn.Module):
 
 
 # %% [markdown]
-# Each row of the LSTM's batch is one coordinate of one task. You write it first as a loop over the coordinates, then all at once.
+# Each row of the LSTM's batch is one coordinate of one task. The next cell takes three steps in a loop over the coordinates, then all at once.
 #
 # A law follows: if you rename the coordinates, the steps are renamed with them, because no coordinate sees another.
 
@@ -288,7 +288,7 @@ print(
 # %% [markdown]
 # ## Truncated unrolling
 #
-# To train the rule, you run it for 100 steps, average the values on the way, and take the gradient with respect to $\omega$. Autograd must then remember 100 steps for one update.
+# To train the rule, you run it for 100 steps, average the values $\|A\theta_j - b\|^2$ on the way, and take the gradient with respect to $\omega$. Autograd must then remember 100 steps for one update.
 # [Truncated unrolling](../lessons/GLOSSARY.md#truncated-unrolling "截断展开") cuts the run into pieces. After each, the rule is updated, $\theta$ *and the memory* are detached, and the run goes on. So little is remembered and updates are frequent, but no gradient crosses a cut. Andrychowicz et al. cut every 20 steps, you every 10.
 
 
@@ -330,7 +330,12 @@ learned = train_rule(unroll=10, updates=600)
 # %% [markdown]
 # ### Against tuned rules
 #
-# Every hand-written rule gets the best of its rates on *other* quadratics. The measure is the one that the learned rule was trained for, the mean value over 100 steps. `paired` prints paired differences over 128 tasks with their 95 % intervals.
+# Every hand-written rule gets the best of its rates on *other* quadratics. The measure is the one that the learned rule was trained for, the mean value over 100 steps.
+#
+# | columns of the output | say |
+# |---|---|
+# | first two | the rule's value at step 100; the learned rule's minus this, paired over 128 tasks, with the 95 % interval |
+# | last two | the same for the mean of all 100 steps |
 
 
 # %%
@@ -406,9 +411,9 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle, A.** On average the learned rule wins by far, and every interval excludes 0: it knows the family, so its first steps are large and right. At the end the table names a winner, but its intervals cover the tasks and not the training: three seeds, the shown one among them, ended between 0.34 and 0.60, on both sides of momentum's 0.40. So nobody has won.
+# **The puzzle, A.** On average the learned rule wins by far, and every interval excludes 0: it knows the family, so its first steps are large and right. At the end the table names a winner, but its intervals cover the tasks and not the training. Seeds 1 and 2 ended at 0.34 and 0.49, and the shown seed 0 at 0.60 when only the rounding in `preprocess` differed. Momentum's 0.40 lies between: nobody has won.
 #
-# **B.** Gradients are a hundred times smaller. Adam divides the size away and repeats its result of A. The steps of SGD and momentum shrink. The learned rule ends far above Adam: it met gradients that small mostly near a minimum. It is a model, with a training distribution.
+# **B.** Gradients are a hundred times smaller. Adam divides the size away and repeats its result of A. The steps of SGD and momentum shrink. The learned rule ends far above Adam: it met gradients that small mostly near a minimum.
 
 # %% [markdown]
 # ## The Meta-LSTM: parameters as a cell state
@@ -601,11 +606,11 @@ for steps in (1, 2, 5):
     assert steps > 1 or abs(claimed - slope) < 1e-6
 
 # %% [markdown]
-# The sign is right, but after two steps the meta-gradient is 2.4 times too large, after five 3.7 times. A larger gate in step 1 leaves a smaller gradient for step 2, which takes part of the effect back; this part is missing. Adam divides a common factor away; factors that differ between weights turn the direction.
+# The sign is right, but after two steps the meta-gradient is 2.4 times too large, after five 3.7 times. A larger gate in step 1 leaves a smaller gradient for step 2, which takes part of the effect back; this part is missing. Does it matter? If every slope were too large by one factor, Adam would divide it away. But if the factor differs from weight to weight, the update goes elsewhere.
 #
 # ## What the cut costs
 #
-# You cut 40 steps of the trained rule into pieces and sum their gradients. How far is the sum from the full gradient ($g$ is a constant in both), and how many numbers does autograd keep for a piece?
+# The next cell cuts 40 steps of the trained rule into pieces and sums their gradients. How far is the sum from the full gradient ($g$ is a constant in both), and how many numbers does autograd keep for a piece?
 
 # %%
 rule = learned.requires_grad_(True)
@@ -643,13 +648,13 @@ for length, (g, kept) in cuts.items():
     assert abs(kept * 40 / length / most - 1) < 0.2
 
 # %% [markdown]
-# What is kept grows in proportion to the length. The sum errs in size and in direction: already with two pieces its cosine with the full gradient is far below 1. Along three trainings it ranged from 0.99, early, down to below 0.
+# What is kept grows in proportion to the length. The sum errs in size and in direction: already with two pieces its cosine with the full gradient is far below 1. Along three trainings it ranged from 0.99, early, down to below 0. So you buy memory with a wrong gradient; the next section asks what harm that does.
 #
 # By hand: $\theta_j = a\,\theta_{j-1}$, $\theta_0 = 1$, $a = 2$, five steps. The derivative of $\theta_5 = a^5$ is $5a^4 = 80$, one $a^4 = 16$ for each step. Back through two steps, 32 is left.
 #
 # ### Exercise 11.5  What detach cuts  (difficulty 3/5, 8 min)
 #
-# Take `steps` steps. Return the gradient of `loss(theta)` with respect to `weight`, back through the *last* `truncate` steps only. A step also hands on `state`, its memory.
+# Take `steps` steps. Return the gradient of `loss(theta)` with respect to `weight`, back through the *last* `truncate` steps only. A step also hands on `state`, its memory, which carries gradients as `theta` does.
 #
 # | argument | |
 # |---|---|
@@ -732,7 +737,9 @@ for name, values in arms.items():
 # | 1 | 1 | 0.22 | 0.23 | 0.22 |
 # | 1, for 600 steps only | 1 | 0.46 | 0.46 | 0.40 |
 #
-# Rounding counts: another spelling of `preprocess` took 0.60 to 0.36. Frequent updates help, and the cut does no harm. Why? Move two early rules against a gradient, by 0.01 or 0.1. What do all 40 steps gain?
+# Rows 1 and 2, and 3 and 4, differ in the cut alone: at 50 steps it helps, at 10 nothing is decided. Rows 2, 4 and 5 share the cut: the most updates win. The last row has no more updates than row 4, and is level.
+#
+# Why does the cut do no harm? Move two early rules against a gradient, by 0.01 or 0.1. What do all 40 steps gain?
 
 # %%
 task, start = quadratics(64, seed=8)
@@ -762,7 +769,7 @@ for seed in (0, 1):
         print(f"seed {seed}, cut {name:14s}", "   ".join(moves))
 
 # %% [markdown]
-# A step of 0.01 changes little. One of 0.1 against the uncut gradient *raises* the value of both rules, by 2 to 3.5. Cut every 10 steps it still raises it; cut at every step it lowers it by 0.5 to 1.1.
+# A step of 0.01 changes little. One of 0.1 against the uncut gradient *raises* the value of both rules, by 2 to 6. Cut every 10 steps it still raises it; cut at every step it lowers it by 0.5 to 1.1.
 #
 # So the cut gradient is the worse slope and the better way to walk: through many steps the value is rugged, and its slope holds only nearby. Metz et al. (2019) describe such a landscape.
 
@@ -929,12 +936,19 @@ show(
 # %% [markdown]
 # **The verdict.** The rule did find out that its rate was too small: it is 15 ± 5 points better than SGD at 0.01. From that random start it loses to SGD's best rate by 6 ± 4, from the learned start it is level, and MAML is 7 ± 3 ahead of the whole Meta-LSTM. The start is worth 15 ± 4.
 #
-# Two other random starts gave −2.7 ± 3.8 and +0.3 ± 3.3, another learned start −0.3 ± 2.2 (60 episodes): level. So the rule gains nothing over a tuned rate.
+# | start | learned rule minus SGD at its best rate |
+# |---|---|
+# | random | −5.5 ± 3.5 as shown; −2.7 ± 3.8 and +0.3 ± 3.3 from two others |
+# | learned | +0.2 ± 1.8 as shown; −0.3 ± 2.2 from another |
 #
-# A likely reason: a grid reads off one number; the rule must find it through noisy meta-gradients. That leaves open why the learned start trails MAML's under SGD, too (67 against 74).
+# So the rule gains nothing over a tuned rate. A likely reason: a grid reads off one number; the rule must find it through noisy meta-gradients. That leaves open why the learned start trails MAML's under SGD, too (67 against 74).
 
 # %% [markdown]
-# **What followed.** VeLO (Metz et al. 2022) was trained for about four thousand TPU-months; its authors report that it beats Adam at its best rate. Rezk et al. (2023) tried it on another benchmark and found it neither faster nor better: game B at scale. In few-shot learning the learned *start* stayed.
+# <details><summary>What followed</summary>
+#
+# VeLO (Metz et al. 2022) was trained for about four thousand TPU-months; its authors report that it beats Adam at its best rate. Rezk et al. (2023) tried it on another benchmark and found it neither faster nor better: game B at scale. In few-shot learning the learned *start* stayed.
+#
+# </details>
 #
 # ## What do the gates say?
 #
@@ -993,7 +1007,7 @@ show(
 )
 
 # %% [markdown]
-# **Input gates.** The rule that began at 0.01 opened its gate to about 0.4, four times SGD's best rate, and closes it in the last step, a schedule that two other seeds show as well. With a learned start the gate moved from 0.1 to about 0.15, and it rises.
+# **Input gates.** The rule that began at 0.01 opened its gate to about 0.4, four times SGD's best rate, and narrows it in the last step, a schedule that two other seeds show as well. With a learned start the gate moved from 0.1 to about 0.15, and it rises.
 #
 # **Forget gates.** Mind the axis: it spans about a thousandth. Nothing is forgotten: the rule is SGD whose rates change with step and parameter. The spread may matter, because SGD at 0.4 did badly.
 
@@ -1155,7 +1169,7 @@ print("cured; MetaLSTM starts every task with an empty memory, too")
 #
 # <details><summary>Answer</summary>
 #
-# (b). Beating an untuned baseline shows little: here it would have been 16 points. (a) comes next, and (c) hardly matters.
+# (b). Beating an untuned baseline shows little: here it would have been 15 points. (a) comes next, and (c) hardly matters.
 #
 # </details>
 
@@ -1224,7 +1238,7 @@ exposes_scale = check("11.7", exposes_scale)
 # | MAML's job, less memory | FOMAML, Reptile, ANIL (10) | no second derivatives, or a head only |
 # | one family of problems, solved again and again | a learned optimiser (11) | it pays where its training distribution holds |
 #
-# Part III asks whether you need the loop at all: it solves a task in one formula, or *in context*, with a network that reads the support as a sequence.
+# Part III asks whether you need the loop at all: it solves a task in one formula, or *in context*, with a network that reads the support as a sequence. The last cell compares all methods on the real Omniglot.
 
 # %%
 rows, goals = torch.randn(10, 3, generator=draw), torch.randn(10, generator=draw)
