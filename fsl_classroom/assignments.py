@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fsl_course._system.files import replace_file
+from fsl_course.cli.terminal import in_words
 
 PLAN, PLAN_FORMAT = "assignment.json", "fsl-course assignment 1"  # fsl_classroom/grading/expected.py reads it
 MOST_SEED = 999_999_999  # nine digits, as in an exercise's id
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name, content in files.items():
             replace_file(folder / name, content)
     except (LookupError, ValueError, OSError) as error:
-        print(f"error: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
+        print(f"error: {error.args[0] if isinstance(error, LookupError) else in_words(error)}", file=sys.stderr)
         return 1
     handed = [name for name in files if name.startswith("assignment-")]
     print(f"{folder}: {_few(handed)} to hand out.")

@@ -22,8 +22,9 @@ def in_words(error: Exception) -> str | None:
 
         if not isinstance(error, CheckpointError):  # PyTorch has no error type of its own for "out of memory" on a CPU
             return _NO_MEMORY if re.search("out of memory|allocate memory", str(error)) else None
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}. Check the name, and what you may read and write there."
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return f"{place}{error.strerror}. Check the name, the room on the disk, and what you may read and write there."
     return re.sub(r"\s*\n\s*", " ", str(error)) or _NO_MEMORY
 
 

@@ -143,3 +143,11 @@ def test_a_file_of_names_that_is_no_text_is_named(tmp_path):
         assignments.read_names(tmp_path / "names.txt")
     with pytest.raises(ValueError, match="cannot be read"):
         assignments.read_names(tmp_path)
+
+
+def test_a_file_in_place_of_the_folder_is_named_without_a_number(tmp_path, capsys):
+    (tmp_path / "out").write_text("in the way")
+    assert command("--seed", "7", "--exercises", "05.1", "--out", str(tmp_path / "out")) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'out'}")
+    assert "Errno" not in error

@@ -60,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
     from tools.benchmark import runner
 
     rows, scaling = runner.measured(options, names)
-    if options.out:
-        runner.write(options, rows, scaling)
     print(runner.as_lines(rows) if options.json else runner.as_table(rows, scaling))
+    if options.out:  # after the table, so that a file that cannot be written loses nothing
+        runner.write(options, rows, scaling)
     skipped = [row for row in rows if "skipped" in row]
     for row in skipped:
         print(f"{row['work']}: {row['skipped']}", file=sys.stderr)

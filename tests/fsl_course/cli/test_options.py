@@ -51,6 +51,10 @@ def given(*words: str):
             )
         ],
         (["evaluate", "prototypical", "--episodes", "1"], "--episodes: must be a whole number from 2 to"),
+        (["evaluate", "prototypical", "--episodes", "1000000000"], "--episodes: must be a whole number from 2 to 1000000;"),
+        (["train", "prototypical", "--out", ""], "--out: must be a name; got ''"),
+        (["train", "prototypical", "--out", "x", "--data", " "], "--data: must be a name; got ' '"),
+        (["evaluate", "prototypical", "--invert", "maybe"], "--invert: must be one of auto, yes, no"),
         (["evaluate", "prototypical", "--way", "1"], "--way: must be a whole number from 2 to"),
     ],
 )  # fmt: skip

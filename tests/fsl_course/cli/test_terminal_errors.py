@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fsl_course.__main__ import main
+from fsl_course.data.assets import asset
+
+SINES = asset("checkpoints/maml-sinusoids.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,20 @@ from fsl_course.__main__ import main
         (["evaluate", "gone.safetensors"], "no checkpoint at gone.safetensors"),
         (["evaluate", "prototypical", "--shot", "30"], "--shot 30 and --query 1 need 31 pictures of every class"),
         (["evaluate", "prototypical", "--data", "omniglot", "--root", "nowhere"], "nowhere"),
+        (["evaluate", str(SINES)], "these weights predict sine curves, which evaluate does not test"),
+        (
+            ["evaluate", "prototypical", "--channels", "3"],
+            "--channels goes with pictures of your own, --data FOLDER; --data glyphs",
+        ),
+        (["evaluate", "prototypical", "--size", "84"], "--size goes with pictures of your own"),
+        (["train", "prototypical", "--invert", "no", "--out", "x"], "--invert goes with pictures of your own"),
+        (
+            ["evaluate", "prototypical", "--protocol", "random"],
+            "--protocol goes with --data omniglot; --data glyphs has none",
+        ),
+        (["train", "prototypical", "--protocol", "random", "--out", "x"], "--protocol goes with --data omniglot"),
+        (["evaluate", "baselines", "--trained-on", "glyphs"], "the baselines have none: leave them out"),
+        (["evaluate", "baselines", "--variant", "x"], "the baselines have none: leave them out"),
     ],
 )
 def test_errors_are_one_sentence_and_status_1(words, message, capsys, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from fsl_course.cli.terminal import exit_status
 from tools.benchmark import options
 
 
@@ -54,3 +55,22 @@ def test_json_lines_and_a_file(tmp_path, capsys):
 def test_a_work_that_was_asked_for_and_cannot_run_is_an_error_in_words(missing, capsys):
     assert options.run(parsed("--quick", "--only", "prototypical-step")) == 1
     assert "prototypical-step: needs easyfsl" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_loses_no_row(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    words = [
+        "--quick",
+        "--json",
+        "--only",
+        "maml-sine-25",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path / "file" / "b.json"),
+    ]
+    assert exit_status(lambda: options.run(parsed(*words))) == 1
+    out, error = capsys.readouterr()
+    assert json.loads(out)["work"] == "maml-sine-25"
+    assert error.startswith(f"error: {tmp_path / 'file' / 'b.json'}: ")
+    assert "Errno" not in error
