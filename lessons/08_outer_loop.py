@@ -527,7 +527,7 @@ show(
 #
 # ## Wrong by 128 %, and it still trains
 #
-# By this measure a gradient of *zero* is better, with 100 %, yet it goes nowhere. So ask: how much does a short outer step of length $\delta$ along $-d$ change the meta-loss, whose gradient is $g$?
+# By this measure a gradient of *zero* is better, with 100 %, yet it goes nowhere. Ask: how much does a short outer step of length $\delta$ down the first-order gradient $d$ change the meta-loss, whose true gradient is $g$?
 #
 # $$-\delta\, \frac{g^{\!\top} d}{\lVert d \rVert} = -\delta\, \lVert g \rVert \cos(g, d)$$
 #
@@ -763,7 +763,7 @@ print("KiB kept:", "; ".join(told))
 show(figure, f"Memory kept by the graph against inner steps: {'; '.join(told)} KiB.")
 
 # %% [markdown]
-# Second order keeps the tensors of every step; first order forgets each step at once. At test time you need no graph, hence `track=False`.
+# Second order keeps the tensors of every step; first order forgets each step at once.
 #
 # ## Meet the package
 #
@@ -787,7 +787,7 @@ print(inspect.getsource(MAML.training_step))
 # %% [markdown]
 # ## Can a start win by lying in the middle?
 #
-# In the plane every curve has an optimum $\theta^*_\tau$ without error. So $\nabla\mathcal{L}_\mathcal{Q}(\theta) = H_\mathcal{Q}(\theta - \theta^*_\tau)$, and one step ($\alpha = 0.25$) gives $\theta' - \theta^*_\tau = (I - \alpha H_\mathcal{S})(\theta - \theta^*_\tau)$. Three learners move $\theta$ until a mean over the tasks is zero:
+# In the plane some $\theta^*_\tau$ draws each curve without error, so both losses are parabolas around it. One step ($\alpha = 0.25$) leads to $\theta' - \theta^*_\tau = (I - \alpha H_\mathcal{S})(\theta - \theta^*_\tau)$. There the query gradient is $H_\mathcal{Q}(\theta' - \theta^*_\tau)$: first order stops here; the chain rule multiplies by $I - \alpha H_\mathcal{S}$ once more. A learner rests where the mean of its gradient is zero:
 #
 # $$\operatorname{mean}_\tau\; M\, (\theta - \theta^*_\tau) = 0$$
 #
@@ -963,7 +963,7 @@ for other in ("first-order MAML", "pretraining"):
             )
 
 # %% [markdown]
-# Which is best after 0 steps? MAML and pretraining are "not separated", because both draw nearly the mean curve; the next cell measures it. After one step the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines put MAML ahead of pretraining by 1.6 to 2.2, and ahead of first order by about 0.3: it has the better place.
+# Which is best after 0 steps? MAML and pretraining are "not separated", because both draw nearly the mean curve; the next cell measures it. After one step the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines put MAML ahead of pretraining by 1.6 to 2.2, and ahead of first order by about 0.3.
 #
 # <details><summary>Was it luck?</summary>
 #
@@ -1008,11 +1008,11 @@ for name, net in (
 # %% [markdown]
 # <details><summary>Is MAML's start only a learned rate, as in the plane?</summary>
 #
-# No: no test rate in the table brings pretraining below 2.8, so here the place is real. It fits its own rate, though: at twice that rate MAML's error about triples. With `SEED` 1 and 2 the same holds.
+# No: no test rate in the table brings pretraining below 2.8. Nor does scale, $w$'s part: 20 rescalings of its layers that keep its curve reach 2.7 at best. So here the place is real. It fits its own rate, though: at twice that rate MAML's error about triples. With `SEED` 1 and 2 the same holds, to 0.1.
 #
 # </details>
 #
-# The cosine shows where first order falls behind: it begins near 1 but ends far below. With `SEED` 1 and 2 the last two cosines lie between 0.5 and 0.7. They are rough, because near an optimum the mean gradient is small and 25 curves are noisy.
+# The cosine shows where first order falls behind: it begins near 1 but ends far below. With `SEED` 1 and 2 the last two cosines lie between 0.5 and 0.7. They are rough: 25 curves are noisy.
 #
 # *Not covered*: training at other rates. The full budget, 70,000 updates, beside the paper's table for 5 points:
 
@@ -1181,7 +1181,7 @@ for name, step in steps.items():
 # |---|---|
 # | `copy.deepcopy(net)` | a net to try things on |
 # | `central_differences(true_loss, before, 1e-5)` | the truth, from a dict of plain tensors |
-# | `torch.allclose(a, b, rtol=1e-4, atol=1e-6)` | equal but for rounding, in float64 |
+# | `torch.allclose(a, b, rtol=1e-4, atol=1e-6)` | two *gradients* are equal but for rounding |
 
 
 # %%

@@ -149,7 +149,7 @@ show(
 )
 
 # %% [markdown]
-# One step finds the slots. But why is so little right *before*, where you would expect 20 %? Before adaptation the net cannot know which class sits in which slot. Its fixed answer either fits the seating of this task or not, for a whole class at a time. Here it fits almost none.
+# One step finds the slots. But why is so little right *before*, where you would expect 20 %? Before adaptation the net cannot know which class sits in which slot. Its fixed answer fits this task's seating or not, for a whole class at a time.
 #
 # The average is 20 % all the same. If you move every class on by one slot, five times, each query is right in exactly one of the five seatings.
 #
@@ -240,7 +240,7 @@ print("loop, your function and nn.BatchNorm2d agree")
 # %% [markdown]
 # ## Meet the package, and two laws
 #
-# Support and queries travel through the net together, and every batch norm takes the statistics of the *support's* maps. Written out with your function, this must agree with the package in float64. In *training* the package normalises queries by their own statistics, as the authors' code does.
+# Support and queries travel through the net together, and every batch norm takes the statistics of the *support's* maps. Written out with your function, this must agree with the package in float64. In *training* the package normalises queries by their own statistics, as the authors' code does; what that is worth, you measure below.
 #
 # Two laws must hold as well. A support row that is asked as a query gets the logits of the support pass. And a query gets the same logits alone and in company.
 
@@ -367,7 +367,7 @@ print("untrained, width 16:", three_numbers(fresh(), sampler))
 print("shipped:            ", three_numbers(shipped, sampler, tasks=20))
 
 # %% [markdown]
-# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves the first number a lot: the classes that sit right have mean 1 and variance about 1, so 20 tasks give $20 \pm 9$ %, and 40 tasks $20 \pm 6$ %. Training bought the other two.
+# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves the first number a lot: the classes that sit right have mean 1 and variance about 1, so 20 tasks give $20 \pm 9$ %, and 40 tasks $20 \pm 6$ %.
 #
 # ## An inner rate has units
 #
@@ -499,7 +499,7 @@ print(
 )
 
 # %% [markdown]
-# The losses agree to ten digits, and the slope of raw vmap is wrong by far: PyTorch 2.13's batch norm loses part of the second derivative under vmap. Only the central differences show it.
+# The losses agree to ten digits, and the slope of raw vmap is wrong by far: PyTorch 2.13's batch norm loses part of the second derivative under vmap.
 #
 # vmap runs Python once for all tasks, which pays for small nets. The loop has another advantage: memory. Predict: how many bytes do graphs hold for 8 tasks, against one, in one graph and in your `accumulate`?
 
@@ -741,7 +741,7 @@ for _ in range(1000):  # choose on 10 test tasks, then read the other 20
 print(f"chosen and read on the same 10 tasks: {100 * sum(excess) / 1000:+.1f} points")
 
 # %% [markdown]
-# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete, so the excess is small, and 30 tasks only illustrate it.
+# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete, so the excess is small.
 
 # %% [markdown]
 # ## Evaluate honestly
@@ -791,7 +791,7 @@ show(
 )
 
 # %% [markdown]
-# The puzzle's answer: ProtoNet wins at one shot, by more than its interval, without moving a weight. MAML's three numbers were chance, 100 % and about 90 %. Your own net, with 64 updates and 3 steps, is still close to random features.
+# The puzzle's answer: ProtoNet wins at one shot, by more than its interval, without moving a weight. MAML's three numbers were chance, 100 % and about 90 %. Your own net, with 64 updates and 3 steps, is only a few points above random features.
 #
 # *Not covered* by these [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") intervals: ProtoNet learned from 30-way tasks, MAML from 5-way ones, each with one seed.
 #
@@ -851,13 +851,13 @@ show(
 )
 
 # %% [markdown]
-# Random slots make a trained head *fair on average*, not invariant: a task's accuracy depends on who was seated where. With the mean row, nothing but the support tells the slots apart, so the law holds. What does the first step do from there? All logits are equal, so $p = 1/N$ in every row, and with $K$ shots for each class
+# Random slots make a trained head *fair on average*, not invariant: a task's accuracy depends on who was seated where. With the mean row $\bar w$, nothing but the support tells the slots apart, so the law holds. What does the first step do from there? All logits are equal, so $p = 1/N$. With $z_i$ the features of row $i$, $e_{y_i}$ its one-hot label, $c_k$ the prototypes and $\bar c$ their mean,
 #
 # $$\nabla_{w_k} \mathcal{L}_{\mathcal{S}} = \frac{1}{NK} \sum_i \left(\tfrac{1}{N} - e_{y_i,k}\right) z_i = \tfrac{1}{N} (\bar c - c_k)$$
 #
 # $$w_k \leftarrow \bar w + \tfrac{\alpha}{N} (c_k - \bar c)$$
 #
-# The new row is the *prototype*, measured from the mean of the prototypes. And the encoder? A feature's gradient is $\sum_k (p_k - e_{y,k})\, \bar w = 0$, so it does not move at all. MAML's first step is a prototype classifier.
+# All logits share $\bar w^{\!\top} z$: the inner product of $z$ with the centred prototype decides, where a distance would add $-\lVert c_k \rVert^2 / 2$. And the encoder? A feature's gradient is $\sum_k (p_k - e_{y,k})\, \bar w = 0$: it does not move. MAML's first step is a prototype classifier.
 
 # %%
 level, loss = levelled(start), support_loss(net, small)
@@ -887,7 +887,7 @@ print(f"trained rows {results[1]['MAML'].mean:.1%}, mean row {found.mean:.1%}")
 print(compare(found, results[1]["MAML"]))
 
 # %% [markdown]
-# The derivation holds to ten digits: only the second step moves the encoder. The mean row is invariant, and its loss lies well inside the interval, so these episodes show no cost. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
+# The derivation holds to ten digits: only the second step moves the encoder. The mean row is invariant, and what it loses lies well inside the interval, so these episodes show no cost. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
 
 # %% [markdown]
 # ## Explore
@@ -978,7 +978,7 @@ for name, dealer, source in (
 #
 # `deal(index)` returns the classes of episode `index`, `[N]`: entry `j` is the id of the class in slot `j`. Return `True` when a class's id helps to guess its slot. A leak may touch some classes or some episodes only.
 #
-# One way is to play the cheat, who has seen some episodes and guesses slots in others. Leave luck a margin: a leak counts from 0.05 over $1/N$.
+# One way is to play the cheat, who has seen some episodes and guesses slots in others. Leave luck a margin: a leak is 0.05 over $1/N$ among *all* guesses.
 
 
 # %%
