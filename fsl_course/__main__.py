@@ -1,4 +1,4 @@
-"""The command line: python -m fsl_course train / evaluate / results / doctor."""
+"""The command line: python -m fsl_course train / evaluate / classify / results / doctor."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from contextlib import contextmanager
 
 import fsl_course
 from fsl_course._system import threads
-from fsl_course.cli import doctor, options, results
+from fsl_course.cli import classify, doctor, options, results
 from fsl_course.cli.terminal import run_command
 
 
 def _parser() -> tuple[options.Parser, argparse._SubParsersAction]:
     parser = options.Parser(
         prog="python -m fsl_course",
-        description="Few-shot learning: train and evaluate the methods of the course,\nand check an installation.",
+        description="Few-shot learning: train and evaluate the methods of the course,\n"
+        "name pictures of your own, and check an installation.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m fsl_course doctor\n  python -m fsl_course train --preset glyphs-quick --out runs/quick\n"
-        "  python -m fsl_course evaluate runs/quick\n`python -m fsl_course COMMAND --help` says more about each.",
+        "  python -m fsl_course evaluate runs/quick\n"
+        "  python -m fsl_course classify runs/quick --support FOLDER new.png\n"
+        "`python -m fsl_course COMMAND --help` says more about each.",
     )
     parser.add_argument("--version", action="version", version=f"fsl_course {fsl_course.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -32,6 +35,7 @@ def _parser() -> tuple[options.Parser, argparse._SubParsersAction]:
     )
     options.add_train(commands)
     options.add_evaluate(commands)
+    classify.add_parser(commands)
     results.add_parser(commands)
     return parser, commands
 
@@ -63,7 +67,8 @@ def _run(arguments: argparse.Namespace) -> int:
         with _undisturbed():
             from fsl_course.cli import evaluate, train
 
-        return (train if arguments.command == "train" else evaluate).run(arguments)
+        run = {"train": train.run, "evaluate": evaluate.run, "classify": classify.run}[arguments.command]
+        return run(arguments)
     except KeyboardInterrupt:  # outside the training loop, which handles Ctrl-C itself
         again = ["The same command goes on from what was saved last."] if arguments.command == "train" else []
         raise KeyboardInterrupt(*again) from None

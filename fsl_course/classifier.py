@@ -172,7 +172,7 @@ class FewShotClassifier:
             if single := [name for name, count in shots if count < 2]:
                 raise ValueError(
                     "to find out what is none of these, each support picture is judged by the others, so every class needs "
-                    f"at least two; {', '.join(single)} has one. Add pictures, or pass held-out ones."
+                    f"at least two. There is only one of {', '.join(single)}: add pictures, or pass held-out ones."
                 )
             scores = _finite(self._support.left_out())
         if (count := len(scores)) < 2:
@@ -222,7 +222,7 @@ class FewShotClassifier:
             twin.to(self._support.images.device), self.support_images_, self.labels_, len(self.classes_)
         )
         before, after = (support.scores(self.support_images_) for support in (self._support, again))
-        if not torch.allclose(before, after, rtol=1e-3, atol=1e-3):
+        if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.std())):
             raise ValueError(
                 f"{made['method']} with {made['settings']} and these weights scores otherwise than this classifier: "
                 "fit again after training, or give the settings that the learner has now."
@@ -243,7 +243,8 @@ class FewShotClassifier:
         try:
             form, classes, inverted = about["form"], about["classes"], about["inverted"]
             invert = "auto" if about["auto"] else inverted
-            found = cls(learner, size=form[0], channels=form[1], invert=invert, threshold=about["threshold"])
+            threshold = None if about["threshold"] is None else float(about["threshold"])
+            found = cls(learner, size=form[0], channels=form[1], invert=invert, threshold=threshold)
             images, labels = tensors[_IMAGES], tensors[_LABELS]
             check_form(*form, inverted)
             check_labels(labels, len(classes))

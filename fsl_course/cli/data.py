@@ -7,10 +7,8 @@ from pathlib import Path
 
 from fsl_course import data
 from fsl_course._system.nearest import did_you_mean
-from fsl_course.cli.options import OWN_DATA
+from fsl_course.cli.options import INVERT, OWN_DATA
 from fsl_course.episodes import EpisodeSampler
-
-_INVERT = {"auto": "auto", "yes": True, "no": False}
 
 
 def load_data(options: argparse.Namespace) -> data.ImageSet:
@@ -36,7 +34,7 @@ def load_data(options: argparse.Namespace) -> data.ImageSet:
                 f"{did_you_mean(options.data, OWN_DATA)}"
             )
         options.size, options.channels = options.size or 28, options.channels or 1
-        invert = _INVERT[options.invert or "auto"]
+        invert = INVERT[options.invert or "auto"]
         source = data.load_folder(options.data, options.size, options.channels, invert=invert)
         source = data.split_classes(source) if source.splits is None else source
         options.invert = "yes" if source.inverted else "no"

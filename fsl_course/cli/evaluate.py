@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints one row for each learner: its accuracy and the 95 % interval. Returns the exit status 0."""
     keep_memory()
     device = choose(options.device)
-    name, learner, weights, about = (None, None, None, {}) if options.method == "baselines" else _trained(options)
+    name, learner, weights, about = (None, None, None, {}) if options.method == "baselines" else trained(options)
     if learner is None and (options.trained_on or options.variant):
         raise ValueError("--trained-on and --variant name shipped weights; the baselines have none: leave them out.")
     made = _take_form(options, about)
@@ -116,9 +116,9 @@ def _check_fits(
         ) from error
 
 
-def _trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict[str, Any]]:
+def trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict[str, Any]]:
     """Returns the learner's name, the learner, the name of its weights, and what their file says of itself."""
-    if (path := _weights(options.method)) is not None:
+    if (path := weights_file(options.method)) is not None:
         if options.trained_on or options.variant:
             raise ValueError("--trained-on and --variant name shipped weights, not those of a run: leave them out.")
         learner, about = checkpoints.load_learner(path)
@@ -131,7 +131,7 @@ def _trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dic
     return options.method, learner, name, about | {"omniglot_protocol": protocol}
 
 
-def _weights(method: str) -> Path | None:
+def weights_file(method: str) -> Path | None:
     """Returns the weights that a file name or the folder of a finished run stands for, or None for the name of a method.
 
     Raises ValueError for a folder that is missing, holds an unfinished run, or holds several weights.

@@ -15,6 +15,7 @@ from fsl_course.cli.presets import PRESETS
 
 MOST_SEED = 2**32 - 1
 OWN_DATA = ("glyphs", "icons", "omniglot")
+INVERT: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}  # the values of --invert
 
 
 class Parser(argparse.ArgumentParser):
@@ -208,7 +209,7 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
     negative = "make negatives of your own pictures, all or none: auto, yes or no (auto: if most are dark on light)"
     parser.add_argument("--size", type=whole(16, 1024), help=f"pixels {form}")
     parser.add_argument("--channels", type=int, choices=(1, 3), help=form)
-    parser.add_argument("--invert", type=one_of(("auto", "yes", "no")), help=negative)
+    parser.add_argument("--invert", type=one_of(tuple(INVERT)), help=negative)
     parser.add_argument(
         "--within-group", action=flag, default=False, help="all classes of an episode from one alphabet"
     )

@@ -139,7 +139,7 @@ def test_a_share_is_a_fraction(share):
 def test_calibration_needs_two_pictures_of_every_class():
     source = toy_images()
     clf = FewShotClassifier(PixelNearestNeighbour()).fit(source.images[:2, :2].flatten(0, 1)[:3], ["ant", "ant", "bee"])
-    with pytest.raises(ValueError, match="at least two; bee has one"):
+    with pytest.raises(ValueError, match="at least two. There is only one of bee:"):
         clf.calibrate()
     assert clf.threshold_ is None
     with pytest.raises(ValueError, match="at least two held-out pictures of these classes; got 1"):

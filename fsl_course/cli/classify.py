@@ -1,0 +1,122 @@
+"""The command `classify`: names pictures by the examples in a folder, and says which examples are nearest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsl_course.cli.options import INVERT, named, one_of
+
+if TYPE_CHECKING:  # PyTorch is imported by the functions, because the help works without it
+    from fsl_course.classifier import FewShotClassifier
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command `classify`."""
+    classify = commands.add_parser(
+        "classify",
+        help="names pictures by a folder of examples",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python -m fsl_course classify prototypical --support mine new1.png new2.png\n"
+        "  python -m fsl_course classify runs/mine --support mine new --html page.html\n"
+        "  python -m fsl_course classify runs/mine --support mine new --none-of-these\n"
+        "docs/commands.md says more.",
+    )
+    which = "a method with shipped weights, the folder or .safetensors file that train made, or a file of --save"
+    invert = "make negatives of all pictures or of none: auto, yes or no (that of the weights, else auto: if most "
+    invert += "examples are dark on light)"
+    classify.add_argument("method", metavar="WEIGHTS", type=named, help=which)
+    classify.add_argument("pictures", metavar="PICTURE", nargs="+", type=named, help="pictures, or folders of them")
+    classify.add_argument("--support", metavar="FOLDER", type=named, help="the examples: one folder for each class")
+    classify.add_argument("--trained-on", help="which shipped weights of the method (glyphs)")
+    classify.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
+    classify.add_argument("--invert", type=one_of(tuple(INVERT)), help=invert)
+    classify.add_argument("--none-of-these", action="store_true", help="pictures that are like no class get no name")
+    classify.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+    classify.add_argument("--html", metavar="FILE", type=named, help="also write a page with all pictures")
+    classify.add_argument("--save", metavar="FILE", type=named, help="also write weights and examples to one file")
+    classify.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... or mps (auto)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints a name for every picture. Returns the exit status 0."""
+    classifier, weights = _fitted(options)
+    if options.none_of_these:
+        classifier.calibrate()
+    rows = answers(classifier, _pictures(options.pictures), weights)
+    if options.save:
+        classifier.save(options.save)
+    if options.html:
+        from fsl_course.cli.classify_page import write_page
+
+        write_page(Path(options.html), classifier, rows)
+    if not options.json:
+        shots = classifier.labels_.bincount().tolist()
+        few = str(min(shots)) if min(shots) == max(shots) else f"{min(shots)} to {max(shots)}"
+        print(f"{weights}: {len(shots)} classes, examples of each: {few}{', inverted' * classifier.inverted_}")
+    for row in rows:
+        print(json.dumps(row) if options.json else _text(row))
+    return 0
+
+
+def answers(classifier: FewShotClassifier, pictures: list[str], weights: str) -> list[dict[str, Any]]:
+    """Returns one row for each picture: its name or None, the probability of every class, and the three nearest examples."""
+    asked = classifier.predict(pictures), classifier.predict_proba(pictures).tolist(), classifier.nearest(pictures)
+    return [
+        {
+            "picture": picture,
+            "name": name,
+            "weights": weights,
+            "probabilities": dict(zip(classifier.classes_, shares, strict=True)),
+            "nearest": [{"picture": classifier.sources_[n.index], **n._asdict()} for n in near],
+        }
+        for picture, name, shares, near in zip(pictures, *asked, strict=True)
+    ]
+
+
+def _text(row: dict[str, Any]) -> str:
+    likely = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:3]
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in likely)
+    near = ", ".join(f"{n['name']}/{Path(n['picture'] or '?').name} ({n['distance']:.3g})" for n in row["nearest"])
+    return f"{row['picture']}: {row['name'] or 'none of these'}\n    {shares}\n    nearest: {near}"
+
+
+def _fitted(options: argparse.Namespace) -> tuple[FewShotClassifier, str]:
+    """Returns a classifier that has read the examples, and the name of its weights."""
+    from fsl_course._system.devices import choose
+    from fsl_course.classifier import FewShotClassifier
+    from fsl_course.cli import evaluate
+    from fsl_course.data.folder import class_folders
+    from fsl_course.weights.learners import has_head
+
+    if options.support is None:
+        if (path := evaluate.weights_file(options.method)) is None:
+            raise ValueError("--support is missing: name a folder that holds one folder of pictures for each class.")
+        return FewShotClassifier.load(path), path.stem
+    try:
+        classes = class_folders(Path(options.support).expanduser().resolve(), least=1)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"--support: {error}") from error
+    pairs = [(picture, entry.name) for entry in classes for picture in entry.pictures]
+    options.way, options.shot = len(classes), 1 if len(pairs) < 3 * len(classes) else 5  # the nearer of those shipped
+    try:
+        _, learner, weights, about = evaluate.trained(options)
+    except ValueError as error:
+        few = f"--support {options.support} has {options.way} classes, and {options.method} has a head for a fixed number: "
+        raise ValueError(few * has_head(options.method) + str(error)) from error
+    form = about.get("pictures")
+    usual = form.get("inverted") if isinstance(form, dict) else None
+    invert = INVERT[options.invert] if options.invert else usual if isinstance(usual, bool) else "auto"
+    return FewShotClassifier(learner.to(choose(options.device)), invert=invert).fit(*zip(*pairs, strict=True)), weights
+
+
+def _pictures(given: list[str]) -> list[str]:
+    """Returns the pictures to be named; a folder stands for those in it."""
+    from fsl_course.data.folder import pictures_in
+
+    found = [[str(picture) for picture in pictures_in(Path(p))] if Path(p).is_dir() else [p] for p in given]
+    if [] in found:
+        raise ValueError(f"the folder {given[found.index([])]} holds no pictures (PNG, JPEG or WebP).")
+    return [picture for pictures in found for picture in pictures]
