@@ -184,7 +184,7 @@ prototypes = check("05.1", prototypes)
 # %% [markdown]
 # ## From a loop to a matrix product
 #
-# Write down which row belongs to which class as a table of zeros and ones, `[S, N]`. Its transpose times the embeddings sums every class at once, and its column sums count the shots. So you need no loop, and *unequal shots* are no special case.
+# Write down which row belongs to which class as a table of zeros and ones, `[S, N]`. Its transpose times the embeddings sums every class at once, and its column sums count the shots. So you need no loop, and the arithmetic treats *unequal shots* like any others.
 
 # %% tags=["nbval-check-output"]
 labels = torch.tensor([2, 0, 1, 2, 2, 1, 0, 2])  # shots 2, 2 and 4
@@ -1044,7 +1044,7 @@ print("yours:  ", exposes_order(prototypes, one, letters.support_y, 5))
 # %% [markdown]
 # ### Exercise 05.8 ★  Prototypical Networks from memory  (difficulty 3/5, 8 min)
 #
-# Close the cells above. Write the whole method with torch alone: from pictures to logits `[M, N]` and the loss, returned as a tuple.
+# Close the cells above. Write the whole method with torch alone: from pictures to the logits $-d$ of equation 2, `[M, N]`, and the loss, returned as a tuple.
 # Call `encoder` on pictures `[B, c, H, W]`; it returns embeddings `[B, D]`. Shots may be unequal.
 
 

@@ -7,7 +7,7 @@ and 04.7 get implementations as arguments and must return True for the broken on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -171,6 +171,18 @@ ATTENTION = Exercise(
             "Share the attention out softly, with a softmax.",
         ),
         Wrong(
+            "softmax twice",
+            lambda s: s.softmax(1).softmax(1),
+            "a softmax is taken of weights, which makes them nearly equal",
+            "One softmax is enough: its rows sum to one already.",
+        ),
+        Wrong(
+            "divided by the columns",
+            lambda s: _attention_over(torch.exp, dim=0, keepdim=True)(s - s.max(1, keepdim=True).values),
+            "the exponentials are divided by the sums of the *columns*",
+            "Divide each row by its own sum: `.sum(1, keepdim=True)`.",
+        ),
+        Wrong(
             "detached",
             lambda s: s.detach().softmax(1),
             "the weights are cut off from the graph: the encoder learns nothing",
@@ -240,6 +252,12 @@ def _probabilities_first_met(attention: Tensor, labels: Tensor, n_way: int) -> T
     return torch.stack([attention[:, labels == k].sum(1) for k in dict.fromkeys(labels.tolist())], dim=1)
 
 
+def _probabilities_sorted_and_cut(attention: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Sorts the columns by label, drops what does not fill n_way equal parts, and cuts."""
+    shots = len(labels) // n_way
+    return attention[:, labels.argsort(stable=True)[: n_way * shots]].unflatten(1, (n_way, shots)).sum(2)
+
+
 PROBABILITIES = Exercise(
     id="04.2",
     title="Class probabilities",
@@ -273,6 +291,18 @@ PROBABILITIES = Exercise(
             lambda a, y, n: F.one_hot(y[a.argmax(1)], n).to(a),
             "the class of the most attended row gets everything",
             "Every support row has a vote, as large as its weight: sum them by class.",
+        ),
+        Wrong(
+            "first row of a class",
+            lambda a, y, n: torch.stack([a[:, int((y == k).nonzero()[0])] for k in range(n)], dim=1),
+            "only the first support row of each class votes",
+            "Every support row has a vote: sum over all columns with `labels == k`.",
+        ),
+        Wrong(
+            "summed over the queries, too",
+            lambda a, y, n: torch.stack([a[:, y == k].sum() for k in range(n)]).expand(len(a), n),
+            "the sum runs over the queries as well, so that all of them get the same row",
+            "Sum over the support only: `.sum(1)`.",
         ),
         Wrong(
             "majority of the sums",
@@ -311,6 +341,7 @@ PROBABILITIES = Exercise(
             lambda a, y, n: a[:, y.argsort(stable=True)].reshape(len(a), n, -1).sum(2),
             "the columns are sorted by label and then cut into equal parts",
             "Shots may differ: choose the columns of class k with `labels == k`.",
+            also=(_probabilities_sorted_and_cut,),
         ),
         Wrong(
             "one label a column",
@@ -453,6 +484,30 @@ BOUND = Exercise(
             "Put the whole denominator into brackets: `1 / (1 + ...)`.",
         ),
         Wrong(
+            "bracket in the exponent",
+            lambda n, s, low: 1 / (1 + (n - 1) * math.exp(-s * 1 - low)),
+            "in `-scale * 1 - lowest` only the 1 is multiplied by the scale: a bracket is missing",
+            "Put the gap into brackets: `-scale * (1 - lowest)`.",
+        ),
+        Wrong(
+            "the 1 multiplied, too",
+            lambda n, s, low: 1 / (n * math.exp(-s * (1 - low))),
+            "the exponential multiplies the right row's 1 as well, as in `(1 + n_way - 1) * x`",
+            "Only the N − 1 wrong rows carry the exponential: `1 + (n_way - 1) * ...`.",
+        ),
+        Wrong(
+            "a wrong row",
+            lambda n, s, low: surest(n, s, low) * math.exp(-s * (1 - low)),
+            "this is what a *wrong* row gets",
+            "The right row has a 1 in the numerator.",
+        ),
+        Wrong(
+            "negative cosines cut off",
+            lambda n, s, low: surest(n, s, max(low, 0.0)),
+            "a negative `lowest` is taken for 0",
+            "`lowest` is what the features allow; with both signs it is −1, and the gap is 2.",
+        ),
+        Wrong(
             "absolute value",
             lambda n, s, low: 1 / (1 + (n - 1) * math.exp(-s * (1 - abs(low)))),
             "the sign of `lowest` is dropped, so that −1 counts as 1 and leaves no gap",
@@ -481,6 +536,7 @@ BOUND = Exercise(
             lambda n, s, low: 1 / (1 + (n - 1) * math.exp(s * (1 - low))),
             "the sign in the exponent is turned: this is the *smallest* probability",
             "A larger gap must make the wrong rows count less: e to the power of *minus* the gap.",
+            also=(lambda n, s, low: 1 / (1 + (n - 1) * math.exp(min(700.0, s * (1 - low)))),),
         ),
         Wrong(
             "one plus lowest",
@@ -595,6 +651,11 @@ def _loss_masked_with_zero(similarity: Tensor, labels: Tensor, query_y: Tensor, 
     log_attention = similarity.log_softmax(1)
     log_p = [(log_attention * (labels == k)).logsumexp(1) for k in range(n_way)]
     return F.nll_loss(torch.stack(log_p, dim=1), query_y)
+
+
+def _loss_without_rivals(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
+    own = similarity.masked_fill(labels != query_y[:, None], -1e9)
+    return -own.log_softmax(1).logsumexp(1).mean()
 
 
 def _loss_equal_parts(similarity: Tensor, labels: Tensor, query_y: Tensor, n_way: int) -> Tensor:
@@ -737,8 +798,8 @@ LOSS = Exercise(
         Wrong(
             "mean similarity",
             _loss_of_classes(lambda part: part.mean(1)),
-            "the similarities of a class are averaged before any exponential",
-            "Attention comes first, one weight for each row; then the weights are summed: `logsumexp`, not `mean`.",
+            "the similarities of a class are averaged, or summed, before any exponential",
+            "Attention comes first, one weight for each row; then the weights are summed: `logsumexp`, not `mean` or `sum`.",
             also=(_loss_of_classes(lambda part: part.sum(1)),),
         ),
         Wrong(
@@ -748,6 +809,30 @@ LOSS = Exercise(
             ),
             "the weights of a class are averaged, so that they no longer sum to one over the classes",
             "Sum the weights of a class: `logsumexp` alone.",
+        ),
+        Wrong(
+            "mean exponential",
+            _loss_of_classes(lambda part: part.logsumexp(1) - math.log(part.shape[1])),
+            "the exponentials of a class are averaged, so that a class with more shots has no more votes",
+            "Equation 1 sums: `logsumexp` alone.",
+        ),
+        Wrong(
+            "masked before the softmax",
+            _loss_without_rivals,
+            "rows of other classes are masked *before* the softmax, so that the right class has no rivals and the loss is 0",
+            "First the softmax over the whole support, then leave the other classes out.",
+        ),
+        Wrong(
+            "averaged over queries and classes",
+            lambda s, y, q, n: matching_loss(s, y, q, n) / n,
+            "the sum is divided by queries times classes, as a mean over a masked table does",
+            "Only one class counts for each query: divide by the number of queries.",
+        ),
+        Wrong(
+            "logarithm of the mean",
+            lambda s, y, q, n: math.log(len(q)) - _picked(class_log_probabilities(s, y, n), q).logsumexp(0),
+            "the probabilities are averaged over the queries before the logarithm",
+            "Take the logarithm for each query, then the mean.",
         ),
         Wrong(
             "no logarithm",
@@ -1183,6 +1268,7 @@ def _flat_cases(generator: Generator) -> list[Case]:
         Case("cosine times 30", (_attends(lambda s: (3 * s).softmax(1)),)),
         Case("cosine times 10, 45 % of the attention spread evenly", (_partly_even,)),
         Case("all attention goes to the row after the most similar one", (_next_row,)),
+        Case("cosine times 1.485, just enough for 20 rows", (_attends(lambda s: (0.1485 * s).softmax(1)),)),
     ]
 
 
@@ -1247,9 +1333,15 @@ FLAT = Exercise(
         Wrong(
             "too few support rows",
             _flat_tried(ways=2),
-            "fewer than 20 support rows are tried: among two even the bare cosine reaches 0.88, among five 0.65",
-            "Take 20 rows: one twin and 19 opposite ones.",
+            "fewer than 20 rows are tried (among two the bare cosine reaches 0.88), or the limit is far below one half",
+            "Take 20 rows, one twin and 19 opposite ones, and ring below one half.",
             also=(_flat_tried(ways=5), _flat_tried(ways=10)),
+        ),
+        Wrong(
+            "one row too many",
+            _flat_tried(ways=21),
+            "21 support rows are tried: one twin and 20 others",
+            "The twin is one of the 20 rows, so 19 point the other way.",
         ),
         Wrong(
             "twins everywhere",
@@ -1322,7 +1414,7 @@ Predict = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 def exposes_order(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
     """Returns True if another order of the support gives other log-probabilities."""
     before = predict(support, labels, query, n_way)
-    for seed in range(3):
+    for seed in range(20):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         if not torch.allclose(predict(support[order], labels[order], query, n_way), before, atol=1e-4):
             return True
@@ -1341,15 +1433,15 @@ def _order_by_pairs(predict: Predict, support: Tensor, labels: Tensor, query: Te
 
 
 def _order_by_sorting(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
-    """Detects a dependence on the order by sorting the support by each of three features."""
-    orders = [support[:, feature].argsort() for feature in range(3)]
+    """Detects a dependence on the order by sorting the support by the distance from each of its rows in turn."""
+    orders = [torch.arange(len(labels)), *torch.cdist(support, support).argsort(1)]
     tables = [predict(support[o], labels[o], query, n_way) for o in orders]
     return any(float((t - tables[0]).abs().max()) > 1e-4 for t in tables[1:])
 
 
 def _order_reversed_and_shuffled(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
     size = len(labels)
-    orders = [torch.arange(size).flip(0), torch.randperm(size), torch.randperm(size), torch.randperm(size)]
+    orders = [torch.arange(size), torch.arange(size).flip(0), *(torch.randperm(size) for _ in range(24))]
     tables = torch.stack([predict(support[o], labels[o], query, n_way) for o in orders])
     return bool((tables.amax(0) - tables.amin(0)).max() > 1e-4)
 
@@ -1378,22 +1470,32 @@ def _order_two_exchanged(labels: Tensor) -> Tensor:
 
 
 def _order_tried(
-    order_of: Callable[[Tensor], Tensor] = lambda labels: torch.randperm(
-        len(labels), generator=torch.Generator().manual_seed(0)
-    ),
+    order_of: Callable[[Tensor], Tensor] | None = None,
     *,
     rows: bool = True,
     names: bool = True,
     summary: Callable[[Tensor], Tensor] = lambda t: t,
-    exact: bool = False,
+    differ: Callable[[Tensor, Tensor], bool] = lambda a, b: not torch.allclose(a, b, atol=1e-4),
+    seeds: Iterable[int] = range(12),
+    verdict: Callable[[Iterable[bool]], bool] = any,
+    asked: Callable[[Tensor], Tensor] = lambda query: query,
 ) -> Callable[..., bool]:
-    """Returns a flawed detector: with a poor order, only rows or only labels shuffled, a summary, or an exact comparison."""
+    """Returns a flawed detector; without keywords, and without order_of, it is a sound one.
+
+    It tries the one order order_of(labels) or a shuffle for each of the seeds, moves rows or names (labels) only, compares a
+    summary by `differ`, lets `verdict` decide, or asks for some of the queries.
+    """
 
     def detector(predict: Predict, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
-        order = order_of(labels)
+        shuffles = (torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in seeds)
+        query = asked(query)
         first = summary(predict(support, labels, query, n_way))
-        second = summary(predict(support[order] if rows else support, labels[order] if names else labels, query, n_way))
-        return not torch.equal(first, second) if exact else not torch.allclose(first, second, atol=1e-4)
+
+        def differs(order: Tensor) -> bool:
+            moved = support[order] if rows else support, labels[order] if names else labels
+            return differ(first, summary(predict(*moved, query, n_way)))
+
+        return verdict(differs(order) for order in (shuffles if order_of is None else [order_of(labels)]))
 
     return detector
 
@@ -1439,6 +1541,42 @@ def _least_likely_sees_order(support: Tensor, labels: Tensor, query: Tensor, n_w
     return torch.where(least, found - 20 - (weight @ support[:, :1] / len(labels)).tanh(), found)
 
 
+def _some_queries_see_order(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Lets late rows count more for queries whose first feature is far above 0, wherever they stand."""
+    late = 0.2 * torch.arange(len(labels)) * (query[:, :1] > 1)
+    return class_log_probabilities(10 * _cosines(query, support) + late, labels, n_way)
+
+
+def _two_classes_see_order(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Lets the order move probability between classes 1 and 2, so that class 0 keeps what it has."""
+    found = class_log_probabilities(10 * _cosines(query, support), labels, n_way)
+    shift = (torch.arange(len(labels)).to(support) @ support[:, 0] / len(labels)).tanh()
+    both = torch.stack([found[:, 1] + shift, found[:, 2]], dim=1).log_softmax(1)
+    return torch.cat([found[:, :1], both + found[:, 1:3].logsumexp(1, keepdim=True)], dim=1)
+
+
+def _out_of_order(sign: float) -> Predict:
+    """Returns a prediction that moves the least likely class by sign times the places where labels fall, and nothing else."""
+
+    def predict(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        found = class_log_probabilities(10 * _cosines(query, support), labels, n_way)
+        falls = (labels[1:] < labels[:-1]).sum()
+        least = F.one_hot(found.argmin(1), n_way).bool()
+        return torch.where(least, found - 30 + sign * falls, found)
+
+    return predict
+
+
+def _first_row_twice(kind: int) -> Predict:
+    """Returns a prediction that counts the first row twice where it is of one class: one order in six, with six classes."""
+
+    def predict(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        twice = (torch.arange(len(labels)) == 0) & (labels[0] == kind)
+        return class_log_probabilities(10 * _cosines(query, support) + math.log(2) * twice, labels, n_way)
+
+    return predict
+
+
 def _first_of_class(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     rows = torch.stack([support[labels == k][0] for k in range(n_way)])
     return (10 * _cosines(query, rows)).log_softmax(1)
@@ -1469,7 +1607,7 @@ def _order_cases(generator: Generator) -> list[Case]:
     # With six shots a single shuffle leaves the first row of every class in its place only once in 216 times.
     labels = torch.tensor([2, 0, 1, 1, 0, 2, 0, 1, 2, 2, 1, 0, 1, 0, 2, 0, 2, 1])
     support = torch.randn(len(labels), size, generator=generator)
-    query = torch.randn(60, size, generator=generator)  # so many that every shuffle changes some winner
+    query = torch.randn(30, size, generator=generator)
 
     def net(full_context: bool, similarity: str = "cosine") -> Predict:
         made = MatchingNetwork(_Passes(), full_context, similarity, features=size)
@@ -1489,6 +1627,9 @@ def _order_cases(generator: Generator) -> list[Case]:
         return Case(says, (predict, support, labels, asked, 3))
 
     one_shot = (support[:6], torch.tensor([3, 0, 5, 1, 4, 2]), query, 6)
+    in_order = (support[:6], torch.arange(6), query, 6)
+    some = query[:, 0] > 1
+    middle = torch.cat([query[~some][:5], query[some][:3], query[~some][5:9]])
 
     return [
         case("a right one: cosine attention", net(False)),
@@ -1508,6 +1649,12 @@ def _order_cases(generator: Generator) -> list[Case]:
         # With six classes of one shot a shuffle keeps the order of appearance only once in 720 times.
         Case("columns stand in the order in which classes appear in the support", (_named_by_appearance, *one_shot)),
         Case("a right one with one shot: cosine attention", (net(False), *one_shot)),
+        case("late rows count more, for some queries in the middle only", _some_queries_see_order, middle),
+        case("what class 1 gains class 2 loses", _two_classes_see_order),
+        Case("the least likely class gains by every label out of order", (_out_of_order(1.0), *in_order)),
+        Case("the least likely class loses by every label out of order", (_out_of_order(-1.0), *in_order)),
+        Case("the first row counts twice, if it is of class 0", (_first_row_twice(0), *one_shot)),
+        Case("the first row counts twice, if it is of class 3", (_first_row_twice(3), *one_shot)),
     ]
 
 
@@ -1541,13 +1688,6 @@ ORDER = Exercise(
             _order_tried(names=False),
             "embeddings and labels are not shuffled alike: now the labels are wrong, and right answers must change",
             "Use one `order` for both: `support[order], labels[order]`.",
-            also=(
-                lambda f, s, y, q, n: (
-                    not torch.allclose(
-                        f(s, y, q, n), f(s[torch.randperm(len(y))], y[torch.randperm(len(y))], q, n), atol=1e-4
-                    )
-                ),
-            ),
         ),
         Wrong(
             "labels without rows",
@@ -1570,8 +1710,34 @@ ORDER = Exercise(
         Wrong(
             "first query only",
             _order_tried(summary=lambda t: t[0]),
-            "only the first query is looked at",
+            "only the first query is looked at, or only the last",
             "Compare the whole table `[M, N]`.",
+            also=(_order_tried(asked=lambda query: query[:1]),),
+        ),
+        Wrong(
+            "first class only",
+            _order_tried(summary=lambda t: t[:, 0]),
+            "only class 0 is looked at: what moves between the others slips through",
+            "Compare the whole table `[M, N]`.",
+        ),
+        Wrong(
+            "too few orders",
+            _order_tried(seeds=(0,)),
+            "one or a few orders are tried: some faults show in one order of six",
+            "Try some dozens of random orders in a loop, and return True as soon as one of them gives another table.",
+        ),
+        Wrong(
+            "every order must ring",
+            _order_tried(verdict=all),
+            "the alarm waits until *all* orders give another table",
+            "One order that differs is enough: `any`, not `all`.",
+        ),
+        Wrong(
+            "sign of the difference",
+            _order_tried(differ=lambda a, b: bool((a - b).max() > 1e-4)),
+            "the difference is tested without its absolute value: what only rises, or only falls, slips through",
+            "`torch.allclose`, or `.abs()` before the comparison.",
+            also=(_order_tried(differ=lambda a, b: bool((b - a).max() > 1e-4)),),
         ),
         Wrong(
             "probabilities",
@@ -1605,7 +1771,7 @@ ORDER = Exercise(
         ),
         Wrong(
             "to the last digit",
-            _order_tried(exact=True),
+            _order_tried(differ=lambda a, b: not torch.equal(a, b)),
             "no rounding is allowed: a sum in another order differs in its last digits",
             "`torch.allclose` with `atol=1e-4`.",
         ),
@@ -1624,7 +1790,7 @@ ORDER = Exercise(
     ),
     hints=(
         "A set has no order. What may a shuffled support not change?",
-        "`order = torch.randperm(len(labels))`, then `predict` on `support[order], labels[order]`; try a few orders.",
+        "`order = torch.randperm(len(labels))`, then `predict` on `support[order], labels[order]`; try some dozens of orders.",
         "Return True as soon as `not torch.allclose(before, predict(support[order], labels[order], query, n_way), atol=1e-4)`.",
     ),
 )
@@ -1773,6 +1939,32 @@ MEMORY = Exercise(
             "Normalise the queries too.",
         ),
         Wrong(
+            "support not normalised",
+            _flawed(similarity=lambda q, s, scale: scale * F.normalize(q, dim=1) @ s.T),
+            "only the queries are made unit length: long support rows then get more attention",
+            "Normalise the support, too.",
+        ),
+        Wrong(
+            "scale 10",
+            _flawed(similarity=lambda q, s, scale: 10 * _cosines(q, s)),
+            "the scale is 10, whatever `scale` says",
+            "Multiply the cosines by the argument `scale`.",
+        ),
+        Wrong(
+            "mean of logarithms",
+            _flawed(
+                classes=lambda s, y, n: torch.stack([s.log_softmax(1)[:, y == k].mean(1) for k in range(n)], dim=1)
+            ),
+            "the *logarithms* of the weights are averaged over a class, so that one far row spoils it",
+            "Sum the weights, then take the logarithm: `logsumexp` does both.",
+        ),
+        Wrong(
+            "probabilities in the loss",
+            _flawed(loss=lambda found, y: F.cross_entropy(found.exp(), y)),
+            "the log-probabilities are right, but probabilities go into `F.cross_entropy`, which takes a softmax again",
+            "Use `F.nll_loss` on the log-probabilities.",
+        ),
+        Wrong(
             "over the queries",
             _flawed(
                 classes=lambda s, y, n: torch.stack([s.log_softmax(0)[:, y == k].logsumexp(1) for k in range(n)], dim=1)
@@ -1795,6 +1987,11 @@ MEMORY = Exercise(
             ),
             "only the best row of each class counts",
             "Every support row has a vote: sum attention by class.",
+            also=(
+                _flawed(
+                    classes=lambda s, y, n: torch.stack([s.log_softmax(1)[:, y == k].amax(1) for k in range(n)], dim=1)
+                ),
+            ),
         ),
         Wrong(
             "mean embedding",

@@ -364,6 +364,25 @@ DISTANCES = Exercise(
             also=(lambda q, c: (q[:, None] - c).abs().sum(-1).square(),),
         ),
         Wrong(
+            "largest difference",
+            lambda q, c: (q[:, None] - c).abs().amax(-1).square(),
+            "only the feature with the largest difference counts",
+            "Sum the squares of all features.",
+            also=(lambda q, c: (q[:, None] - c).abs().amax(-1),),
+        ),
+        Wrong(
+            "difference of the lengths",
+            lambda q, c: (q.norm(dim=1)[:, None] - c.norm(dim=1)).square(),
+            "the lengths are subtracted, not the vectors: two vectors of one length would be at distance 0",
+            "Subtract feature by feature, then square and sum.",
+        ),
+        Wrong(
+            "cosine distance",
+            lambda q, c: 1 - F.normalize(q, dim=1) @ F.normalize(c, dim=1).T,
+            "1 − cosine is returned, which does not see lengths",
+            "Subtract, square, and sum over the features.",
+        ),
+        Wrong(
             "half of the middle term",
             lambda q, c: (q**2).sum(1, keepdim=True) - q @ c.T + (c**2).sum(1),
             "the 2 in front of q·c is missing",
@@ -468,6 +487,12 @@ def _loss_from(tail: Callable[[Tensor, Tensor], Tensor], means: Callable = proto
         return tail(squared_distances(query, means(support, support_y, n_way)), query_y)
 
     return loss
+
+
+def _vote_of_rows(support: Tensor, support_y: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Returns log-probabilities [M, N] of attention by minus the squared distance, summed by class."""
+    log_a = (-squared_distances(query, support)).log_softmax(1)
+    return torch.stack([log_a[:, support_y == k].logsumexp(1) for k in range(n_way)], dim=1)
 
 
 def _embedded(generator: Generator, shots: list[int], queries: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
@@ -620,6 +645,26 @@ LOSS = Exercise(
             "Equation 2 has no factor: the logits are −d.",
         ),
         Wrong(
+            "cosine",
+            lambda s, sy, q, qy, n: F.cross_entropy(
+                F.normalize(q, dim=1) @ F.normalize(prototypes(s, sy, n), dim=1).T, qy
+            ),
+            "cosines are used as logits",
+            "The method's logits are minus the squared Euclidean distances.",
+        ),
+        Wrong(
+            "vote of the rows",
+            lambda s, sy, q, qy, n: F.cross_entropy(_vote_of_rows(s, sy, q, n), qy),
+            "every support row votes for itself, as in matching networks: no prototype is formed",
+            "Average the rows of a class first: use your `prototypes`.",
+        ),
+        Wrong(
+            "logarithm of the mean",
+            _loss_from(lambda d, y: -(-d).softmax(1).gather(1, y[:, None]).mean().log()),
+            "the probabilities are averaged over the queries before the logarithm",
+            "Take the logarithm for each query, then the mean.",
+        ),
+        Wrong(
             "support without gradient",
             lambda s, sy, q, qy, n: episode_loss(s.detach(), sy, q, qy, n),
             "the prototypes are cut off from the graph: the encoder learns nothing from the support",
@@ -739,6 +784,19 @@ LINEAR = Exercise(
             lambda c: (2 * F.normalize(c, dim=1), -c.square().sum(1)),
             "the weights are brought to length 1",
             "w = 2c, at the prototype's own length.",
+            also=(lambda c: (2 * F.normalize(c, dim=1), -torch.ones_like(c[:, 0])),),
+        ),
+        Wrong(
+            "square of the sum",
+            lambda c: (2 * c, -c.sum(1).square()),
+            "the features are summed first and squared afterwards",
+            "Square every feature, then sum.",
+        ),
+        Wrong(
+            "squared weights",
+            lambda c: (c.square(), -c.square().sum(1)),
+            "the weights are squares of the features",
+            "The middle term is 2 c·z, so w = 2c.",
         ),
         Wrong(
             "bias with a plus",
@@ -788,7 +846,7 @@ LINEAR = Exercise(
             lambda c: (2 * c, -c.square().sum(0)),
             "the squares are summed over the classes",
             "One bias for each class: sum over the features, `.sum(1)`.",
-            also=(lambda c: (2 * c, -c.square().sum()),),
+            also=(lambda c: (2 * c, -c.square().sum()), lambda c: (2 * c, -c.square().sum().expand(len(c)))),
         ),
         Wrong(
             "transposed weights",
@@ -1161,8 +1219,8 @@ LEAK = Exercise(
         Wrong(
             "first query only",
             _rows_judged(lambda m: [0]),
-            "only the first query is looked at: what leaks from earlier to later queries is missed",
-            "Try every query alone, not only number 0.",
+            "only the first query, or the first few, are looked at: what leaks from earlier to later queries is missed",
+            "Try every query alone.",
             also=(
                 _rows_judged(lambda m: [0, 1]),
                 _parts_judged_up_to(lambda m: m // 2),
@@ -1345,7 +1403,7 @@ GAUSSIAN = Exercise(
         Wrong(
             "variance taken for a deviation",
             _posterior_from(lambda d, v, p, n: p.log() - n * v.log() - d / (2 * v**2)),
-            "the variance is squared, as if it were a standard deviation",
+            "the variance is squared in the exponent, the factor, or both, as if it were a standard deviation",
             "The exponent is −d / (2 variance), and its factor variance to the power −D/2.",
             also=(
                 _posterior_from(lambda d, v, p, n: p.log() - n / 2 * v.log() - d / (2 * v**2)),
@@ -1365,6 +1423,18 @@ GAUSSIAN = Exercise(
             "the 2 in the exponent is missing",
             "The exponent is −d / (2 variance).",
             also=(_posterior_from(lambda d, v, p, n: p.log() - d / v),),
+        ),
+        Wrong(
+            "multiplied by the variance",
+            _posterior_from(lambda d, v, p, n: p.log() - n / 2 * v.log() - d / 2 * v),
+            "the distance is multiplied by the variance: `d / 2 * variance` divides by 2 only",
+            "The exponent is −d / (2 variance): mind the brackets.",
+        ),
+        Wrong(
+            "prior times logarithm",
+            _posterior_from(lambda d, v, p, n: p * (-n / 2 * v.log() - d / (2 * v))),
+            "the *logarithm* of the density is multiplied by the prior",
+            "A product becomes a sum of logarithms: add `prior.log()`.",
         ),
         Wrong(
             "turned factor",
@@ -1541,6 +1611,12 @@ def _order_within(implementation: Means, support: Tensor, labels: Tensor, n_way:
     return not torch.allclose(first, second, atol=1e-4)
 
 
+def _order_against_means(implementation: Means, support: Tensor, labels: Tensor, n_way: int) -> bool:
+    orders = [torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)) for seed in range(50)]
+    means = prototypes(support, labels, n_way)
+    return any(not torch.allclose(implementation(support[o], labels[o], n_way), means, atol=1e-4) for o in orders)
+
+
 def _sorted_reshape(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return support[labels.argsort(stable=True)].view(n_way, -1, support.shape[1]).mean(1)
 
@@ -1614,6 +1690,10 @@ def _order_cases(generator: Generator) -> list[Case]:
     order = torch.randperm(12, generator=generator)
     shuffled, names = sorted_rows[order], labels[order]
     interleaved = torch.arange(12).view(4, 3).T.flatten()
+
+    def medians(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+        return torch.stack([support[labels == k].median(0).values for k in range(n_way)])
+
     # The mean of two whole numbers has no rounding error, so even an exact comparison is right here.
     whole, pairs = torch.randint(-9, 10, (8, 5), generator=generator).float(), torch.arange(8) % 4
 
@@ -1650,6 +1730,7 @@ def _order_cases(generator: Generator) -> list[Case]:
             "the longest row counts twice where it is the first or the last", (_long_row_at_an_end, shuffled, names, 4)
         ),
         Case("a median, where the rows of class 1 come in order", (_median_where_sorted, shuffled, names, 4)),
+        Case("medians for means: no order changes them", (medians, shuffled, names, 4)),
     ]
 
 
@@ -1704,7 +1785,11 @@ ORDER = Exercise(
             _order_compared(lambda t: t.mean(0)),
             "a mean, a sum or a norm of the prototypes is compared, in which changes cancel",
             "Compare prototype by prototype.",
-            also=(_order_compared(lambda t: t.norm()), _order_compared(lambda t: t.norm(), seeds=(0,))),
+            also=(
+                _order_compared(lambda t: t.norm()),
+                _order_compared(lambda t: t.norm(), seeds=(0,)),
+                _order_compared(differ=lambda a, b: bool((a - b).sum() > 1e-4)),
+            ),
         ),
         Wrong(
             "first prototype",
@@ -1717,6 +1802,7 @@ ORDER = Exercise(
             _order_compared(differ=lambda a, b: not torch.allclose(a, b, atol=0.1)),
             "the tolerance is so wide that a small change passes",
             "Rounding is far below `atol=1e-4`.",
+            also=(_order_compared(differ=lambda a, b: not torch.allclose(a, b, atol=0.5)),),
         ),
         Wrong(
             "shapes",
@@ -1747,6 +1833,12 @@ ORDER = Exercise(
             lambda f, z, y, n: not torch.allclose(f(z, y, n), prototypes(z, y, n), atol=1e-4),
             "one order is compared with class means: a reshape passes where the rows happen to suit it",
             "Call `implementation` twice, on two orders of the same support.",
+        ),
+        Wrong(
+            "class means in every order",
+            _order_against_means,
+            "many orders are compared with class means: prototypes of another kind ring, though no order changes them",
+            "Compare `implementation` with itself, on two orders of the same support.",
         ),
         Wrong(
             "within a class",
@@ -1836,6 +1928,13 @@ def _probabilities_beside_the_loss(*args: Any) -> tuple[Tensor, Tensor]:
     return logits.softmax(1), loss
 
 
+def _votes_beside_their_loss(
+    encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int
+) -> tuple[Tensor, Tensor]:
+    found = _vote_of_rows(encoder(support_x), support_y, encoder(query_x), n_way)
+    return found, F.cross_entropy(found, query_y)
+
+
 def _loss_of_the_support(
     encoder: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, n_way: int
 ) -> tuple[Tensor, Tensor]:
@@ -1906,6 +2005,42 @@ MEMORY = Exercise(
             "probabilities are returned in place of logits",
             "Return what goes into `F.cross_entropy`, before the softmax.",
             also=(_probabilities_beside_the_loss,),
+        ),
+        Wrong(
+            "log-probabilities returned",
+            _flawed(logits=lambda q, c: (-squared_distances(q, c)).log_softmax(1)),
+            "the loss is right, but log-probabilities are returned in place of the logits",
+            "Return minus the squared distances, before the softmax.",
+        ),
+        Wrong(
+            "linear layer",
+            _flawed(logits=lambda q, c: 2 * q @ c.T - c.square().sum(1)),
+            "the loss is right, but the scores lack −|z|², which is the same for all classes: they are those of the linear layer",
+            "Return minus the squared distances in full.",
+        ),
+        Wrong(
+            "vote of the rows",
+            _votes_beside_their_loss,
+            "every support row votes for itself, as in matching networks: no prototype is formed",
+            "Average the rows of a class first, then measure.",
+        ),
+        Wrong(
+            "pixels",
+            lambda encoder, sx, sy, qx, qy, n: protonet(nn.Flatten(), sx, sy, qx, qy, n),
+            "pictures are compared pixel by pixel: the encoder is not used",
+            "Call `encoder` on support and queries first.",
+        ),
+        Wrong(
+            "medians",
+            _flawed(means=lambda z, y, n: torch.stack([z[y == k].median(0).values for k in range(n)])),
+            "medians are taken in place of means",
+            "`.mean(0)` over the rows of a class.",
+        ),
+        Wrong(
+            "city blocks",
+            _flawed(logits=lambda q, c: -(q[:, None] - c).abs().sum(-1)),
+            "absolute differences are summed: the city-block distance",
+            "`.square()` in place of `.abs()`.",
         ),
         Wrong(
             "unsquared",
