@@ -173,6 +173,10 @@ def shipped_name(
     for this shot are shipped, takes them, otherwise the general ones.
     Raises ValueError, with a list of what is shipped, if there are none.
     """
+    if not (isinstance(method, str) and isinstance(data, str)):
+        raise TypeError(
+            f"method and data are names, such as prototypical and glyphs; got {method!r:.60} and {data!r:.60}."
+        )
     stem, there_is = "-".join([method, data, *([variant] if variant else [])]), shipped()
     if has_head(method):
         wanted = [stem] if None in (way, shot) else [f"{stem}-{way}w{shot}s", f"{stem}-{way}w"]

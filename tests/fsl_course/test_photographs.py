@@ -2,6 +2,7 @@ import hashlib
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fsl_course import EpisodeSampler, evaluate, photographs
 from fsl_course._system.torchvision_guard import import_torchvision
@@ -61,6 +62,47 @@ def test_weights_that_are_missing_or_damaged_are_told_in_words(stand_in, tmp_pat
     with pytest.raises(FileNotFoundError, match=r"not on this machine.*python -c") as error:
         photograph_encoder()
     assert str(tmp_path) not in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"the weights of ResNet-18 .* are not at .*gone.pth\.$"):
+        photograph_encoder(tmp_path / "gone.pth")
     stand_in[0].write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged"):
         photograph_encoder(stand_in[0])
+
+
+@pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors"])
+def test_weights_of_your_own_may_have_any_name(stand_in, tmp_path, name):
+    weights = stand_in[1].state_dict()
+    (save_file if name.endswith("safetensors") else torch.save)(weights, tmp_path / name)
+    x = torch.rand(2, 3, 40, 40)
+    assert torch.equal(photograph_encoder(tmp_path / name)(x), photograph_encoder(stand_in[0])(x))
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors"])
+@pytest.mark.parametrize("content", ["rubbish", "pickle", "another network", "a list"])
+def test_a_file_of_something_else_is_refused_and_never_executed(stand_in, tmp_path, name, content, capsys):
+    path, safe = tmp_path / name, name.endswith("safetensors")
+    if content == "rubbish":
+        path.write_bytes(b"no weights")
+    elif content == "another network" and safe:
+        save_file({"a": torch.ones(1)}, path)
+    else:
+        torch.save({"pickle": Evil(), "a list": [1]}.get(content, {"a": torch.ones(1)}), path)
+    with pytest.raises(ValueError, match=f"{name} does not hold the weights of a ResNet-18"):
+        photograph_encoder(path)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_frozen_encoder_keeps_its_mode_and_one_that_learns_does_not():
+    resnet = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2))
+    frozen = PhotographEncoder(resnet).train()
+    assert not any(module.training for module in frozen.modules())
+    assert not any(p.requires_grad for p in frozen.parameters())
+    free = PhotographEncoder(resnet, frozen=False).train()
+    assert all(module.training for module in free.modules())
+    assert all(p.requires_grad for p in free.parameters())
+    assert not any(module.training for module in free.eval().modules())

@@ -14,7 +14,7 @@ from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.transfer import TransferNetwork
-from fsl_course.weights.learners import MAKERS, OWN_SETTINGS, SETTINGS, has_head, make, settings_of
+from fsl_course.weights.learners import EMBEDS, MAKERS, OWN_SETTINGS, SETTINGS, has_head, make, settings_of
 from tests.conftest import toy_images
 
 ADAPTS = {"net": "conv4", "n_way": 5, "inner_lr": 0.05, "inner_steps": 2}
@@ -150,3 +150,37 @@ def test_unknown_methods_and_settings_name_what_there_is():
         ValueError, match='no setting widht: choose from width, norm, in_channels.*Did you mean "width"'
     ):
         make("prototypical", widht=8)
+
+
+def test_a_network_trained_on_photographs_goes_with_methods_that_embed_and_no_others():
+    for method in MAKERS:
+        for wrong in ("resnet50", ["resnet18"], None):
+            with pytest.raises(
+                ValueError, match=r'encoder must be "conv4", or for prototypical, matching, .* "resnet18"; got'
+            ):
+                make(method, encoder=wrong)
+        if method not in EMBEDS:
+            with pytest.raises(ValueError, match='encoder must be "conv4"'):
+                make(method, encoder="resnet18")
+
+
+@pytest.mark.parametrize("method", EMBEDS)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_methods_that_embed_take_it(method, frozen, monkeypatch):
+    monkeypatch.setattr("fsl_course.weights.learners.bare_encoder", lambda frozen: Flat().requires_grad_(not frozen))
+    settings = {"encoder": "resnet18", "frozen": frozen} | ({"n_base": 3} if "n_base" in OWN_SETTINGS[method] else {})
+    learner = make(method, **settings)
+    assert learner.embed(torch.rand(2, 3, 40, 40)).shape == (2, 512)
+    assert all(p.requires_grad != frozen for p in learner.encoder.parameters())
+    assert learner.made_from == {"method": method, "settings": settings}
+
+
+class Flat(torch.nn.Module):
+    """Stands for the ResNet: as many features, of pictures of any size."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 512, 1)
+
+    def forward(self, x):
+        return self.layer(x).mean((2, 3))

@@ -27,6 +27,13 @@ def test_unknown_weights_name_what_is_shipped():
         pretrained("prototypical", "photos")
 
 
+@pytest.mark.parametrize("which", [(None, "glyphs"), ("prototypical", None), (3, ["glyphs"])])
+def test_what_is_no_name_is_explained(which):
+    for call in (pretrained, card, shipped_name):
+        with pytest.raises(TypeError, match="method and data are names, such as prototypical and glyphs; got"):
+            call(*which)
+
+
 NAMES = (
     "prototypical-omniglot", "prototypical-omniglot-5s", "prototypical-omniglot-alphabets", "matching-omniglot",
     "matching-omniglot-full_context", "matching-omniglot-full_context-5s", "maml-omniglot-5w1s", "maml-omniglot-5w5s",
