@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fsl_classroom.widgets.alphabets import Alphabet
-from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner
-from fsl_course.methods.maml import predict
+from fsl_course import FewShotClassifier
 from fsl_course.weights.checkpoints import pretrained
 
 COMPARING = ("prototypical", "siamese", "matching", "relation", "transfer")  # these work with any number of ways
@@ -49,23 +46,23 @@ class Verdict:
 
 
 class Judges:
-    """The trained methods, loaded at first use. Each of them embeds each drawing once."""
+    """The trained methods, loaded at first use. Each of them reads the drawings once, and again only after they have changed."""
 
     def __init__(self) -> None:
-        self._learners: dict[str, FewShotLearner] = {}
-        self._embedded: dict[str, dict[bytes, Tensor]] = {method: {} for method in COMPARING}
-        self._adapted: tuple[tuple, dict[str, Tensor]] | None = None  # MAML's parameters for the last drawings
+        self._classifiers: dict[str, FewShotClassifier] = {}
+        self._read: dict[str, tuple[list[str], Tensor]] = {}  # the drawings that each has read, with their slots
 
     @property
     def ready(self) -> bool:
         """True if the networks are loaded."""
-        return bool(self._learners)
+        return bool(self._classifiers)
 
     def load(self) -> None:
         """Loads the shipped weights; later calls do nothing."""
         if not self.ready:
             learners = {method: pretrained(method, "glyphs") for method in COMPARING}
-            self._learners = learners | {f"maml {k}": pretrained("maml", "glyphs", WAY, k) for k in (1, 5)}
+            learners |= {f"maml {k}": pretrained("maml", "glyphs", WAY, k) for k in (1, 5)}
+            self._classifiers = {name: FewShotClassifier(learner) for name, learner in learners.items()}
 
     @torch.no_grad()
     def judge(self, alphabet: Alphabet, query: Tensor) -> tuple[dict[str, Verdict], dict[str, str]]:
@@ -75,73 +72,71 @@ class Judges:
         """
         self.load()
         names = list(alphabet)
-        drawings = [drawing for shots in alphabet.values() for drawing in shots]
-        labels = torch.tensor([slot for slot, shots in enumerate(alphabet.values()) for _ in shots])
-        verdicts = {method: self._compare(method, names, drawings, labels, query) for method in COMPARING}
+        drawings = torch.stack([drawing for shots in alphabet.values() for drawing in shots])
+        slots = [f"{slot:02}" for slot, shots in enumerate(alphabet.values()) for _ in shots]  # classes keep this order
+        verdicts = {
+            method: _compare(method, names, self._taught(method, drawings, slots), query) for method in COMPARING
+        }
         if len(names) == WAY:
-            return verdicts | {"maml": self._adapt(drawings, labels, query)}, {}
+            shots = [len(shots) for shots in alphabet.values()]
+            trained = 1 if sum(shots) / WAY < 3 else 5
+            taught = self._taught(f"maml {trained}", drawings, slots)
+            return verdicts | {"maml": _adapted(taught, trained, shots, query)}, {}
         change = f"add {WAY - len(names)}" if len(names) < WAY else f"take away {len(names) - WAY}"
         waits = f"waits: its head was trained for {WAY} characters and you have {len(names)} with drawings; {change}."
         return verdicts, {"maml": waits}
 
-    def _embeddings(self, method: str, pictures: Sequence[Tensor]) -> Tensor:
-        """Embeds pictures -> [B, D]. Keeps only the embeddings of this call for the next one."""
-        known, keys = self._embedded[method], [picture.numpy().tobytes() for picture in pictures]
-        fresh = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
-        if fresh:
-            made = self._learners[method].embed(_batch(list(fresh.values())))
-            known = known | dict(zip(fresh, made, strict=True))
-        self._embedded[method] = {key: known[key] for key in keys}
-        return torch.stack([known[key] for key in keys])
-
-    def _compare(self, method: str, names: list[str], drawings: list[Tensor], labels: Tensor, query: Tensor) -> Verdict:
-        learner, rows = self._learners[method], self._embeddings(method, [*drawings, query])
-        support, asked = rows[:-1], rows[-1:]
-        logits = learner.score(support, labels, asked, len(names))[0]
-        attention: tuple[tuple[int, int, float], ...] = ()
-        if method == "prototypical":
-            values, measure = logits.softmax(0), _SHARE
-            reason = f"Squared distance to the nearest prototypes: {_best(names, -logits, '{:.1f}', smallest=True)}."
-        elif method == "matching":
-            values, measure = logits.exp(), _SHARE
-            weights = learner.similarities(support, asked).softmax(-1)[0]
-            first = [int((labels == slot).nonzero()[0]) for slot in range(len(names))]
-            order = weights.argsort(descending=True, stable=True)[:3].tolist()
-            attention = tuple((int(labels[i]), i - first[int(labels[i])], float(weights[i])) for i in order)
-            looked = ", ".join(f"drawing {number + 1} of {names[slot]} {w:.2f}" for slot, number, w in attention)
-            reason = f"Attention goes to {looked}."
-        elif method == "transfer":
-            values, measure = logits, _COSINE
-            reason = f"Cosine to the mean features of each character: {_best(names, logits, '{:.2f}')}."
-        else:
-            values, measure = logits.sigmoid(), _SCORE
-            what = "Log-odds of “the same character”" if method == "siamese" else "Relation logits"
-            how = "mean over its drawings" if method == "siamese" else "the whole comparison is learned"
-            reason = f"{what}, {how}: {_best(names, logits, '{:+.1f}')}."
-        return Verdict(method, tuple(values.tolist()), measure, reason, attention)
-
-    def _adapt(self, drawings: list[Tensor], labels: Tensor, query: Tensor) -> Verdict:
-        shots = labels.bincount().tolist()
-        trained = 1 if sum(shots) / len(shots) < 3 else 5
-        learner = self._learners[f"maml {trained}"]
-        episode = Episode(_batch(drawings), labels, _batch([query]), torch.zeros(1).long(), torch.arange(WAY))
-        key = (trained, tuple(labels.tolist()), *(drawing.numpy().tobytes() for drawing in drawings))
-        if self._adapted is None or self._adapted[0] != key:
-            self._adapted = key, learner.adapted(episode)
-        values = predict(learner.model, self._adapted[1], episode)[0].softmax(0)
-        steps = learner.steps if learner.test_steps is None else learner.test_steps
-        reason = (
-            f"{steps} gradient steps on your drawings change the whole network. Its start was trained for {WAY} "
-            f"characters with {_drawings(trained)} each"
-        )
-        fits = all(shot == trained for shot in shots)
-        reason += "." if fits else "; yours have other numbers of drawings: these are the nearest weights."
-        return Verdict("maml", tuple(values.tolist()), _SHARE, reason)
+    def _taught(self, name: str, drawings: Tensor, slots: list[str]) -> FewShotClassifier:
+        """Returns a classifier that has read these drawings. drawings: uint8 [S, 1, 28, 28]; slots: S names."""
+        read = self._read.get(name)
+        if read is None or read[0] != slots or not torch.equal(read[1], drawings):
+            self._classifiers[name].fit(drawings, slots)
+            self._read[name] = slots, drawings
+        return self._classifiers[name]
 
 
-def _batch(pictures: list[Tensor]) -> Tensor:
-    """Stacks pictures uint8 [1, 28, 28] -> float [B, 1, 28, 28] in [0, 1]."""
-    return torch.stack(pictures).float().div(255)
+def _compare(method: str, names: list[str], taught: FewShotClassifier, query: Tensor) -> Verdict:
+    """Returns the verdict of a method that compares embeddings, with its reason."""
+    logits = taught.decision_function(query[None])[0]
+    attention: tuple[tuple[int, int, float], ...] = ()
+    if method == "prototypical":
+        values, measure = logits.softmax(0), _SHARE
+        reason = f"Squared distance to the nearest prototypes: {_best(names, -logits, '{:.1f}', smallest=True)}."
+    elif method == "matching":
+        values, measure = logits.exp(), _SHARE
+        similarities = taught.learner.similarities(taught.support_features_, taught.features(query[None]))
+        attention = _largest(similarities.softmax(-1)[0], taught.labels_)
+        looked = ", ".join(f"drawing {number + 1} of {names[slot]} {w:.2f}" for slot, number, w in attention)
+        reason = f"Attention goes to {looked}."
+    elif method == "transfer":
+        values, measure = logits, _COSINE
+        reason = f"Cosine to the mean features of each character: {_best(names, logits, '{:.2f}')}."
+    else:
+        values, measure = logits.sigmoid(), _SCORE
+        what = "Log-odds of “the same character”" if method == "siamese" else "Relation logits"
+        how = "mean over its drawings" if method == "siamese" else "the whole comparison is learned"
+        reason = f"{what}, {how}: {_best(names, logits, '{:+.1f}')}."
+    return Verdict(method, tuple(values.tolist()), measure, reason, attention)
+
+
+def _largest(weights: Tensor, labels: Tensor) -> tuple[tuple[int, int, float], ...]:
+    """Returns the three largest weights [S] as (slot, number of the drawing, weight). labels: [S], sorted."""
+    order = weights.argsort(descending=True, stable=True)[:3].tolist()
+    first = [int((labels == slot).nonzero()[0]) for slot in labels.unique().tolist()]
+    return tuple((int(labels[i]), i - first[int(labels[i])], float(weights[i])) for i in order)
+
+
+def _adapted(taught: FewShotClassifier, trained: int, shots: list[int], query: Tensor) -> Verdict:
+    """Returns MAML's verdict. trained: the drawings of each character that its start was trained for; shots: those there are."""
+    values, learner = taught.predict_proba(query[None])[0], taught.learner
+    steps = learner.steps if learner.test_steps is None else learner.test_steps
+    reason = (
+        f"{steps} gradient steps on your drawings change the whole network. Its start was trained for {WAY} "
+        f"characters with {_drawings(trained)} each"
+    )
+    fits = all(shot == trained for shot in shots)
+    reason += "." if fits else "; yours have other numbers of drawings: these are the nearest weights."
+    return Verdict("maml", tuple(values.tolist()), _SHARE, reason)
 
 
 def _drawings(count: int) -> str:
