@@ -220,7 +220,7 @@ for n_way in (2, 5, 20):
 # %% [markdown]
 # ## The trap: nearly all pairs are different
 #
-# With six drawings of each letter, about one pair in $N$ is equal: a [class imbalance](../lessons/GLOSSARY.md#class-imbalance "类别不平衡"). A lazy net that always answers "different" is right about 96 % of the pairs at 20 ways, and it names nothing.
+# With six drawings of each letter, only 4 % of the pairs are equal at 20 ways: a [class imbalance](../lessons/GLOSSARY.md#class-imbalance "类别不平衡"). A lazy net that always answers "different" is right about the other 96 %, and it names nothing.
 #
 # ### Exercise 03.2  Log-odds of a pair  (difficulty 2/5, 6 min)
 #
@@ -600,7 +600,7 @@ show(
 )
 
 # %% [markdown]
-# Compare the first row with the last: nearly the same accuracy, but one finds no equal pair, the other most. Accuracy depends on the threshold and on the mix of pairs, the AUC on neither.
+# Compare the first row with the last: nearly the same accuracy, but one finds no equal pair, the other most. (The untrained net answers "same" always, because it starts at $b = 4$.) Accuracy depends on the threshold and on the mix of pairs, the AUC on neither.
 #
 # ## Evaluate honestly
 #
@@ -941,7 +941,7 @@ print("balanced minus plain, all pairs:", compare(balanced, named["every"]))
 print("plain, all pairs, minus unfair:", compare(named["every"], named["unfair"]))
 
 # %% [markdown]
-# The shifted bias repairs the *threshold*: hits rise from few to most. But a number added to all scores changes no ranking, so AUC and naming stay as bad. The last net learned from the same imbalance, yet it ranks and names about like your balanced one. So imbalance alone costs the threshold. What costs the ranking is how *few* pairs a step shows: about 8 equal and 192 unequal ones for the colleague, 100 and 100 for the cured net, 300 and 6840 for yours, which names best. These runs do not part the two kinds.
+# The shifted bias repairs the *threshold*: hits rise from few to most. But a number added to all scores changes no ranking, so AUC and naming stay as bad. The last net learned from the same imbalance, yet it ranks and names about like your balanced one. So imbalance alone costs the threshold. What costs the ranking is how few *equal* pairs a step shows: 8 for the colleague, 100 for the cured net, 300 for yours. With your loss, 8 equal and all unequal pairs name about 75 %, all equal and 192 unequal ones about 85 %.
 
 # %% [markdown]
 # ## Quiz
@@ -1000,7 +1000,7 @@ print("plain, all pairs, minus unfair:", compare(named["every"], named["unfair"]
 # | naming | average the log-odds of each class, take the largest |
 # | measure | AUC and equal error rate for pairs, accuracy for names |
 # | from pairs to names | $\mathbb{E}[F(s)^{N-1}]$, at least AUC$^{N-1}$ |
-# | rare equal pairs | shift the threshold by the log of the ratio; too few pairs a step also spoil the ranking |
+# | rare equal pairs | shift the threshold by the log of the ratio; too few equal pairs a step spoil the ranking |
 #
 # Pitfalls: the accuracy of pairs; few equal pairs; a bare root at zero. The net learns from pairs, but is tested on episodes: the [next lesson]({{next}}) trains on what it tests.
 #
@@ -1043,7 +1043,7 @@ print("your pairs are unfair:", exposes_pairs(draw_pairs, labels))
 # %% [markdown]
 # ### Exercise 03.7 ★  Semi-hard negatives  (difficulty 3/5, 8 min)
 #
-# For each anchor return its negative: the *nearest stranger farther than the positive* (strictly); where there is none, the farthest stranger. No margin is needed: if the nearest of them lies beyond the margin, all do, and the triplet costs nothing anyway.
+# For each anchor return its negative: the *nearest stranger farther than the positive* (strictly); where there is none, the farthest stranger. No margin is needed: a triplet beyond it costs nothing anyway.
 #
 # | | shape |
 # |---|---|
