@@ -148,3 +148,21 @@ def test_plans_and_guides_name_the_part_of_every_lesson():
         title = (TEACHING / f"guide_{name}.md").read_text(encoding="utf-8").splitlines()[0]
         number, word, first, last = re.match(r"# Part (\w+), (\w+): lessons (\d\d) to (\d\d)$", title).groups()
         assert {(part_of(lesson).number, part_of(lesson).title) for lesson in (first, last)} == {(number, word)}
+
+
+# ------------------------------------------------------------------------------------------------ the rubric
+
+
+def test_the_rubric_has_the_criteria_and_points_of_the_plan_and_its_levels_fall():
+    plan = re.search(r"^Marks: (.+?)\.", (TEACHING / "plans.md").read_text(encoding="utf-8"), flags=re.M)[1]
+    planned = [int(points) for points in re.findall(r"\((\d+)\)", plan)]
+    rubric = tables((TEACHING / "rubric.md").read_text(encoding="utf-8"))[0]
+    assert rubric[0][:2] == ["criterion", "points"]
+    assert [int(row[1]) for row in rubric[1:]] == planned
+    assert sum(planned) == 100
+    for row in rubric[1:]:
+        levels = [re.match(r"(\d+): .{20,}", cell) for cell in row[2:]]
+        points = [int(level[1]) for level in levels]
+        assert len(points) == 4
+        assert points[0] == int(row[1])
+        assert points == sorted(set(points), reverse=True)
