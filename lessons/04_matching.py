@@ -160,7 +160,7 @@ show(
 # %% [markdown]
 # ## Query, key, value
 #
-# You may know this formula from elsewhere, as attention with [query, key and value](../lessons/GLOSSARY.md#query-key-value "查询、键、值"). A query $z$ is compared with keys $z_i$, and what comes back is a weighted mean of values, here the [one-hot](../lessons/GLOSSARY.md#one-hot "独热编码") labels.
+# Elsewhere this formula is known as attention with [query, key and value](../lessons/GLOSSARY.md#query-key-value "查询、键、值"). A query $z$ is compared with keys $z_i$, and what comes back is a weighted mean of values, here the [one-hot](../lessons/GLOSSARY.md#one-hot "独热编码") labels.
 #
 # | | likeness of query and key | value |
 # |---|---|---|
@@ -248,7 +248,7 @@ class_probabilities = check("04.2", class_probabilities)
 # %% [markdown]
 # ## From loops to one matrix product
 #
-# Write the labels as a table of zeros and ones, `[S, N]`. Attention times that table *is* the weighted mean. So PyTorch's attention for Transformers, with the table as its values, computes the whole method in one call. Three things must not matter: the order of the support, the lengths of embeddings and the names of slots.
+# Write the labels as a table of zeros and ones, `[S, N]`. Attention times that table *is* the weighted mean. So PyTorch's attention for Transformers, with the table as values, is the whole method. Three things must not matter: the order of the support, the lengths of embeddings and the names of slots.
 
 # %% tags=["nbval-check-output"]
 labels = torch.tensor([2, 0, 1, 2, 2, 1, 0, 2])  # shots 2, 2 and 4
@@ -574,7 +574,7 @@ with torch.no_grad():
 # %% [markdown]
 # **What came out.** The scale alone makes most of the gap: scale 10 is some 20 points ahead of scale 1 at one shot and more at five, with intervals far from 0.
 #
-# A likely reason is the push that you derived. Adam divides a constant factor out of the gradient, so what counts is not how large the push is, but how it is *shared*. With scale 1 the worst of 19 rivals draws less than 10 % of it (5 % would be even); with scale 10 it draws about 40 %.
+# A likely reason is the push that you derived. Adam divides a constant factor out of the gradient, so what counts is how the push is *shared*. With scale 1 the worst of 19 rivals draws less than 10 % of it (5 % would be even); with scale 10 it draws about 40 %.
 #
 # | not shown | |
 # |---|---|
@@ -660,7 +660,7 @@ for other in ("cosine, scale 10", "linear layer, no FCE"):
         )
 
 # %% [markdown]
-# **What came out.** The linear layer, which sees no context, is about 4 points ahead of the plain net: the two printed one-shot differences from FCE add up to that, and their half-widths, added, to less than 2. FCE gains less: at one shot it is not separated from the plain net. The intervals cover episodes, not trainings. In the paper, too, FCE is of little use on Omniglot.
+# **What came out.** The linear layer, which sees no context, is about 4 points ahead of the plain net. FCE gains less: at one shot it is not separated from the plain net. The intervals cover episodes, not trainings. In the paper, too, FCE is of little use on Omniglot.
 #
 # Does the linear layer help because it lifts the bound? Look at the cosines first.
 
@@ -737,7 +737,7 @@ show(
 #
 # ## What the attention sees
 #
-# The first figure uses the [shipped weights](../data/checkpoints/matching-glyphs.json), without FCE, trained longer with scale 10, on letters of one alphabet. Do thick frames resemble the query to *you*? The second shows an episode as a map, with own classes on the diagonal. Its middle map is the shipped net, only *read* with scale 1.
+# The first figure uses the [shipped weights](../data/checkpoints/matching-glyphs.json), without FCE, trained longer with scale 10, on letters of one alphabet. To the eye its last two queries are plainly their own letter. The second shows an episode as a map, with own classes on the diagonal. Its middle map is the shipped net, only *read* with scale 1.
 
 # %%
 net = shipped
@@ -826,8 +826,6 @@ show(
 )
 
 # %% [markdown]
-# To the eye, the last two queries of the first figure are plainly their own letter; the net gives it little attention.
-#
 # The middle map looks untrained although its net is good: a query's own class gets only 29 %. The cosines are in the right order, but scale 1 cannot show it.
 #
 # ## Evaluate honestly
@@ -886,7 +884,7 @@ show(
 # <details><summary>Answers</summary>
 #
 # 1: there is one row for each class, and a scale keeps their order. 2: with a tiny scale all rows speak almost equally loud, so small differences add up and the class with the largest mean cosine wins. With a huge one only the nearest row counts.
-# 3: always. These cosines are never negative, so five votes of at least $e^0 = 1$ beat one of at most $e^1$. See the second output, and what larger scales do.
+# 3: always. These cosines are never negative, so five votes of at least $e^0 = 1$ beat one of at most $e^1$.
 #
 # </details>
 
@@ -936,7 +934,7 @@ print(f"class 0 makes up {1 / n_way:.0%} of the queries")
 #
 # The symptom: a report says 95 %, but the app built on the same weights is at chance on the same pictures. The report hands over 25 queries at once, the app one at a time.
 #
-# Look for the cause first. What would you print?
+# What would you print?
 
 
 # %%
@@ -991,7 +989,7 @@ print("the code of the app:", exposes_axis(attend, queries, many))
 # <details><summary>The bug, after you have looked for it</summary>
 #
 # `softmax(0)` runs over the queries, so each *support picture* shares out its attention among them. With 25 queries, five of each class, that comes close to the right thing. But a single query gets weight 1 from every
-# picture, all classes tie, and `argmax` names slot 0. Worse, on a balanced batch the report looks as good as the cured code will, because the queries share out the support among themselves. Nothing crashes. The attention block of [eambutu/snail-pytorch](https://github.com/eambutu/snail-pytorch/blob/master/src/blocks.py) has this bug.
+# picture, all classes tie, and `argmax` names slot 0. Worse, on a balanced batch the report looks as good as the cured code will, because the queries share out the support among themselves. The attention block of [eambutu/snail-pytorch](https://github.com/eambutu/snail-pytorch/blob/master/src/blocks.py) has this bug.
 #
 # </details>
 #
@@ -1049,7 +1047,7 @@ print(
 #
 # <details><summary>Answer</summary>
 #
-# (c). The LSTM reads another sequence: you saw winners change. (a) holds without FCE only. (b) would need the order of the classes to stay, which nothing ensures.
+# (c). The LSTM reads another sequence: you saw winners change. (a) holds without FCE only. (b) would need the winners to stay.
 #
 # </details>
 #
@@ -1073,7 +1071,7 @@ print(
 # | loss | stay in logarithms; it pushes a wrong row in proportion to its attention |
 # | FCE | reads a set as a sequence; compare it with a control |
 #
-# Pitfalls: a softmax over queries; flat attention with unequal shots, where the largest class wins; log of an underflowed zero. Now write it from memory: 04.8 ★. [Next lesson]({{next}}).
+# Pitfalls: a softmax over queries; flat attention with unequal shots, where the largest class wins; log of an underflowed zero. From memory: 04.8 ★. [Next lesson]({{next}}).
 #
 # ## References
 #
@@ -1114,7 +1112,7 @@ for scale in (1, 10):
 # %% [markdown]
 # ### Exercise 04.7 ★  Does the order of the support matter?  (difficulty 3/5, 8 min)
 #
-# Return `True` when the same support in another order gives other log-probabilities, for whichever query or class. Rounding does not count, so allow `atol=1e-4`. Some faults show in one order of six, so try about twenty.
+# Return `True` when the same support in another order gives other log-probabilities, for whichever query or class. Rounding does not count, so allow `atol=1e-4`. Some faults show in one order of six: try twenty.
 #
 # | `predict(support, labels, query, n_way)` | `support` | `labels` | `query` |
 # |---|---|---|---|
