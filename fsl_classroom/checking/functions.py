@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
+from operator import is_
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,14 +37,19 @@ Functions = Mapping[str, tuple[Any, dict[str, Any]]]
 
 def functions() -> Functions:
     """Returns name -> (owner, its attributes) for the modules and classes whose functions count, as they are now."""
-    return {name: (owner, dict(vars(owner))) for name, owner in _owners()}
+    owners = _owners(len(sys.modules), sys.modules.get("fsl_classroom"))
+    return {name: (owner, dict(vars(owner))) for name, owner in owners}
 
 
-def _owners() -> Iterator[tuple[str, Any]]:
-    yield from _OWNERS.items()
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in _COURSE and isinstance(module, ModuleType):
-            yield name, module
+@lru_cache(maxsize=2)
+def _owners(count: int, classroom: ModuleType | None) -> tuple[tuple[str, Any], ...]:
+    """Returns (name, owner) for all owners. The arguments tell the states of sys.modules apart, which is slow to search."""
+    ours = [
+        (name, module)
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in _COURSE and isinstance(module, ModuleType)
+    ]
+    return *_OWNERS.items(), *ours
 
 
 def put_back(before: Functions) -> list[str]:
@@ -53,6 +60,8 @@ def put_back(before: Functions) -> list[str]:
     found = []
     for name, (owner, attributes) in before.items():
         now = vars(owner)
+        if len(now) == len(attributes) and all(map(is_, now.values(), attributes.values())):
+            continue  # as nearly always
         for key, value in attributes.items():
             if now.get(key) is value or not callable(value) or _is_of_torch(now.get(key)):
                 continue
