@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     name, learner, weights, about = (None, None, None, {}) if options.method == "baselines" else trained(options)
     if learner is None and (options.trained_on or options.variant):
         raise ValueError("--trained-on and --variant name shipped weights; the baselines have none: leave them out.")
+    options.data = options.data or _data_of(about, None if learner is None else weights_file(options.method))
     made = _take_form(options, about)
     source = load_data(options).to(device)
     split = source if options.split == "all" else source.split(options.split)
@@ -52,6 +53,22 @@ def run(options: argparse.Namespace) -> int:
         else:
             print(f"  {name:20s} {result}")
     return 0
+
+
+def _data_of(about: dict[str, Any], path: Path | None) -> str:
+    """Returns what the weights of a run were trained on: an embedded set, or the folder that the card beside them names.
+
+    Other weights are tested on glyphs. Raises ValueError where the folder is not here.
+    """
+    if path is None or "pictures" not in about:
+        return about["data"] if path is not None and about.get("data") in OWN_DATA else "glyphs"
+    try:
+        folder = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["options"]["data"]
+        if Path(folder).is_dir():
+            return folder
+    except (OSError, ValueError, KeyError, TypeError):
+        folder = about.get("data")
+    raise ValueError(f"{path.name} was trained on {folder}, which is no folder here: give --data FOLDER.")
 
 
 def _take_form(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:

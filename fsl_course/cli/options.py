@@ -197,10 +197,11 @@ def add_evaluate(commands: Any) -> None:
 def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way: int | None, query: int) -> None:
     """Adds the options of the data and of the episodes drawn from it, with the command's own defaults."""
     flag = argparse.BooleanOptionalAction
-    pictures = "glyphs, icons, omniglot, or a folder with one folder per class (glyphs)"
+    usual = "glyphs" if way else None
+    pictures = f"glyphs, icons, omniglot, or a folder with one folder per class ({usual or 'that of the weights, else glyphs'})"
     split = f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})"
     protocols = one_of(("alphabets", "random"))
-    parser.add_argument("--data", type=named, default="glyphs", help=pictures)
+    parser.add_argument("--data", type=named, default=usual, help=pictures)
     parser.add_argument("--root", metavar="DIR", help="where the real Omniglot lies (else the variable FSL_DATA)")
     parser.add_argument("--protocol", type=protocols, help=split)
     parser.add_argument("--rotations", action=flag, default=False, help="turns by 90 degrees as classes of their own")

@@ -52,7 +52,7 @@ def load_folder(path: str | Path, size: int = 28, channels: int = 1, *, invert: 
     images = _room_for(classes, channels * size * size).reshape(len(classes), -1, channels, size, size)
     places = [(c, k, file) for c, entry in enumerate(classes) for k, file in enumerate(entry.pictures)]
     backgrounds = []
-    for c, k, file in tqdm(places, desc=f"reading {root.name}", unit=" pictures", delay=2, leave=False):
+    for c, k, file in tqdm(places, desc=f"reading {root.name}", unit=" pictures", delay=2, leave=False, disable=None):
         images[c, k], background = square_picture(file, size, channels)
         backgrounds.append(background)
     counts = [len(entry.pictures) for entry in classes]

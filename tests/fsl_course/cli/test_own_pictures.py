@@ -56,6 +56,21 @@ def test_what_the_weights_were_trained_on_is_what_they_are_tested_on(tmp_path, m
         assert seen[-1] == (str(tmp_path / "c"), *form)
 
 
+def test_a_run_is_tested_on_the_folder_that_it_was_trained_on(tmp_path, capsys):
+    run, _ = trained(tmp_path)
+    words = ["evaluate", str(run), "--way", "2", "--episodes", "4", "--json"]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == "mine/test"
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    for damage in (None, "[]", "no JSON"):
+        if damage is not None:
+            next(run.glob("*.json")).write_text(damage)
+        assert main(words) == 1
+        assert "which is no folder here: give --data FOLDER" in capsys.readouterr().err
+    assert main([*words, "--data", str(tmp_path / "moved")]) == 0
+
+
 @pytest.mark.parametrize(("paper", "invert"), [(255, "yes"), (0, "no")])
 def test_inversion_is_decided_for_the_set_and_written_into_the_card(tmp_path, paper, invert):
     _, card = trained(tmp_path, data=drawings(tmp_path / "mine", paper=paper))
