@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,12 @@ from PIL import Image
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from fsl_course.data.pictures import Picture, check_form, is_negative, square_picture
+from fsl_course.data.pictures import Picture, Pictures, check_form, is_negative, listed, square_picture
 from fsl_course.methods.base import FewShotLearner, check_labels
 from fsl_course.support import read_support
 from fsl_course.weights.checkpoints import CheckpointError, load_file, load_learner, load_weights, save_file
 from fsl_course.weights.learners import SETTINGS, make
 
-Pictures = Iterable[Picture] | Tensor | np.ndarray
 _PARAMETERS = ("learner", "size", "channels", "invert", "threshold")
 _IMAGES, _LABELS = "support/images", "support/labels"  # beside a learner's weights, whose names have no slash
 
@@ -64,16 +63,21 @@ class FewShotClassifier:
         self.learner, self.size, self.channels = learner, size, channels
         self.invert, self.threshold = invert, threshold
 
+    def __repr__(self) -> str:
+        read = (
+            f"{len(self.labels_)} pictures of {', '.join(self.classes_)}" if hasattr(self, "classes_") else "not fitted"
+        )
+        return f"FewShotClassifier({type(self.learner).__name__}: {read})"
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Returns the arguments of the constructor, as scikit-learn's clone needs them."""
         return {name: getattr(self, name) for name in _PARAMETERS}
 
     def set_params(self, **params: Any) -> FewShotClassifier:
         """Sets arguments of the constructor, which the next `fit` uses. Returns the classifier."""
-        for name, value in params.items():
-            if name not in _PARAMETERS:
-                raise ValueError(f"there is no parameter {name!r}: choose from {', '.join(_PARAMETERS)}.")
-            setattr(self, name, value)
+        if unknown := [name for name in params if name not in _PARAMETERS]:
+            raise ValueError(f"there is no parameter {unknown[0]!r}: choose from {', '.join(_PARAMETERS)}.")
+        vars(self).update(params)
         return self
 
     def fit(self, pictures: Pictures, names: Sequence[str]) -> FewShotClassifier:
@@ -81,14 +85,13 @@ class FewShotClassifier:
 
         A learner that adapts does so here, once. Raises TypeError, ValueError or FileNotFoundError for what it cannot use.
         """
+        vars(self).pop("classes_", None)  # a fit that fails leaves nothing half fitted
         if not isinstance(self.learner, FewShotLearner):
             kind = type(self.learner).__name__
             raise TypeError(f'learner must be a FewShotLearner, e.g. pretrained("prototypical", "glyphs"); got {kind}.')
-        pictures, names = _listed(pictures), _checked_names(names)
+        pictures, names = listed(pictures), _checked_names(names)
         if len(pictures) != len(names):
-            raise ValueError(
-                f"fit needs one name for each picture; got {len(pictures)} pictures and {len(names)} names."
-            )
+            raise ValueError(f"fit needs a name for each picture; got {len(pictures)} pictures and {len(names)} names.")
         if len(classes := sorted(set(names))) < 2:
             raise ValueError(f"fit needs pictures of at least two classes; got {', '.join(classes) or 'none'}.")
         form = _form_of(self.learner, pictures, self.size, self.channels)
@@ -113,7 +116,8 @@ class FewShotClassifier:
             try:
                 found.append(square_picture(picture, *self._form))
             except (ValueError, TypeError) as error:
-                raise type(error)(f"picture {number + 1} of {len(pictures)}: {error}") from error
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"picture {number + 1} of {len(pictures)}: {error}") from error
         stays = [self._auto and isinstance(picture, Tensor) for picture in pictures]
         grounds = [ground for (_, ground), stay in zip(found, stays, strict=True) if not stay]
         negative = is_negative(grounds, self._form[1], invert)
@@ -124,7 +128,7 @@ class FewShotClassifier:
         """Returns queries as the learner sees them: in the form of the support, inverted as it was, uint8 [M, c, H, W]."""
         if not hasattr(self, "classes_"):
             raise ValueError("this classifier has seen no pictures yet: call fit(pictures, names) first.")
-        pictures = _listed(pictures)
+        pictures = listed(pictures)
         return self._images(pictures, self.inverted_)[0] if pictures else self.support_images_[:0]
 
     def decision_function(self, pictures: Pictures) -> Tensor:
@@ -264,19 +268,6 @@ def _checked_names(names: Sequence[str]) -> list[str]:
     if odd := [name for name in names if not isinstance(name, str) or not name]:
         raise ValueError(f"names are strings of at least one letter; got {odd[0]!r}. Take str(name) for numbers.")
     return [str(name) for name in names]  # NumPy has strings of its own
-
-
-def _listed(pictures: Pictures) -> list[Picture]:
-    """Returns pictures one by one. Raises TypeError for a single picture."""
-    if isinstance(pictures, np.ndarray) and pictures.ndim == 4 and pictures.shape[1] in (1, 3):
-        pictures = torch.from_numpy(pictures)
-    array = isinstance(pictures, (Tensor, np.ndarray))
-    if (array and pictures.ndim != 4) or isinstance(pictures, (str, Path)) or not isinstance(pictures, Iterable):
-        got = f"shape {list(pictures.shape)}" if array else repr(pictures)
-        raise TypeError(
-            f"pictures are a list, or a tensor or array [S, c, H, W]; got {got:.80}. One picture: [picture]."
-        )
-    return list(pictures)
 
 
 def _form_of(

@@ -89,9 +89,13 @@ def _fitted(options: argparse.Namespace) -> tuple[FewShotClassifier, str]:
     from fsl_course.classifier import FewShotClassifier
     from fsl_course.cli import evaluate
     from fsl_course.data.folder import class_folders
+    from fsl_course.weights.checkpoints import shipped
     from fsl_course.weights.learners import has_head
 
     if options.support is None:
+        usual = {"trained_on": None, "variant": None, "invert": None, "device": "auto"}
+        if extra := [f"--{name.replace('_', '-')}" for name, value in usual.items() if getattr(options, name) != value]:
+            raise ValueError(f"{', '.join(extra)} goes with --support FOLDER: give it, or leave {extra[0]} out.")
         if (path := evaluate.weights_file(options.method)) is None:
             raise ValueError("--support is missing: name a folder that holds one folder of pictures for each class.")
         return FewShotClassifier.load(path), path.stem
@@ -104,8 +108,13 @@ def _fitted(options: argparse.Namespace) -> tuple[FewShotClassifier, str]:
     try:
         _, learner, weights, about = evaluate.trained(options)
     except ValueError as error:
-        few = f"--support {options.support} has {options.way} classes, and {options.method} has a head for a fixed number: "
-        raise ValueError(few * has_head(options.method) + str(error)) from error
+        own = [name for name in shipped() if name.startswith(f"{options.method}-{options.trained_on or 'glyphs'}-")]
+        if not has_head(options.method) or not own:
+            raise
+        raise ValueError(
+            f"{options.method} serves as many classes as its weights were made for, and --support {options.support} has "
+            f"{options.way}: there is {', '.join(own)}. Or take a method that serves any number, such as prototypical."
+        ) from error
     form = about.get("pictures")
     usual = form.get("inverted") if isinstance(form, dict) else None
     invert = INVERT[options.invert] if options.invert else usual if isinstance(usual, bool) else "auto"

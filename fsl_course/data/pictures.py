@@ -14,6 +14,7 @@ from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 Picture = str | os.PathLike | Image.Image | np.ndarray | Tensor
+Pictures = Iterable[Picture] | Tensor | np.ndarray
 
 
 def check_form(size: int, channels: int, invert: bool | str) -> None:
@@ -47,6 +48,19 @@ def load_pictures(
     negative = is_negative(backgrounds, channels, invert)
     found = np.stack(squares) if squares else np.zeros((0, channels, size, size), dtype=np.uint8)
     return torch.from_numpy(255 - found if negative else found), negative
+
+
+def listed(pictures: Pictures) -> list[Picture]:
+    """Returns the pictures of a list, or of one tensor or array [S, c, H, W]. Raises TypeError for a single picture."""
+    if isinstance(pictures, np.ndarray) and pictures.ndim == 4 and pictures.shape[1] in (1, 3):
+        pictures = torch.from_numpy(pictures)
+    array = isinstance(pictures, (Tensor, np.ndarray))
+    if (array and pictures.ndim != 4) or isinstance(pictures, (str, os.PathLike)) or not isinstance(pictures, Iterable):
+        got = f"shape {list(pictures.shape)}" if array else repr(pictures)
+        raise TypeError(
+            f"pictures are a list, or a tensor or array [S, c, H, W]; got {got:.80}. One picture: [picture]."
+        )
+    return list(pictures)
 
 
 def is_negative(backgrounds: Sequence[int], channels: int, invert: bool | str) -> bool:

@@ -186,7 +186,7 @@ def test_no_pictures_get_no_answers(pixels):
     [
         ([], [], ValueError, "at least two classes; got none"),
         (torch.zeros(2, 1, 28, 28), ["a", "a"], ValueError, "at least two classes; got a"),
-        (torch.zeros(2, 1, 28, 28), ["a"], ValueError, "one name for each picture; got 2 pictures and 1 names"),
+        (torch.zeros(2, 1, 28, 28), ["a"], ValueError, "a name for each picture; got 2 pictures and 1 names"),
         (torch.zeros(2, 1, 28, 28), ["a", 3], ValueError, "names are strings of at least one letter; got 3"),
         (torch.zeros(2, 1, 28, 28), ["a", ""], ValueError, "got ''"),
         (torch.zeros(2, 1, 28, 28), "cat", ValueError, "got 2 pictures and 1 names"),
@@ -224,6 +224,17 @@ def test_what_cannot_be_asked_is_named(pixels):
         pixels.nearest([drawing("bar")], count=0)
     with pytest.raises(ValueError, match="score needs a name for each picture"):
         pixels.score([drawing("bar")], [])
+
+
+def test_a_fit_that_fails_leaves_no_half_of_the_one_before(pixels):
+    assert repr(pixels) == "FewShotClassifier(PixelNearestNeighbour: 3 pictures of bar, cross, ring)"
+    with pytest.raises(FileNotFoundError):
+        pixels.fit([drawing("bar"), "gone.png"], ["a", "b"])
+    with pytest.raises(ValueError, match="call fit"):
+        pixels.predict([drawing("bar")])
+    assert repr(pixels) == "FewShotClassifier(PixelNearestNeighbour: not fitted)"
+    pixels.fit([drawing("bar"), drawing("ring")], ["a", "b"])
+    assert pixels.predict([drawing("ring")]) == ["b"]
 
 
 def test_weights_that_are_not_finite_are_an_error():

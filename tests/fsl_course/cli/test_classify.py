@@ -191,9 +191,9 @@ def test_methods_with_a_head_take_weights_for_that_number_of_classes(drawn, caps
     assert main(["classify", "maml", "--support", "mine", "new"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(
-        "error: --support mine has 3 classes, and maml has a head for a fixed number: no weights are shipped"
+        "error: maml serves as many classes as its weights were made for, and --support mine has 3: "
     )
-    assert "maml-glyphs-5w1s" in error
+    assert "there is maml-glyphs-5w1s, maml-glyphs-5w5s. Or take" in error
     for number in range(2):
         (drawn / "mine" / f"shape{number}").mkdir()
         drawing("bar", 5 * number).rotate(45 + number, fillcolor=255).save(drawn / "mine" / f"shape{number}" / "a.png")
@@ -216,6 +216,10 @@ def test_methods_with_a_head_take_weights_for_that_number_of_classes(drawn, caps
         (["gone.safetensors", "--support", "mine", "new"], "no checkpoint at gone.safetensors"),
         (["runs/gone", "--support", "mine", "new"], "there is no folder runs/gone"),
         (["bare.safetensors", "new"], "holds a learner without support"),
+        (
+            ["bare.safetensors", "new", "--invert", "yes", "--device", "cpu"],
+            "--invert, --device goes with --support FOLDER",
+        ),
         (["prototypical", "--support", "mine", "new", "--device", "tpu"], "no device 'tpu'"),
         (["prototypical", "--support", "mine", "new", "--html", "text.png/page.html"], "text.png"),
     ],
