@@ -44,6 +44,11 @@ class TimeUp(BaseException):
         _watch()
 
 
+def time_is_up() -> bool:
+    """Returns True if the code of this thread has used up its time and still runs."""
+    return threading.get_ident() in _over
+
+
 def _is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename == __file__
 

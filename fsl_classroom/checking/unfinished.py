@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from fsl_classroom.checking.progress import progress_file
 from fsl_classroom.checking.timelimit import Clock
 
-_WORD = 15.0  # seconds after which a check says that it is still busy
+_WORD = 30.0  # seconds after which a check says that it is still busy
 _LIMIT = 60.0  # seconds beyond the time limit after which the kernel of a notebook is ended
 _PATTERN = "checking-*.lock"
 _mark: IO[str] | None = None  # where the last resort writes; None outside of a notebook
@@ -99,7 +99,7 @@ def _notes_on_the_dead() -> list[str]:
     notes = []
     with suppress(OSError):
         for path in sorted(progress_file().parent.glob(_PATTERN)):
-            if path.name != _PATTERN.replace("*", str(os.getpid())) and (words := _left_by_a_dead_process(path)):
+            if words := _left_by_a_dead_process(path):  # it may have had this process's number, as in a new container
                 notes.append(words)
     return notes
 

@@ -74,6 +74,17 @@ def test_the_mark_of_a_process_that_still_checks_is_left_alone(progress_file):
     assert marks(progress_file) == []
 
 
+def test_a_dead_process_may_have_had_the_number_of_this_one(progress_file):
+    mark = progress_file.with_name(f"checking-{os.getpid()}.lock")
+    mark.write_text("05.1 Prototypes\n")
+    with marked("05.2 Distances") as notes:
+        assert len(notes) == 1
+        assert "while 05.1 Prototypes was checked" in notes[0]
+        with marked("05.3 Loss") as inner:
+            assert inner == []  # the outer check is alive
+    assert marks(progress_file) == []
+
+
 def test_where_no_mark_can_be_left_the_check_goes_on(toy, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
