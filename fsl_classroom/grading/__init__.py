@@ -9,4 +9,9 @@ worker.py       tries one answer in one process; answer_builtins.py, guards.py, 
                 restrict what it can do
 report.py       the two tables
 grade.py        the command; options.py has its options
+
+Two more commands go on from the tables: feedback.py and gradebook.py (after_options.py has their options).
+tables.py       reads the tables again
+late.py         the late policy
+roster.py       who is who on the learning platform
 """
