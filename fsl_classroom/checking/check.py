@@ -156,7 +156,11 @@ def _report(exercise: Exercise, verdict: Verdict) -> str:
     elif verdict.kind == "reference":
         lines = [f"○ {name}: this is the reference, handed out earlier. Run the cell that defines your function again."]
     elif verdict.kind == "broken":
-        lines = [f"○ {name}: the exercise itself is broken ({verdict.lines[0]}). Please report it. {help_line}"]
+        lines = [
+            f"○ {name}: the exercise itself is broken ({verdict.lines[0]}).",
+            "Restart the kernel and try again: an earlier cell may have changed PyTorch. If it stays so, please report it.",
+            help_line,
+        ]
     else:
         lines = [f"✗ {name}: not right yet.", *verdict.lines]
         if verdict.diagnosed:

@@ -265,7 +265,9 @@ def test_a_broken_exercise_is_told_and_blames_nobody(toy, capsys):
 
     exercise = one_call(toy, reference, 1)
     assert check(exercise, lambda x: x) is reference
-    assert "the exercise itself is broken" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the exercise itself is broken (KeyError('oops'))" in said
+    assert "Restart the kernel and try again" in said
 
 
 def test_unknown_ids_are_clear_errors():
@@ -303,3 +305,10 @@ def test_a_mode_that_is_left_on_is_named_before_what_it_breaks(toy, capsys):
         return result
 
     refused(toy, answer, capsys, "Tried: 3 classes, 2 shots.", "leaves PyTorch's autocast changed")
+
+
+def test_who_has_broken_pytorch_in_an_earlier_cell_is_told_to_restart(toy, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "stack", lambda tensors: 1 / 0)
+    answer = toy.right[0]
+    assert check(toy, answer) is toy.reference
+    assert "Restart the kernel and try again" in capsys.readouterr().out
