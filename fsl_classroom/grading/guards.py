@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fsl_classroom.checking import timelimit
 from fsl_classroom.grading import doors, rules
 
 FILE = "<answer "  # the file names of all code objects of an answer begin like this
@@ -32,12 +33,13 @@ _FILE_EVENTS = """
     os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.chmod os.chown os.truncate shutil.
 """
 _CALLED, _OUTSIDE, _FILES = (tuple(e.split()) for e in (_CALLED_EVENTS, _OUTSIDE_EVENTS, _FILE_EVENTS))
+_TRACING = ("sys.settrace", "sys.setprofile")
 _ATTRIBUTE = "object.__getattr__"
 _WATCHED_NAMES = """
     torch torch.nn torch.nn.functional torch.linalg torch.autograd torch.func torch.random numpy math builtins
     inspect functools operator time signal copy dataclasses numbers re
 """
-_WATCHED = _WATCHED_NAMES.split()
+WATCHED = _WATCHED_NAMES.split()
 _PLAIN = (Counter, OrderedDict, defaultdict, types.MappingProxyType, torch.Size, torch.nn.Parameter)
 _CONTENT = (torch.Tensor, np.ndarray, np.generic, Number, str, bytes, Mapping, list, tuple, set, frozenset)
 
@@ -90,6 +92,8 @@ def watch(scratch: Path, incidents: Incidents) -> Callable[[], None]:
         nonlocal busy
         if busy or not event.startswith((*_CALLED, _ATTRIBUTE, *_OUTSIDE, *_FILES, "open")):
             return
+        if event in _TRACING and timelimit.time_is_up():
+            return  # Python itself removes the time limit's trace function when that has raised, in the name of the answer's line
         busy = True
         try:
             frame = sys._getframe(1)
@@ -114,7 +118,7 @@ def watch(scratch: Path, incidents: Incidents) -> Callable[[], None]:
             if writes and path != os.devnull and not path.startswith(here):
                 raise incidents.refuse(f"This answer changes files outside its own folder ({event}).")
 
-    doors.freeze(incidents.refuse, _answer_behind, _WATCHED)
+    doors.freeze(incidents.refuse, _answer_behind, WATCHED)
     undo = doors.guard_imports(incidents.refuse, _answer_behind)
     sys.addaudithook(hook)
     return undo
@@ -147,7 +151,7 @@ def _identities() -> dict[str, int]:
     """Returns dotted name -> identity for every function and class of torch, numpy and both packages, as of now."""
     seen: dict[str, int] = {}
     ours = dict.fromkeys(name for name in sys.modules if rules.lies_in(name, rules.COURSE, rules.CLASSROOM))
-    for name in [*_WATCHED, *ours]:
+    for name in [*WATCHED, *ours]:
         for key, value in list(vars(sys.modules[name]).items()):
             if callable(value):
                 seen[f"{name}.{key}"] = id(value)

@@ -1,6 +1,8 @@
-"""Lanes: trusted processes that read notebooks and run every answer in a worker (supervisor.py).
+"""Lanes: trusted processes that read notebooks and have every answer run in a worker (trials.py).
 
-grade.py starts one process that imports PyTorch and both packages once and then forks a lane for every socket that it was given.
+The command starts one process that imports PyTorch and both packages once. It forks a lane for every socket that it was given,
+and the cradles (cradle.py) from which a lane gets its workers.
+
 A lane receives one notebook at a time, {"path": ..., "expected": {id: id with seed} or null}, and replies with
 
     {"lessons": [...], "verdicts": {id: [passed, diagnosis]}, "seeds": {id: seed}, "judged": {id: "apart" or "together"},
@@ -10,13 +12,13 @@ A lane receives one notebook at a time, {"path": ..., "expected": {id: id with s
 from __future__ import annotations
 
 import ast
-import gc
 import importlib
 import json
 import os
 import pkgutil
 import re
 import socket
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -28,16 +30,17 @@ import torch
 import fsl_classroom
 import fsl_course
 from fsl_classroom import find
-from fsl_classroom.grading import confinement, doors, guards, rules, supervisor, worker
+from fsl_classroom.grading import confinement, cradle, doors, guards, rules
+from fsl_classroom.grading import together as together_worker
 from fsl_classroom.grading.slices import Answer, answers_of
 from fsl_classroom.grading.submissions import Cell, Unreadable, read_cells, within
+from fsl_classroom.grading.supervisor import Bounds
+from fsl_classroom.grading.trials import APART, NOT_ATTEMPTED, TOGETHER, Bench, kind_of
 
 _STUB = "is not attempted yet"  # in the line that a student replaces
 
 
-def grade_notebook(
-    path: Path, expected: dict[str, str] | None, bounds: worker.Bounds, scratch: Path, landlock: int
-) -> dict[str, Any]:
+def grade_notebook(path: Path, expected: dict[str, str] | None, bench: Bench) -> dict[str, Any]:
     """Returns what a lane replies for one notebook. expected: as in `feeders.Task`."""
     named = re.match(r"(\d\d)_", path.name)
     lessons = {named[1]} & set(rules.table()) if named else set()
@@ -45,18 +48,20 @@ def grade_notebook(
     if expected is not None:
         lessons = {id[:2] for id in expected}
         names = {id: getattr(find(asked), "name", names[id]) for id, asked in expected.items()}
-    reply: dict[str, Any] = {"verdicts": {}, "seeds": {}, "judged": {}, "errors": [], "unread": False}
+    reply = blank() | {"lessons": sorted(lessons)}
     try:
-        with within(max(10.0, bounds.seconds / 4)):
+        with within(max(10.0, bench.bounds.seconds / 4)):
             cells = read_cells(path)
             answers = answers_of(cells, names, lessons, expected)
     except Unreadable as error:
-        return reply | {"lessons": sorted(lessons), "errors": [f"{path.name}: {error}"], "unread": True}
+        return reply | {"errors": [f"{path.name}: {error}"], "unread": True}
     reply["errors"] = [f"{path.name}: {cell.trouble}" for cell in cells if cell.trouble]
-    deadline = time.monotonic() + bounds.seconds
+    reply["lessons"] = sorted(lessons | {id[:2] for id in answers})
+    deadline = time.monotonic() + bench.bounds.seconds
     for position, (id, answer) in enumerate(sorted(answers.items())):
-        if expected is not None and not answer.checked:
-            answer.asked = expected[id]
+        wanted = expected[id] if expected is not None else None
+        if wanted is not None and not answer.checked:
+            answer.asked = wanted
         seed = answer.asked.partition("@")[2]
         reply["seeds"][id] = seed if re.fullmatch(r"\d{1,9}", seed) else ""
         for attempt in (answer, answer.later):
@@ -64,37 +69,34 @@ def grade_notebook(
                 continue
             # An answer gets an equal share of the time that the answers before it left.
             share = max(0.5, (deadline - time.monotonic()) / (len(answers) - position))
-            wanted = expected[id] if expected is not None else None
-            found = _verdict(attempt, wanted, cells, share, bounds, scratch, landlock)
+            passed, words, judged = _verdict(attempt, wanted, cells, share, bench)
             # What was written after the check counts if it is right, or if there was nothing before.
-            if found[0] or id not in reply["verdicts"] or _is_empty(answer) or not _is_defined(answer):
-                reply["verdicts"][id] = found
-    return reply | {"lessons": sorted(lessons | {id[:2] for id in answers})}
+            if passed or id not in reply["verdicts"] or _is_empty(answer) or not _is_defined(answer):
+                reply["verdicts"][id], reply["judged"][id] = (passed, words), judged
+    return reply
+
+
+def blank() -> dict[str, Any]:
+    """Returns a reply about a notebook without answers."""
+    return {"lessons": [], "verdicts": {}, "seeds": {}, "judged": {}, "errors": [], "unread": False}
 
 
 def _verdict(
-    answer: Answer,
-    expected: str | None,
-    cells: list[Cell],
-    seconds: float,
-    bounds: worker.Bounds,
-    scratch: Path,
-    landlock: int,
-) -> tuple[bool, str]:
-    """Returns (passed, diagnosis), from the code alone where that is enough, else by running it."""
+    answer: Answer, expected: str | None, cells: list[Cell], seconds: float, bench: Bench
+) -> tuple[bool, str, str]:
+    """Returns (passed, diagnosis, how it was judged), from the code alone where that is enough, else by running it."""
     if not answer.trouble and _is_untouched(answer):
-        return False, worker.NOT_ATTEMPTED
+        return False, NOT_ATTEMPTED, ""
     if words := answer.trouble or _other_variant(answer.asked, expected) or rules.suspicion(answer):
-        return False, words
+        return False, words, ""
     try:
         exercise = find(answer.asked)
     except (LookupError, ValueError) as error:
-        return False, str(error)
-    rules.allowed(answer.exercise)  # fills its cache, because the worker, a copy of this process, cannot open the table
-    passed, words = supervisor.try_answer(worker.Job(answer, exercise, cells, seconds, bounds, scratch, landlock))
-    if words == worker.NOT_ATTEMPTED and not _is_empty(answer):
+        return False, str(error), ""
+    passed, words = bench.try_answer(answer, exercise, cells, seconds)
+    if words == NOT_ATTEMPTED and not _is_empty(answer):
         words = "It calls the answer to another exercise, which is not attempted."
-    return passed, words
+    return passed, words, "" if words == NOT_ATTEMPTED else kind_of(exercise)
 
 
 def _other_variant(asked: str, expected: str | None) -> str:
@@ -137,16 +139,9 @@ def _is_defined(answer: Answer) -> bool:
     return answer.expression.id in {n.id if isinstance(n, ast.Name) else getattr(n, "name", "") for n in nodes}
 
 
-def _lane(connection: socket.socket, scratch: Path, bounds: worker.Bounds) -> None:
-    """Grades the notebooks that arrive through the socket until it closes. scratch: the lane's own folder, to be made."""
+def _lane(connection: socket.socket, bench: Bench) -> None:
+    """Grades the notebooks that arrive through the socket until it closes."""
     confinement.die_with_parent()
-    confinement.adopt_orphans()
-    scratch.mkdir()
-    landlock = confinement.ruleset(scratch) if bounds.confined else -1
-    guards.integrity()
-    gc.collect()
-    gc.freeze()  # because a collection in a worker would touch, and so copy, all memory that it shares with the lane
-    supervisor.base_memory()
     file = connection.makefile("rw", encoding="utf-8", newline="\n")
     file.write("ready\n")
     file.flush()
@@ -154,10 +149,10 @@ def _lane(connection: socket.socket, scratch: Path, bounds: worker.Bounds) -> No
         task = json.loads(line)
         path = Path(task["path"])
         try:
-            found = grade_notebook(path, task["expected"], bounds, scratch, landlock)
+            found = grade_notebook(path, task["expected"], bench)
         except Exception as error:  # a bug of the grader must cost one notebook, not the whole class
             words = f"{path.name}: the grader itself failed on it ({type(error).__name__}: {error}); please report it"
-            found = {"lessons": [], "verdicts": {}, "seeds": {}, "judged": {}, "errors": [words], "unread": False}
+            found = blank() | {"errors": [words]}
         file.write(json.dumps(found) + "\n")
         file.flush()
 
@@ -177,25 +172,47 @@ def _warm_up() -> None:
 
 
 def main() -> None:
-    """Forks the lanes and waits for them. Arguments: a scratch folder, the bounds as JSON, file handles of the sockets."""
-    scratch, bounds = Path(sys.argv[1]), worker.Bounds(**json.loads(sys.argv[2]))
-    handles = [int(number) for number in sys.argv[3:]]
+    """Starts cradles and lanes and waits for them. Arguments: a scratch folder, the bounds as JSON, file handles of sockets."""
+    confinement.die_with_parent()
+    scratch, bounds = Path(sys.argv[1]), Bounds(**json.loads(sys.argv[2]))
+    connections = [socket.socket(fileno=int(number)) for number in sys.argv[3:]]
+    apart = [socket.socketpair() for _ in connections]
+    server = _start_apart(scratch, bounds, [theirs for _, theirs in apart])
+    together = [socket.socketpair() for _ in connections]
+    for _, theirs in apart:
+        theirs.close()
     _warm_up()
+    guards.integrity()
     sys.stdout.flush()
+    sockets = [*connections, *(ours for ours, _ in apart), *(end for pair in together for end in pair)]
+    for number, (_, theirs) in enumerate(together):  # before any lane has read a notebook
+        others = [other for other in sockets if other is not theirs]
+        cradle.fork(theirs, others, scratch / f"together {number}", bounds.confined, together_worker.work)
     lanes = []
-    for handle in handles:
+    for connection, (of_apart, _), (of_together, _) in zip(connections, apart, together, strict=True):
         process = os.fork()
         if process == 0:
-            for other in handles:
-                if other != handle:
-                    os.close(other)
+            own = (connection, of_apart, of_together)
+            for other in sockets:
+                if other not in own:
+                    other.close()
             try:
-                _lane(socket.socket(fileno=handle), scratch / str(handle), bounds)
+                cradles = {APART: cradle.Cradle(of_apart), TOGETHER: cradle.Cradle(of_together)}
+                _lane(connection, Bench(cradles, bounds))
             finally:
                 sys.stderr.flush()
                 os._exit(0)
         lanes.append(process)
-    for handle in handles:
-        os.close(handle)
+    for each in sockets:
+        each.close()
     for process in lanes:
         os.waitpid(process, 0)
+    server.wait()
+
+
+def _start_apart(scratch: Path, bounds: Bounds, sockets: list[socket.socket]) -> subprocess.Popen[bytes]:
+    """Starts the process that forks the cradles for answers that are judged apart. It never imports what this one imports."""
+    handles = [each.fileno() for each in sockets]
+    program = "from fsl_classroom.grading.cradle import main; main()"
+    arguments = [str(scratch), str(int(bounds.confined)), *map(str, handles)]
+    return subprocess.Popen([sys.executable, "-P", "-c", program, *arguments], pass_fds=handles)

@@ -55,10 +55,24 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
 _CLONE, _CLONE3, _KILL, _TGKILL = (56, 220), 435, (62, 129), (234, 131)
 _PRCTL, _PRLIMIT = (157, 167), (302, 261)
 _CLONE_THREAD = 0x10000
+# Signals for files that become ready: a file may have another process as its owner, which then gets any signal.
+_FCNTL, _IOCTL = (72, 25), (16, 29)
+_OWNER_COMMANDS = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
+_OWNER_REQUESTS = (0x5452, 0x8901, 0x8902)  # FIOASYNC, FIOSETOWN, SIOCSPGRP
+_F_SETFL, _O_ASYNC = 4, 0x2000
+# Files without a name, which nobody can count. openat2 has its flags in memory, where a filter cannot read them.
+_OPEN, _OPENAT, _OPENAT2, _O_TMPFILE = (2, None), (257, 56), 437, 0x400000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF instructions
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
-_NUMBER, _ARCH, _ARGUMENT_0 = 0, 4, 16  # offsets in struct seccomp_data, little-endian
+_NUMBER, _ARCH, _ARGUMENT_0, _ARGUMENT_1, _ARGUMENT_2 = (
+    0,
+    4,
+    16,
+    24,
+    32,
+)  # offsets in struct seccomp_data, little-endian
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_Line = tuple[int, int, int, int]
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 
 
@@ -69,7 +83,7 @@ def problem() -> str | None:
     return f"seccomp filters are written for {' and '.join(_ARCHITECTURES)}, and this is {platform.machine()}"
 
 
-def _program(process: int) -> list[tuple[int, int, int, int]]:
+def _program(process: int) -> list[_Line]:
     """Returns the filter for the process with this id: instructions (code, jump if true, jump if false, value)."""
     column, architecture = _ARCHITECTURES[platform.machine()]
     refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
@@ -85,8 +99,10 @@ def _program(process: int) -> list[tuple[int, int, int, int]]:
     for numbers in _DENIED.values():
         if numbers[column] is not None:
             program += [(_EQUAL, 0, 1, numbers[column]), refuse]
-    # Without clone3 the C library falls back to clone, whose flags a filter can read.
-    program += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    # Without these the C library falls back to clone and openat, whose flags a filter can read.
+    for number in (_CLONE3, _OPENAT2):
+        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    program += _files(column, refuse, allow)
     # clone may start threads, but no processes.
     program += [
         (_EQUAL, 0, 4, _CLONE[column]),
@@ -101,6 +117,22 @@ def _program(process: int) -> list[tuple[int, int, int, int]]:
     program += [(_EQUAL, 0, 5, _PRCTL[column]), (_LOAD, 0, 0, _ARGUMENT_0)]
     program += [(_EQUAL, 2, 0, _PR_SET_PDEATHSIG), (_EQUAL, 1, 0, _PR_SET_DUMPABLE), allow, refuse]
     return [*program, allow]
+
+
+def _files(column: int, refuse: _Line, allow: _Line) -> list[_Line]:
+    """Returns the part of the filter about files: no signals to owners, and no files without a name."""
+    owners = [(_LOAD, 0, 0, _ARGUMENT_1)]
+    for command in _OWNER_COMMANDS:
+        owners += [(_EQUAL, 0, 1, command), refuse]
+    owners += [(_EQUAL, 1, 0, _F_SETFL), allow, (_LOAD, 0, 0, _ARGUMENT_2), (_ANY_BIT, 0, 1, _O_ASYNC), refuse, allow]
+    requests = [(_LOAD, 0, 0, _ARGUMENT_1)]
+    for request in _OWNER_REQUESTS:
+        requests += [(_EQUAL, 0, 1, request), refuse]
+    unsupported = (_RETURN, 0, 0, _ERRNO | errno.EOPNOTSUPP)
+    parts = [(_FCNTL[column], owners), (_IOCTL[column], [*requests, allow])]
+    for numbers, argument in ((_OPEN, _ARGUMENT_1), (_OPENAT, _ARGUMENT_2)):
+        parts.append((numbers[column], [(_LOAD, 0, 0, argument), (_ANY_BIT, 0, 1, _O_TMPFILE), unsupported, allow]))
+    return [line for number, part in parts if number is not None for line in ((_EQUAL, 0, len(part), number), *part)]
 
 
 def restrict() -> None:

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 20 * 2**20  # bytes of a notebook; one with all its figures has below 3 MB
+# Characters of code in one cell, and in a notebook. Lessons have below 120,000; taking code apart needs 700 bytes for each.
+MOST_NOTEBOOKS = 100  # of one student
+MOST_OF_A_CELL, MOST_CODE = 100_000, 400_000
+_AGAIN = "save it again in Jupyter"
 _MARKERS = re.compile(r"^(<<<<<<< |>>>>>>> |=======$)", re.MULTILINE)
 _HIDES_THE_CELL = {"bash", "sh", "html", "javascript", "js", "latex", "markdown", "script", "writefile", "file", "svg"}
 
@@ -45,16 +49,35 @@ class Cell:
 
 
 def find_submissions(folder: Path) -> list[Submission]:
-    """Returns a submission for every folder in `folder`, by name. Skips hidden ones and refuses links that lead outside."""
+    """Returns a submission for every folder in `folder`, by name. Skips hidden ones, and refuses links and unreadable ones.
+
+    Raises OSError if `folder` itself cannot be read.
+    """
     found = []
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or not entry.is_dir():
             continue
-        if not entry.resolve().is_relative_to(folder.resolve()):
-            found.append(Submission(entry.name, entry, refused="the folder is a link that leads outside"))
+        if entry.is_symlink():
+            inside = entry.resolve().is_relative_to(folder.resolve())
+            where = "to another student's folder" if inside else "that leads outside"
+            found.append(
+                Submission(entry.name, entry, refused=f"the folder is a link {where}: hand in the files themselves")
+            )
             continue
-        files = (file for file in entry.iterdir() if file.name.lower().endswith(".ipynb"))
+        try:
+            files = [file for file in entry.iterdir() if file.name.lower().endswith(".ipynb")]
+        except OSError as error:
+            found.append(
+                Submission(entry.name, entry, refused=f"the folder cannot be read ({error.strerror or error})")
+            )
+            continue
         notebooks = sorted(file for file in files if not file.name.startswith("."))
+        if len(notebooks) > MOST_NOTEBOOKS:
+            words = (
+                f"there are {len(notebooks)} notebooks in the folder, and {MOST_NOTEBOOKS} are the most that are read"
+            )
+            found.append(Submission(entry.name, entry, refused=words))
+            continue
         found.append(Submission(entry.name, entry, tuple(notebooks)))
     return found
 
@@ -102,10 +125,13 @@ def _text(path: Path) -> str:
     try:
         # O_NONBLOCK, because a pipe under this name would block forever.
         handle = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-        with open(handle, "rb") as file:
+        try:  # `open` takes no handle of a folder, and would leave it open
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Unreadable("it is no regular file")
-            content = file.read(LARGEST + 1)
+            with open(handle, "rb", closefd=False) as file:
+                content = file.read(LARGEST + 1)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise Unreadable(f"it cannot be opened ({error.strerror or error})") from None
     if not content.strip():
@@ -119,7 +145,7 @@ def _text(path: Path) -> str:
 
 
 def _sources(notebook: Any) -> list[str]:
-    """Returns the source of each code cell of a notebook of format 4 or 3."""
+    """Returns the source of each code cell of a notebook of format 4 or 3. Raises Unreadable for one that is built wrongly."""
     if not isinstance(notebook, dict):
         raise Unreadable("it is JSON, but no notebook")
     cells = notebook.get("cells")
@@ -127,12 +153,27 @@ def _sources(notebook: Any) -> list[str]:
         sheets = notebook.get("worksheets")
         if not isinstance(sheets, list):
             raise Unreadable("it is JSON, but no notebook: there are no cells")
-        cells = [cell for sheet in sheets if isinstance(sheet, dict) for cell in _listed(sheet.get("cells"))]
+        if not all(isinstance(sheet, dict) and isinstance(sheet.get("cells", []), list) for sheet in sheets):
+            raise Unreadable(f"its worksheets are damaged: {_AGAIN}")
+        cells = [cell for sheet in sheets for cell in sheet.get("cells", [])]
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise Unreadable(f"its cells are damaged: {_AGAIN}")
     sources = []
-    for cell in _listed(cells):
-        if isinstance(cell, dict) and cell.get("cell_type") == "code":
-            source = cell.get("source", cell.get("input", ""))
-            sources.append(_tidy("".join(map(str, source)) if isinstance(source, list) else str(source)))
+    for number, cell in enumerate((cell for cell in cells if cell.get("cell_type") == "code"), start=1):
+        source = cell.get("source", cell.get("input", ""))
+        if isinstance(source, list) and all(isinstance(line, str) for line in source):
+            source = "".join(source)
+        if not isinstance(source, str):
+            raise Unreadable(f"the source of code cell {number} is no text: {_AGAIN}")
+        if len(source) > MOST_OF_A_CELL:
+            raise Unreadable(
+                f"code cell {number} has {len(source):,} characters, and {MOST_OF_A_CELL:,} are the most that are read"
+            )
+        sources.append(_tidy(source))
+    if sum(map(len, sources)) > MOST_CODE:
+        raise Unreadable(
+            f"it has {sum(map(len, sources)):,} characters of code, and {MOST_CODE:,} are the most that are read"
+        )
     return sources
 
 
@@ -142,10 +183,6 @@ def _tidy(source: str) -> str:
     first = source.lstrip("\n")
     indent = first[: len(first) - len(first.lstrip())]
     return re.sub(f"^{indent}", "", source, flags=re.MULTILINE) if indent.strip("\n") else source
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _cell(number: int, source: str) -> Cell:

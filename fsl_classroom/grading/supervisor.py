@@ -1,21 +1,21 @@
-"""Runs one answer in a worker: forks the process, watches what it uses, ends it and reads its verdict."""
+"""Forks a process for every answer, watches what it uses, and ends it. Runs in a cradle (cradle.py)."""
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import secrets
 import select
 import signal
+import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fsl_classroom.grading import confinement, folders, worker
+from fsl_classroom.grading import confinement, folders
 
-_LONGEST = 16 * 1024  # bytes of a verdict
 _THREADS = 32
 _SCRATCH = 64 * 2**20  # bytes that a worker may keep in its folder
 _PAGE = resource.getpagesize()
@@ -27,80 +27,91 @@ _SIGNALS = {
 }
 
 
-def try_answer(job: worker.Job) -> tuple[bool, str]:
-    """Forks a worker for an answer, watches and ends it, and returns (passed, diagnosis)."""
-    token = secrets.token_hex(16)
-    read, write = os.pipe()
+@dataclass(frozen=True)
+class Bounds:
+    """What one notebook may use: seconds for all its answers, megabytes besides Python and PyTorch; confined or not."""
+
+    seconds: float = 120.0
+    memory: int = 1024
+    confined: bool = True
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one worker gets.
+
+    seconds:  after which it is killed
+    memory:   megabytes besides Python and PyTorch
+    scratch:  an empty folder that it may write to
+    landlock: file handle of the ruleset; -1 if the worker is not confined
+    """
+
+    seconds: float
+    memory: int
+    scratch: Path
+    landlock: int = -1
+
+
+def try_answer(work: Callable[[int, Room], None], channel: int, room: Room, control: socket.socket) -> str:
+    """Forks a worker, watches it until it ends or the lane says so, and ends it. Returns why it ended, or "".
+
+    work:    runs in the worker; gets the channel to the judge and never returns
+    channel: file handle of the worker's end, which is closed here
+    control: something arrives here as soon as the lane has its verdict
+    """
     process = os.fork()
     if process == 0:
         try:
             confinement.die_with_parent()
             os.setsid()
-            os.close(read)
-            worker.run(job, write, token)
+            work(channel, room)
         finally:
             os._exit(70)
-    os.close(write)
-    said, words = _watch(process, read, job)
-    os.close(read)
+    os.close(channel)
+    words = _watch(process, room, control)
     with suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
-    status = os.waitpid(process, 0)[1]
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)  # it may have ended before it had a group of its own
+    os.waitpid(process, 0)
     _kill_orphans()
-    folders.empty(job.scratch)
-    return (False, words) if words else _read(said, token, status)
+    with suppress(OSError):
+        folders.empty(room.scratch)
+    return words
 
 
-def _read(said: bytes, token: str, status: int) -> tuple[bool, str]:
-    """Returns (passed, diagnosis) from the message of a worker, or from how it ended if it did not send one.
-
-    said:   what it wrote into its pipe
-    token:  what a true message contains
-    status: as `os.waitpid` returns it
-    """
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
-        message = json.loads(said)
-        if secrets.compare_digest(message["token"], token) and isinstance(message["passed"], bool):
-            return message["passed"], str(message["diagnosis"])
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return False, f"The answer's process was ended by {name}: {_SIGNALS.get(name, 'it crashed')}."
-    if said:
-        return False, "The answer writes into the grader's channel: nothing that it says is believed."
-    return False, "The answer ends its process (os._exit or the like) before there is a verdict."
-
-
-def _watch(process: int, read: int, job: worker.Job) -> tuple[bytes, str]:
-    """Returns what the worker wrote until it ended, and a diagnosis if it has to be killed, else ""."""
-    bounds = job.bounds
-    said, deadline, open_end = b"", time.monotonic() + job.seconds, True
+def _watch(process: int, room: Room, control: socket.socket) -> str:
+    """Returns why the worker has to be killed, or how it ended by itself; "" if the lane needs it no longer."""
+    deadline = time.monotonic() + room.seconds
     while True:
-        ready = select.select([read] if open_end else [], [], [], 0.02)[0]
-        if ready:
-            piece = os.read(read, _LONGEST)
-            said += piece
-            open_end = bool(piece)
-            if len(said) > _LONGEST:
-                return said, "The answer floods the grader's channel."
+        if select.select([control], [], [], 0.02)[0]:
+            return ""
         use = _use(process)
-        if use is None:  # it has ended, but the pipe may still hold what it wrote
-            while open_end and select.select([read], [], [], 0)[0] and (piece := os.read(read, _LONGEST)):
-                said += piece
-            return said[: _LONGEST + 1], ""
+        if use is None:
+            return _ended(process)
         megabytes, threads = use
-        if megabytes > bounds.memory + base_memory():
-            return said, f"The answer uses more than {bounds.memory} MB of memory."
+        if megabytes > room.memory + base_memory():
+            return f"The answer uses more than {room.memory} MB of memory."
         if threads > _THREADS:
-            return said, f"The answer starts more than {_THREADS} threads."
-        if folders.held(job.scratch) > _SCRATCH:
-            return said, f"The answer writes more than {_SCRATCH // 2**20} MB of files."
+            return f"The answer starts more than {_THREADS} threads."
+        if folders.held(room.scratch) > _SCRATCH:
+            return f"The answer writes more than {_SCRATCH // 2**20} MB of files, or nests folders without end."
         if time.monotonic() > deadline:
-            return said, f"No verdict within {job.seconds:.0f} seconds: is there a loop that does not end?"
+            return f"No verdict within {room.seconds:.0f} seconds: is there a loop that does not end?"
+
+
+def _ended(process: int) -> str:
+    """Returns in words how a process ended that is not waited for yet."""
+    how = os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    if how is not None and how.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+        name = signal.Signals(how.si_status).name
+        return f"The answer's process was ended by {name}: {_SIGNALS.get(name, 'it crashed')}."
+    return "The answer ends its process (os._exit or the like) before there is a verdict."
 
 
 @cache
 def base_memory() -> float:
-    """Returns the megabytes of a lane itself, with which its workers start. A lane asks before it forks the first one."""
+    """Returns the megabytes of a cradle itself, with which its workers start. A cradle asks before it forks the first one."""
     use = _use(os.getpid())
     return use[0] if use else 0.0
 

@@ -66,6 +66,12 @@ attempt("ptrace", lambda: found.setdefault("_", 0) or 1 / (libc.ptrace(16, paren
 attempt("dumpable again", lambda: 1 / (libc.prctl(4, 1, 0, 0, 0) + 1))
 attempt("memory", lambda: len(bytearray(10**9)))
 attempt("large file", lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), (scratch / "big").write_bytes(bytes(2**25)))[1])
+import fcntl
+attempt("owner", lambda: fcntl.fcntl(0, 8, parent))
+attempt("owner's signal", lambda: fcntl.fcntl(0, 10, 9))
+attempt("asynchronous", lambda: fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | 0x2000))
+attempt("nameless file", lambda: os.open(scratch, os.O_TMPFILE | os.O_RDWR))
+attempt("unlink inside", lambda: (scratch / "mine").unlink())
 attempt("more memory", lambda: resource.setrlimit(resource.RLIMIT_AS, (2**50, 2**50)))
 print(json.dumps(found))
 """
@@ -100,7 +106,8 @@ def test_what_an_answer_needs_still_works(found):
 REFUSED = """
 read, list, home, passwords, environment, course, classroom, exercises, write, delete, truncate, rename, link, chmod, chown,
 utime, xattr,
-tcp, udp, unix, pair, fork, program, exec, kill, prlimit, setuid, chroot, anonymous file, more memory
+tcp, udp, unix, pair, fork, program, exec, kill, prlimit, setuid, chroot, anonymous file, more memory,
+owner, owner's signal, asynchronous, nameless file, unlink inside
 """
 
 
@@ -155,6 +162,20 @@ def test_every_jump_of_the_filter_lands_inside_and_it_ends_by_allowing(monkeypat
         ("x86_64", 157, 4, False),  # PR_SET_DUMPABLE
         ("x86_64", 157, 15, True),  # PR_SET_NAME
         ("x86_64", 0x40000000 + 41, 2, False),
+        ("x86_64", 72, (3, 8), False),  # fcntl F_SETOWN
+        ("x86_64", 72, (3, 10), False),  # F_SETSIG
+        ("x86_64", 72, (3, 4, 0x2000), False),  # F_SETFL with O_ASYNC
+        ("x86_64", 72, (3, 4, 0x800), True),  # with O_NONBLOCK
+        ("x86_64", 72, (3, 3), True),  # F_GETFL
+        ("x86_64", 16, (3, 0x5452), False),  # ioctl FIOASYNC
+        ("x86_64", 16, (3, 0x5401), True),  # TCGETS
+        ("x86_64", 257, (-100, 0, 0x410000), False),  # openat with O_TMPFILE
+        ("x86_64", 257, (-100, 0, 0x10000), True),  # with O_DIRECTORY
+        ("x86_64", 2, (0, 0x410000), False),  # open with O_TMPFILE
+        ("x86_64", 437, 0, False),  # openat2
+        ("aarch64", 25, (3, 15), False),  # F_SETOWN_EX
+        ("aarch64", 29, (3, 0x8901), False),
+        ("aarch64", 56, (-100, 0, 0x400000), False),
         ("aarch64", 63, 0, True),  # read
         ("aarch64", 198, 2, False),  # socket
         ("aarch64", 220, 0x10000, True),
@@ -167,7 +188,9 @@ def test_every_jump_of_the_filter_lands_inside_and_it_ends_by_allowing(monkeypat
 def test_the_filter_by_hand(monkeypatch, machine, call, argument, allowed):
     monkeypatch.setattr(seccomp.platform, "machine", lambda: machine)
     program = seccomp._program(1234)
-    data = {0: call, 4: seccomp._ARCHITECTURES[machine][1], 16: argument}
+    arguments = argument if isinstance(argument, tuple) else (argument,)
+    data = {0: call, 4: seccomp._ARCHITECTURES[machine][1], 16: 0, 24: 0, 32: 0}
+    data |= {16 + 8 * number: value for number, value in enumerate(arguments)}
     place, held = 0, 0
     while True:
         code, yes, no, value = program[place]

@@ -10,7 +10,7 @@ import pytest
 
 import fsl_classroom
 import fsl_course
-from fsl_classroom.grading import answer_builtins, confinement, doors, guards, rules, worker
+from fsl_classroom.grading import answer_builtins, confinement, doors, guards, rules, together
 from fsl_classroom.grading.slices import answers_of
 from fsl_classroom.grading.submissions import Cell
 from tests.fsl_classroom.grading import zoo
@@ -119,7 +119,7 @@ def test_hidden_packages_are_gone_by_whole_name_and_cannot_be_imported_again(mon
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     neighbour = sys.modules["fsl_classroom_notes"] = type(sys)("fsl_classroom_notes")
-    guards.hide(worker._HIDDEN)
+    guards.hide(together.HIDDEN)
     assert not [name for name in sys.modules if rules.lies_in(name, "fsl_classroom", "tools", "tests")]
     assert sys.modules["fsl_classroom_notes"] is neighbour
     blocker = sys.meta_path[0]
