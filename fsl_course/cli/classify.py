@@ -99,9 +99,13 @@ def _fitted(options: argparse.Namespace) -> tuple[FewShotClassifier, str]:
         if (path := evaluate.weights_file(options.method)) is None:
             raise ValueError("--support is missing: name a folder that holds one folder of pictures for each class.")
         return FewShotClassifier.load(path), path.stem
+    if not (root := Path(options.support).expanduser().resolve()).is_dir():
+        raise ValueError(
+            f"--support takes a folder that holds one folder for each class; {options.support} is no folder."
+        )
     try:
-        classes = class_folders(Path(options.support).expanduser().resolve(), least=1)
-    except (ValueError, FileNotFoundError) as error:
+        classes = class_folders(root, least=1)
+    except ValueError as error:
         raise ValueError(f"--support: {error}") from error
     pairs = [(picture, entry.name) for entry in classes for picture in entry.pictures]
     options.way, options.shot = len(classes), 1 if len(pairs) < 3 * len(classes) else 5  # the nearer of those shipped

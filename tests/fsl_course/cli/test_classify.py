@@ -205,7 +205,7 @@ def test_methods_with_a_head_take_weights_for_that_number_of_classes(drawn, caps
     ("words", "message"),
     [
         (["prototypical", "new"], "--support is missing: name a folder"),
-        (["prototypical", "--support", "nowhere", "new"], "--support: there is no folder"),
+        (["prototypical", "--support", "nowhere", "new"], "--support takes a folder .*; nowhere is no folder"),
         (["prototypical", "--support", "new", "new"], "--support: .*belongs to no class"),
         (["prototypical", "--support", "one", "new"], "--support: .*only one class"),
         (["prototypical", "--support", "mine", "gone.png"], "no picture gone.png"),
