@@ -92,9 +92,9 @@ Params = dict[str, Tensor]
 #
 # ![From one start θ each of three tasks takes two inner steps on its support and ends in a query loss; the outer loop sends the gradient of these losses back through the steps and moves θ](../docs/diagrams/loops.svg)
 #
-# The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$ draws a sine of any amplitude and phase. So an [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is a path in the plane of $u$ and $v$, and the [outer loop](../lessons/GLOSSARY.md#outer-loop "外循环") moves the start of *all* paths.
+# The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$ draws a sine of any amplitude and phase. So an [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is a path in this plane, and the [outer loop](../lessons/GLOSSARY.md#outer-loop "外循环") moves the start of *all* paths.
 #
-# A dashed arrow is the wish of one task: where should the start go, so that its query loss after one step falls? It need not point along the path, which follows the support.
+# A dashed arrow is the wish of one task: where should the start go, so that its query loss after one step falls? It need not follow the path.
 #
 # Can a start win by lying in the middle of the optima? Keep your guess until the section of that name.
 
@@ -185,7 +185,7 @@ axis.set(xlabel="u", ylabel="v")
 axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
 show(
     figure,
-    "The plane of u and v. From one start, a black star, three dotted paths lead "
+    "The plane of u and v. From one start, a black star, three marked paths lead "
     "towards three optima, marked by crosses. Dashed arrows show where each task "
     "wants the start to go; the thick black arrow, minus the meta-gradient, is their "
     "mean.",
@@ -523,15 +523,15 @@ show(
 )
 
 # %% [markdown]
-# Up to a rate of about 0.001 the error grows in proportion to the rate, so at a tiny rate first order passes for right. At 0.01, your rate in training, the line has bent: the error is 49 %. After 10 steps it is 128 %.
+# Up to a rate of about 0.001 the error is proportional to the rate, so at a tiny rate first order passes for right. At 0.01, your rate in training, the line has bent: the error is 49 %. After 10 steps it is 128 %.
 #
 # ## Wrong by 128 %, and it still trains
 #
-# By this measure a gradient of *zero* is better, with 100 %, yet it goes nowhere. Ask: how much does a short outer step of length $\delta$ down the first-order gradient $d$ change the meta-loss, whose true gradient is $g$?
+# A gradient of *zero* would be better, with 100 %, yet it goes nowhere. Ask: how much does a short outer step of length $\delta$ down the first-order gradient $d$ change the meta-loss, whose true gradient is $g$?
 #
 # $$-\delta\, \frac{g^{\!\top} d}{\lVert d \rVert} = -\delta\, \lVert g \rVert \cos(g, d)$$
 #
-# The [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度") is the share of the best direction's work.
+# The best direction is $g$ itself, with [cosine](../lessons/GLOSSARY.md#cosine-similarity "余弦相似度") 1, so the cosine is the fraction of its fall that $d$ achieves.
 
 
 # %%
@@ -565,11 +565,11 @@ for seed in (3, 0, 1):
         )
 
 # %% [markdown]
-# The direction survives better than the numbers. After 10 steps the first net's error is 128 %, but the cosine is 0.60, and the last column measures it: a short step does 60 % of the best step's work.
+# The direction survives better: after 10 steps the first net's error is 128 %, but the cosine is 0.60, and the last column confirms it: a short step does 60 % of the best step's work.
 #
 # <details><summary>What makes the error so large, then?</summary>
 #
-# Some of it is mere *length*: the first-order gradient is up to 1.6 times as long, and Adam, with which you train, forgives a common factor, because it divides each entry by its own running size. The larger part is the angle: with a cosine of 0.60, even the best length leaves an error of $\sqrt{1 - 0.60^2}$ = 80 %. The training below shows its price.
+# Some of it is mere *length*: the first-order gradient is up to 1.6 times as long, and Adam, with which you train, forgives a common factor, because it divides each entry by its own running size. The larger part is the angle: with a cosine of 0.60, even the best length leaves an error of $\sqrt{1 - 0.60^2}$ = 80 %.
 #
 # </details>
 #
@@ -651,7 +651,7 @@ for name, first_order in (("product of factors", False), ("first order", True)):
 #
 # 1: At $\alpha h = 1$, because the factor is 0: this is case B of the puzzle. 2: When $\alpha h > 1$, because the step jumps over the optimum; below 2 it still comes nearer.
 #
-# 3: When $\alpha h > 2$, because the inner loop itself diverges, and its derivative with it. Where the loss curves downwards, $h < 0$, the factor is above 1 too. Directions without curvature, $h = 0$, keep the factor 1, so first order is right there.
+# 3: When $\alpha h > 2$, because the inner loop itself diverges, and its derivative with it. Where the loss curves downwards, $h < 0$, the factor's size exceeds 1 as well. Directions without curvature, $h = 0$, keep the factor 1, so first order is right there.
 #
 # </details>
 #
@@ -787,7 +787,7 @@ print(inspect.getsource(MAML.training_step))
 # %% [markdown]
 # ## Can a start win by lying in the middle?
 #
-# In the plane some $\theta^*_\tau$ draws each curve without error, so both losses are parabolas around it. One step ($\alpha = 0.25$) leads to $\theta' - \theta^*_\tau = (I - \alpha H_\mathcal{S})(\theta - \theta^*_\tau)$. There the query gradient is $H_\mathcal{Q}(\theta' - \theta^*_\tau)$: first order stops here; the chain rule multiplies by $I - \alpha H_\mathcal{S}$ once more. A learner rests where the mean of its gradient is zero:
+# In the plane some $\theta^*_\tau$ draws the curve of task $\tau$ without error, so both losses are parabolas around it. One step ($\alpha = 0.25$) leads to $\theta' - \theta^*_\tau = (I - \alpha H_\mathcal{S})(\theta - \theta^*_\tau)$. There the query gradient is $H_\mathcal{Q}(\theta' - \theta^*_\tau)$. First order takes it as it is; MAML multiplies it by $I - \alpha H_\mathcal{S}$ from the left, by the chain rule. A learner rests where the mean of its gradient is zero:
 #
 # $$\operatorname{mean}_\tau\; M\, (\theta - \theta^*_\tau) = 0$$
 #
@@ -872,7 +872,7 @@ for rate in (0.1, 0.3, 0.42):  # `place` is pretraining's by now
     print(f"pretraining's w, u, v at rate {rate:4.2f}: after one step {after:.2f}")
 
 # %% [markdown]
-# The three draw nearly the same curve, and before the step their errors are nearly equal. After one step MAML's is less than a fifth of pretraining's. So a start can win as a *place*, not by its curve.
+# Before the step the three have nearly the same curve and error. After one step MAML's is less than a fifth of pretraining's. So a start can win as a *place*, not by its curve.
 #
 # <details><summary>What did it change?</summary>
 #
@@ -882,9 +882,9 @@ for rate in (0.1, 0.3, 0.42):  # `place` is pretraining's by now
 #
 # <details><summary>Why not simply raise the inner rate?</summary>
 #
-# Here that works as well: without $w$, the mean curve at rate 0.84 reaches MAML's 0.52. So in *this* model $w$ is no more than a learned inner rate.
+# Here that works as well: without $w$, the mean curve at the rate $\alpha w^2 = 0.84$ reaches MAML's 0.52. So MAML's gain can be had by a larger rate.
 #
-# But the place counts in the model with $w$. Pretraining's start has $\alpha w^2 \approx 0.84$ at the rate 0.42, too, and ends at 1.86, because the step also moves $w$ itself; the best of its three rates gives 0.98. At $w \approx 9$ the numbers $u$ and $v$ are so small that $w$ hardly moves.
+# *With* $w$ it cannot: only a place with small $u$ and $v$ has it. Pretraining's start has $\alpha w^2 \approx 0.84$ at the rate 0.42, too, and ends at 1.86, because the step also moves $w$ itself; the best of its three rates gives 0.98. At $w \approx 9$ the numbers $u$ and $v$ are so small that $w$ hardly moves.
 #
 # </details>
 #
@@ -963,7 +963,7 @@ for other in ("first-order MAML", "pretraining"):
             )
 
 # %% [markdown]
-# Which is best after 0 steps? MAML and pretraining are "not separated", because both draw nearly the mean curve; the next cell measures it. After one step the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines put MAML ahead of pretraining by 1.6 to 2.2, and ahead of first order by about 0.3.
+# Which is best after 0 steps? MAML and pretraining are "not separated", because both draw nearly the mean curve; the next cell measures it. After one step the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines put MAML ahead of pretraining by 1.6 to 2.2, and ahead of first order by 0.3 to 0.4.
 #
 # <details><summary>Was it luck?</summary>
 #
@@ -1008,13 +1008,13 @@ for name, net in (
 # %% [markdown]
 # <details><summary>Is MAML's start only a learned rate, as in the plane?</summary>
 #
-# No: no test rate in the table brings pretraining below 2.8. Nor does scale, $w$'s part: 20 rescalings of its layers that keep its curve reach 2.7 at best. So here the place is real. It fits its own rate, though: at twice that rate MAML's error about triples. With `SEED` 1 and 2 the same holds, to 0.1.
+# No: no test rate in the table brings pretraining below 2.8. We also rescaled its layers 20 times without changing its curve (not shown): 2.7 at best. So here the place is real. It fits its own rate, though: at twice that rate MAML's error about triples. With `SEED` 1 and 2 the same holds, to 0.1.
 #
 # </details>
 #
 # The cosine shows where first order falls behind: it begins near 1 but ends far below. With `SEED` 1 and 2 the last two cosines lie between 0.5 and 0.7. They are rough: 25 curves are noisy.
 #
-# *Not covered*: training at other rates. The full budget, 70,000 updates, beside the paper's table for 5 points:
+# *Not covered*: training at other rates. The next cell shows the shipped nets after 70,000 updates, beside Finn et al. (2017), 5 points.
 
 
 # %% tags=["nbval-check-output"]
@@ -1037,7 +1037,7 @@ for learner, printed in paper.items():
 # %% [markdown]
 # <details><summary>Does the table agree with the paper?</summary>
 #
-# In four of six places the paper's number lies within our interval. After 10 steps our pretraining is just better, and after 5 steps our MAML is clearly worse: 0.54 ± 0.12 against 0.38. We do not know why.
+# Four of the paper's six numbers lie within our intervals, one of them on the edge. After 10 steps our pretraining is just better; after 5 steps our MAML is worse, 0.54 ± 0.12 against 0.38. We do not know why.
 #
 # </details>
 #
@@ -1169,13 +1169,13 @@ for name, step in steps.items():
     print(f"{name:8s}{seen[0]:14.3f}{seen[39]:8.3f}{truth[39]:25.3f}{truth[199]:11.3f}")
 
 # %% [markdown]
-# Step a stands still; the other losses fall. After 200 steps d is at 1.138, exactly where the right step is. So a falling loss does not settle who is right.
+# Step a stands still; the other losses fall, and d ends at 1.138, exactly where the right step does. So a falling loss settles nothing.
 #
 # ### Exercise 08.5  Bug hunt: is this the meta-gradient?  (difficulty 3/5, 12 min)
 #
 # Write one test that exposes them all. `outer_step(net)` changes the net in place; it should be one SGD step of rate `outer_lr` down the gradient of `true_loss(params)`. Return `True` when it is anything else.
 #
-# A right step may leave no `.grad`; a fault may sit in one number, or be a thousandth. The caller wants its net back unchanged.
+# A right step may leave no `.grad`; a fault may sit in one number, or be one part in a thousand. The caller wants its net back unchanged.
 #
 # | you have | |
 # |---|---|
@@ -1312,7 +1312,7 @@ assert all(verdicts(gallery).values())
 #
 # <details><summary>Answer</summary>
 #
-# (b). The factor is 1 there, because $v^\top (I - \alpha H) = v^\top$: the query gradient passes through unchanged. For zero, (a), you need $\alpha h = 1$. Nothing is divided, so (c) is out.
+# (b). The factor is 1 there, because $v^\top (I - \alpha H) = v^\top$: the query gradient passes through unchanged. For (a) you need $\alpha h = 1$; nothing is divided, against (c).
 #
 # </details>
 
@@ -1331,7 +1331,7 @@ assert all(verdicts(gallery).values())
 #
 # <details><summary>Answer</summary>
 #
-# (b). A double step, a missing Hessian, even the plain query gradient go downhill too, with a query loss as well, so (a) and (c) are out. Compare with central differences, once, on a tiny net.
+# (b). A double step, a missing Hessian, even the plain query gradient go downhill too, against (a) and (c). Compare with central differences, once, on a tiny net.
 #
 # </details>
 #
@@ -1388,13 +1388,13 @@ print("your function and the package agree on a net, over 4 steps, to second ord
 # | remember | |
 # |---|---|
 # | meta-gradient | $(I - \alpha H)^\top \nabla \mathcal{L}_\mathcal{Q}(\theta')$; several steps: a product, last step first |
-# | first order | leaves $H$ out; error grows with the rate and the steps, yet goes downhill while the cosine is above 0 |
+# | first order | leaves $H$ out; error grows with the rate and mostly with the steps, yet goes downhill while the cosine is above 0 |
 # | a good start | a *place* from which one step lands, not a curve in the middle |
 # | proof | central differences of the true meta-loss, float64, tiny net |
 # | cost | memory grows with the steps |
 # | pitfalls | a copy cuts the graph; a generator runs dry; every task starts from θ; the query judges |
 #
-# The starred exercise 08.6 follows. [Next lesson]({{next}}).
+# [Next lesson]({{next}}).
 #
 # ## References
 #

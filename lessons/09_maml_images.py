@@ -149,9 +149,9 @@ show(
 )
 
 # %% [markdown]
-# One step finds the slots. But why is so little right *before*, where you would expect 20 %? Before adaptation the net cannot know which class sits in which slot. Its fixed answer fits this task's seating or not, for a whole class at a time.
+# One step finds the slots. But why is so little right *before*, where you would expect 20 %? Before adaptation the net cannot know which class sits in which slot. Its fixed answer fits this seating or misses it, often for several queries of a class together.
 #
-# The average is 20 % all the same. If you move every class on by one slot, five times, each query is right in exactly one of the five seatings.
+# The average is 20 % all the same: move every class on by one slot, five times, and each query is right in exactly one seating.
 #
 # ## The maths
 #
@@ -240,9 +240,9 @@ print("loop, your function and nn.BatchNorm2d agree")
 # %% [markdown]
 # ## Meet the package, and two laws
 #
-# Support and queries travel through the net together, and every batch norm takes the statistics of the *support's* maps. Written out with your function, this must agree with the package in float64. In *training* the package normalises queries by their own statistics, as the authors' code does; what that is worth, you measure below.
+# Support and queries pass the net together, and every batch norm takes the statistics of the *support's* maps. With your function this must agree with the package in float64. In *training* the package normalises queries by their own statistics, as the authors' code does; what that is worth, you measure below.
 #
-# Two laws must hold as well. A support row that is asked as a query gets the logits of the support pass. And a query gets the same logits alone and in company.
+# Two laws must hold as well. A support row asked as a query gets the logits of the support pass. And a query gets the same logits alone and in company.
 
 # %%
 torch.manual_seed(0)
@@ -367,15 +367,15 @@ print("untrained, width 16:", three_numbers(fresh(), sampler))
 print("shipped:            ", three_numbers(shipped, sampler, tasks=20))
 
 # %% [markdown]
-# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves the first number a lot: the classes that sit right have mean 1 and variance about 1, so 20 tasks give $20 \pm 9$ %, and 40 tasks $20 \pm 6$ %.
+# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves the first number a lot: the count of classes that sit right has mean 1 and variance about 1, so 20 tasks give $20 \pm 9$ %, and 40 tasks $20 \pm 6$ %.
 #
 # ## An inner rate has units
 #
-# You met this in [exercise 07.5](../notebooks/07_inner_loop.ipynb): a rate belongs to a loss. The authors' inner loss is $N$ times the mean. Predict: what are their rates, 0.4 at 5 ways and 0.1 at 20 ways, in units of a mean loss?
+# A rate belongs to a loss ([07.5](../notebooks/07_inner_loop.ipynb)). The authors' inner loss is $N$ times the mean. Predict: what are their rates, 0.4 at 5 ways and 0.1 at 20 ways, in units of a mean loss?
 
 # %% tags=["nbval-check-output"]
 mean_loss = support_loss(net, small)  # the mean over N*K rows
-# summed over N rows, divided by K
+# theirs: summed over all N*K rows, divided by K
 by_sum = adapt(lambda p: 5 * mean_loss(p), start, lr=0.4, steps=2, track=False)
 by_mean = adapt(mean_loss, start, lr=2.0, steps=2, track=False)
 assert all(torch.allclose(by_sum[name], by_mean[name], atol=1e-10) for name in start)
@@ -386,7 +386,7 @@ for n_way, rate in ((5, 0.4), (20, 0.1)):
     )
 
 # %% [markdown]
-# Both are 2.0. `adapt` expects a mean, and the shipped nets were trained with 0.4 of a mean loss: a fifth of the authors' step. What matters is that the test uses the unit of the training.
+# Both are 2.0. `adapt` expects a mean, and the shipped nets were trained with 0.4 of a mean loss: a fifth of the authors' step. The test must use the unit of the training.
 #
 # ## From one task to a batch
 #
@@ -499,7 +499,7 @@ print(
 )
 
 # %% [markdown]
-# The losses agree to ten digits, and the slope of raw vmap is wrong by far: PyTorch 2.13's batch norm loses part of the second derivative under vmap.
+# The losses agree to ten digits, and the slope of raw vmap is wrong by far: we traced it (not shown) to PyTorch 2.13's batch norm, which loses part of the second derivative under vmap.
 #
 # vmap runs Python once for all tasks, which pays for small nets. The loop has another advantage: memory. Predict: how many bytes do graphs hold for 8 tasks, against one, in one graph and in your `accumulate`?
 
@@ -655,13 +655,13 @@ for name, found in gains.items():
     print(f"{name:18s} {100 * mean:+.1f} ± {100 * half:.1f} points")
 
 # %% [markdown]
-# Only the company differs between the rows. Balanced company helps, random company does not, and five of one class do great harm: their mean *is* the class, and it is subtracted. So batch statistics carry the share of each class into every answer. Whichever protocol you report, name it.
+# Only the company differs between the rows. Balanced company helps, random company does not, and five of one class do great harm: their mean *is* the class, and it is subtracted. So batch statistics carry each class's share into every answer. Name the protocol that you report.
 #
 # [Group norm](../lessons/GLOSSARY.md#group-normalisation "组归一化") normalises each picture by itself, so it avoids the question.
 #
 # ## How many steps at test time?
 #
-# Your net was trained with 3 steps. May the test take more?  But who chooses the number?
+# Your net was trained with 3 steps. May the test take more, and who chooses the number?
 
 
 # %%
@@ -741,7 +741,7 @@ for _ in range(1000):  # choose on 10 test tasks, then read the other 20
 print(f"chosen and read on the same 10 tasks: {100 * sum(excess) / 1000:+.1f} points")
 
 # %% [markdown]
-# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete, so the excess is small.
+# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete, so the excess is small, 0.4 points without an interval.
 
 # %% [markdown]
 # ## Evaluate honestly
@@ -791,13 +791,13 @@ show(
 )
 
 # %% [markdown]
-# The puzzle's answer: ProtoNet wins at one shot, by more than its interval, without moving a weight. MAML's three numbers were chance, 100 % and about 90 %. Your own net, with 64 updates and 3 steps, is only a few points above random features.
+# The puzzle's answer: ProtoNet wins at one shot and at five, by more than its intervals, without moving a weight. MAML's numbers were chance, 100 % and about 90 %. Your own net is only a few points above random features.
 #
 # *Not covered* by these [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") intervals: ProtoNet learned from 30-way tasks, MAML from 5-way ones, each with one seed.
 #
 # ## The price of a trained head
 #
-# Metric methods obey a law: if you relabel the slots, the logits are permuted and nothing else happens. A trained head has five *different* rows, so five different starting points. Predict: does the same task with permuted slots get the same classes? And what if every row of the head is replaced by the mean of its rows?
+# Metric methods obey a law: if you relabel the slots, the logits are permuted and nothing else happens. A trained head has five *different* rows, so five different starting points. Predict: with permuted slots, does a task get the same classes? And with every row replaced by the mean row?
 
 
 # %%
@@ -857,7 +857,7 @@ show(
 #
 # $$w_k \leftarrow \bar w + \tfrac{\alpha}{N} (c_k - \bar c)$$
 #
-# All logits share $\bar w^{\!\top} z$: the inner product of $z$ with the centred prototype decides, where a distance would add $-\lVert c_k \rVert^2 / 2$. And the encoder? A feature's gradient is $\sum_k (p_k - e_{y,k})\, \bar w = 0$: it does not move. MAML's first step is a prototype classifier.
+# All logits share $\bar w^{\!\top} z$: the inner product of $z$ with the centred prototype decides, where a distance would add $-\lVert c_k \rVert^2 / 2$. And the encoder? A feature's gradient is $\sum_k (p_k - e_{y,k})\, \bar w = 0$: it does not move. Nor does the bias. From the mean row, MAML's first step builds a prototype classifier.
 
 # %%
 level, loss = levelled(start), support_loss(net, small)
@@ -887,7 +887,7 @@ print(f"trained rows {results[1]['MAML'].mean:.1%}, mean row {found.mean:.1%}")
 print(compare(found, results[1]["MAML"]))
 
 # %% [markdown]
-# The derivation holds to ten digits: only the second step moves the encoder. The mean row is invariant, and what it loses lies well inside the interval, so these episodes show no cost. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
+# The derivation holds to ten digits: the first step leaves the encoder still. The mean row is invariant, and what it loses lies well inside the interval, so these episodes show no cost. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
 
 # %% [markdown]
 # ## Explore
@@ -897,10 +897,11 @@ print(compare(found, results[1]["MAML"]))
 # 1. Does a rate of 0.1 need more steps?
 # 2. What does 1.6, four times the rate of training, do?
 # 3. Where would you stop without a validation split?
+# 4. Do five shots gain from more steps, too?
 #
 # <details><summary>Answers</summary>
 #
-# 1: Yes: each step is a quarter as long, and after 8 steps the curve still rises and is near that of 0.4 after 5. 2: It overshoots: the accuracy stays far below that of 0.4 at every number of steps. 3: At the steps of training, because this is the only number that training knows; here that would give accuracy away.
+# 1: Yes: each step is a quarter as long, and after 8 steps the curve still rises and is near that of 0.4 after 5. 2: It overshoots: the accuracy stays far below that of 0.4 at every number of steps. 3: At the steps of training, because this is the only number that training knows; here that would give accuracy away. 4: At 0.1 yes, to about 79 % after 8 steps; at 0.4 it wavers around 70 % from the third step on.
 #
 # </details>
 
@@ -978,7 +979,7 @@ for name, dealer, source in (
 #
 # `deal(index)` returns the classes of episode `index`, `[N]`: entry `j` is the id of the class in slot `j`. Return `True` when a class's id helps to guess its slot. A leak may touch some classes or some episodes only.
 #
-# One way is to play the cheat, who has seen some episodes and guesses slots in others. Leave luck a margin: a leak is 0.05 over $1/N$ among *all* guesses.
+# One way is to play the cheat, who has seen some episodes and guesses slots in others. Leave luck a margin: return `True` if the share of right guesses, among *all*, exceeds $1/N + 0.05$.
 
 
 # %%
@@ -1062,7 +1063,7 @@ print(f"novel classes, the first sampler, slots turned round: {again}")
 #
 # <details><summary>Answer</summary>
 #
-# (b), most likely: training exists to find an initialisation that generalises. The inner loop does its work, against (a): it fits the support. Wrong support labels (c) would push the queries to chance.
+# (b), most likely: training exists to find an initialisation that generalises. The inner loop fits the support, against (a). Wrong support labels (c) would push the queries to chance.
 #
 # </details>
 #
@@ -1071,7 +1072,7 @@ print(f"novel classes, the first sampler, slots turned round: {again}")
 #
 # <details><summary>Answer</summary>
 #
-# (b). Every inner step moves the weights, and with them the maps. (a) is wrong: they are the cheapest. (c) too: they know no query of the test.
+# (b). Every inner step moves the weights, and with them the maps. They are the cheapest, against (a), and know no query, against (c).
 #
 # </details>
 #
