@@ -27,29 +27,6 @@ def check_form(size: int, channels: int, invert: bool | str) -> None:
         raise ValueError(f'invert must be True, False or "auto"; got {invert!r}.')
 
 
-def load_pictures(
-    pictures: Iterable[Picture], size: int = 28, channels: int = 1, *, invert: bool | str = "auto"
-) -> tuple[Tensor, bool]:
-    """Brings pictures into the form of an image set -> uint8 [n, channels, size, size], and whether they were inverted.
-
-    pictures: paths, PIL images, numpy arrays [H, W] or [H, W, c], tensors [H, W] or [c, H, W]; arrays and tensors are uint8,
-              or floats in [0, 1]
-    invert:   "auto" decides once for all of them (`is_negative`). Further pictures of the same kind, such as queries, take
-              what was decided: invert=the second result
-
-    Raises FileNotFoundError, TypeError or ValueError, which name the picture and say what to do.
-    """
-    check_form(size, channels, invert)
-    squares, backgrounds = [], []
-    for picture in pictures:
-        square, background = square_picture(picture, size, channels)
-        squares.append(square)
-        backgrounds.append(background)
-    negative = is_negative(backgrounds, channels, invert)
-    found = np.stack(squares) if squares else np.zeros((0, channels, size, size), dtype=np.uint8)
-    return torch.from_numpy(255 - found if negative else found), negative
-
-
 def listed(pictures: Pictures) -> list[Picture]:
     """Returns the pictures of a list, or of one tensor or array [S, c, H, W]. Raises TypeError for a single picture."""
     if isinstance(pictures, np.ndarray) and pictures.ndim == 4 and pictures.shape[1] in (1, 3):
@@ -75,7 +52,11 @@ def is_negative(backgrounds: Sequence[int], channels: int, invert: bool | str) -
 
 
 def square_picture(picture: Picture, size: int, channels: int) -> tuple[np.ndarray, int]:
-    """Fits one picture into a square -> uint8 [channels, size, size], not inverted, and the grey value of its background."""
+    """Fits one picture into a square -> uint8 [channels, size, size], not inverted, and the grey value of its background.
+
+    picture: a path, a PIL image, a numpy array [H, W] or [H, W, c], or a tensor [H, W] or [c, H, W]; arrays and tensors are
+    uint8, or floats in [0, 1]. Raises FileNotFoundError, TypeError or ValueError, which name the picture and say what to do.
+    """
     name = str(picture) if isinstance(picture, (str, os.PathLike)) else f"the {type(picture).__name__}"
     try:
         with warnings.catch_warnings():
