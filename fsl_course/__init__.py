@@ -7,10 +7,10 @@ Floors, from the ground up (imports run downwards only):
 2. ``episodes``                  N-way K-shot tasks drawn from an image set
 3. ``inner_loop``, ``figures``   what methods with an inner loop share; pictures of episodes and results
 4. ``methods``                   one paper a file
-5. ``evaluation``, ``weights``   accuracies with intervals; shipped and saved weights, learners by name;
-                                 ``classifier``: what is this picture?; ``support``: what a learner has read
-6. ``training``                  the training loop, and what makes a long run survive
-7. ``cli``, ``__main__``         the command line, ``python -m fsl_course``
+5. ``evaluation``, ``weights``   accuracies with intervals; shipped and saved weights, learners by name
+6. ``classifier``, ``support``   what is in this picture?; what a learner has read
+7. ``training``                  the training loop, and what makes a long run survive
+8. ``cli``, ``__main__``         the command line, ``python -m fsl_course``
 
 The names below are imported on first use, so that ``python -m fsl_course doctor`` can still speak when PyTorch is missing.
 """

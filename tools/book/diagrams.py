@@ -221,6 +221,7 @@ def _node(axes: Axes, at: tuple[float, float], name: str, edge: str, *, radius: 
 _FLOORS = {  # the first name of each floor in pyproject.toml, and what the floor holds
     "cli": "the command line",
     "training": "the loop; runs that survive",
+    "classifier": "what is in this picture?",
     "evaluation": "intervals, trained weights",
     "methods": "one paper, one file",
     "inner_loop": "functional steps, pictures",
@@ -275,7 +276,7 @@ DIAGRAMS = {
     "package": Diagram(
         "The floors of fsl_course: _system at the ground, then data and nets, episodes, inner_loop and figures, methods, "
         "evaluation and weights, training, and cli at the top. fsl_classroom stands on it; lessons use both",
-        6.25,
+        6.81,
         _package,
     ),
 }
