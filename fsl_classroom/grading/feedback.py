@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fsl_classroom import find
 from fsl_classroom.checking.model import Exercise
+from fsl_classroom.grading.expected import plain_name
 from fsl_classroom.grading.gradebook import in_days, lateness_of
 from fsl_classroom.grading.late import Lateness
 from fsl_classroom.grading.report import NOT_ATTEMPTED, number
@@ -33,11 +34,19 @@ def run(arguments: argparse.Namespace) -> int:
         )
     students = read_tables(folder)
     lateness = lateness_of(students, arguments)
-    title = arguments.title or whole.name
-    for one, name in zip(students, file_names([one.student for one in students]), strict=True):
+    title, names = arguments.title or whole.name, [one.student for one in students]
+    for one, name in zip(students, file_names(names), strict=True):
+        one.errors = for_the_student(one, names)
         replace_file(out / name, page(one, title, lateness).encode("utf-8", "replace"))
     print(f"{len(students)} pages in {out}", file=sys.stderr)
     return 0
+
+
+def for_the_student(one: Graded, names: Sequence[str]) -> str:
+    """Returns the errors of a student without the sentences that are for the teacher: those that name somebody else."""
+    others = {plain_name(name) for name in names} - {plain_name(one.student), ""}
+    sentences = [words for words in one.errors.split("; ") if "handed in with the seed" not in words]
+    return "; ".join(words for words in sentences if not any(other in plain_name(words) for other in others))
 
 
 def file_names(students: Sequence[str]) -> list[str]:
@@ -97,9 +106,9 @@ def _row(line: Line) -> str:
     mark, state = ("✓", "right") if line.passed else ("○", "not attempted") if untried else ("✗", "not right yet")
     words = []
     if not line.passed:
-        if not untried or line.diagnosis != NOT_ATTEMPTED:
+        if line.diagnosis != NOT_ATTEMPTED:
             words.append(f"<p>{escape(line.diagnosis)}</p>")
-        if hint := hint_for(exercise, line.diagnosis):
+        if (line.tried or untried) and (hint := hint_for(exercise, line.diagnosis)):
             words.append(f'<p class="hint"><strong>Hint:</strong> {_code(hint)}</p>')
     return (
         f'<tr class="{state.split()[0]}"><th scope="row">{escape(name)}<br><span>{escape(title)}</span></th>'

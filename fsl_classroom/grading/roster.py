@@ -43,7 +43,9 @@ class Person:
         """Returns all names under which a folder may stand for this person, as `plain_name` writes them."""
         last, _, first = self.fields["name"].partition(",")
         both = self.fields["first"], self.fields["last"]
-        names = [self.fields["name"], f"{first} {last}", " ".join(both), " ".join(reversed(both))]
+        names = [self.fields["name"], f"{first} {last}"]
+        for order in (both, both[::-1]):
+            names += [" ".join(order), "".join(order)]  # the second as Chinese names are written
         names += [self.fields[field] for field in _NAMES_SOMEBODY]
         return {plain for name in names if (plain := plain_name(name))}
 

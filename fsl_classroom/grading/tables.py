@@ -14,7 +14,7 @@ _NEEDED = ("student", "exercise", "passed", "diagnosis", "points", "worth")
 
 @dataclass(frozen=True)
 class Line:
-    """One row of grades.csv. seed: of the variant, or ""."""
+    """One row of grades.csv. seed: of the variant, or ""; tried: whether the answer ran, and was not refused unseen."""
 
     exercise: str
     passed: bool
@@ -22,6 +22,7 @@ class Line:
     seed: str
     points: float
     worth: float
+    tried: bool = True
 
 
 @dataclass
@@ -61,6 +62,7 @@ def read_tables(folder: Path) -> list[Graded]:
             seed=row.get("seed", "").strip(),
             points=_points(row["points"], f"{path}, line {number}"),
             worth=_points(row["worth"], f"{path}, line {number}"),
+            tried=bool(row.get("judged", "?").strip()),
         )
         found.setdefault(student, Graded(student)).lines.append(line)
     summary = folder / "grades-summary.csv"

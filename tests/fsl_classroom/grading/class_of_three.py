@@ -20,10 +20,12 @@ ROSTER = (
 
 def write_class(folder: Path) -> Path:
     """Writes the tables that `grade` would write for three students and two exercises, worth 2 and 3. Returns the folder."""
+    ada: dict[str, tuple[bool, str]] = {"05.1": (True, ""), "07.3": (False, SUMS)}
+    both = dict.fromkeys(ada, "apart")
     records = [
-        Record("Ada Lovelace", {"05.1": (True, ""), "07.3": (False, SUMS)}, seeds={"05.1": "7", "07.3": "7"}),
-        Record("王小明", {"07.3": (False, CRASH)}, errors=["05.ipynb: it is empty"]),
-        Record("=Eve & Co", {"05.1": (True, ""), "07.3": (True, "")}),
+        Record("Ada Lovelace", ada, seeds=dict.fromkeys(ada, "7"), judged=both),
+        Record("王小明", {"07.3": (False, CRASH)}, errors=["05.ipynb: it is empty"], judged={"07.3": "apart"}),
+        Record("=Eve & Co", dict.fromkeys(ada, (True, "")), judged=both),
     ]
     results = Results(folder, records, ["05.1", "07.3"], {"05.1": 2.0, "07.3": 3.0})
     folder.mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,26 @@ def test_the_lateness_is_told(pages, tmp_path):
     assert "late" not in made["=Eve & Co"].text
 
 
+def test_what_was_refused_unseen_gets_no_hint(pages, tmp_path):
+    """A notebook with a neighbour's seed was not tried: a hint to its exercise would be beside the point."""
+    path = tmp_path / "class" / "grades.csv"
+    refused = path.read_text(encoding="utf-8").replace(SUMS, "The check has the seed 7 of somebody else.")
+    path.write_text(refused.replace(",7,0,3,apart", ",7,0,3,"), encoding="utf-8")
+    text = pages()["Ada Lovelace"].text
+    assert "The check has the seed 7" in text
+    assert "Hint" not in text
+
+
+def test_a_page_names_no_other_student(pages, tmp_path):
+    path = tmp_path / "class" / "grades-summary.csv"
+    told = "05.1 was handed in with the seed 7 of Ada-Lovelace; 05.ipynb: it is empty; a.ipynb is like ada lovelace's"
+    path.write_text(path.read_text(encoding="utf-8").replace("05.ipynb: it is empty", told), encoding="utf-8")
+    text = pages()["王小明"].text
+    assert "Lovelace" not in text
+    assert "lovelace" not in text
+    assert "About your files: 05.ipynb: it is empty." in text
+
+
 def test_a_diagnosed_mistake_gets_the_hint_of_that_mistake():
     exercise = find("05.1")
     entry = exercise.wrong[1]

@@ -87,11 +87,17 @@ def test_what_moodle_exports_is_a_list_too(tmp_path):
     path.write_text(
         "First name,Last name,ID number,Institution,Department,Email address,Course total (Real)\n"
         "Ada,Lovelace,7001,,,ada@uni.example,-\nSmith,Jo,7002,,,jo@uni.example,-\nJo,Smith,7003,,,js@uni.example,-\n"
+        "小明,王,7004,,,wang@uni.example,-\n",
+        encoding="utf-8",
     )
     people = read_roster(path)
-    students = ["Ada Lovelace_4711_assignsubmission_file", "7002", "Jo Smith", "ada@uni.example", "Zoe"]
+    students = ["Ada Lovelace_4711_assignsubmission_file", "7002", "Jo Smith", "ada@uni.example", "Zoe", "王小明"]
     found, lost = matched(students, people, path)
-    assert {name: person.fields["idnumber"] for name, person in found.items()} == {students[0]: "7001", "7002": "7002"}
+    assert {name: person.fields["idnumber"] for name, person in found.items()} == {
+        students[0]: "7001",
+        "7002": "7002",
+        "王小明": "7004",
+    }
     assert lost == [
         f"Jo Smith could be 2 people of {path}",
         f"ada@uni.example is the same person of {path} as {students[0]}",
