@@ -33,6 +33,7 @@ PUBLIC = (
     ),
     Room("fsl_course.figures", "the colours and the pictures of the course"),
     Room("fsl_course.methods", "the methods, one paper a file", ("*",)),
+    Room("fsl_course.classifier", "what is in this picture? any learner as a classifier like those of scikit-learn"),
     Room("fsl_course.evaluation", "accuracies with intervals, and paired comparisons"),
     Room("fsl_course.weights", "shipped and saved weights, learners by name", ("checkpoints", "learners")),
     Room("fsl_course.training", "the training loop, on one process or several", ("loop", "distributed")),

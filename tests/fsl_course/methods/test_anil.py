@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
+from fsl_course.inner_loop.functional import predict
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.maml import MAML
@@ -202,3 +203,17 @@ def test_it_learns_pictures():
     before = evaluate(learner, test, 40)
     fit(learner, EpisodeSampler(source.split("train"), 4, 1, 3), steps=25, tasks=3, lr=1e-2, progress=False)
     assert evaluate(learner, test, 40).mean > before.mean + 0.15
+
+
+@pytest.mark.parametrize("head", [None, "", "encoder"])
+def test_adapted_parameters_of_the_whole_model_give_the_same_predictions(task, head):
+    """What forward computes in two halves, one after the other: for programs that adapt once and predict often."""
+    model = nn.Sequential(OrderedDict(encoder=conv4(4), head=nn.Linear(4, 5)))
+    if head == "encoder":
+        model = nn.Sequential(OrderedDict(stem=nn.Identity(), encoder=classifier(conv4(4), 5)))
+    learner = ANIL(model, 0.5, 3, head=head).eval()
+    with torch.no_grad():
+        adapted = learner.adapted(task)
+        assert set(adapted) == {name for name, _ in model.named_parameters()}
+        torch.testing.assert_close(predict(model, adapted, task), learner(task), atol=1e-6, rtol=1e-5)
+        assert any(not torch.equal(adapted[name], p) for name, p in model.named_parameters())
