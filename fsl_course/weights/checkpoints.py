@@ -35,13 +35,15 @@ def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any
     """
     # clones, because tied weights share memory, which the format does not allow
     own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    words = json.dumps(about, sort_keys=True)
-    _write(Path(path), save(own, {"about": words, "sha256": _digest(own, words)}))
+    plain = json.loads(json.dumps(about))  # as it will be read
+    # one text, because the format writes several in a random order, and equal content should be equal bytes
+    words = json.dumps(plain | {"sha256": _digest(own, plain)}, sort_keys=True)
+    _write(Path(path), save(own, {"about": words}))
 
 
-def _digest(tensors: dict[str, Tensor], about: str) -> str:
-    """Returns the SHA-256 of contiguous tensors, with their names, types and shapes, and of the text beside them."""
-    digest = hashlib.sha256(about.encode())
+def _digest(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
+    """Returns the SHA-256 of contiguous tensors, with their names, types and shapes, and of the dictionary beside them."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
@@ -65,8 +67,8 @@ def _write(path: Path, blob: bytes) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Opens a file of `save_file` and yields it with its dictionary; reads no tensor. Raises CheckpointError for other files."""
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any], Any]]:
+    """Opens a file of `save_file`, and yields it with dictionary and checksum; reads no tensor. Raises CheckpointError."""
     try:
         if not path.is_file():
             raise CheckpointError(f"there is no checkpoint at {path}.")
@@ -78,7 +80,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             about = json.loads(found["about"])
             if not isinstance(about, dict):
                 raise ValueError("its header holds no dictionary")
-            yield file, about
+            checksum = about.pop("sha256", None)
+            yield file, about, checksum
     except OSError as error:
         raise CheckpointError(
             f"could not read {path}: {error.strerror or error}. It may be whole: leave it, and see to it that you may read it."
@@ -94,11 +97,10 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises CheckpointError where a single bit has changed since. Files of earlier versions have no checksum to compare with.
     """
-    with _opened(Path(path)) as (file, about):
+    with _opened(Path(path)) as (file, about, checksum):
         # clones, because the tensors are views of the file, which a later save replaces
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
-        header = file.metadata()
-        if header.get("sha256", digest := _digest(tensors, header["about"])) != digest:
+        if checksum not in (None, _digest(tensors, about)):
             raise CheckpointError(
                 f"{path} is damaged: it has changed since it was written. Restore a copy, or train again."
             )
@@ -108,9 +110,8 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
     """Copies named weights into a learner. Raises CheckpointError if names, shapes or types differ."""
     for name, own in learner.state_dict().items():
-        if (
-            name in tensors and tensors[name].dtype != own.dtype
-        ):  # PyTorch would convert it, and read nonsense as numbers
+        # PyTorch would convert it, and read nonsense as numbers
+        if name in tensors and tensors[name].dtype != own.dtype:
             raise CheckpointError(f"{name} in {path} is {tensors[name].dtype}, and {own.dtype} in this learner.")
     try:
         learner.load_state_dict(tensors)
@@ -132,7 +133,7 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
     Raises CheckpointError for a file of another kind, with weights that do not fit its settings, or with impossible settings.
     """
     path = Path(path)
-    with _opened(path) as (file, about):
+    with _opened(path) as (file, about, _):
         # a file of FewShotClassifier holds a support beside the weights, and its names have a slash
         own = [name for name in file.keys() if "/" not in name]  # noqa: SIM118 - not a dict
         shapes = {name: list(file.get_slice(name).get_shape()) for name in own}

@@ -84,6 +84,14 @@ def test_a_full_disk_keeps_the_old_json(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
 
 
+def test_equal_content_is_equal_bytes_and_the_dictionary_comes_back_as_it_was(tmp_path):
+    about = {"b": {10: "x", 9: [1.5, None]}, "a": True}
+    for n in range(8):  # the format itself writes several texts in a random order
+        save_file(tmp_path / f"{n}.safetensors", {"z": torch.ones(2), "a": torch.zeros(3, 1)}, about)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert load_file(tmp_path / "0.safetensors")[1] == json.loads(json.dumps(about))
+
+
 def test_weights_that_do_not_fit_are_explained(tmp_path):
     path = tmp_path / "w.safetensors"
     save_learner(path, make("prototypical", width=8), {"method": "prototypical", "settings": {"width": 16}})
