@@ -24,7 +24,7 @@ from fsl_course.weights.checkpoints import load_weights
 __all__ = ["History", "fit", "learning_rate"]
 
 
-def learning_rate(step: int, *, lr: float, steps: int, halve_every: int | None, cosine: bool) -> float:
+def learning_rate(step: int, lr: float, steps: int, halve_every: int | None, cosine: bool) -> float:
     """Returns the rate of step 0, 1, ...: constant, halved every so many steps, or a cosine from lr to 0 over all steps."""
     if cosine:
         return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -98,8 +98,7 @@ def fit(
     ):
         # several processes stop after the same step: the one in which all hear that one of them was asked to
         while run.done < steps and not (asked if group.size > 1 else interrupted.is_set()):
-            rate = learning_rate(run.done, lr=lr, steps=steps, halve_every=halve_every, cosine=cosine)
-            optimiser.param_groups[0]["lr"] = rate
+            optimiser.param_groups[0]["lr"] = learning_rate(run.done, lr, steps, halve_every, cosine)
             with undone_on_failure(learner.train()) as buffers, query_accuracies(learner) as seen:
                 with in_bfloat16(learner) if bfloat16 else nullcontext():
                     episodes = sampler.batch(*group.share(run.done * tasks, tasks))
