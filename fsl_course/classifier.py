@@ -105,7 +105,6 @@ class FewShotClassifier:
 
     def _read(self, images: Tensor, labels: Tensor, classes: list[str]) -> FewShotClassifier:
         self._support = read_support(self.learner, images, labels, len(classes))
-        self.support_features_ = self._support.features(images)
         self.support_images_, self.labels_, self.classes_ = images, labels, classes
         return self
 
@@ -193,6 +192,11 @@ class FewShotClassifier:
         """
         images = self.pictures(pictures)
         return self._support.features(images) if len(images) else self.support_features_[:0]
+
+    @property
+    def support_features_(self) -> Tensor:
+        """The features of the support [S, D], in the order of `fit`."""
+        return self._support.own_features
 
     def nearest(self, pictures: Pictures, count: int = 3) -> list[list[Neighbour]]:
         """Returns the `count` nearest support pictures of each picture, by Euclidean distance of `features`, nearest first."""

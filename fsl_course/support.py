@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,11 @@ class Support:
     def features(self, images: Tensor) -> Tensor:
         """Returns the numbers by which pictures uint8 [B, c, H, W] are compared -> [B, D], on the CPU; here their pixels."""
         return self._run(self._features, images)
+
+    @cached_property
+    def own_features(self) -> Tensor:
+        """The features of the support pictures themselves [S, D], on the CPU."""
+        return self.features(self.images)
 
     def left_out(self) -> Tensor:
         """Scores every support picture by the others -> [S, N], on the CPU. Each class needs two."""
@@ -75,6 +81,10 @@ class _Embedded(Support):
 
     def _read(self) -> None:
         self.embedded = self._features(self.images)
+
+    @cached_property
+    def own_features(self) -> Tensor:
+        return self.embedded.cpu()
 
     def _features(self, images: Tensor) -> Tensor:
         return embed_all(self.learner, images, self.dtype)
