@@ -148,7 +148,7 @@ show(
 # %% [markdown]
 # ## By hand
 #
-# A valley is the loss $\tfrac{h}{2}(\theta - b)^2$. Its gradient is $h(\theta - b)$, its Hessian $h$, and support and query share it. An inner step multiplies the distance $\theta - b$ by $1 - \alpha h$, so FOMAML's gradient, taken there, is $h(1 - \alpha h)(\theta - b)$. MAML multiplies it by $1 - \alpha h$ once more. Every method thus pulls by $\theta - b$ times a factor of its own:
+# A valley is the loss $\tfrac{h}{2}(\theta - b)^2$. Its gradient is $h(\theta - b)$, its Hessian $h$, and support and query share it. An inner step multiplies the distance $\theta - b$ by $1 - \alpha h$, so FOMAML's gradient, taken there, is $h(1 - \alpha h)(\theta - b)$. MAML multiplies it by $1 - \alpha h$ once more. After $J$ steps $(1 - \alpha h)^J$ of the distance is left, and Reptile's displacement is the rest. Every method thus pulls by $\theta - b$ times a factor of its own:
 #
 # | method | factor | steep, $h = 4$ | wide, $h = 1$ |
 # |---|---|---|---|
@@ -219,7 +219,7 @@ print(f"MAML written as a loop rests at {theta:.2f}, as the closed form says")
 # %% [markdown]
 # ### Exercise 10.1  The first-order gradient  (difficulty 1/5, 5 min)
 #
-# Write FOMAML's outer gradient of one task: take `steps` inner steps down the support loss, and return the query gradient at the place where you end. `theta` itself must not change.
+# Write FOMAML's outer gradient of one task: take `steps` inner steps down the support loss, and return the query gradient at the end. `theta` itself must not change.
 #
 # | `support_gradient`, `query_gradient` | `theta` | `lr`, `steps` | returned |
 # |---|---|---|---|
@@ -255,7 +255,7 @@ first_order_gradient = check("10.1", first_order_gradient)
 #   theta = {name: value - rates[name] * gradients[name] for name, value in theta.items()}
 # ```
 #
-# The term left out is $-\alpha H g$, so FOMAML's error grows with the rate, as lesson 08 measured. The next picture shows where the methods rest at every inner rate. Near 0.25 one step reaches the steep valley's bottom. Then only the wide one pulls, and MAML and FOMAML end near 1.
+# The term left out is $-\alpha H g$, so FOMAML's error grows with the rate, as lesson 08 measured. The picture shows, on the left, where the methods rest at every inner rate; on the right, with the same marks, the losses there at rate 0.2. Near 0.25 one step reaches the steep valley's bottom. Then only the wide one pulls, and MAML and FOMAML end near 1.
 
 # %% tags=["draws"]
 figure, axes = new(9.5, 3, columns=2)
@@ -332,8 +332,8 @@ reptile_direction = check("10.2", reptile_direction)
 
 # %% tags=["nbval-check-output"]
 valleys = [lambda t: 4.0 * t, lambda t: t - 1.0]
-# 1. The closed form: after J steps a valley has let go of (1 - alpha h)^J
-# of the distance.
+# 1. The closed form: after J steps (1 - alpha h)^J of the distance is left,
+# and the displacement is the rest.
 for steps in (1, 3, 10):
     found = reptile_direction(valleys, torch.tensor([0.5]), rate, steps)
     closed = factors(rate, steps)["Reptile"]
@@ -400,6 +400,7 @@ def outer_gradient(learner: FewShotLearner, episodes: Episode = tasks) -> Tensor
     """The gradient that `fit` would hand to the optimiser, with respect
     to the net's parameters, as one vector.
     """
+    # Reptile has no graph: its loss is built so that the gradient is the displacement
     loss = learner.train().training_step(episodes)
     return flat(torch.autograd.grad(loss, list(net.parameters())))
 
@@ -465,12 +466,12 @@ for name, expected in {"FOMAML": 1, "MAML": 2, "Reptile": 1}.items():
 # %% [markdown]
 # The columns say how many times $\alpha A$ is missing from $G$ (from $2G$ for Reptile). They go to 1, 2 and 1 as the rate falls, so the table holds. $A$ points nearly as $G$ does (cosine 0.89), so the two moves oppose each other: as in the valleys, MAML pays with loss before the step for a gain in it.
 #
-# Per unit of $G$ the pull is $\alpha$ for FOMAML, $2\alpha$ for MAML, $\alpha / 2$ for two-step Reptile. With $J$ steps Reptile's mean is $J G - \tfrac{J(J-1)}{2} \alpha A$, so five steps pull as hard as MAML's one. In the valleys, too, the curves of these two leave 0.2 together.
+# Per unit of $G$ the pull is $\alpha$ for FOMAML, $2\alpha$ for MAML, $\alpha / 2$ for two-step Reptile. With $J$ steps on fresh draws, each pair of steps takes off one $\alpha A$. So Reptile's mean is $J G - \tfrac{J(J-1)}{2} \alpha A$, and five steps pull as hard as MAML's one. In the valleys, too, the curves of these two leave 0.2 together.
 
 # %% [markdown]
 # ## Meta-SGD: learn the rates
 #
-# Meta-SGD spends more, not less: it learns a rate for every single parameter, *sign included*, together with the start.
+# Meta-SGD spends more, not less: it learns a rate for every parameter, *sign included*, together with the start.
 #
 # ### Exercise 10.3  Meta-SGD's step  (difficulty 1/5, 3 min)
 #
@@ -588,10 +589,8 @@ print(inspect.getsource(MetaSGD.adapted))
 #
 # | | inner steps in training | points of a task |
 # |---|---|---|
-# | Reptile | 5, of 10 points each | 20 support |
+# | Reptile | 5, of 10 points each, because with one it would be joint training | 20 support |
 # | all others | 1 | 10 support, 10 query |
-#
-# Reptile alone takes five steps, because with one it would be joint training.
 
 # %%
 UPDATES, TASKS, test = 300, 25, SinusoidSampler(10, 10, seed=99)
@@ -668,7 +667,7 @@ for steps in (1, 5):
 # | test steps | against MAML with as many |
 # |---|---|
 # | 1 | Meta-SGD far ahead, ANIL not separated, Reptile about 0.1 behind, FOMAML clearly behind |
-# | 5 | Reptile 0.15 ahead, ANIL not separated, FOMAML behind; Meta-SGD diverges, because its rates were learned for one step |
+# | 5 | Reptile 0.15 ahead, FOMAML behind; ANIL not separated, because a few curves blow up and widen its interval; Meta-SGD diverges, and a likely cause is that its rates were learned for one step |
 #
 # Compare MAML's one step with Reptile's five, as in training, and Reptile would seem to lead by 0.4.
 #
@@ -698,9 +697,11 @@ print(
 #
 # Predict, then run:
 #
-# 1. Which learners gain from *more* test steps than they were trained with, and which break?
-# 2. Meta-SGD's rates all began at 0.03. Which have become negative, and which have not moved?
-# 3. Give MAML's trained net to ANIL: does its head alone suffice?
+# | | look at | question |
+# |---|---|---|
+# | 1 | more test steps | which learners gain from more than they were trained with, and which break? |
+# | 2 | Meta-SGD's rates, which all began at 0.03 | which have become negative, and which have not moved? |
+# | 3 | MAML's trained net with ANIL's inner loop | does its head alone suffice? |
 
 # %% tags=["draws"]
 counts, curves = (0, 1, 2, 3, 5, 10), {}
@@ -789,9 +790,9 @@ print(f"the head's share of what the step gains: {share:.0%}")
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# **1.** MAML, FOMAML and Reptile are better after ten steps than after one. ANIL and Meta-SGD break. At five steps ANIL's interval above was as wide as its mean: a few curves blow up while most do well, and among the 100 curves of the figure they weigh more than among the 300 of the table. Meta-SGD's rates were fitted to exactly one step. In a valley, a rate above $2/h$ overshoots farther with every step, and a negative rate, repeated, climbs on.
+# **1.** MAML, FOMAML and Reptile are better after ten steps than after one. ANIL and Meta-SGD break. At five steps ANIL's interval above was as wide as its mean: a few curves blow up while most do well, and among the 100 curves of the figure they weigh more than among the 300 of the table. Meta-SGD does as well with two steps as with one, but its rates were learned for one, and a third step already harms. In a valley, a rate above $2/h$ overshoots farther with every step, and a negative rate, repeated, climbs on.
 #
-# **2.** About half of the first layer's rates are negative, and fewer in the later layers. The spike at 0.03 holds rates that never moved. A rate learns only where the inner gradient is not zero, and a weight into a ReLU unit that never fires has none: most weights into silent units are still at 0.03, but few of the others.
+# **2.** About half of the first layer's rates are negative, and fewer in the later layers. The spike at 0.03 holds rates that never moved. A rate learns only where the inner gradient is not zero, and a weight into a ReLU unit that never fires has none: most weights into silent units are still at 0.03, but few of those into firing ones. The weights into silent units that did move belong to units that fired for some updates and then fell silent.
 #
 # **3.** The step lowers MAML's error from 2.71 to about 1.23, and the head alone to 1.62. So the head brings about three quarters of the gain in this run, but with seeds 1 and 2 it was 44 and 43 %. Two of three seeds thus say "less than half": a net trained as MAML uses its body's step too. A net that was trained as ANIL manages without, and is not separated from MAML.
 #
@@ -805,6 +806,7 @@ print(f"the head's share of what the step gains: {share:.0%}")
 # |---|---|
 # | trains with five shots | with one, every inner step would see the same rows |
 # | takes 20 test steps | its authors, too, test with more steps than they train |
+# | draws one query per class | only its training curve reads it; no update does |
 
 # %%
 story = json.loads(asset("maml_comparison.json").read_text(encoding="utf-8"))
@@ -933,7 +935,7 @@ show(
 # %% [markdown]
 # ## Bug hunt: it learns with five steps, not with one
 #
-# **Symptom.** On the two valleys this direction seems to work with five inner steps. With one, nothing is ever learned. There is no error and no warning.
+# **Symptom.** On the two valleys this direction seems to work with five inner steps. With one, nothing is ever learned, and no error says so.
 
 
 # %%
@@ -968,7 +970,7 @@ for steps in (5, 1):
 # %% [markdown]
 # ### Exercise 10.5  Bug hunt: is the displacement right?  (difficulty 3/5, 10 min)
 #
-# Write the test that rings: return `True` when an implementation of Reptile's direction for one task is *wrong*. The faults differ in kind and in size. A sound one never calls `query_gradient`. On one loss you know the truth without walking: in a 1-D valley the displacement is $\big(1 - (1 - \alpha h)^J\big)(\theta - b)$, and a gradient may hold one such valley for each of $P$ parameters.
+# Write the test that rings: return `True` when an implementation of Reptile's direction for one task is *wrong*. The faults differ in kind and in size. A sound one never calls `query_gradient`. On one loss you know the truth without walking: in a 1-D valley the displacement is $\big(1 - (1 - \alpha h)^J\big)(\theta - b)$. With $P$ parameters you can test $P$ valleys at once, each with its own $h$ and $b$.
 #
 # | you choose | you call | rounding does not count |
 # |---|---|---|
@@ -1209,7 +1211,7 @@ for name, learner in extra.items():
         )
 
 # %% [markdown]
-# Annealed, MAML++ clearly beats MAML with three steps; with seeds 0, 1 and 2 it won every time, by 0.2 to 0.5. Constant weights are a gamble: here equal ones win too, by less, but with 0.2, 0.3 and 0.5 one seed ended far above MAML. Even rounding matters: on one thread the annealed run's lead was less than half.
+# Annealed, MAML++ clearly beats MAML with three steps; with seeds 0, 1 and 2 it won every time, by 0.2 to 0.5. It also learns its rates, so this gain is not the extra losses' alone. Constant weights are a gamble: here equal ones win too, by less, but with 0.2, 0.3 and 0.5 one seed ended far worse than MAML. Even rounding matters: on one thread the annealed run's lead was less than half.
 
 # %% [markdown]
 # ### Exercise 10.7 ★  The pull towards agreement  (difficulty 3/5, 8 min)
