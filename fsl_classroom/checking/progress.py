@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fsl_classroom.checking import catalogue
 from fsl_classroom.checking.describe import printable
 from fsl_classroom.checking.model import Exercise
 from fsl_course._system.files import replace_file
@@ -30,6 +31,11 @@ _WITHOUT_LOCKS = {
 }  # what disks without locks say
 _memory: dict[str, dict[str, Any]] = {}  # records that could not be written; this session still needs them
 _next_hint: dict[str, int] = {}
+
+
+def _catalogue() -> ModuleType:
+    """Returns the catalogue. It is imported when it is needed: processes that run an answer for grading hold no catalogue."""
+    return import_module("fsl_classroom.checking.catalogue")
 
 
 def progress_file() -> Path:
@@ -217,7 +223,7 @@ def hint(exercise: str | Exercise, number: int | None = None) -> None:
 
     Raises ValueError for a number that is not among the hints, and LookupError or ValueError for an unknown exercise.
     """
-    exercise = exercise if isinstance(exercise, Exercise) else catalogue.find(exercise)
+    exercise = exercise if isinstance(exercise, Exercise) else _catalogue().find(exercise)
     count = len(exercise.hints)
     if number is None:
         number = _next_hint.get(exercise.id, 0) + 1
@@ -242,14 +248,14 @@ def progress(lesson: str | None = None) -> None:
 
     Raises ValueError for a lesson without exercises and names the lessons that have some.
     """
-    records, lines, files = load(), [], catalogue.lesson_files()
+    records, lines, files = load(), [], _catalogue().lesson_files()
     if lesson is not None:
         if lesson not in files:
             raise ValueError(f"there are no exercises of lesson {lesson!r}; there are some of: {', '.join(files)}.")
         files = {lesson: files[lesson]}
-    width = max((len(e.title) for number in files for e in catalogue.of_lesson(number)), default=0)
+    width = max((len(e.title) for number in files for e in _catalogue().of_lesson(number)), default=0)
     for lesson, module in files.items():
-        exercises = catalogue.of_lesson(lesson)
+        exercises = _catalogue().of_lesson(lesson)
         right = sum(bool(records.get(e.id, {}).get("passed")) for e in exercises)
         lines.append(f"Lesson {lesson} {module[5:].replace('_', ' ')}: {right} of {len(exercises)} right")
         lines += [f"  {_row(exercise, records.get(exercise.id, {}), width)}" for exercise in exercises]
@@ -283,7 +289,7 @@ def export_results(path: str | Path) -> Path:
         raise FileNotFoundError(f"the folder {target.parent} does not exist: make it first, or choose another path.")
     if words := trouble():
         raise OSError(f"{words} Nothing was exported, because it would be incomplete.")
-    records = {exercise.id: _fresh(exercise) for exercise in catalogue.all_exercises()}
+    records = {exercise.id: _fresh(exercise) for exercise in _catalogue().all_exercises()}
     for key, found in load().items():
         records[key] = {**records.get(key, {}), **found}
     rows = [{"id": key, **{k: v for k, v in records[key].items() if k != "answer"}} for key in sorted(records)]

@@ -23,9 +23,8 @@ from fsl_classroom.grading.submissions import Cell
 from fsl_classroom.grading.supervisor import Bounds
 from fsl_classroom.grading.worker import Job, send_job
 
-_COUNTS_CALLS = {
-    "01.3"
-}  # a law of it counts the calls of functions that an answer makes, which can only be done beside it
+# A law of these watches an answer from inside its process: it counts the calls of functions, or the maps that are convolved.
+_WATCHED_INSIDE = {"01.3", "06.3"}
 APART, TOGETHER = "apart", "together"
 NOT_ATTEMPTED = "not attempted"
 _MOST_SECONDS = 6.0  # for the answer's own calls; the notebook gives 2, but a grading machine is busy
@@ -74,7 +73,7 @@ class Bench:
 @cache
 def kind_of(exercise: Exercise) -> str:
     """Returns APART if everything that the cases and laws of an exercise send to an answer is data, else TOGETHER."""
-    if exercise.id in _COUNTS_CALLS:
+    if exercise.id in _WATCHED_INSIDE:
         return TOGETHER
     recorded: list[bool] = []
 
