@@ -20,9 +20,9 @@ from typing import Any
 
 from fsl_classroom.checking.elsewhere import Reported
 from fsl_classroom.checking.explain import explain
+from fsl_classroom.checking.last_resort import last_resort
 from fsl_classroom.checking.state import Changes, preserved
 from fsl_classroom.checking.timelimit import Clock
-from fsl_classroom.checking.unfinished import last_resort
 
 _SHOWN = 2000  # characters of printed output that are kept
 _LINES = 10  # lines of it that are shown

@@ -5,7 +5,7 @@ thread raises an asynchronous exception in it. Either way the exception is raise
 `while True: try: ... except: pass` ends, too.
 
 Limits: it cannot stop a single call into compiled code that never returns (`sum(itertools.count())`, a deadlocked lock), and the
-watchdog cannot stop a long `time.sleep`. Threads that the code started keep running. In a notebook unfinished.py then ends the
+watchdog cannot stop a long `time.sleep`. Threads that the code started keep running. In a notebook last_resort.py then ends the
 kernel.
 """
 

@@ -7,7 +7,6 @@ locked and removes at its end. A mark whose lock is free belongs to a process th
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import re
 import sys
@@ -19,13 +18,11 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
+from fsl_classroom.checking.last_resort import write_to
 from fsl_classroom.checking.progress import progress_file
-from fsl_classroom.checking.timelimit import Clock
 
 _WORD = 30.0  # seconds after which a check says that it is still busy
-_LIMIT = 60.0  # seconds beyond the time limit after which the kernel of a notebook is ended
 _PATTERN = "checking-*.lock"
-_mark: IO[str] | None = None  # where the last resort writes; None outside of a notebook
 
 
 @contextmanager
@@ -34,10 +31,9 @@ def marked(name: str) -> Iterator[list[str]]:
 
     name: the exercise's id and title
     """
-    global _mark
     notes = _notes_on_the_dead()
     path = progress_file().with_name(_PATTERN.replace("*", str(os.getpid())))
-    lock, file, before = FileLock(path, timeout=0), None, _mark
+    lock, file = FileLock(path, timeout=0), None
     with suppress(
         OSError, Timeout, NotImplementedError
     ):  # then there is no mark: a disk that knows no locks, or is full
@@ -46,7 +42,7 @@ def marked(name: str) -> Iterator[list[str]]:
         file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - it is closed below
         file.write(f"{name}\n")
         file.flush()
-    _mark = file if _in_a_notebook() else None
+    before = write_to(file if _in_a_notebook() else None)
     word = threading.Timer(_WORD, _say_busy, (name, sys.stdout))
     word.daemon = True
     word.start()
@@ -54,7 +50,7 @@ def marked(name: str) -> Iterator[list[str]]:
         yield notes
     finally:
         word.cancel()
-        _mark = before
+        write_to(before)
         with suppress(OSError):
             if file is not None:
                 file.close()
@@ -71,22 +67,6 @@ def _say_busy(name: str, stream: IO[str]) -> None:
             file=stream,
             flush=True,
         )
-
-
-@contextmanager
-def last_resort(clock: Clock) -> Iterator[None]:
-    """Ends the kernel of a notebook if the block still runs long after the clock's limit, because nothing else can end it.
-
-    The traceback goes into the mark, so that the next check can say where it was. Does nothing outside of a notebook.
-    """
-    if _mark is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(clock.limit * clock.busy + _LIMIT, exit=True, file=_mark)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _in_a_notebook() -> bool:

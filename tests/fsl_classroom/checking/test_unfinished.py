@@ -1,5 +1,6 @@
 """A check that ends its process, or never ends, is told of by the next one."""
 
+import faulthandler
 import io
 import itertools
 import json
@@ -12,14 +13,16 @@ import pytest
 
 from fsl_classroom import check
 from fsl_classroom.checking import unfinished
+from fsl_classroom.checking.last_resort import last_resort
+from fsl_classroom.checking.timelimit import Clock
 from fsl_classroom.checking.unfinished import marked
 
 _START = """
 import itertools, os, sys
 from fsl_classroom import check
-from fsl_classroom.checking import check as desk, unfinished
+from fsl_classroom.checking import check as desk, last_resort, unfinished
 unfinished._in_a_notebook = lambda: True
-unfinished._LIMIT = 1.0
+last_resort._LIMIT = 1.0
 desk.SECONDS = 0.3
 """
 
@@ -74,6 +77,19 @@ def test_the_mark_of_a_process_that_still_checks_is_left_alone(progress_file):
     assert marks(progress_file) == []
 
 
+@pytest.mark.parametrize("debugged", [False, True])
+def test_the_last_resort_is_for_notebooks_without_a_debugger(monkeypatch, debugged):
+    asked = []
+    monkeypatch.setattr(unfinished, "_in_a_notebook", lambda: True)
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *args, **options: asked.append(args[0]))
+    monkeypatch.setattr(sys, "gettrace", (lambda: print) if debugged else (lambda: None))
+    clock = Clock(2.0, busy=3.0)
+    with last_resort(clock):  # outside of a check
+        assert asked == []
+    with marked("05.1 Prototypes"), last_resort(clock):
+        assert asked == ([] if debugged else [66.0])
+
+
 def test_a_dead_process_may_have_had_the_number_of_this_one(progress_file):
     mark = progress_file.with_name(f"checking-{os.getpid()}.lock")
     mark.write_text("05.1 Prototypes\n")
@@ -120,3 +136,12 @@ def test_what_no_file_can_hold_is_written_as_its_escape(toy, capsys, progress_fi
     assert "ValueError: odd \\ud800 words." in capsys.readouterr().out
     record = json.loads(progress_file.read_text(encoding="utf-8"))["exercises"]["99.1"]
     assert "ValueError: odd \\ud800 words." in record["last_diagnosis"]
+
+
+def test_a_process_that_only_runs_answers_needs_neither_progress_nor_catalogue():
+    code = (
+        "import sys, fsl_classroom.checking.sandbox; "
+        "print([n for n in ('progress', 'catalogue', 'judge') if f'fsl_classroom.checking.{n}' in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
