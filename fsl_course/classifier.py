@@ -35,7 +35,8 @@ class FewShotClassifier:
     """Names pictures by the few examples that `fit` is given.
 
     learner:   any FewShotLearner; it is never changed. Methods that compare embeddings serve any number of classes and shots,
-               methods that adapt a head (MAML and its kin) the number of classes that it was made for
+               methods that adapt a head (MAML and its kin) the number of classes that it was made for. A head is bound to its
+               slots, which are in the order of the sorted names: other names for the same classes change its answers a little
     size, channels: of the pictures that the learner takes. None: those it was made with; for a learner made by hand the
                channels of its first convolution, and the size of the first square tensor, or else 28
     invert:    "auto" looks at the support once: if most of its pictures are dark on light, they and all queries become their

@@ -19,6 +19,7 @@ from fsl_course.nets import conv4
 from fsl_course.weights.checkpoints import CheckpointError, load_file, load_learner, save_file, save_learner
 from fsl_course.weights.learners import MAKERS, has_head, make
 from tests.conftest import toy_images
+from tests.fsl_course.test_classifier import SHAPES, drawing
 
 
 def fitted(method: str = "prototypical", **settings) -> FewShotClassifier:
@@ -84,8 +85,6 @@ def test_a_saved_classifier_answers_as_before(method, tmp_path):
 
 
 def test_inversion_and_paths_are_kept(tmp_path):
-    from tests.fsl_course.test_classifier import SHAPES, drawing
-
     for shape in SHAPES:
         drawing(shape).save(tmp_path / f"{shape}.png")
     paths = [tmp_path / f"{shape}.png" for shape in SHAPES]
