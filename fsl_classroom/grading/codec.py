@@ -174,8 +174,8 @@ class Unpacker:
     def _value(self, made: Any, depth: int) -> Any:
         if type(made) in _STRUCTURE:
             return made
-        if depth > 2 * _DEEPEST:
-            raise Garbled("nested too deeply")
+        if type(made) is not dict or not made or depth > 2 * _DEEPEST:
+            raise Garbled("no structure, or one that is nested too deeply")
         kind = next(iter(made))
         held = made[kind]
         if kind == "tensor":

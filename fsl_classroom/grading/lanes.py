@@ -32,10 +32,11 @@ import fsl_course
 from fsl_classroom import find
 from fsl_classroom.grading import confinement, cradle, doors, guards, rules
 from fsl_classroom.grading import together as together_worker
+from fsl_classroom.grading.report import NOT_ATTEMPTED
 from fsl_classroom.grading.slices import Answer, answers_of
 from fsl_classroom.grading.submissions import Cell, Unreadable, read_cells, within
 from fsl_classroom.grading.supervisor import Bounds
-from fsl_classroom.grading.trials import APART, NOT_ATTEMPTED, TOGETHER, Bench, kind_of
+from fsl_classroom.grading.trials import APART, TOGETHER, Bench, kind_of
 
 _STUB = "is not attempted yet"  # in the line that a student replaces
 

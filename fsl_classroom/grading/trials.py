@@ -18,6 +18,7 @@ from fsl_classroom.checking.model import Exercise
 from fsl_classroom.checking.outcome import cases_of
 from fsl_classroom.grading import codec, distant, frames, guards, rules
 from fsl_classroom.grading.cradle import Cradle
+from fsl_classroom.grading.report import NOT_ATTEMPTED
 from fsl_classroom.grading.slices import Answer
 from fsl_classroom.grading.submissions import Cell
 from fsl_classroom.grading.supervisor import Bounds
@@ -26,7 +27,6 @@ from fsl_classroom.grading.worker import Job, send_job
 # A law of these watches an answer from inside its process: it counts the calls of functions, or the maps that are convolved.
 _WATCHED_INSIDE = {"01.3", "06.3"}
 APART, TOGETHER = "apart", "together"
-NOT_ATTEMPTED = "not attempted"
 _MOST_SECONDS = 6.0  # for the answer's own calls; the notebook gives 2, but a grading machine is busy
 _SHARE = 0.5  # of the time of an answer, what its calls get
 # Apart, the judge waits while other processes have the machine. Little of that counts: every call has a limit of its own, too.
