@@ -36,7 +36,7 @@
 # 2. **bound** how sure a cosine can be (exercise 04.3),
 # 3. **take** a loss in logarithms (exercise 04.4),
 # 4. **expose** a softmax over the wrong axis (exercise 04.5),
-# 5. **test** whether order matters (exercise 04.7).
+# 5. **test** whether order matters (exercise 04.7 ★, optional).
 
 # %% [markdown]
 # ## A puzzle: how sure can it ever be?
@@ -168,7 +168,7 @@ show(
 # | attention of a Transformer | dot product over $\sqrt{D}$ | a vector, learned |
 # | Nadaraya and Watson (1964) | logarithm of a kernel of the distance | a number to predict |
 #
-# The scale chooses between two old rules. At $s = 0$ all rows weigh the same, so the most frequent class wins. As $s$ grows without end, the nearest row takes all, which is nearest neighbour.
+# The scale chooses between two old rules. At $s = 0$ all rows weigh the same, so the most frequent class wins. As $s$ grows without end, the method becomes nearest neighbour.
 
 # %% [markdown]
 # ## By hand
@@ -182,7 +182,7 @@ show(
 # | (3, 4) | 1 | 0.6 |
 # | (0, 1) | 0 | 0 |
 #
-# The most similar row has class 0. Predict which class wins with scale 1, and which with scale 10. Use $e^1 \approx 2.72$, $e^{0.8} \approx 2.23$, $e^{0.6} \approx 1.82$.
+# The most similar row has class 0. Predict which class wins with scale 1 and which with scale 10. Use $e^1 \approx 2.72$, $e^{0.8} \approx 2.23$, $e^{0.6} \approx 1.82$.
 
 # %% tags=["nbval-check-output"]
 support = torch.tensor([[2.0, 0.0], [4.0, 3.0], [3.0, 4.0], [0.0, 1.0]])
@@ -271,10 +271,9 @@ assert torch.allclose(huge, nearest, atol=1e-4)
 order = torch.randperm(8, generator=generator)  # 1. a support set has no order
 shuffled = attention_weights(10 * cosines(queries, many[order]))
 assert torch.allclose(class_probabilities(shuffled, labels[order], 3), loop, atol=1e-5)
-# 2. lengths
-assert torch.allclose(
-    attention_weights(10 * cosines(3 * queries, many)), attention, atol=1e-5
-)
+# 2. lengths: each support row is stretched by another factor
+stretched = cosines(3 * queries, torch.arange(1.0, 9)[:, None] * many)
+assert torch.allclose(attention_weights(10 * stretched), attention, atol=1e-5)
 # 3. slots are names: columns move along
 swapped = class_probabilities(attention, 2 - labels, 3).flip(1)
 assert torch.allclose(swapped, loop, atol=1e-6)
@@ -327,15 +326,15 @@ for n_way in (2, 5, 20):
     )
 
 # %% [markdown]
-# **The puzzle:** C. Even a perfect net gives the right class only 28.0 %, and if features are never negative, only 12.5 %.
+# **The puzzle:** C. Even a perfect net gives the right class only 28.0 %, or 12.5 % if features are never negative.
 #
 # <details><summary>Why not A, B or D?</summary>
 #
-# A needs a scale, or distances, which have no ceiling. B is the bound for 5 ways, because each further class takes its share. D is guessing, 1/20: a perfect cosine does a little better.
+# A needs a scale, or distances, which have no ceiling. B is the bound for 5 ways, because each further class takes its share. D is guessing, 1/20, and the bound is more than five times that.
 #
 # </details>
 #
-# Now turn the bound round. Which scale *allows* a probability $p$? Set the bound equal to $p$ and solve for $s$:
+# Which scale *allows* a probability $p$? Set the bound equal to $p$ and solve for $s$:
 #
 # $$s = \frac{1}{1 - \ell}\, \ln\frac{(N - 1)\, p}{1 - p}$$
 #
@@ -352,9 +351,9 @@ for lowest in (-1.0, 0.0, 0.5):
     )
 
 # %% [markdown]
-# This course takes $s = 10$, because real wrong rows do not sit at the lowest cosine. In the net that you train below they average about 0.4, where scale 10 allows 95.5 %.
+# This course takes $s = 10$, because wrong rows average about 0.4 in the net that you train below, where scale 10 allows 95.5 %.
 #
-# The bound of 28 % holds for one lucky query, with all 19 other embeddings opposite to it. What can all 20 classes reach at once with scale 1? Let free vectors learn it.
+# The bound of 28 % holds for one lucky query, opposite to all 19 other embeddings. Twenty unit vectors cannot all oppose each other: their mean cosine is at least −1/19. Let free vectors learn what all classes can reach at once with scale 1.
 
 # %% tags=["nbval-check-output"]
 # one embedding for each class; queries equal them
@@ -366,6 +365,7 @@ for _ in range(400):
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
+# c, the mean cosine; the squared length of the sum, 20 + 380 c, is never negative
 own, wrong = similarity.softmax(1).diagonal(), (similarity.sum() - 20) / 380
 print(f"all 20 at once: right class {own.mean():.1%}")
 print(f"mean cosine of two classes {wrong:.3f} (-1/19 is {-1 / 19:.3f})")
@@ -373,7 +373,7 @@ print(f"mean cosine of two classes {wrong:.3f} (-1/19 is {-1 / 19:.3f})")
 assert abs(own.mean().item() - surest(20, 1, -1 / 19)) < 1e-3
 
 # %% [markdown]
-# All classes together reach 13.1 %, with every pair of classes at cosine −1/19. At right angles they would reach 12.5 %, so a ReLU, which forbids negative features, costs almost nothing. The missing scale costs. Yet the right class leads, so *accuracy* could be perfect.
+# All classes together reach 13.1 %, with two classes at cosine −1/19 on average. At right angles they would reach 12.5 %, so the missing scale costs, and hardly the ReLU that forbids negative features. Yet the right class leads, so *accuracy* could be perfect.
 #
 # ### Exercise 04.4  The loss, in logarithms  (difficulty 3/5, 8 min)
 #
@@ -487,27 +487,32 @@ def rows_against_means(rows: Tensor, y: Tensor, asked: Tensor) -> tuple[float, i
 
 
 shipped = pretrained("matching", "glyphs")
+dice = torch.Generator().manual_seed(0)
 for k_shot in (1, 2):
     y = torch.arange(5).repeat(k_shot)
     rows = torch.randn(5 * k_shot, 8, generator=generator)
     asked = torch.randn(200, 8, generator=generator)
     gap, noise = rows_against_means(rows, y, asked)
-    real = 0
+    real = wild = 0
     for episode in EpisodeSampler(test, 5, k_shot, 5, seed=7).batch(0, 60):
         with torch.no_grad():
             z = shipped.embed(episode.support_x), shipped.embed(episode.query_x)
         real += rows_against_means(z[0], episode.support_y, z[1])[1]
+        # the same embeddings, but the rows of a class no longer belong together
+        random_y = episode.support_y[torch.randperm(5 * k_shot, generator=dice)]
+        wild += rows_against_means(z[0], random_y, z[1])[1]
     print(
         f"{k_shot} shot: noise: log-probabilities differ by up to {gap:.2f}, another "
-        f"winner for {noise} of 200 queries; pictures: for {real} of 1500"
+        f"winner for {noise} of 200 queries; pictures: for {real} of 1500, "
+        f"with shuffled labels for {wild}"
     )
 
 # %% [markdown]
-# With one shot the two agree. With two they differ: on pure noise more than half of the queries change their winner, on the embeddings of a trained net about one in forty, because there the rows of a class lie close together. Lesson 05 builds on the mean.
+# With one shot the two agree. With two, more than half of the noise queries change their winner, but only about one picture in forty, because a trained net puts the rows of a class close together: with shuffled labels it is nearly one in three.
 #
 # ## Train for real: three similarities
 #
-# A [known re-implementation](https://github.com/oscarknagg/few-shot) reports for Omniglot, 20-way 1-shot, 75.6 % with a bare cosine and 92.8 % with squared distance. Is it the scale? Train three nets that differ in their similarity only, and predict their accuracies (not their losses, which have different floors).
+# A [known re-implementation](https://github.com/oscarknagg/few-shot) reports for Omniglot, 20-way 1-shot, 75.6 % with a bare cosine and 92.8 % with squared distance. Is it the scale? Train three nets that differ in their similarity only (the squared distance has scale 1), and predict their accuracies.
 
 # %%
 nets = {}
@@ -572,9 +577,9 @@ with torch.no_grad():
         )
 
 # %% [markdown]
-# **What came out.** The scale alone makes most of the gap: scale 10 is some 20 points ahead of scale 1 at one shot and more at five, with intervals far from 0.
+# **What came out.** The scale alone makes most of the gap: scale 10 is about 19 points ahead of scale 1 at one shot and more at five, with intervals far from 0.
 #
-# A likely reason is the push that you derived. Adam divides a constant factor out of the gradient, so what counts is how the push is *shared*. With scale 1 the worst of 19 rivals draws less than 10 % of it (5 % would be even); with scale 10 it draws about 40 %.
+# A likely reason is the push that you derived. On a cosine it is $s$ times larger by the chain rule, but Adam divides that constant out, so what counts is how the push is *shared*. The worst of 19 rivals draws less than 10 % of it with scale 1 (5 % would be even), and about 40 % with scale 10.
 #
 # | not shown | |
 # |---|---|
@@ -617,7 +622,7 @@ with torch.no_grad():
 # %% [markdown]
 # ## Full-context embeddings
 #
-# So far each picture is embedded alone. With [full-context embeddings](../lessons/GLOSSARY.md#full-context-embeddings "全上下文嵌入") (FCE) an embedding depends on the other pictures of its episode.
+# With [full-context embeddings](../lessons/GLOSSARY.md#full-context-embeddings "全上下文嵌入") (FCE) an embedding depends on the whole support set.
 # One [LSTM](../lessons/GLOSSARY.md#lstm "长短期记忆网络") reads the support in both directions. A second one lets the query read the support five times. It starts from $h_0 = 0$, so its first reading $r_0$ is the plain mean of the support. Attention then takes $s$ times the cosine of the last $h_t$ with $g_i$.
 #
 # $$g_i = z_i + \overrightarrow{h}_i + \overleftarrow{h}_i$$
@@ -626,14 +631,14 @@ with torch.no_grad():
 #
 # | symbol | variable | shape |
 # |---|---|---|
-# | $\overrightarrow{h}_i$, $\overleftarrow{h}_i$ | `forward`, `backward` | `[S, D]` |
+# | $\overrightarrow{h}_i$, $\overleftarrow{h}_i$ | `forward`, `backward` | `[S, D]`, the LSTM's state after reading up to row $i$, from the first row or from the last |
 # | $g_i$ | `support`, in context | `[S, D]` |
 # | $h_t$ | `h` | `[M, D]`, the query after $t$ readings |
 # | $r_t$ | `read` | `[M, D]`, what it reads next |
 # | (not written above) | `c` | `[M, D]`, the memory that the LSTM keeps between readings |
 
 # %% [markdown]
-# `full_context=True` adds the two modules. There is a trap: `conv4` ends in a ReLU, so its features are never negative, but LSTM outputs have both signs. FCE changes context and range of cosines at once, so a *control* runs along: no context, only a linear layer at the end, which has both signs too.
+# `full_context=True` adds the two modules. A trap: `conv4` ends in a ReLU, so its features are never negative, but LSTM outputs have both signs. FCE changes context and range of cosines at once, so a *control* runs along: no context, only a linear layer at the end, which has both signs too.
 
 # %%
 print(inspect.getsource(package.SupportContext.forward))
@@ -652,17 +657,21 @@ for name in ("with FCE", "linear layer, no FCE"):
         steps=150,
     )
 measure(["with FCE", "linear layer, no FCE"])
-for other in ("cosine, scale 10", "linear layer, no FCE"):
+for one, other in (
+    ("with FCE", "cosine, scale 10"),
+    ("linear layer, no FCE", "cosine, scale 10"),
+    ("with FCE", "linear layer, no FCE"),
+):
     for shots in samplers:
         print(
-            f"FCE minus {other}, {shots}-shot: "
-            f"{compare(results['with FCE'][shots], results[other][shots])}"
+            f"{one} minus {other}, {shots}-shot: "
+            f"{compare(results[one][shots], results[other][shots])}"
         )
 
 # %% [markdown]
-# **What came out.** The linear layer, which sees no context, is about 4 points ahead of the plain net. FCE gains less: at one shot it is not separated from the plain net. The intervals cover episodes, not trainings. In the paper, too, FCE is of little use on Omniglot.
+# **What came out.** At one shot FCE is not separated from the plain net, and 3 to 4 points behind its control, with an interval without 0: nothing here can be credited to context. The linear layer itself gains about 4 points. The intervals cover episodes, not trainings. In the paper, too, FCE is of little use on Omniglot.
 #
-# Does the linear layer help because it lifts the bound? Look at the cosines first.
+# Does the linear layer help because it lifts the bound?
 
 # %%
 for name in ("cosine, scale 10", "linear layer, no FCE", "with FCE"):
@@ -684,7 +693,7 @@ for name in ("cosine, scale 10", "linear layer, no FCE", "with FCE"):
 # %% [markdown]
 # The bound of the plain net stood at 99.9 % already, so it cannot explain the gain. What changes is the range in use: behind a linear layer wrong cosines go far below 0, and the mean gap is wider. Why that classifies better we have not shown.
 #
-# An LSTM reads a *sequence*, but a support set has no order. Each support is now dealt ten times, shuffled. Predict what changes without FCE, and what with it.
+# An LSTM reads a *sequence*, but a support set has no order. Each support is now dealt ten times, shuffled. Predict what changes without and with FCE.
 
 # %%
 drawn, answers = samplers[1].layout(0, 40), {}
@@ -737,7 +746,7 @@ show(
 #
 # ## What the attention sees
 #
-# The first figure uses the [shipped weights](../data/checkpoints/matching-glyphs.json), without FCE, trained longer with scale 10, on letters of one alphabet. To the eye its last two queries are plainly their own letter. The second shows an episode as a map, with own classes on the diagonal. Its middle map is the shipped net, only *read* with scale 1.
+# The first figure uses the [shipped weights](../data/checkpoints/matching-glyphs.json), without FCE, trained longer with scale 10, on letters of one alphabet. To the eye its last two queries are plainly their own letter. The second shows an episode as a map, with own classes on the diagonal.
 
 # %%
 net = shipped
@@ -826,13 +835,15 @@ show(
 )
 
 # %% [markdown]
-# The middle map looks untrained although its net is good: a query's own class gets only 29 %. The cosines are in the right order, but scale 1 cannot show it.
+# In the first figure both wrong queries give another letter more than three quarters of their attention: the net is sure, and wrong.
+#
+# The middle map, the same net *read* with scale 1, looks untrained: a query's own class gets only 29 %. The cosines are in the right order, but scale 1 cannot show it.
 #
 # ## Evaluate honestly
 #
 # The classes are new and the [baselines](../lessons/GLOSSARY.md#baseline "基线") play the same episodes. In the second column all classes come from one alphabet, which is harder.
 #
-# *May not be claimed:* why the shipped net differs from yours. Width, ways and length of training changed together, with one seed each.
+# *May not be claimed:* why the shipped net differs from yours, because width, ways and length of training changed together, with one seed each.
 
 # %%
 mixed = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=7)
@@ -989,7 +1000,7 @@ print("the code of the app:", exposes_axis(attend, queries, many))
 # <details><summary>The bug, after you have looked for it</summary>
 #
 # `softmax(0)` runs over the queries, so each *support picture* shares out its attention among them. With 25 queries, five of each class, that comes close to the right thing. But a single query gets weight 1 from every
-# picture, all classes tie, and `argmax` names slot 0. Worse, on a balanced batch the report looks as good as the cured code will, because the queries share out the support among themselves. The attention block of [eambutu/snail-pytorch](https://github.com/eambutu/snail-pytorch/blob/master/src/blocks.py) has this bug.
+# picture, all classes tie, and `argmax` names slot 0. Worse, on a balanced batch the bug even flatters, with about 95 % against 94 % cured, because the queries share out the support among themselves. The attention block of [eambutu/snail-pytorch](https://github.com/eambutu/snail-pytorch/blob/master/src/blocks.py) has this bug.
 #
 # </details>
 #
@@ -1015,12 +1026,12 @@ print(
 # %% [markdown]
 # ## Quiz
 #
-# **1. A bare cosine plays 20 ways, and its loss stops at 2.1. Why?**
+# **1. A bare cosine behind a ReLU plays 20 ways, and its loss stops at 2.1. Why?**
 # (a) nothing is learnt, (b) the softmax has a floor, (c) the learning rate is too high
 #
 # <details><summary>Answer</summary>
 #
-# (b). With features that are never negative the floor is 2.08, as you printed. (a) is wrong because guessing has 3.00, and accuracy may be high. (c) is wrong because a smaller rate cannot get below a bound.
+# (b). The floor is 2.08, as you printed. (a) is wrong because guessing has 3.00, and accuracy may be high. (c) is wrong because a smaller rate cannot get below a bound.
 #
 # </details>
 #
@@ -1112,7 +1123,7 @@ for scale in (1, 10):
 # %% [markdown]
 # ### Exercise 04.7 ★  Does the order of the support matter?  (difficulty 3/5, 8 min)
 #
-# Return `True` when the same support in another order gives other log-probabilities, for whichever query or class. Rounding does not count, so allow `atol=1e-4`. Some faults show in one order of six: try twenty.
+# Return `True` when the same support in another order gives other log-probabilities, for whichever query or class. Allow rounding: `atol=1e-4`. Some faults show in one order of six: try twenty.
 #
 # | `predict(support, labels, query, n_way)` | `support` | `labels` | `query` |
 # |---|---|---|---|
