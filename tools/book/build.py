@@ -48,6 +48,8 @@ def write_sources(root: Path, source: Path, only: Collection[str] | None = None)
         paths[one.notebook] = paths[one.solution] = paths[f"lessons/{one.stem}.py"] = one.notebook
     paths |= {module.path: module.page for module in modules}
     for path in sorted((root / "docs").rglob("*.md")):
+        if path.is_relative_to(root / slides.FOLDER):  # no pages: slides.page shows them
+            continue
         name = path.relative_to(root / "docs").as_posix()
         paths[f"docs/{name}"] = name if "/" in name else f"docs/{name}"
     made = pages.Book(root, chosen, paths, settings, tuple(modules))
