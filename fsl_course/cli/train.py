@@ -50,11 +50,11 @@ def run(options: argparse.Namespace) -> int:
     settings |= learners.settings_of(options.method, source, options.way)
     # a head over the base classes would teach a frozen encoder nothing
     settings |= ({"n_base": 0 if photographs.get("frozen") else len(classes)} if "n_base" in settings else {}) | own
+    _check_own(own, source, options)
     torch.manual_seed(options.seed)
     learner = learners.make(options.method, **settings).to(device)
     if photographs:
         load_photographs(learner.encoder, options.encoder_weights)
-    _check_own(own, source, options)
     name = f"{options.method}-{data_name(options)}"
     name += f"-{options.way}w{options.shot}s" if headed else ""
     weights = Path(options.out) / f"{name}.safetensors"
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         if history.interrupted or not group.first:
             return 130 if history.interrupted else 0
         checkpoints.save_learner(weights, learner, cards.about(options, settings, source))
-        _write_card(weights, card, learner, history, *_test_rows(learner, source, options))
+        _write_card(weights, card, learner, history, _test_rows(learner, source, options))
         # Removed last, because until here the same command can continue from them.
         weights.with_suffix(".settings.json").unlink(missing_ok=True)
         weights.with_suffix(".state.safetensors").unlink(missing_ok=True)
@@ -82,14 +82,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_card(
-    weights: Path,
-    card: dict[str, Any],
-    learner: FewShotLearner,
-    history: History,
-    rows: list[dict[str, Any]],
-    left_out: list[str],
+    weights: Path, card: dict[str, Any], learner: FewShotLearner, history: History, tests: tuple[list, list]
 ) -> None:
-    """Writes the card beside the weights, and prints its test accuracies, and which tests were left out and why."""
+    """Writes the card beside the weights, and prints its tests. tests: what `_test_rows` returned."""
+    rows, left_out = tests
     card |= {
         "parameters": sum(p.numel() for p in learner.parameters()), "minutes": round(history.seconds / 60, 1),
         "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
@@ -126,8 +122,12 @@ def _check_own(own: dict[str, Any], source: ImageSet, options: argparse.Namespac
     """Raises ValueError where --set contradicts the pictures or the episodes, before a file is written."""
     channels, size = source.images.shape[2], source.images.shape[-1]
     there_is = {"in_channels": channels, "size": size, "n_way": options.way, "net": "conv4"}
+    if {"encoder", "frozen"} & set(own):
+        raise ValueError(
+            "--set takes neither encoder nor frozen: give --encoder resnet18, and --train-encoder to train it."
+        )
     for name, value in own.items():
-        if value != there_is.get(name, value):
+        if name in there_is and value != there_is[name]:
             raise ValueError(
                 f"{name}={value} does not go with these episodes, which are {options.way}-way, of pictures of {size} x {size} "
                 f"pixels and {channels} channel(s): leave --set {name} out."

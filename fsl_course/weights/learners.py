@@ -61,11 +61,9 @@ def _encoder(s: dict[str, Any]) -> nn.Module:
 
 
 def _features(s: dict[str, Any]) -> int:
-    return (
-        FEATURES
-        if s["encoder"] == "resnet18"
-        else s["width"] * (1 if s["halving"] == "stride" else (s["size"] // 16) ** 2)
-    )
+    if s["encoder"] == "resnet18":
+        return FEATURES
+    return s["width"] * (1 if s["halving"] == "stride" else (s["size"] // 16) ** 2)
 
 
 def _classifier(s: dict[str, Any], own: dict[str, Any]) -> nn.Module:

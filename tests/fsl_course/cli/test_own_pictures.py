@@ -276,6 +276,10 @@ class NoNetwork:
             "--encoder resnet18 is for prototypical, matching, siamese, simple_shot, transfer",
         ),
         (["relation", "--encoder", "resnet18"], "relation has a network of its own"),
+        (
+            ["prototypical", "--set", "encoder=resnet18"],
+            "--set takes neither encoder nor frozen: give --encoder resnet18",
+        ),
         (["prototypical", "--train-encoder"], "--encoder-weights and --train-encoder go with --encoder resnet18"),
         (["prototypical", "--encoder-weights", "x.pth"], "go with --encoder resnet18: add it"),
         (["prototypical", "--encoder", "resnet18", "--encoder-weights", "gone.pth"], "are not at gone.pth"),
