@@ -111,6 +111,7 @@ class Server:
 
     def serve(self, job: worker.Job, space: dict[str, Any]) -> None:
         """Makes the answer, tells the judge about it, and replies to requests until the judge has gone."""
+        self._send({"started": True})
         try:
             self._function = worker.function_of(job, space)
         except BaseException as error:  # the code may raise anything

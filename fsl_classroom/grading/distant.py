@@ -1,6 +1,7 @@
 """An answer in another process, as the judge in a lane sees it: a callable that sends arguments and receives results as data.
 
-Requests and replies are messages of codec.py. After {"ready": {...}} or {"broken": error} the worker (apart.py) replies to
+Requests and replies are messages of frames.py. The worker (apart.py) sends {"started": true}, then {"ready": {...}} or
+{"broken": error}, and replies to
 
     {"do": "begin"}                               {}
     {"do": "end"}                                 {"spoils": [...], "notes": [...], "printed": text}

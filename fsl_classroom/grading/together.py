@@ -24,13 +24,13 @@ def work(channel: int, room: Room) -> None:
     try:
         worker.leave_nothing_open(channel, room)
         job = worker.receive_job(channel)
-        kind, lines, incident = _verdict(job, room)
+        kind, lines, incident = _verdict(job, room, channel)
         frames.send(channel, {"token": job.token, "kind": kind, "lines": lines, "incident": incident})
     finally:
         os._exit(0)  # so that no finaliser, thread or exit handler of the answer runs
 
 
-def _verdict(job: worker.Job, room: Room) -> tuple[str, list[str], str]:
+def _verdict(job: worker.Job, room: Room, channel: int) -> tuple[str, list[str], str]:
     """Returns the verdict's kind, what it says, and the rule that the answer broke, or ""."""
     exercise = find(job.asked)
     rules.allowed(job.exercise)  # fills its cache, because a confined worker cannot open the table
@@ -41,6 +41,7 @@ def _verdict(job: worker.Job, room: Room) -> tuple[str, list[str], str]:
     worker.confine(room)
     guards.hide(HIDDEN)
     open_again = guards.watch(room.scratch, incidents)
+    frames.send(channel, {"started": True})
     verdict = _try(job, exercise, space)
     open_again()
     if incidents.words:

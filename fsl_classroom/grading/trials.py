@@ -31,6 +31,7 @@ _MOST_SECONDS = 6.0  # for the answer's own calls; the notebook gives 2, but a g
 _SHARE = 0.5  # of the time of an answer, what its calls get
 # Apart, the judge waits while other processes have the machine. Little of that counts: every call has a limit of its own, too.
 _WAITING = 20.0
+_STARTING = 60.0  # seconds that a worker may need before it runs the answer, on a busy machine
 _JUDGING = 120.0  # seconds that the judge may need besides: it also tries the classic wrong answers
 
 
@@ -49,10 +50,11 @@ class Bench:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return False, f"What the answer needs cannot be compiled ({type(error).__name__}: {error})."
         cradle = self.cradles[kind]
-        channel = cradle.order(seconds + (_JUDGING if kind == APART else 0.0), self.bounds.memory)
+        channel = cradle.order(seconds + _JUDGING, self.bounds.memory)
         link = distant.Link(channel, job.seconds, 0.9 * seconds)
         try:
             send_job(channel, job)
+            link.ready(_STARTING)
             verdict = _apart(link, job, exercise, seconds) if kind == APART else _together(link, job, seconds)
         except (distant.Lost, OSError):
             verdict = None
