@@ -33,7 +33,11 @@ SLOW = {
     "no_grad": zoo.answer("    while True:\n        with torch.no_grad(): embeddings.sum()\n"),
 }
 # The same slowness where the judge shares the process, in an exercise on functions.
-SLOW_TOGETHER = "def exposes_order(implementation, support, labels, n_way):\n    while True:\n        with torch.no_grad(): torch.ones(2).softmax(0)\n"
+SLOW_TOGETHER = """\
+def exposes_order(implementation, support, labels, n_way):
+    while True:
+        with torch.no_grad(): torch.ones(2).softmax(0)
+"""
 # Cells with 300 functions each, every one of which names 30 others.
 FUNCTIONS = [
     "\n".join(
