@@ -15,10 +15,10 @@ from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, not_finite
 
-_EMBED_AT_ONCE = 512  # pictures, and
+_EMBED_AT_ONCE = 256  # pictures, and
 _NUMBERS_AT_ONCE = 2**22  # numbers in them; both bound the memory of a forward pass
 _TASKS_AT_ONCE = 64  # episodes gathered together
-_FLOATS_AT_ONCE = 2**24  # numbers of embeddings gathered together, because feature maps are large
+_FLOATS_AT_ONCE = 2**21  # numbers of embeddings gathered together, because feature maps are large
 MOST_EPISODES = 1_000_000  # whose interval is narrower than anybody needs
 _modes = threading.RLock()  # the modes of modules, which threads share: one evaluation at a time
 
