@@ -732,7 +732,7 @@ show(
 # %% [markdown]
 # **The puzzle.** B names half, A about 70 %: five pictures do teach something, for A's net untrained names half. C is far ahead; the paired intervals keep all three apart.
 #
-# **Fine-tuning** never beats frozen class means: two of four results lose, two are not separated. It changes filters *and* rule (a trained head for class means), the control only the rule. At 1e-4 nothing separates the two: after 5 steps both lack a finished head. At 1e-3, after 50 steps, fine-tuning is about eight points behind: later steps bend good features.
+# **Fine-tuning** never beats frozen class means: two of four results lose, two are not separated. It changes filters *and* rule (a trained head for class means), the control only the rule. At 1e-4 nothing separates the two: after 5 steps both lack a finished head. At 1e-3, after 50 steps, fine-tuning is about eight points behind, perhaps because later steps bend good features.
 #
 # ## The real question: does learning to learn beat good features?
 #
@@ -838,7 +838,7 @@ for name, drawn in (
     )
 
 # %% [markdown]
-# Centring is guilty: moved about, pixels fall from 64 % to a third, random features from 61 to 42 %, copied features by about 5 points: training has taught them to bear a move. Filling matters less: outlines help copied features by 10 points, but pixels by 8, which only closes the gap.
+# Centring explains the pixels' lead: moved about, they fall from 64 % to a third, random features from 61 to 42 %, copied features by about 5 points: training has taught them to bear a move. Filling matters less: outlines help copied features by 10 points, but pixels by 8.
 #
 # ## Explore
 #
@@ -1135,7 +1135,7 @@ show(
 )
 
 # %% [markdown]
-# On these pictures the reverse of the icons, because place and size vary.
+# The reverse of the icons: here place, size and turn vary.
 #
 # ### Exercise 02.6 ★  Imprinted weights  (difficulty 2/5, 6 min)
 #

@@ -139,7 +139,7 @@ show(
 )
 
 # %% [markdown]
-# With scale 1 each of the nine points gets about a ninth of the attention, so a class wins by the number of its points. With scale 20 the rays close to the query's ray count.
+# Class 2 wins both times: with scale 1 because each of the nine points gets about a ninth and it has most points, with scale 20 because its rays lie close to the query's.
 #
 # ## The maths: equation 1 of Vinyals et al. (2016)
 #
@@ -577,13 +577,13 @@ with torch.no_grad():
         )
 
 # %% [markdown]
-# **What came out.** The scale alone makes most of the gap: scale 10 is about 19 points ahead of scale 1 at one shot and more at five, with intervals far from 0.
+# **What came out.** The scale alone makes most of the gap: scale 10 is about 19 points ahead of scale 1 at one shot and more at five, intervals far from 0.
 #
 # A likely reason is the push that you derived. On a cosine it is $s$ times larger by the chain rule, but Adam divides that constant out, so what counts is how the push is *shared*. The worst of 19 rivals draws less than 10 % of it with scale 1 (5 % would be even), and about 40 % with scale 10.
 #
 # | not shown | |
 # |---|---|
-# | a ranking of scale 10 and squared distance | the budget is small, with one training seed each |
+# | a ranking of scale 10 and squared distance | the intervals cover episodes; one training seed ranks nothing |
 # | that bare cosines cannot work | Vinyals et al. print 93.8 % for 20-way 1-shot, and name no number of steps |
 #
 # <details><summary>A test that could have refuted the reason</summary>
@@ -669,7 +669,7 @@ for one, other in (
         )
 
 # %% [markdown]
-# **What came out.** At one shot FCE is not separated from the plain net, and 3 to 4 points behind its control, with an interval without 0: nothing here can be credited to context. The linear layer itself gains about 4 points. The intervals cover episodes, not trainings. In the paper, too, FCE is of little use on Omniglot.
+# **What came out.** FCE is level with the plain net at one shot and about 1 point ahead at five, but 2 to 4 points behind its control, with intervals without 0: nothing can be credited to context. The linear layer itself gains about 4 points. The intervals cover episodes, not trainings. In the paper, too, FCE is of little use on Omniglot.
 #
 # Does the linear layer help because it lifts the bound?
 
@@ -1000,7 +1000,7 @@ print("the code of the app:", exposes_axis(attend, queries, many))
 # <details><summary>The bug, after you have looked for it</summary>
 #
 # `softmax(0)` runs over the queries, so each *support picture* shares out its attention among them. With 25 queries, five of each class, that comes close to the right thing. But a single query gets weight 1 from every
-# picture, all classes tie, and `argmax` names slot 0. Worse, on a balanced batch the bug even flatters, with about 95 % against 94 % cured, because the queries share out the support among themselves. The attention block of [eambutu/snail-pytorch](https://github.com/eambutu/snail-pytorch/blob/master/src/blocks.py) has this bug.
+# picture, all classes tie, and `argmax` names slot 0. Worse, on a balanced batch the bug is not even seen, with about 95 % against 94 % cured, because the queries share out the support among themselves. The attention block of [eambutu/snail-pytorch](https://github.com/eambutu/snail-pytorch/blob/master/src/blocks.py) has this bug.
 #
 # </details>
 #
@@ -1027,11 +1027,11 @@ print(
 # ## Quiz
 #
 # **1. A bare cosine behind a ReLU plays 20 ways, and its loss stops at 2.1. Why?**
-# (a) nothing is learnt, (b) the softmax has a floor, (c) the learning rate is too high
+# (a) nothing is learnt, (b) the softmax has a ceiling, (c) the learning rate is too high
 #
 # <details><summary>Answer</summary>
 #
-# (b). The floor is 2.08, as you printed. (a) is wrong because guessing has 3.00, and accuracy may be high. (c) is wrong because a smaller rate cannot get below a bound.
+# (b). The loss then has a floor, 2.08, as you printed. (a) is wrong because guessing has 3.00, and accuracy may be high. (c) is wrong because a smaller rate cannot get below a bound.
 #
 # </details>
 #

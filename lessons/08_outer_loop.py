@@ -884,7 +884,7 @@ for rate in (0.1, 0.3, 0.42):  # `place` is pretraining's by now
 #
 # Here that works as well: without $w$, the mean curve at the rate $\alpha w^2 = 0.84$ reaches MAML's 0.52. So MAML's gain can be had by a larger rate.
 #
-# *With* $w$ it cannot: only a place with small $u$ and $v$ has it. Pretraining's start has $\alpha w^2 \approx 0.84$ at the rate 0.42, too, and ends at 1.86, because the step also moves $w$ itself; the best of its three rates gives 0.98. At $w \approx 9$ the numbers $u$ and $v$ are so small that $w$ hardly moves.
+# *With* $w$ none of three rates reaches it. Pretraining's start has $\alpha w^2 \approx 0.84$ at the rate 0.42, too, and ends at 1.86, because the step also moves $w$ itself; the best of its three rates gives 0.98. At $w \approx 9$ the numbers $u$ and $v$ are so small that $w$ hardly moves.
 #
 # </details>
 #
@@ -1008,11 +1008,11 @@ for name, net in (
 # %% [markdown]
 # <details><summary>Is MAML's start only a learned rate, as in the plane?</summary>
 #
-# No: no test rate in the table brings pretraining below 2.8. We also rescaled its layers 20 times without changing its curve (not shown): 2.7 at best. So here the place is real. It fits its own rate, though: at twice that rate MAML's error about triples. With `SEED` 1 and 2 the same holds, to 0.1.
+# No: no test rate in the table brings pretraining below 2.8. We also rescaled its layers 20 times without changing its curve (not shown): 2.7 at best. So here the place is real. It fits its own rate, though: at twice that rate MAML's error about triples. With `SEED` 1 and 2 these errors differ by at most 0.1.
 #
 # </details>
 #
-# The cosine shows where first order falls behind: it begins near 1 but ends far below. With `SEED` 1 and 2 the last two cosines lie between 0.5 and 0.7. They are rough: 25 curves are noisy.
+# The cosine fits this: first order begins with nearly the right direction and ends far from it. With `SEED` 1 and 2 the last two cosines lie between 0.5 and 0.7; 25 curves are noisy.
 #
 # *Not covered*: training at other rates. The next cell shows the shipped nets after 70,000 updates, beside Finn et al. (2017), 5 points.
 

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 09 MAML on pictures: three numbers that find most bugs
+# # 09 MAML on pictures: three numbers to look at first
 #
 # You run MAML with a convolutional net, make its batch norm honest, learn what its trained head costs, and hold it against Prototypical Networks.
 #
@@ -240,7 +240,7 @@ print("loop, your function and nn.BatchNorm2d agree")
 # %% [markdown]
 # ## Meet the package, and two laws
 #
-# Support and queries pass the net together, and every batch norm takes the statistics of the *support's* maps. With your function this must agree with the package in float64. In *training* the package normalises queries by their own statistics, as the authors' code does; what that is worth, you measure below.
+# Support and queries pass the net together, and every batch norm takes the statistics of the *support's* maps. With your function this must agree with the package in float64. In *training* the package normalises queries by their own statistics, as the code of Finn et al. does; what that is worth at test time, you measure below.
 #
 # Two laws must hold as well. A support row asked as a query gets the logits of the support pass. And a query gets the same logits alone and in company.
 
@@ -367,7 +367,7 @@ print("untrained, width 16:", three_numbers(fresh(), sampler))
 print("shipped:            ", three_numbers(shipped, sampler, tasks=20))
 
 # %% [markdown]
-# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves the first number a lot: the count of classes that sit right has mean 1 and variance about 1, so 20 tasks give $20 \pm 9$ %, and 40 tasks $20 \pm 6$ %.
+# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves the first number a lot: the count of classes that sit right has mean 1 and variance about 1, so 20 tasks give $20 \pm 9$ %, since $1.96 \cdot 20 / \sqrt{20} \approx 9$, and 40 tasks $20 \pm 6$ %.
 #
 # ## An inner rate has units
 #
@@ -499,9 +499,9 @@ print(
 )
 
 # %% [markdown]
-# The losses agree to ten digits, and the slope of raw vmap is wrong by far: we traced it (not shown) to PyTorch 2.13's batch norm, which loses part of the second derivative under vmap.
+# The losses agree to ten digits, and the slope of raw vmap is wrong by far: PyTorch 2.13's batch norm loses part of the second derivative under vmap (not shown).
 #
-# vmap runs Python once for all tasks, which pays for small nets. The loop has another advantage: memory. Predict: how many bytes do graphs hold for 8 tasks, against one, in one graph and in your `accumulate`?
+# vmap runs Python once for all tasks, which pays for small nets. The loop saves memory. Predict: how many bytes do graphs hold for 8 tasks, against one, in one graph and in your `accumulate`?
 
 
 # %%
@@ -791,7 +791,7 @@ show(
 )
 
 # %% [markdown]
-# The puzzle's answer: ProtoNet wins at one shot and at five, by more than its intervals, without moving a weight. MAML's numbers were chance, 100 % and about 90 %. Your own net is only a few points above random features.
+# The puzzle's answer: ProtoNet wins at one shot and at five, by more than its intervals, without moving a weight. MAML's numbers were chance, 100 % and about 90 %. Your own net is not far above random features.
 #
 # *Not covered* by these [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") intervals: ProtoNet learned from 30-way tasks, MAML from 5-way ones, each with one seed.
 #
@@ -901,7 +901,7 @@ print(compare(found, results[1]["MAML"]))
 #
 # <details><summary>Answers</summary>
 #
-# 1: Yes: each step is a quarter as long, and after 8 steps the curve still rises and is near that of 0.4 after 5. 2: It overshoots: the accuracy stays far below that of 0.4 at every number of steps. 3: At the steps of training, because this is the only number that training knows; here that would give accuracy away. 4: At 0.1 yes, to about 79 % after 8 steps; at 0.4 it wavers around 70 % from the third step on.
+# 1: Yes: each step is a quarter as long, and after 8 steps the curve still rises and is near that of 0.4 after 5. 2: It overshoots: the accuracy stays far below that of 0.4 after every step. 3: At the steps of training, because this is the only number that training knows; here that would give accuracy away. 4: At 0.1 yes, to about 79 % after 8 steps; at 0.4 it wavers around 70 % from the third step on.
 #
 # </details>
 

@@ -411,9 +411,9 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle, A.** On average the learned rule wins by far, and every interval excludes 0: it knows the family, so its first steps are large and right. At the end the table names a winner, but its intervals cover the tasks and not the training. Seeds 1 and 2 ended at 0.34 and 0.49, the shown seed 0 at 0.36 or 0.60, by the rounding in `preprocess` alone. Momentum's 0.40 lies between: nobody has won.
+# **The puzzle, A.** On average the learned rule wins by far, and every interval excludes 0: its first steps are large and right. At the end the table names a winner, but its intervals cover tasks, not trainings. Seeds 1 and 2 ended at 0.34 and 0.49, the shown seed 0 at 0.36 or 0.60, by the rounding in `preprocess` alone. Momentum's 0.40 lies between: nobody has won.
 #
-# **B.** Adam is lowest at both: gradients are a hundred times smaller, but it divides the size away. The steps of SGD and momentum shrink. The learned rule, second on average, stays far above Adam: it met gradients that small mostly near a minimum.
+# **B.** Adam is lowest at both: gradients are a hundred times smaller, but it divides the size away. The steps of SGD and momentum shrink. The learned rule, second on average, stays far above Adam: probably because it met such gradients mostly near a minimum.
 
 # %% [markdown]
 # ## The Meta-LSTM: parameters as a cell state
@@ -606,7 +606,7 @@ for steps in (1, 2, 5):
     assert steps > 1 or abs(claimed - slope) < 1e-6
 
 # %% [markdown]
-# The sign is right, but after two steps the meta-gradient is 2.4 times too large, after five 3.7 times. A larger gate in step 1 leaves a smaller gradient for step 2, which takes part of the effect back; this part is missing. Does it matter? If every slope were too large by one factor, Adam would divide it away. But if the factor differs from weight to weight, the update goes elsewhere.
+# The sign is right, but after two steps the meta-gradient is 2.4 times too large, after five 3.7 times. A larger gate in step 1 leaves a smaller gradient for step 2, which takes part of the effect back; this part is missing. If every slope were too large by one factor, Adam would divide it away; if factors differ, the update goes elsewhere. Whether that harms we have not measured.
 #
 # ## What the cut costs
 #
@@ -648,7 +648,7 @@ for length, (g, kept) in cuts.items():
     assert abs(kept * 40 / length / most - 1) < 0.2
 
 # %% [markdown]
-# What is kept grows in proportion to the length. The sum errs in size and in direction: for this rule two pieces already bring the cosine down to about 0.6. Three trainings, looked at ten times each:
+# What is kept grows in proportion to the length. The sum errs in size and direction: for this rule two pieces bring the cosine down to about 0.6, an exception. Three trainings, each at ten moments:
 #
 # | pieces of | cosine with the full gradient |
 # |---|---|
@@ -744,7 +744,7 @@ for name, values in arms.items():
 # | 1 | 1 | 0.22 | 0.23 | 0.22 |
 # | 1, for 600 steps only | 1 | 0.46 | 0.46 | 0.40 |
 #
-# Rows 1 and 2, and 3 and 4, differ in the cut alone: at 50 steps it helps, at 10 nothing is decided. Rows 2, 4 and 5 share the cut: the most updates win. The last row has no more updates than row 4, and is level.
+# Rows 1 and 2, and 3 and 4, differ in the cut alone: at 50 steps it helps, at 10 its lead above does not last. Rows 2, 4 and 5 share the cut: the most updates win. The last row has row 4's updates, and is level.
 #
 # Why does the cut do no harm? Move two early rules against a gradient, by 0.01 or 0.1. What do all 40 steps gain?
 
@@ -778,7 +778,7 @@ for seed in (0, 1):
 # %% [markdown]
 # A step of 0.01 changes little. One of 0.1 against the uncut gradient *raises* the value of both rules, by 2 to 6. Cut every 10 steps it still raises it; cut at every step it lowers it by 0.5 to 1.
 #
-# So for these two rules the cut gradient is the worse slope, but the safer large step: through many steps the value is rugged, and its slope holds only nearby. Metz et al. (2019) describe such a landscape.
+# So for these two rules the cut gradient is no worse at 0.01, and the only safe one at 0.1: through many steps the value is rugged, and its slope holds only nearby. Metz et al. (2019) describe such a landscape.
 
 # %% [markdown]
 # ## When greed is punished
