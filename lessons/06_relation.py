@@ -387,7 +387,7 @@ show(
 )
 
 # %% [markdown]
-# Pull and push balance at $r = 1/20$, the [base rate](../lessons/GLOSSARY.md#base-rate "基准率"): one pair in 20 is right. In a fresh net the push down is 19 times as strong, so squared error first teaches "always no".
+# Both balance at $r = 1/20$, the [base rate](../lessons/GLOSSARY.md#base-rate "基准率"): one pair in 20 is right. In a fresh net the push down is 19 times as strong, so squared error first teaches "always no".
 #
 # At the base rate its gradient is exactly cross-entropy's times 0.095, for every pair; Adam, which divides by the size of gradients, would not mind a constant. What differs is the way there: a softmax row sums to 1 at any height of its logits and has no base rate to learn.
 #
@@ -613,7 +613,7 @@ show(
 #
 # The biased start gains 46 ± 10 points with the square (interval over three seeds) and 30 ± 17 with the logarithm. Where no base rate has to be learned, the square costs 5 to 7 points, with 0 inside the interval; on plain sigmoids 21 ± 10.
 #
-# So much of the plateau is independent sigmoids, a walk to the base rate, and an Adam that remembers it. Not all: a new Adam still ends below the biased start.
+# So much of the plateau is independent sigmoids, a walk to the base rate, and an Adam that remembers it. A new Adam still ends below the biased start.
 
 # %% [markdown]
 # ## Evaluate honestly
@@ -654,7 +654,7 @@ show(
 # %% [markdown]
 # ## What does 99.6 mean?
 #
-# The relation paper's table 1 prints 99.6 % for 5-way 1-shot Omniglot. Its code tests without `.eval()`, so [batch norm](../lessons/GLOSSARY.md#batch-normalisation "批归一化") sees the test batch, *one query of each class*: the number is [transductive](../lessons/GLOSSARY.md#transductive "直推式"). A reader reports about 90 % with `.eval()`.
+# The relation paper prints 99.6 % for 5-way 1-shot Omniglot. Its code tests without `.eval()`, so [batch norm](../lessons/GLOSSARY.md#batch-normalisation "批归一化") sees the test batch, *one query of each class*: the number is [transductive](../lessons/GLOSSARY.md#transductive "直推式"). A reader reports about 90 % with `.eval()`.
 #
 # Either the test batch helps by ten points, or the running statistics are poor: `momentum=1` keeps the last batch only, and the weights, chosen by a loop on the test characters, are saved right after it, so that this batch has *five test pictures*.
 #
@@ -688,7 +688,7 @@ for seed in (1, 2):
     print(f"   {compare(found, honest['shipped net'])}")
 
 # %% [markdown]
-# **Verdict.** Neither holds for the shipped net: the test batch adds nothing measurable, and five-picture statistics cost nothing measurable. The fall to 90 % is *not* reproduced, and we do not know its cause. What remains: 99.6 % is transductive, with weights chosen on the *test* characters; 98.8 % is inductive, because its authors' code tests in evaluation mode.
+# **Verdict.** Neither holds for the shipped net: the test batch adds nothing measurable, and five-picture statistics cost nothing measurable. The fall to 90 % is *not* reproduced, and we do not know its cause. What remains: 99.6 % is transductive, with weights chosen on the *test* characters; 98.8 % is inductive: its authors' code uses `eval()`.
 #
 # <details><summary>Why can a test batch help at all?</summary>
 #

@@ -32,8 +32,8 @@ def add_parsers(commands: Any) -> None:
         commands,
         "gradebook",
         "writes gradebooks for Moodle and Canvas, from the tables of grade",
-        "example:\n  python -m fsl_classroom gradebook submissions --roster class.csv --title 'Week 3' \\\n"
-        "      --moodle moodle.csv --canvas canvas.csv\n\n"
+        "example:\n  python -m fsl_classroom gradebook submissions --roster class.csv \\\n"
+        "      --title 'Week 3' --moodle moodle.csv --canvas canvas.csv\n\n"
         "class.csv has one student a line: a column Student, or First name and Last\n"
         "name, and what the platform needs (Email address, ID number or Username; ID,\n"
         "SIS User ID, SIS Login ID and Section). What Moodle and Canvas export will do.\n\n",

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--assignment",
-        metavar="FOLDER",
+        metavar="DIR",
         help="what the command `assignment` wrote: only its exercises count, each with the student's own seed; a file\n"
         'points.toml in it says what they are worth, a line such as "05.1" = 2 each (default 1)',
     )

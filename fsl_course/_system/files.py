@@ -21,7 +21,8 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())  # or a power cut could leave an empty file under the right name
         os.replace(scratch, path)
     except OSError as error:
-        error.filename = str(path)  # which the caller knows; the scratch file has gone
+        if error.errno is not None:  # else the message is the error's own
+            error.filename = str(path)  # which the caller knows; the scratch file has gone
         raise
     finally:
         with suppress(OSError):  # it is gone after os.replace, and never existed if it could not be opened
