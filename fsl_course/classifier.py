@@ -148,7 +148,11 @@ class FewShotClassifier:
 
     def predict(self, pictures: Pictures) -> list[str | None]:
         """Returns M names: the largest score wins, of equal ones the first in classes_. None for scores below threshold_."""
-        best, column = self.decision_function(pictures).max(-1)
+        return self.names_of(self.decision_function(pictures))
+
+    def names_of(self, scores: Tensor) -> list[str | None]:
+        """Returns the names that `predict` gives for these scores [M, N] of decision_function."""
+        best, column = scores.max(-1)
         least = -math.inf if self.threshold_ is None else self.threshold_
         pairs = zip(best.tolist(), column.tolist(), strict=True)
         return [self.classes_[i] if score >= least else None for score, i in pairs]

@@ -63,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
 def answers(classifier: FewShotClassifier, pictures: list[str], weights: str) -> list[dict[str, Any]]:
     """Returns one row for each picture: its name or None, the probability of every class, and the three nearest examples."""
-    asked = classifier.predict(pictures), classifier.predict_proba(pictures).tolist(), classifier.nearest(pictures)
+    scores = classifier.decision_function(pictures)  # once for both: every call reads and judges the pictures anew
+    asked = classifier.names_of(scores), scores.softmax(-1).tolist(), classifier.nearest(pictures)
     return [
         {
             "picture": picture,
