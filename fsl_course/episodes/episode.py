@@ -18,8 +18,9 @@ class Episode:
     query_x:   float [N*Q, c, H, W]              regression tasks: [Q, d_in]
     query_y:   int64 [N*Q]                       regression tasks: float [Q, d_out]
     classes:   int64 [N], the class of the source in each slot; regression tasks have none: [0]
+    unlabelled_x: float [U, c, H, W], pictures without labels, where the sampler was asked for them; otherwise None
 
-    Rows come in random order: neither support nor query is sorted by label.
+    Rows come in random order: neither support nor query is sorted by label, nor are the unlabelled pictures.
     """
 
     support_x: Tensor
@@ -27,6 +28,7 @@ class Episode:
     query_x: Tensor
     query_y: Tensor
     classes: Tensor
+    unlabelled_x: Tensor | None = None
 
     @property
     def n_way(self) -> int:
@@ -39,7 +41,8 @@ class Episode:
         return self.classes.dim() == 2
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Episode:
-        return Episode(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Episode(**{name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()})
 
     def __len__(self) -> int:
         """T, the number of stacked tasks."""

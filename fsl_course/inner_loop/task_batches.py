@@ -31,8 +31,8 @@ def prefers_vmap(model: nn.Module, device: torch.device) -> bool:
 
 
 def tensors_of(episodes: Episode) -> list[Tensor]:
-    """Returns the tensors of an episode in the order of its fields, for vmap to map over."""
-    return [getattr(episodes, f.name) for f in fields(episodes)]
+    """Returns the tensors of an episode in the order of its fields, for vmap to map over; unlabelled_x only if it has some."""
+    return [tensor for f in fields(episodes) if (tensor := getattr(episodes, f.name)) is not None]
 
 
 def mean_over_tasks(learner: nn.Module, episodes: Episode, at_once: bool | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.inner_loop.functional import call, support_loss, trainable
+from fsl_course.inner_loop.task_batches import tensors_of
 from fsl_course.methods.maml import MAML, adapt, meta_loss
 from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.nets import classifier, conv4, mlp
@@ -73,7 +74,7 @@ def test_the_gradient_of_the_rates_is_the_closed_form_on_a_quadratic():
     slope = h @ w - b
     moved = w - alpha * slope
     outer = h_query @ moved - b_query
-    learner.training_step(Episode(*(t[None] for t in vars(task).values()))).backward()
+    learner.training_step(Episode(*(t[None] for t in tensors_of(task)))).backward()
     assert torch.allclose(learner.rates[0].grad[0], -slope * outer, rtol=0, atol=1e-12)
     assert torch.allclose(model.weight.grad[0], outer - h @ (alpha * outer), rtol=0, atol=1e-12)
     assert outer.abs().max() > 0.1

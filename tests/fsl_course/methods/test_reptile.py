@@ -8,6 +8,7 @@ from torch import Tensor
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.inner_loop.functional import call, support_loss, trainable
+from fsl_course.inner_loop.task_batches import tensors_of
 from fsl_course.methods.maml import adapt
 from fsl_course.methods.reptile import Reptile
 from fsl_course.nets import classifier, conv4, mlp
@@ -27,7 +28,7 @@ SINES = SinusoidSampler(6, 4, dtype=torch.float64)
 
 
 def stacked(*tasks: Episode) -> Episode:
-    return Episode(*(torch.stack(t) for t in zip(*(vars(task).values() for task in tasks), strict=True)))
+    return Episode(*(torch.stack(t) for t in zip(*(tensors_of(task) for task in tasks), strict=True)))
 
 
 def pull(learner: Reptile, episodes: Episode) -> dict[str, Tensor]:
