@@ -34,7 +34,10 @@ def cell_of(answer: Callable[..., Any]) -> str:
 
 
 def saved_work() -> str:
-    """Returns a learner's work as JSON: the progress and the cells with the answers."""
+    """Returns a learner's work as JSON: the progress and the cells with the answers.
+
+    If the progress file cannot be read, it holds this session only; `progress.trouble` says so.
+    """
     content = {"format": FORMAT, "version": _VERSION, "saved_at": progress.now(), "exercises": progress.load()}
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 

@@ -11,6 +11,7 @@ import anywidget
 import traitlets
 
 from fsl_classroom import restore_work, saved_work
+from fsl_classroom.checking.progress import trouble
 
 _WITHOUT_KERNEL = (
     "Two buttons appear here when you run this cell: one saves your answers and your progress to a file on your "
@@ -46,6 +47,8 @@ class WorkKeeper(anywidget.AnyWidget):
         self.content = saved_work()
         self.ready += 1
         self.message = f"Your work goes to {self.file_name}, in your browser's folder for downloads."
+        if words := trouble():
+            self.message += f" It holds this session only, because {words} Make it readable, and save again."
 
     @traitlets.observe("brought_count")
     def _restore(self, _change: object) -> None:

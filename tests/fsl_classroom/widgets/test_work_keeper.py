@@ -20,6 +20,13 @@ def test_a_click_puts_the_work_together_and_says_where_it_goes():
     assert keeper.file_name.endswith(".json")
 
 
+def test_a_progress_file_that_cannot_be_read_is_told_of(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("FSL_PROGRESS", str(tmp_path))  # a folder: no file that can be read
+    keeper = WorkKeeper()
+    keeper.asked += 1
+    assert f"It holds this session only, because the progress file {tmp_path} cannot be read" in keeper.message
+
+
 def test_a_file_that_was_chosen_is_restored(tmp_path: Path, monkeypatch):
     record(find("00.1"), passed=True, diagnosis="", answer="def f(): ...")
     keeper = WorkKeeper(tmp_path)
