@@ -127,15 +127,17 @@ def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
 def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episodes: int) -> Tensor:
     """Returns the accuracy of each episode, and embeds each picture only once, however many episodes it occurs in."""
     layout, images = sampler.layout(0, episodes), sampler.source.images
-    used, place = torch.cat([layout.support, layout.query], dim=1).unique(return_inverse=True)
+    more = sampler.n_unlabelled > 0 and getattr(learner, "uses_unlabelled", False)
+    drawn = [layout.support, layout.query, layout.unlabelled][: 2 + more]
+    used, place = torch.cat(drawn, dim=1).unique(return_inverse=True)
     device = _device(learner, images)
     table = embed_all(learner, images.flatten(0, 1)[used.to(images.device)].to(device), sampler.dtype)
-    shots, found = layout.support.shape[1], []
+    lengths, found = [part.shape[1] for part in drawn], []
     at_once = min(_TASKS_AT_ONCE, max(1, _FLOATS_AT_ONCE // (place.shape[1] * table.shape[1])))
     for low in range(0, episodes, at_once):
         part = slice(low, min(low + at_once, episodes))
-        rows = table[place[part].to(device)]
-        logits = learner.score(rows[:, :shots], layout.support_y[part].to(device), rows[:, shots:], sampler.n_way)
+        support, query, *unlabelled = table[place[part].to(device)].split(lengths, dim=1)
+        logits = learner.score(support, layout.support_y[part].to(device), query, sampler.n_way, *unlabelled)
         found.append(_scores(logits, layout.query_y[part].to(device), "accuracy"))
     return torch.cat(found)
 

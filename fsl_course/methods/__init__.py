@@ -13,4 +13,5 @@ anil           MAML whose inner loop adapts only the head (Raghu et al. 2020)
 meta_sgd       MAML with learned rates (Li et al. 2017)
 reptile        an initialisation without second derivatives (Nichol et al. 2018)
 meta_lstm      a learned optimiser (Ravi, Larochelle 2017)
+soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
 """

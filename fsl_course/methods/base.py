@@ -18,10 +18,13 @@ class FewShotLearner(nn.Module):
 
     joins_tasks: True if training_step passes the pictures of all T tasks through a network together, so that batch norm
                  normalises them together; such tasks cannot be shared among processes
+    uses_unlabelled: True if the method learns from an episode's unlabelled pictures, too; its score takes their embeddings as
+                 `unlabelled` [..., U, D], or None
     made_from:   {"method", "settings"} of a learner that `learners.make` made; None if it was made by hand
     """
 
     joins_tasks: ClassVar[bool] = False
+    uses_unlabelled: ClassVar[bool] = False
     made_from: dict[str, Any] | None = None
 
     def forward(self, episode: Episode) -> Tensor:
@@ -56,7 +59,8 @@ class FewShotLearner(nn.Module):
 class ComparesEmbeddings(Protocol):
     """A learner that embeds each picture by itself and then compares embeddings. `evaluate` embeds each picture only once.
 
-    In evaluation mode forward(episode) must equal score(embed(support_x), support_y, embed(query_x), n_way).
+    In evaluation mode forward(episode) must equal score(embed(support_x), support_y, embed(query_x), n_way), for a learner that
+    uses_unlabelled with embed(unlabelled_x) as a fifth argument where the episode has such pictures.
     """
 
     def embed(self, x: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from fsl_course._system.nearest import did_you_mean
 from fsl_course.data import ImageSet
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.graph import GraphNetwork
+from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
@@ -18,6 +20,7 @@ from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
+from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.photographs import FEATURES, bare_encoder
@@ -28,7 +31,16 @@ from fsl_course.photographs import FEATURES, bare_encoder
 SETTINGS: dict[str, Any] = {
     "width": 64, "norm": "batch", "in_channels": 1, "size": 28, "halving": "pool", "encoder": "conv4", "frozen": True,
 }  # fmt: skip
-EMBEDS = ("prototypical", "matching", "siamese", "simple_shot", "transfer")  # the methods that take any encoder
+EMBEDS = (
+    "prototypical",
+    "matching",
+    "siamese",
+    "simple_shot",
+    "transfer",
+    "soft_kmeans",
+    "graph",
+    "label_propagation",
+)  # the methods that take any encoder
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "transfer": {"n_base": 0, "head": "linear", "classifier": "centroid"},
@@ -37,18 +49,21 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "matching": {"full_context": False, "similarity": "cosine", "scale": None},
     "prototypical": {"distance": "euclidean", "scale": 1.0},
     "relation": {"objective": "mse", "shots": "mean"},
+    "soft_kmeans": {"distractors": "none"},
     "maml": {**_ADAPTS, "first_order": False},
     "anil": {**_ADAPTS, "first_order": False},
     "meta_sgd": _ADAPTS,
     "reptile": {**_ADAPTS, "batch": None},
     "meta_lstm": {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "hidden": 20, "truncate": None},
+    "graph": {"n_way": 5, "transductive": False, "hidden": 48},
+    "label_propagation": {"neighbours": 10, "sigma": 0.3, "alpha": 0.9},
 }
 
 # The smallest and largest value of every whole-numbered setting: neither a typing error nor a foreign file may take all memory.
 LIMITS: dict[str, tuple[int, int]] = {
     "width": (1, 1024), "in_channels": (1, 64), "size": (16, 1024), "n_way": (1, 10_000), "n_base": (0, 1_000_000),
     "inner_steps": (0, 10_000), "test_steps": (0, 10_000), "batch": (1, 1_000_000), "hidden": (1, 1024),
-    "truncate": (1, 10_000),
+    "truncate": (1, 10_000), "neighbours": (1, 10_000),
 }  # fmt: skip
 
 
@@ -91,11 +106,14 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "matching": lambda s, own: MatchingNetwork(_encoder(s), features=_features(s), **own),
     "prototypical": lambda s, own: PrototypicalNetwork(_encoder(s), **own),
     "relation": lambda s, own: RelationNetwork(s["width"], s["norm"], s["in_channels"], size=s["size"], **own),
+    "soft_kmeans": lambda s, own: SoftKMeans(_encoder(s), **own),
     "maml": _adapts(MAML, "first_order", "test_steps"),
     "anil": _adapts(ANIL, "first_order", "test_steps"),
     "meta_sgd": _adapts(MetaSGD, "test_steps"),
     "reptile": _adapts(Reptile, "batch", "test_steps"),
     "meta_lstm": _adapts(MetaLSTM, "hidden", "truncate"),
+    "graph": lambda s, own: GraphNetwork(_encoder(s), features=_features(s), **own),
+    "label_propagation": lambda s, own: LabelPropagation(_encoder(s), **own),
 }
 
 

@@ -21,6 +21,7 @@ from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
+from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.distributed import Processes
@@ -53,6 +54,7 @@ def learners() -> dict[str, FewShotLearner]:
         "siamese": SiameseNetwork(conv4(4)),
         "siamese triplet": SiameseNetwork(conv4(4), "triplet"),
         "relation": RelationNetwork(4),
+        "soft_kmeans": SoftKMeans(conv4(4), "mask"),
         "transfer": TransferNetwork(conv4(4, norm="group"), 12),
         "simple_shot": SimpleShot(conv4(4, norm="group"), 12),
         "maml": MAML(head, 0.1, 2),

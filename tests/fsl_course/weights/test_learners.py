@@ -13,6 +13,7 @@ from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
+from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.weights.learners import EMBEDS, MAKERS, OWN_SETTINGS, SETTINGS, has_head, make, settings_of
 from tests.conftest import toy_images
@@ -26,6 +27,7 @@ OWN = {
     "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
     "prototypical": {"distance": "cosine", "scale": 10.0},
     "relation": {"objective": "cross_entropy", "shots": "sum"},
+    "soft_kmeans": {"distractors": "mask"},
     "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
     "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
     "meta_sgd": {**ADAPTS, "test_steps": 3},
@@ -53,6 +55,7 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "matching": MatchingNetwork,
         "prototypical": PrototypicalNetwork,
         "relation": RelationNetwork,
+        "soft_kmeans": SoftKMeans,
         **HEADED,
     }
     stand_for = {"net": "model", "n_way": "model", "inner_lr": "lr", "inner_steps": "steps"}
