@@ -13,5 +13,7 @@ anil           MAML whose inner loop adapts only the head (Raghu et al. 2020)
 meta_sgd       MAML with learned rates (Li et al. 2017)
 reptile        an initialisation without second derivatives (Nichol et al. 2018)
 meta_lstm      a learned optimiser (Ravi, Larochelle 2017)
+ridge          a linear head solved in closed form (Bertinetto et al. 2019)
+hypernetwork   a network that writes the linear head (Ha et al. 2017)
 soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
 """

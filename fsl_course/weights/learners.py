@@ -10,6 +10,7 @@ from fsl_course.data import ImageSet
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.graph import GraphNetwork
+from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
@@ -18,6 +19,7 @@ from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
+from fsl_course.methods.ridge import RidgeRegression
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
@@ -37,6 +39,8 @@ EMBEDS = (
     "siamese",
     "simple_shot",
     "transfer",
+    "ridge",
+    "hypernetwork",
     "soft_kmeans",
     "graph",
     "label_propagation",
@@ -49,6 +53,8 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "matching": {"full_context": False, "similarity": "cosine", "scale": None},
     "prototypical": {"distance": "euclidean", "scale": 1.0},
     "relation": {"objective": "mse", "shots": "mean"},
+    "ridge": {"l2": 1.0, "scale": 10.0},
+    "hypernetwork": {"hidden": 64, "film": False},
     "soft_kmeans": {"distractors": "none"},
     "maml": {**_ADAPTS, "first_order": False},
     "anil": {**_ADAPTS, "first_order": False},
@@ -106,6 +112,8 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "matching": lambda s, own: MatchingNetwork(_encoder(s), features=_features(s), **own),
     "prototypical": lambda s, own: PrototypicalNetwork(_encoder(s), **own),
     "relation": lambda s, own: RelationNetwork(s["width"], s["norm"], s["in_channels"], size=s["size"], **own),
+    "ridge": lambda s, own: RidgeRegression(_encoder(s), **own),
+    "hypernetwork": lambda s, own: Hypernetwork(_encoder(s), features=_features(s), **own),
     "soft_kmeans": lambda s, own: SoftKMeans(_encoder(s), **own),
     "maml": _adapts(MAML, "first_order", "test_steps"),
     "anil": _adapts(ANIL, "first_order", "test_steps"),

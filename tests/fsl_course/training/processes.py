@@ -12,6 +12,7 @@ from torch import nn
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
@@ -19,6 +20,7 @@ from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
+from fsl_course.methods.ridge import RidgeRegression
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
@@ -54,6 +56,8 @@ def learners() -> dict[str, FewShotLearner]:
         "siamese": SiameseNetwork(conv4(4)),
         "siamese triplet": SiameseNetwork(conv4(4), "triplet"),
         "relation": RelationNetwork(4),
+        "ridge": RidgeRegression(conv4(4)),
+        "hypernetwork": Hypernetwork(conv4(4), hidden=6, film=True),
         "soft_kmeans": SoftKMeans(conv4(4), "mask"),
         "transfer": TransferNetwork(conv4(4, norm="group"), 12),
         "simple_shot": SimpleShot(conv4(4, norm="group"), 12),

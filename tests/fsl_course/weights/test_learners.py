@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fsl_course.methods.anil import ANIL
+from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
@@ -11,6 +12,7 @@ from fsl_course.methods.meta_sgd import MetaSGD
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.relation import RelationNetwork
 from fsl_course.methods.reptile import Reptile
+from fsl_course.methods.ridge import RidgeRegression
 from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
@@ -27,6 +29,8 @@ OWN = {
     "matching": {"full_context": True, "similarity": "euclidean", "scale": 2.5},
     "prototypical": {"distance": "cosine", "scale": 10.0},
     "relation": {"objective": "cross_entropy", "shots": "sum"},
+    "ridge": {"l2": 0.5, "scale": 4.0},
+    "hypernetwork": {"hidden": 6, "film": True},
     "soft_kmeans": {"distractors": "mask"},
     "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
     "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
@@ -34,7 +38,13 @@ OWN = {
     "reptile": {**ADAPTS, "test_steps": 3, "batch": 4},
     "meta_lstm": {**ADAPTS, "hidden": 6, "truncate": 1},
 }
-RATES = {("meta_sgd", "inner_lr"), ("meta_lstm", "inner_lr"), ("meta_lstm", "hidden")}
+RATES = {
+    ("meta_sgd", "inner_lr"),
+    ("meta_lstm", "inner_lr"),
+    ("meta_lstm", "hidden"),
+    ("ridge", "l2"),
+    ("ridge", "scale"),
+}
 CASES = [
     *[(method, {"n_base": 7} if "n_base" in OWN_SETTINGS.get(method, {}) else {}) for method in MAKERS],
     *OWN.items(),
@@ -55,6 +65,8 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "matching": MatchingNetwork,
         "prototypical": PrototypicalNetwork,
         "relation": RelationNetwork,
+        "ridge": RidgeRegression,
+        "hypernetwork": Hypernetwork,
         "soft_kmeans": SoftKMeans,
         **HEADED,
     }
