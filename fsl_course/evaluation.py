@@ -156,7 +156,7 @@ def evaluate(
     metric:       "accuracy" (a fraction) for classification, "mse" for regression
     transductive: False: every query is judged on its own (batch norm with running statistics; learners that adapt use the
                   statistics of the support pass). True: batch norm sees all queries of an episode at once, which raises the
-                  score; say so wherever the number is shown
+                  score; say so wherever the number is shown. The result says True of a learner that is transductive itself
     Leaves the learner's mode, weights and running statistics as they were. On Linux it is faster in a process that has called
     `fsl_course._system.allocator.keep_memory`. Threads may evaluate one learner; they take turns.
 
@@ -192,6 +192,7 @@ def evaluate(
                     found.append(_scores(learner(episode), episode.query_y, metric))
         per_episode = torch.stack(found)
     mean, half = mean_and_ci95(per_episode)
+    transductive = transductive or getattr(learner, "transductive", False)
     return Result(mean, half, per_episode, metric, transductive, f"{sampler.key}, episodes 0..{episodes - 1}")
 
 

@@ -1,4 +1,7 @@
-"""What a learner knows once it has read the support of a task, and how it then scores pictures, each on its own."""
+"""What a learner knows once it has read the support of a task, and how it then scores pictures.
+
+Each picture is scored on its own, unless the learner is transductive: then the pictures of one call are scored together.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ _AT_ONCE = 256  # pictures in a forward pass
 class Support:
     """The support of any learner: it is read again for every picture, so that no answer depends on other pictures.
 
+    A transductive learner judges all pictures of a call together, as it does the queries of a task.
+
     images: uint8 [S, c, H, W]; labels: int64 [S] in 0..n_way-1, every slot at least once. `read_support` chooses among this
     class and the two below, which read the support once.
     """
@@ -32,7 +37,7 @@ class Support:
 
     def scores(self, images: Tensor) -> Tensor:
         """Scores pictures uint8 [B, c, H, W] -> [B, N], on the CPU."""
-        return self._run(self._scores, images)
+        return self._run(self._scores, images, len(images) if self.learner.transductive else _AT_ONCE)
 
     def features(self, images: Tensor) -> Tensor:
         """Returns the numbers by which pictures uint8 [B, c, H, W] are compared -> [B, D], on the CPU; here their pixels."""
@@ -47,9 +52,9 @@ class Support:
         """Scores every support picture by the others -> [S, N], on the CPU. Each class needs two."""
         return self._run(lambda rows: torch.cat([self._left_out(row) for row in rows]), torch.arange(len(self.labels)))
 
-    def _run(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    def _run(self, function: Callable[[Tensor], Tensor], rows: Tensor, at_once: int = _AT_ONCE) -> Tensor:
         with evaluation_mode(self.learner), torch.no_grad():
-            return torch.cat([function(part.to(self.labels.device)).cpu() for part in rows.split(_AT_ONCE)])
+            return torch.cat([function(part.to(self.labels.device)).cpu() for part in rows.split(max(at_once, 1))])
 
     def _task(self, images: Tensor) -> Episode:
         """Returns the support with these queries, whose labels nobody knows."""
@@ -61,7 +66,8 @@ class Support:
         """Learns what it can from the support alone."""
 
     def _scores(self, images: Tensor) -> Tensor:
-        return torch.cat([self.learner(self._task(image[None])) for image in images])
+        parts = [images] if self.learner.transductive else images.split(1)
+        return torch.cat([self.learner(self._task(part)) for part in parts])
 
     def _features(self, images: Tensor) -> Tensor:
         return images.to(self.dtype).div(255).flatten(1)
@@ -80,6 +86,7 @@ class _Embedded(Support):
     """The support of a learner that compares embeddings: embedded once."""
 
     def _read(self) -> None:
+        check_ways(self.learner, getattr(self.learner, "n_way", self.n_way), self.n_way)
         self.embedded = self._features(self.images)
 
     @cached_property
@@ -101,12 +108,7 @@ class _Adapted(Support):
     """The support of a learner that adapts its model: adapted once. Features are the input of the last linear layer."""
 
     def _read(self) -> None:
-        outputs = self.learner.model(self._task(self.images[:1]).query_x).shape[-1]
-        if outputs != self.n_way:
-            raise ValueError(
-                f"this {type(self.learner).__name__} has a head for {outputs} classes, and there are {self.n_way}: give it "
-                f"{outputs}, or take a method that serves any number of them, such as prototypical."
-            )
+        check_ways(self.learner, self.learner.model(self._task(self.images[:1]).query_x).shape[-1], self.n_way)
         self.params = self.learner.adapted(self._task(self.images[:0]))
 
     def _scores(self, images: Tensor) -> Tensor:
@@ -122,6 +124,15 @@ class _Adapted(Support):
         finally:
             hook.remove()
         return seen[-1]  # batch norm may have seen the support before
+
+
+def check_ways(learner: FewShotLearner, outputs: int, n_way: int) -> None:
+    """Raises ValueError unless a learner with a head of this many outputs fits the number of classes."""
+    if outputs != n_way:
+        raise ValueError(
+            f"this {type(learner).__name__} has a head for {outputs} classes, and there are {n_way}: give it "
+            f"{outputs}, or take a method that serves any number of them, such as prototypical."
+        )
 
 
 def read_support(learner: FewShotLearner, images: Tensor, labels: Tensor, n_way: int) -> Support:

@@ -15,5 +15,7 @@ reptile        an initialisation without second derivatives (Nichol et al. 2018)
 meta_lstm      a learned optimiser (Ravi, Larochelle 2017)
 ridge          a linear head solved in closed form (Bertinetto et al. 2019)
 hypernetwork   a network that writes the linear head (Ha et al. 2017)
+graph          messages along learned edges between the pictures of a task (Garcia, Bruna 2018)
+label_propagation  labels that flow along a graph of support and queries (Liu et al. 2019)
 soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
 """

@@ -16,6 +16,7 @@ from fsl_course.inner_loop.functional import supervised_loss
 class FewShotLearner(nn.Module):
     """A module that reads a task's support set and predicts its queries. Every method of the course is one.
 
+    transductive: True if a query's answer depends on the other queries of the call, by the method's nature or by an option
     joins_tasks: True if training_step passes the pictures of all T tasks through a network together, so that batch norm
                  normalises them together; such tasks cannot be shared among processes
     uses_unlabelled: True if the method learns from an episode's unlabelled pictures, too; its score takes their embeddings as
@@ -23,6 +24,7 @@ class FewShotLearner(nn.Module):
     made_from:   {"method", "settings"} of a learner that `learners.make` made; None if it was made by hand
     """
 
+    transductive: bool = False
     joins_tasks: ClassVar[bool] = False
     uses_unlabelled: ClassVar[bool] = False
     made_from: dict[str, Any] | None = None

@@ -18,7 +18,7 @@ from fsl_course.methods.baselines import PixelNearestNeighbour
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import conv4
 from fsl_course.weights.checkpoints import CheckpointError, load_file, load_learner, save_file, save_learner
-from fsl_course.weights.learners import MAKERS, has_head, make
+from fsl_course.weights.learners import MAKERS, OWN_SETTINGS, make
 from tests.conftest import toy_images
 from tests.fsl_course.test_classifier import SHAPES, drawing
 
@@ -26,7 +26,9 @@ from tests.fsl_course.test_classifier import SHAPES, drawing
 def fitted(method: str = "prototypical", **settings) -> FewShotClassifier:
     """A small classifier of five classes, two pictures each."""
     torch.manual_seed(0)
-    learner = make(method, width=4, **({"inner_steps": 1} if has_head(method) else {}), **settings)
+    learner = make(
+        method, width=4, **({"inner_steps": 1} if "inner_steps" in OWN_SETTINGS.get(method, {}) else {}), **settings
+    )
     return FewShotClassifier(learner).fit(toy_images().images[:5, :2].flatten(0, 1), [c for c in "abcde" for _ in "12"])
 
 

@@ -14,7 +14,7 @@ from fsl_course.methods.transfer import FineTuneAll
 from fsl_course.nets import conv4
 from fsl_course.support import read_support
 from fsl_course.weights.checkpoints import pretrained
-from fsl_course.weights.learners import MAKERS, has_head, make
+from fsl_course.weights.learners import MAKERS, OWN_SETTINGS, has_head, make
 from tests.conftest import settled, toy_images
 
 
@@ -24,7 +24,7 @@ def learner_of(method: str) -> torch.nn.Module:
         return PixelNearestNeighbour()
     if method == "fine-tuning":
         return FineTuneAll(conv4(4), steps=2)
-    made = make(method, width=8, **({"inner_steps": 2} if has_head(method) else {}))
+    made = make(method, width=8, **({"inner_steps": 2} if "inner_steps" in OWN_SETTINGS.get(method, {}) else {}))
     return made if has_head(method) else settled(made, EpisodeSampler(toy_images(), 5, 2, 3)[0])
 
 
@@ -56,7 +56,7 @@ def test_shipped_weights_name_glyphs_as_evaluate_counts(method):
 
 @pytest.mark.parametrize("method", [method for method in MAKERS if has_head(method)])
 def test_methods_with_a_fixed_head_say_how_many_classes_they_serve(method):
-    source, learner = toy_images(), make(method, width=4, inner_steps=1)
+    source, learner = toy_images(), learner_of(method)
     with pytest.raises(ValueError, match="has a head for 5 classes, and there are 3: give it 5, or take a method"):
         FewShotClassifier(learner).fit(source.images[:3, 0], ["a", "b", "c"])
     clf = FewShotClassifier(learner).fit(source.images[:5, 0], list("abcde"))

@@ -63,6 +63,8 @@ LABELS = {
     "anil": Label("anil", "ANIL"),
     "meta_sgd": Label("meta_sgd", "Meta-SGD"),
     "meta_lstm": Label("meta_lstm", "Meta-LSTM"),
+    "graph": Label("graph", "Graph network"),
+    "label_propagation": Label("label_propagation", "Label propagation"),
 }
 
 

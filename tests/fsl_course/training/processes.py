@@ -12,7 +12,9 @@ from torch import nn
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
+from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
@@ -59,6 +61,8 @@ def learners() -> dict[str, FewShotLearner]:
         "ridge": RidgeRegression(conv4(4)),
         "hypernetwork": Hypernetwork(conv4(4), hidden=6, film=True),
         "soft_kmeans": SoftKMeans(conv4(4), "mask"),
+        "graph": GraphNetwork(conv4(4), n_way=3, hidden=6),
+        "label_propagation": LabelPropagation(conv4(4), neighbours=3),
         "transfer": TransferNetwork(conv4(4, norm="group"), 12),
         "simple_shot": SimpleShot(conv4(4, norm="group"), 12),
         "maml": MAML(head, 0.1, 2),

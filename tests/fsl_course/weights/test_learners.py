@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from fsl_course.methods.anil import ANIL
+from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
+from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
@@ -32,6 +34,8 @@ OWN = {
     "ridge": {"l2": 0.5, "scale": 4.0},
     "hypernetwork": {"hidden": 6, "film": True},
     "soft_kmeans": {"distractors": "mask"},
+    "graph": {"n_way": 4, "transductive": True, "hidden": 6},
+    "label_propagation": {"neighbours": 3, "sigma": 0.7, "alpha": 0.5},
     "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
     "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
     "meta_sgd": {**ADAPTS, "test_steps": 3},
@@ -68,6 +72,8 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "ridge": RidgeRegression,
         "hypernetwork": Hypernetwork,
         "soft_kmeans": SoftKMeans,
+        "graph": GraphNetwork,
+        "label_propagation": LabelPropagation,
         **HEADED,
     }
     stand_for = {"net": "model", "n_way": "model", "inner_lr": "lr", "inner_steps": "steps"}
@@ -85,8 +91,8 @@ def test_own_settings_are_the_defaults_of_the_methods():
         assert set(OWN[method]) == set(own)  # the test above leaves none out
 
 
-def test_methods_with_a_head_are_those_that_adapt_one():
-    assert {method for method in MAKERS if has_head(method)} == set(HEADED)
+def test_methods_with_a_head_are_those_that_adapt_one_and_graph_networks():
+    assert {method for method in MAKERS if has_head(method)} == {*HEADED, "graph"}
     assert not has_head("no such method")
 
 
