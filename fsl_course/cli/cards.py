@@ -34,6 +34,8 @@ def command(options: argparse.Namespace) -> str:
         if (value := getattr(options, name)) is not None and name not in ignored:
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--validate-every", str(options.validate_every)]
+    for name in ("unlabelled", "distractors"):  # after the others, and only where asked for
+        words += [f"--{name}", str(getattr(options, name))] if getattr(options, name) else []
     words += [word for setting in options.set for word in ("--set", setting)]
     words += [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(options, name)]
     if options.encoder_weights:

@@ -60,7 +60,9 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
 
     Raises ValueError, in the words of the options, where there are too few classes or pictures.
     """
-    there, least = len(classes), int(classes.counts.min())
+    there, least, shot = len(classes), int(classes.counts.min()), options.shot + options.unlabelled
+    if options.distractors and not options.unlabelled:
+        raise ValueError("--distractors goes with --unlabelled: give the number of drawings without a label, too.")
     options.way = options.way or max(2, min(20, there))
     if options.way > there:
         more = ", --split all" if getattr(options, "split", "all") != "all" else ""
@@ -68,23 +70,41 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
         raise ValueError(
             f"--way {options.way} needs {options.way} classes, and {classes.name} has {there}: {cure}, or add classes."
         )
-    if options.query is None:
-        options.query = max(1, min(most_queries, least - options.shot))
-    if options.shot + options.query > least:
-        short = classes.class_names[int(classes.counts.argmin())]
-        fits = f"give --query {least - options.shot}" if least > options.shot else f"give a --shot below {least}"
+    if options.way + options.distractors > there:
         raise ValueError(
-            f"--shot {options.shot} and --query {options.query} need {options.shot + options.query} pictures of every class, "
+            f"--way {options.way} and --distractors {options.distractors} need {options.way + options.distractors} classes, and "
+            f"{classes.name} has {there}: take fewer of either."
+        )
+    if options.query is None:
+        options.query = max(1, min(most_queries, least - shot))
+    if shot + options.query > least:
+        short = classes.class_names[int(classes.counts.argmin())]
+        asked = [f"--shot {options.shot}", *[f"--unlabelled {options.unlabelled}"] * (options.unlabelled > 0)]
+        less = " and --unlabelled" * (options.unlabelled > 0)
+        fits = f"give --query {least - shot}" if least > shot else f"give a --shot{less} below {least}"
+        raise ValueError(
+            f"{', '.join(asked)} and --query {options.query} need {shot + options.query} pictures of every class, "
             f"and {short} of {classes.name} has {least}: {fits}, or add pictures."
         )
     largest = max(classes.groups.count(group) for group in set(classes.groups))
-    if one_group(options) and options.way > largest:
+    drawn = options.way + options.distractors
+    if one_group(options) and drawn > largest:
+        more = f" and --distractors {options.distractors}" if options.distractors else ""
         raise ValueError(
-            f"--way {options.way} from one group: the largest group of {classes.name} has {largest} classes."
+            f"--way {options.way}{more} from one group: the largest group of {classes.name} has {largest} classes."
         )
     return EpisodeSampler(
-        classes, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options)
-    )
+        classes, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options),
+        n_unlabelled=options.unlabelled, n_distractors=options.distractors,
+    )  # fmt: skip
+
+
+def note_unlabelled(method: str, uses: bool, options: argparse.Namespace) -> None:
+    """Prints a note where a method and the unlabelled pictures do not go together. uses: whether the method learns from them."""
+    if uses and not options.unlabelled:
+        note(f"without --unlabelled pictures {method} is the same as prototypical.")
+    elif options.unlabelled and not uses:
+        note(f"{method} makes no use of --unlabelled pictures.")
 
 
 def note(text: str) -> None:

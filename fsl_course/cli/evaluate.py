@@ -10,15 +10,18 @@ import torch
 from fsl_course import evaluation
 from fsl_course._system.allocator import keep_memory
 from fsl_course._system.devices import choose
-from fsl_course.cli.data import episodes, load_data, note
+from fsl_course.cli.data import episodes, load_data, note, note_unlabelled
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import ImageSet
 from fsl_course.data.assets import verified
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
+from fsl_course.photographs import PIXELS, load_photographs
 from fsl_course.weights import checkpoints
-from fsl_course.weights.learners import SETTINGS, has_head
+from fsl_course.weights.learners import SETTINGS, has_head, make
+
+COMPARES = ("prototypical", "matching", "simple_shot")  # methods without weights besides those of their encoder
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,8 +29,10 @@ def run(options: argparse.Namespace) -> int:
     keep_memory()
     device = choose(options.device)
     name, learner, weights, about = (None, None, None, {}) if options.method == "baselines" else trained(options)
-    if learner is None and (options.trained_on or options.variant):
-        raise ValueError("--trained-on and --variant name shipped weights; the baselines have none: leave them out.")
+    if learner is None and (options.trained_on or options.variant or options.encoder or options.encoder_weights):
+        raise ValueError(
+            "--trained-on, --variant and --encoder name weights; the baselines have none: leave them out."
+        )
     options.data = options.data or _data_of(about, None if learner is None else weights_file(options.method))
     made = _take_form(options, about)
     source = load_data(options).to(device)
@@ -37,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     found = baselines(in_channels=source.images.shape[2]) if learner is None else {name: learner.to(device)}
     if learner is not None:
         _check_fits(learner, made, sampler, options)
+        note_unlabelled(name, learner.uses_unlabelled, options)
     if not options.json:
         print(f"{sampler!r}")
     for name, learner in found.items():
@@ -46,12 +52,15 @@ def run(options: argparse.Namespace) -> int:
                 "method": name, "weights": weights, "data": split.name,
                 "protocol": options.protocol if options.data == "omniglot" else None, "rotations": options.rotations,
                 "way": options.way, "shot": options.shot, "query": options.query,
+                "unlabelled": options.unlabelled, "distractors": options.distractors,
                 "mean": result.mean, "ci95": result.ci95, "episodes": options.episodes, "seed": options.seed,
-                "within_group": options.within_group, "turn_tasks": options.turn_tasks, "inductive": not options.transductive,
+                "within_group": options.within_group, "turn_tasks": options.turn_tasks, "inductive": not result.transductive,
             }  # fmt: skip
             print(json.dumps(row))
         else:
             print(f"  {name:20s} {result}")
+    if not options.json:
+        print(f"  {'(chance)':20s} {1 / options.way:.2%}")
     return 0
 
 
@@ -135,6 +144,10 @@ def _check_fits(
 
 def trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict[str, Any]]:
     """Returns the learner's name, the learner, the name of its weights, and what their file says of itself."""
+    if options.encoder == "resnet18":
+        return _on_photographs(options)
+    if options.encoder_weights:
+        raise ValueError("--encoder-weights goes with --encoder resnet18: add it, or leave --encoder-weights out.")
     if (path := weights_file(options.method)) is not None:
         if options.trained_on or options.variant:
             raise ValueError("--trained-on and --variant name shipped weights, not those of a run: leave them out.")
@@ -169,3 +182,17 @@ def weights_file(method: str) -> Path | None:
             f"the folder {path} should hold the weights of one finished run; it holds {names}. Name the file."
         )
     return found[0]
+
+
+def _on_photographs(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict[str, Any]]:
+    """Returns what `trained` does, for a method without weights of its own on the ResNet that was trained on photographs."""
+    if options.method not in COMPARES:
+        raise ValueError(
+            f"--encoder resnet18 without training is for {', '.join(COMPARES)}, which compare embeddings by a fixed formula; "
+            f"{options.method!r} is none of these. `train METHOD --encoder resnet18` makes weights of others."
+        )
+    if options.trained_on or options.variant:
+        raise ValueError("--trained-on and --variant name shipped weights; --encoder resnet18 takes none: leave them out.")
+    learner = make(options.method, encoder="resnet18", in_channels=3, size=PIXELS)
+    load_photographs(learner.encoder, options.encoder_weights)
+    return options.method, learner, f"{options.method} on ResNet-18", dict(learner.made_from or {})

@@ -15,6 +15,7 @@ from fsl_course.cli.presets import PRESETS
 
 MOST_SEED = 2**32 - 1
 OWN_DATA = ("glyphs", "icons", "omniglot")
+ENCODER_WEIGHTS = "file of the ResNet's weights (that of torchvision's folder)"
 INVERT: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}  # the values of --invert
 
 
@@ -134,10 +135,10 @@ def add_train(commands: Any) -> None:
     train.add_argument("--list-presets", action=_ListPresets, nargs=0, help="the presets with their sources")
     _add_episodes(train, protocol="alphabets", way=20, query=5)
     _add_optimisation(train)
-    encoders, given = one_of(("conv4", "resnet18")), "file of the ResNet's weights (that of torchvision's folder)"
+    encoders = one_of(("conv4", "resnet18"))
     photographs = "what embeds: conv4, or resnet18, trained on photographs and frozen (conv4)"
     train.add_argument("--encoder", type=encoders, default="conv4", help=photographs)
-    train.add_argument("--encoder-weights", type=named, metavar="FILE", help=given)
+    train.add_argument("--encoder-weights", type=named, metavar="FILE", help=ENCODER_WEIGHTS)
     train.add_argument("--train-encoder", action="store_true", help="train the ResNet too, instead of freezing it")
     norms, halvings = one_of(("batch", "group", "none")), one_of(("pool", "stride"))
     train.add_argument("--width", type=whole(1, 1024), default=64, help="filters of Conv4 (64)")
@@ -187,11 +188,19 @@ def add_evaluate(commands: Any) -> None:
     _add_episodes(evaluate, protocol=None, way=None, query=15)
     evaluate.add_argument("--trained-on", help="which shipped weights of the method (glyphs)")
     evaluate.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
+    add_photographs(evaluate)
     evaluate.add_argument("--split", type=splits, default="test", help="train, val, test or all (test)")
     evaluate.add_argument("--episodes", type=whole(2, 1_000_000), default=600, help="(600)")
     evaluate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes the episodes (0)")
     evaluate.add_argument("--transductive", action="store_true", help=flatters)
     evaluate.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+
+
+def add_photographs(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a method that needs no training on the network for photographs."""
+    ready = "no weights of the method: its formula on resnet18, trained on photographs"
+    parser.add_argument("--encoder", type=one_of(("resnet18",)), help=ready)
+    parser.add_argument("--encoder-weights", type=named, metavar="FILE", help=ENCODER_WEIGHTS)
 
 
 def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way: int | None, query: int) -> None:
@@ -219,6 +228,12 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
     parser.add_argument("--way", type=whole(2, 10_000), help=f"classes in an episode ({ways})")
     parser.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
     parser.add_argument("--query", type=whole(1, 10_000), help=f"queries for each class ({query}, or what fits)")
+    nameless, strangers = (
+        "drawings without a label for each class (0)",
+        "further classes, each with as many of these (0)",
+    )
+    parser.add_argument("--unlabelled", type=whole(0, 10_000), default=0, help=nameless)
+    parser.add_argument("--distractors", type=whole(0, 10_000), default=0, help=strangers)
 
 
 def read(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namespace:

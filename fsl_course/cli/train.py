@@ -15,7 +15,7 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.locks import only_run
 from fsl_course.cli import cards
 from fsl_course.cli.cards import CARD_EPISODES, CARD_ROWS
-from fsl_course.cli.data import data_name, episodes, load_data, note
+from fsl_course.cli.data import data_name, episodes, load_data, note, note_unlabelled
 from fsl_course.cli.finished import check_not_finished
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import ImageSet
@@ -89,7 +89,7 @@ def _write_card(
     card |= {
         "parameters": sum(p.numel() for p in learner.parameters()), "minutes": round(history.seconds / 60, 1),
         "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
-        "protocol": f"inductive; test classes; 15 queries a class, or what fits; {CARD_EPISODES} episodes of seed 0; mean, half "
+        "protocol": f"{'transductive' if learner.transductive else 'inductive'}; test classes; 15 queries a class, or what fits; {CARD_EPISODES} episodes of seed 0; mean, half "
         "width of the 95 % interval as fractions",
         "test": rows, "test_left_out": left_out,
     }  # fmt: skip
@@ -204,23 +204,23 @@ def _check_same_learner(card: dict[str, Any], before: bytes | None, state: Path)
 
 
 def _episodes(
-    source: ImageSet, split: str, way: int, shot: int, most_queries: int, seed: int = 0
+    source: ImageSet, split: str, way: int, shot: int, most_queries: int, options: argparse.Namespace, seed: int = 0
 ) -> EpisodeSampler | str:
-    """Returns episodes of a split, or why there are none: no such split, or its classes do not suffice."""
-    there = (source.splits or []).count(split)
-    if not 2 <= way <= there:
+    """Returns episodes of a split with the unlabelled pictures asked for, or why there are none: its classes do not suffice."""
+    there, unlabelled, distractors = (source.splits or []).count(split), options.unlabelled, options.distractors
+    if way < 2 or way + distractors > there:
         return f"the {split} split has {there} class{'es' * (there != 1)}"
     classes = source.split(split)
-    query = min(most_queries, int(classes.counts.min()) - shot)
+    query = min(most_queries, int(classes.counts.min()) - shot - unlabelled)
     if query < 1:
         return f"{classes.class_names[int(classes.counts.argmin())]} has {int(classes.counts.min())} pictures"
-    return EpisodeSampler(classes, way, shot, query, seed=seed)
+    return EpisodeSampler(classes, way, shot, query, seed=seed, n_unlabelled=unlabelled, n_distractors=distractors)
 
 
 def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler | str:
     """Returns episodes of the training shot, 5-way where there are enough classes; a trained head keeps its ways."""
     way = options.way if learners.has_head(options.method) else min(5, (source.splits or []).count("val"))
-    return _episodes(source, "val", way, options.shot, 5, options.seed)
+    return _episodes(source, "val", way, options.shot, 5, options, options.seed)
 
 
 def _test_rows(
@@ -231,13 +231,15 @@ def _test_rows(
     Returns the rows, and a line for each test that was left out, with the reason.
     """
     rows, left_out = [], []
+    more = {name: value for name in ("unlabelled", "distractors") if (value := getattr(options, name))}
     for way, shot in [(options.way, options.shot)] if learners.has_head(options.method) else CARD_ROWS:
-        sampler = _episodes(source, "test", way, shot, 15)
+        sampler = _episodes(source, "test", way, shot, 15, options)
         if isinstance(sampler, str):
             left_out.append(f"{way}-way {shot}-shot left out: {sampler}")
             continue
         result = evaluation.evaluate(learner, sampler, CARD_EPISODES)
-        rows.append({"way": way, "shot": shot, "query": sampler.n_query, "mean": result.mean, "ci95": result.ci95})
+        row = {"way": way, "shot": shot, "query": sampler.n_query} | more
+        rows.append(row | {"mean": result.mean, "ci95": result.ci95})
     return rows, left_out
 
 
@@ -268,6 +270,7 @@ def _say_what_to_expect(
         note(
             f"own pictures are read in {options.size} x {options.size} pixels, {kind}, {done}: --size, --channels, --invert."
         )
+    note_unlabelled(options.method, learner.uses_unlabelled, options)
     if not any(p.requires_grad and p.numel() for p in learner.parameters()):
         note(f"{options.method} on a frozen encoder has no weights to train: --steps has no effect.")
         return
