@@ -11,6 +11,7 @@ from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
+from fsl_course.methods.in_context import InContextLearner
 from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
@@ -53,7 +54,7 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "matching": {"full_context": False, "similarity": "cosine", "scale": None},
     "prototypical": {"distance": "euclidean", "scale": 1.0},
     "relation": {"objective": "mse", "shots": "mean"},
-    "ridge": {"l2": 1.0, "scale": 10.0},
+    "ridge": {"l2": 10.0, "scale": 10.0},
     "hypernetwork": {"hidden": 64, "film": False},
     "soft_kmeans": {"distractors": "none"},
     "maml": {**_ADAPTS, "first_order": False},
@@ -61,6 +62,7 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "meta_sgd": _ADAPTS,
     "reptile": {**_ADAPTS, "batch": None},
     "meta_lstm": {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "hidden": 20, "truncate": None},
+    "in_context": {"features": None, "tokens": 88, "codes": 24, "layers": 2, "heads": 1, "outputs": 0},
     "graph": {"n_way": 5, "transductive": False, "hidden": 48},
     "label_propagation": {"neighbours": 10, "sigma": 0.3, "alpha": 0.9},
 }
@@ -94,6 +96,14 @@ def _classifier(s: dict[str, Any], own: dict[str, Any]) -> nn.Module:
     return mlp() if own["net"] == "mlp" else classifier(_conv4(s), own["n_way"], _features(s))
 
 
+def _in_context(s: dict[str, Any], own: dict[str, Any]) -> FewShotLearner:
+    """Makes the learner that reads its support. With a number of features its inputs are rows of numbers, not pictures."""
+    encoder = nn.Identity() if own["features"] else _encoder(s)
+    made = InContextLearner(encoder, **own | {"features": own["features"] or _features(s)})
+    made.features = own["features"]  # None: as many as the encoder makes
+    return made
+
+
 def _adapts(learner: Callable[..., FewShotLearner], *more: str) -> Callable[[dict, dict], FewShotLearner]:
     """Returns the maker of a method with an inner loop. more: settings that its class takes by the same name."""
 
@@ -120,6 +130,7 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "meta_sgd": _adapts(MetaSGD, "test_steps"),
     "reptile": _adapts(Reptile, "batch", "test_steps"),
     "meta_lstm": _adapts(MetaLSTM, "hidden", "truncate"),
+    "in_context": _in_context,
     "graph": lambda s, own: GraphNetwork(_encoder(s), features=_features(s), **own),
     "label_propagation": lambda s, own: LabelPropagation(_encoder(s), **own),
 }

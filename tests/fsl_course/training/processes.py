@@ -15,6 +15,7 @@ from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.label_propagation import LabelPropagation
+from fsl_course.methods.in_context import InContextLearner
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
@@ -58,6 +59,7 @@ def learners() -> dict[str, FewShotLearner]:
         "siamese": SiameseNetwork(conv4(4)),
         "siamese triplet": SiameseNetwork(conv4(4), "triplet"),
         "relation": RelationNetwork(4),
+        "in_context": InContextLearner(conv4(4), tokens=8, codes=4),
         "ridge": RidgeRegression(conv4(4)),
         "hypernetwork": Hypernetwork(conv4(4), hidden=6, film=True),
         "soft_kmeans": SoftKMeans(conv4(4), "mask"),

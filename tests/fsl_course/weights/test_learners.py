@@ -7,6 +7,7 @@ from fsl_course.methods.anil import ANIL
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.label_propagation import LabelPropagation
+from fsl_course.methods.in_context import InContextLearner
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
@@ -36,6 +37,7 @@ OWN = {
     "soft_kmeans": {"distractors": "mask"},
     "graph": {"n_way": 4, "transductive": True, "hidden": 6},
     "label_propagation": {"neighbours": 3, "sigma": 0.7, "alpha": 0.5},
+    "in_context": {"features": 6, "tokens": 8, "codes": 4, "layers": 1, "heads": 2, "outputs": 1},
     "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
     "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
     "meta_sgd": {**ADAPTS, "test_steps": 3},
@@ -69,6 +71,7 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "matching": MatchingNetwork,
         "prototypical": PrototypicalNetwork,
         "relation": RelationNetwork,
+        "in_context": InContextLearner,
         "ridge": RidgeRegression,
         "hypernetwork": Hypernetwork,
         "soft_kmeans": SoftKMeans,
