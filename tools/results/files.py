@@ -21,7 +21,7 @@ from tools.results.rows import row_lines
 # In the order of the lessons.
 METHODS = (
     "baselines", "transfer", "simple_shot", "siamese", "matching", "prototypical", "relation",
-    "maml", "reptile", "anil", "meta_sgd", "meta_lstm", "ridge", "hypernetwork", "soft_kmeans",
+    "maml", "reptile", "anil", "meta_sgd", "meta_lstm", "ridge", "hypernetwork", "in_context", "soft_kmeans",
     "graph", "label_propagation",
 )  # fmt: skip
 _NOT_RUNS = ("papers", "reasons", "transfer", "benchmark", "half_point", "table")

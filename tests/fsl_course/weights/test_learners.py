@@ -6,8 +6,8 @@ import torch
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
-from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.in_context import InContextLearner
+from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
 from fsl_course.methods.meta_lstm import MetaLSTM
