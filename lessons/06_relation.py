@@ -451,8 +451,6 @@ for n_way, queries in ((5, 75), (20, 300)):
 # The split ends at the first ReLU, because the ReLU of a sum is not the sum of ReLUs. What follows runs for every pair, so a relation network stays slower than a distance.
 #
 # ## Meet the package
-#
-# Your functions against the package's:
 
 # %%
 module = RelationModule(width=4, size=8).double().eval()
@@ -506,7 +504,7 @@ class Watched(RelationNetwork):
 def trained(
     kind: str, bias: float, seed: int, parts: tuple[int, ...] = (120,)
 ) -> tuple[Watched, Tensor]:
-    """Trains for 120 steps -> the network, and its accuracies [120] on the way.
+    """Trains -> the network, and its accuracies on the way, one for each step.
     parts: steps of each call of `fit`, which begins with a new Adam.
     """
     torch.manual_seed(seed)
@@ -528,19 +526,20 @@ for name, kind, bias in (
     ("cross-entropy", "softmax, log", 0.0),
 ):
     print(f"training with {name}")
-    nets[name], curves[name] = trained(kind, bias, seed=1)
+    # 80 steps show the start; what is recorded further down went on to 120
+    nets[name], curves[name] = trained(kind, bias, seed=1, parts=(80,))
 for name, curve in curves.items():
     height = nets[name].height
     print(f"{name}: mean logit {height[30]:.1f} at step 30, accuracy", end=" ")
     print(f"{curve[40:60].mean():.0%} around step 50,", end=" ")
-    print(f"{curve[-20:].mean():.0%} at the end")
+    print(f"{curve[-20:].mean():.0%} in the last 20 of {len(curve)} steps")
 
 # %% tags=["draws"]
 figure, axes = new(9, 3, columns=2)
 for slot, (name, curve) in enumerate(curves.items()):
     style = slot_style(slot)
-    axes[0].plot(range(5, 120, 10), curve.view(12, 10).mean(1), label=name, **style)
-    axes[1].plot(nets[name].height, markevery=12, **style)
+    axes[0].plot(range(5, 80, 10), curve.view(8, 10).mean(1), label=name, **style)
+    axes[1].plot(nets[name].height, markevery=10, **style)
 axes[0].axhline(0.05, color=CHANCE, linestyle="--", label="chance")
 axes[0].set(xlabel="step", ylabel="20-way training accuracy", ylim=(0, 1))
 axes[0].legend(fontsize=8)
@@ -551,13 +550,13 @@ ends = ", ".join(f"{name} {curve[-20:].mean():.0%}" for name, curve in curves.it
 show(
     figure,
     "Left: training accuracy against the step for three recipes. Squared error stays "
-    "at chance for about sixty steps; with the biased start it rises at once, as "
+    "near chance for about sixty steps; with the biased start it rises at once, as "
     f"cross-entropy does. At the end: {ends}. Right: the mean logit. Squared error "
     "first walks from 0 down to the base rate; the biased start is there already.",
 )
 
 # %% [markdown]
-# With squared error the mean logit walks down to the base rate within about 30 steps, and accuracy stays at chance until about step 60. Started at the base rate, the same loss rises at once: the walk costs most, not the square.
+# With squared error the mean logit walks down to the base rate within about 30 steps, and accuracy stays near chance until about step 60. Started at the base rate, the same loss rises at once: the walk costs most, not the square.
 #
 # But why does the plateau *outlast* the walk? Adam divides each step by the root of a mean of squared gradients that reaches back about a thousand steps. Large gradients on the walk would make the steps after it small. Are they so large, and does a *new* Adam end the plateau?
 
@@ -628,7 +627,7 @@ learners = {"untrained relation network": RelationNetwork(width=32).eval()}
 learners |= {name: b for name, b in baselines().items() if name != "pixels, Euclidean"}
 learners |= {f"trained with {name}": trained for name, trained in nets.items()}
 results = {
-    name: evaluate(learner, sampler, episodes=200) for name, learner in learners.items()
+    name: evaluate(learner, sampler, episodes=100) for name, learner in learners.items()
 }
 difference = compare(
     results["trained with cross-entropy"], results["trained with squared error"]
@@ -642,12 +641,12 @@ rows = {name: (found.mean, found.ci95) for name, found in results.items()}
 told = ", ".join(f"{name} {mean:.0%}" for name, (mean, _) in rows.items())
 show(
     intervals(rows, chance=0.2),
-    f"5-way 1-shot accuracy with 95 % intervals, 200 episodes: {told}. Dashed line: "
+    f"5-way 1-shot accuracy with 95 % intervals, 100 episodes: {told}. Dashed line: "
     "chance.",
 )
 
 # %% [markdown]
-# The untrained comparison is at chance: a distance knows that near means alike, but a relation module must learn even that. So 120 steps of squared error end *below* a random Conv4 with a distance.
+# The untrained comparison is at chance: a distance knows that near means alike, but a relation module must learn even that. So 80 steps of squared error end *below* a random Conv4 with a distance.
 #
 # The [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") difference speaks for this budget and seed. In time squared error leaves its plateau: it trained the shipped net.
 
@@ -668,8 +667,8 @@ for name, learner in (
     ("shipped net", net),
     ("your net, cross-entropy", nets["cross-entropy"]),
 ):
-    honest[name] = evaluate(learner, balanced, episodes=300)
-    flattered = evaluate(learner, balanced, episodes=300, transductive=True)
+    honest[name] = evaluate(learner, balanced, episodes=200)
+    flattered = evaluate(learner, balanced, episodes=200, transductive=True)
     gap = compare(flattered, honest[name])
     print(f"{name}: inductive {honest[name].mean:.1%}, transductive", end=" ")
     print(f"{flattered.mean:.1%}\n   {gap}")
@@ -683,12 +682,12 @@ for seed in (1, 2):
     with torch.no_grad():  # as in that code: five support pictures, five queries
         maps, asked = forgetful.embed(last.support_x), forgetful.embed(last.query_x)
         forgetful.score(maps, last.support_y, asked, 5)
-    found = evaluate(forgetful, balanced, episodes=300)  # calls .eval()
+    found = evaluate(forgetful, balanced, episodes=200)  # calls .eval()
     print(f"statistics of five pictures, draw {seed}: inductive {found.mean:.1%}")
     print(f"   {compare(found, honest['shipped net'])}")
 
 # %% [markdown]
-# **Verdict.** Neither holds for the shipped net: the test batch adds nothing measurable, and five-picture statistics cost nothing measurable. The fall to 90 % is *not* reproduced, and we do not know its cause. What remains: 99.6 % is transductive, with weights chosen on the *test* characters; 98.8 % is inductive: its authors' code uses `eval()`.
+# **Verdict.** Neither holds for the shipped net: the test batch adds nothing measurable, and five-picture statistics cost nothing measurable. Only your net of 80 steps gains about two points. The fall to 90 % is *not* reproduced, and we do not know its cause. What remains: 99.6 % is transductive, with weights chosen on the *test* characters; 98.8 % is inductive: its authors' code uses `eval()`.
 #
 # <details><summary>Why can a test batch help at all?</summary>
 #
@@ -927,7 +926,7 @@ print("it rings for the served code:", shots_alarm(served, *example))
 #
 # </details>
 #
-# The sum is no invention: section 3.2 of the paper adds the maps of a class. That is harmless while training and test share one $K$. The switch `net.shots` works on the same weights.
+# The sum is no invention: section 3.2 of the paper adds the maps of a class. That is harmless while training and test share one $K$.
 
 # %%
 shots, curves, told = (1, 2, 5, 10), {}, []
@@ -1135,14 +1134,12 @@ for way_, shot_ in settings:
 sampler = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=0)
 final = {
     name: evaluate(pretrained(name, "glyphs"), sampler, episodes=300)
-    for name in ("siamese", "matching", "prototypical", "relation")
+    for name in ("prototypical", "relation")
 }
 for name, found in final.items():
-    print(f"{name:13s}{found}")
-best = max(final, key=lambda name: final[name].mean)
-for name in final:
-    if name != best:
-        print(f"{best} minus {name}: {compare(final[best], final[name])}")
+    print(f"shipped {name:13s}{found}")
+gap = compare(final["relation"], final["prototypical"])
+print(f"relation minus prototypical: {gap}")
 
 # %% [markdown]
 # Here the relation network leads the prototypical one by 0.8 ± 0.4 points. The interval is silent about seeds: both nets were trained once.
