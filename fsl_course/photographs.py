@@ -61,9 +61,11 @@ def load_photographs(encoder: PhotographEncoder, weights: str | Path | None = No
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS if weights is None else Path(weights).expanduser()
     if not path.is_file():
-        where = f'not on this machine. With a network, this fetches them once: python -c "{FETCH}"'
-        where = where if weights is None else f"not at {path}"
-        raise FileNotFoundError(f"the weights of ResNet-18 ({WEIGHTS}, 45 MB) are {where}.")
+        where = "on this machine" if weights is None else f"at {path}"
+        raise FileNotFoundError(
+            f"the weights of ResNet-18 ({WEIGHTS}, 45 MB) are not {where}. With a network, this fetches them once into "
+            f'torchvision\'s folder, where they are found without a path: python -c "{FETCH}"'
+        )
     named = re.fullmatch(r"resnet18-([0-9a-f]{8})\.pth", path.name)
     if named and not sha256(path).startswith(named[1]):
         raise ValueError(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsl_course.cli.options import INVERT, named, one_of
+from fsl_course.cli.options import INVERT, add_photographs, named, one_of
 
 if TYPE_CHECKING:  # PyTorch is imported by the functions, because the help works without it
     from fsl_course.classifier import FewShotClassifier
@@ -22,6 +22,7 @@ def add_parser(commands: Any) -> None:
         epilog="examples:\n  python -m fsl_course classify prototypical --support mine new1.png new2.png\n"
         "  python -m fsl_course classify runs/mine --support mine new --html page.html\n"
         "  python -m fsl_course classify runs/mine --support mine new --none-of-these\n"
+        "  python -m fsl_course classify simple_shot --encoder resnet18 --support photos new\n"
         "docs/commands.md says more.",
     )
     which = "a method with shipped weights, the folder or .safetensors file that train made, or a file of --save"
@@ -32,6 +33,7 @@ def add_parser(commands: Any) -> None:
     classify.add_argument("--support", metavar="FOLDER", type=named, help="the examples: one folder for each class")
     classify.add_argument("--trained-on", help="which shipped weights of the method (glyphs)")
     classify.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
+    add_photographs(classify)
     classify.add_argument("--invert", type=one_of(tuple(INVERT)), help=invert)
     classify.add_argument("--none-of-these", action="store_true", help="pictures that are like no class get no name")
     classify.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
@@ -41,24 +43,36 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints a name for every picture. Returns the exit status 0."""
+    """Prints a name for every picture. Returns the exit status: 0, or 1 if some of them cannot be read."""
+    from fsl_course.cli.data import note
+
     classifier, weights = _fitted(options)
     if options.none_of_these:
         classifier.calibrate()
-    rows = answers(classifier, _pictures(options.pictures), weights)
+    given = _pictures(options.pictures)
+    pictures, negatives = _readable(classifier, given)
+    rows = answers(classifier, pictures, weights)
+    if negatives and options.invert is None:
+        ground, other = ("dark", "light") if classifier.inverted_ else ("light", "dark")
+        note(
+            f"{negatives} of {len(pictures)} pictures have a {ground} background, and the examples a {other} one: to this "
+            "network they are negatives of each other. Make them alike."
+        )
     if options.save:
         classifier.save(options.save)
+        note(f"weights and examples are in {options.save}.")
     if options.html:
         from fsl_course.cli.classify_page import write_page
 
         write_page(Path(options.html), classifier, rows)
+        note(f"the page is {options.html}.")
     if not options.json:
         shots = classifier.labels_.bincount().tolist()
         few = str(min(shots)) if min(shots) == max(shots) else f"{min(shots)} to {max(shots)}"
         print(f"{weights}: {len(shots)} classes, examples of each: {few}{', inverted' * classifier.inverted_}")
     for row in rows:
         print(json.dumps(row) if options.json else _text(row))
-    return 0
+    return 0 if len(pictures) == len(given) else 1
 
 
 def answers(classifier: FewShotClassifier, pictures: list[str], weights: str) -> list[dict[str, Any]]:
@@ -75,6 +89,31 @@ def answers(classifier: FewShotClassifier, pictures: list[str], weights: str) ->
         }
         for picture, name, shares, near in zip(pictures, *asked, strict=True)
     ]
+
+
+def _readable(classifier: FewShotClassifier, pictures: list[str]) -> tuple[list[str], int]:
+    """Returns the pictures that can be read, and how many of them are negatives of what the examples are like.
+
+    Prints a note for every picture that cannot be read. Raises ValueError if there is no other.
+    """
+    from fsl_course.cli.data import note
+    from fsl_course.data.pictures import is_negative, square_picture
+
+    channels, size = classifier.support_images_.shape[1:3]
+    read, negatives = [], 0
+    for picture in pictures:
+        try:
+            background = square_picture(picture, size, channels)[1]
+        except (ValueError, OSError) as error:
+            if len(pictures) == 1:
+                raise
+            note(f"left out: {error}")
+            continue
+        read.append(picture)
+        negatives += channels == 1 and is_negative([background], 1, "auto") != classifier.inverted_
+    if not read:
+        raise ValueError(f"none of the {len(pictures)} pictures can be read.")
+    return read, negatives
 
 
 def _text(row: dict[str, Any]) -> str:
@@ -94,7 +133,14 @@ def _fitted(options: argparse.Namespace) -> tuple[FewShotClassifier, str]:
     from fsl_course.weights.learners import has_head
 
     if options.support is None:
-        usual = {"trained_on": None, "variant": None, "invert": None, "device": "auto"}
+        usual = {
+            "trained_on": None,
+            "variant": None,
+            "encoder": None,
+            "encoder_weights": None,
+            "invert": None,
+            "device": "auto",
+        }
         if extra := [f"--{name.replace('_', '-')}" for name, value in usual.items() if getattr(options, name) != value]:
             raise ValueError(f"{', '.join(extra)} goes with --support FOLDER: give it, or leave {extra[0]} out.")
         if (path := evaluate.weights_file(options.method)) is None:

@@ -77,6 +77,11 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
         )
     if options.query is None:
         options.query = max(1, min(most_queries, least - shot))
+        if shot < least < shot + most_queries and least < int(classes.counts.max()):
+            note(
+                f"{options.query} queries for each class, because {classes.class_names[int(classes.counts.argmin())]} has only "
+                f"{least} pictures."
+            )
     if shot + options.query > least:
         short = classes.class_names[int(classes.counts.argmin())]
         asked = [f"--shot {options.shot}", *[f"--unlabelled {options.unlabelled}"] * (options.unlabelled > 0)]

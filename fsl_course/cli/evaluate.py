@@ -30,13 +30,12 @@ def run(options: argparse.Namespace) -> int:
     device = choose(options.device)
     name, learner, weights, about = (None, None, None, {}) if options.method == "baselines" else trained(options)
     if learner is None and (options.trained_on or options.variant or options.encoder or options.encoder_weights):
-        raise ValueError(
-            "--trained-on, --variant and --encoder name weights; the baselines have none: leave them out."
-        )
+        raise ValueError("--trained-on, --variant and --encoder name weights; the baselines have none: leave them out.")
     options.data = options.data or _data_of(about, None if learner is None else weights_file(options.method))
     made = _take_form(options, about)
     source = load_data(options).to(device)
     split = source if options.split == "all" else source.split(options.split)
+    options.way = options.way or max(2, min(5, len(split)))
     sampler = episodes(split, options, most_queries=15)
     _warn_of_seen_classes(about, split, options)
     found = baselines(in_channels=source.images.shape[2]) if learner is None else {name: learner.to(device)}
@@ -93,7 +92,7 @@ def _take_form(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, 
     ways = made.get("n_way", 5)
     if has_head(about.get("method", "")) and options.way not in (None, ways):
         raise ValueError(f"these weights have a head for {ways} classes: give --way {ways}, or leave --way out.")
-    options.way = options.way or ways
+    options.way = options.way or (ways if has_head(about.get("method", "")) else None)
     if options.data not in OWN_DATA:
         options.size, options.channels = options.size or made["size"], options.channels or made["in_channels"]
         form = about.get("pictures")
@@ -192,7 +191,9 @@ def _on_photographs(options: argparse.Namespace) -> tuple[str, FewShotLearner, s
             f"{options.method!r} is none of these. `train METHOD --encoder resnet18` makes weights of others."
         )
     if options.trained_on or options.variant:
-        raise ValueError("--trained-on and --variant name shipped weights; --encoder resnet18 takes none: leave them out.")
+        raise ValueError(
+            "--trained-on and --variant name shipped weights; --encoder resnet18 takes none: leave them out."
+        )
     learner = make(options.method, encoder="resnet18", in_channels=3, size=PIXELS)
     load_photographs(learner.encoder, options.encoder_weights)
     return options.method, learner, f"{options.method} on ResNet-18", dict(learner.made_from or {})

@@ -224,7 +224,7 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
         "--within-group", action=flag, default=False, help="all classes of an episode from one alphabet"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... or mps (auto)")
-    ways = f"{way}, or what fits" if way else "5, or those of a trained head"
+    ways = f"{way}, or what fits" if way else "5, what fits, or those of a trained head"
     parser.add_argument("--way", type=whole(2, 10_000), help=f"classes in an episode ({ways})")
     parser.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
     parser.add_argument("--query", type=whole(1, 10_000), help=f"queries for each class ({query}, or what fits)")

@@ -9,24 +9,11 @@ import pytest
 import torch
 
 from fsl_course.__main__ import main
-from fsl_course._system.torchvision_guard import import_torchvision
 from fsl_course.weights.checkpoints import load_learner
 from tests.fsl_course.cli.runs import own_pictures
 from tests.fsl_course.cli.test_own_pictures import trained
 
 pytestmark = pytest.mark.usefixtures("few_episodes")
-
-
-@pytest.fixture
-def resnet(tmp_path):
-    """A file of random weights of a ResNet-18."""
-    try:
-        models = import_torchvision().models
-    except ImportError as error:
-        pytest.skip(f"ResNet-18 cannot be made here: {error}")
-    torch.manual_seed(0)
-    torch.save(models.resnet18().state_dict(), tmp_path / "photographs.pth")
-    return tmp_path / "photographs.pth"
 
 
 @pytest.mark.parametrize("method", ["prototypical", "simple_shot"])
