@@ -56,7 +56,7 @@ class RidgeRegression(FewShotLearner):
     is left out.
     """
 
-    def __init__(self, encoder: nn.Module, l2: float = 1.0, scale: float = 10.0) -> None:
+    def __init__(self, encoder: nn.Module, l2: float = 10.0, scale: float = 10.0) -> None:
         super().__init__()
         if l2 <= 0 or scale <= 0:
             raise ValueError(f"l2 and scale must be positive; got {l2} and {scale}.")

@@ -143,7 +143,7 @@ def test_it_learns_in_seconds():
     fit(learner, EpisodeSampler(source.split("train"), 10, 1, 3), steps=60, progress=False)
     after = evaluate(learner, test, 50)
     assert after.mean > max(0.9, before.mean + 0.1)
-    assert learner.l2 != 1.0  # lambda and scale are trained, too
+    assert learner.l2 != 10.0  # lambda and scale are trained, too
     assert learner.scale != 10.0
 
 
