@@ -36,7 +36,7 @@ def tables(text: str) -> list[list[Row]]:
 
 def guide() -> dict[str, str]:
     """Lesson number -> its section of the guide."""
-    pages = [TEACHING / f"guide_{part}.md" for part in ("start", "metric", "meta")]
+    pages = [TEACHING / f"guide_{part}.md" for part in ("start", "metric", "meta", "beyond")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     parts = re.split(r"^## Lesson (\d\d)", text, flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -144,7 +144,7 @@ def test_plans_and_guides_name_the_part_of_every_lesson():
     for row in next(table for table in tables(text) if table[0][0] == "week")[1:]:
         parts = {part_of(number) for number in row[1].split(", ")}
         assert row[2] == ", ".join(f"{part.number} {part.title}" for part in parts)
-    for name in ("start", "metric", "meta"):
+    for name in ("start", "metric", "meta", "beyond"):
         title = (TEACHING / f"guide_{name}.md").read_text(encoding="utf-8").splitlines()[0]
         number, word, first, last = re.match(r"# Part (\w+), (\w+): lessons (\d\d) to (\d\d)$", title).groups()
         assert {(part_of(lesson).number, part_of(lesson).title) for lesson in (first, last)} == {(number, word)}
