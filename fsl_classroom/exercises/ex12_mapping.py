@@ -1,0 +1,1065 @@
+"""Exercises of lesson 12: ridge regression, its bias, a hypernetwork, a detector of heads that feel a shift, the dual form.
+
+Cases: `_task` draws embeddings with labels in mixed order. The detector 12.4 gets functions (support, labels, query, n_way) ->
+logits as arguments, and must return True for those whose probabilities change when all embeddings move by the same vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
+
+# ---------------------------------------------------------------------------------------------- 12.1 ridge regression
+
+
+def ridge_weights(rows: Tensor, targets: Tensor, l2: float) -> Tensor:
+    """Returns the minimiser of |rows W - targets|^2 + l2 |W|^2. rows [S, D], targets [S, N] -> [D, N]."""
+    left = rows.T @ rows + l2 * torch.eye(rows.shape[1], dtype=rows.dtype)
+    return torch.linalg.solve(left, rows.T @ targets)
+
+
+def _dual_weights(rows: Tensor, targets: Tensor, l2: float) -> Tensor:
+    return rows.T @ torch.linalg.solve(rows @ rows.T + l2 * torch.eye(len(rows), dtype=rows.dtype), targets)
+
+
+def _weights_by_inverse(rows: Tensor, targets: Tensor, l2: float) -> Tensor:
+    return torch.inverse(rows.mT.mm(rows) + torch.diag(rows.new_full((rows.shape[1],), l2))) @ rows.mT @ targets
+
+
+def _weights_by_more_rows(rows: Tensor, targets: Tensor, l2: float) -> Tensor:
+    """Adds one row for each feature, sqrt(l2) long, whose target is zero: plain least squares then shrinks the weights."""
+    longer = torch.cat([rows, l2**0.5 * torch.eye(rows.shape[1], dtype=rows.dtype)])
+    return torch.linalg.lstsq(longer, torch.cat([targets, targets.new_zeros(rows.shape[1], targets.shape[1])])).solution
+
+
+def _weights_by_svd(rows: Tensor, targets: Tensor, l2: float) -> Tensor:
+    u, s, vh = torch.linalg.svd(rows, full_matrices=False)
+    return vh.T @ ((s / (s**2 + l2))[:, None] * (u.T @ targets))
+
+
+def _weights_column_by_column(rows: Tensor, targets: Tensor, l2: float) -> Tensor:
+    factor = torch.linalg.cholesky(rows.T @ rows + l2 * torch.eye(rows.shape[1], dtype=rows.dtype))
+    columns = [torch.cholesky_solve((rows.T @ column)[:, None], factor)[:, 0] for column in targets.T]
+    return torch.stack(columns, 1)
+
+
+def _solved(
+    left: Callable[[Tensor, float], Tensor], right: Callable[[Tensor, Tensor], Tensor] = lambda x, y: x.T @ y
+) -> Callable[[Tensor, Tensor, float], Tensor]:
+    return lambda rows, targets, l2: torch.linalg.solve(left(rows, l2), right(rows, targets))
+
+
+def _eye(rows: Tensor) -> Tensor:
+    return torch.eye(rows.shape[1], dtype=rows.dtype)
+
+
+def _weight_cases(generator: Generator) -> list[Case]:
+    def case(says: str, rows: int, features: int, columns: int, l2: float, dtype: torch.dtype = torch.float32) -> Case:
+        x = torch.randn(rows, features, generator=generator, dtype=dtype)
+        return Case(says, (x, torch.randn(rows, columns, generator=generator, dtype=dtype), l2))
+
+    on_paper = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    return [
+        Case("the example on paper: two rows, two features, lambda 1", (on_paper, torch.eye(2), 1.0)),
+        case("3 rows, 6 features, lambda 2", 3, 6, 2, 2.0),
+        case("9 rows, 4 features, lambda 0.5", 9, 4, 3, 0.5),
+        case("as many rows as features, lambda 3", 5, 5, 5, 3.0),
+        case("one row, a strong penalty", 1, 4, 2, 40.0),
+        case("7 rows, 5 features, in float64", 7, 5, 3, 0.25, torch.float64),
+    ]
+
+
+WEIGHTS = Exercise(
+    id="12.1",
+    title="Ridge regression",
+    reference=ridge_weights,
+    cases=_weight_cases,
+    gradient=(0, 1),
+    tolerance=1e-4,
+    right=(_dual_weights, _weights_by_inverse, _weights_by_more_rows, _weights_by_svd, _weights_column_by_column),
+    wrong=(
+        Wrong(
+            "no penalty",
+            lambda x, y, l2: torch.linalg.pinv(x) @ y,
+            "the penalty is left out: plain least squares",
+            "Add `l2` on the diagonal of X'X before you solve.",
+            also=(
+                _solved(lambda x, l2: x.T @ x),
+                _solved(lambda x, l2: x.T @ x + 1e-6 * _eye(x)),
+            ),
+        ),
+        Wrong(
+            "minus",
+            _solved(lambda x, l2: x.T @ x - l2 * _eye(x)),
+            "the penalty is subtracted, which rewards long weights",
+            "The gradient of the penalty is `+ 2 l2 W`, so `l2` is added on the diagonal.",
+        ),
+        Wrong(
+            "on every entry",
+            _solved(lambda x, l2: x.T @ x + l2),
+            "`l2` is added to every entry of the matrix, not to its diagonal alone",
+            "`l2 * torch.eye(D)`: a number added to a matrix goes everywhere.",
+        ),
+        Wrong(
+            "identity without lambda",
+            _solved(lambda x, l2: x.T @ x + _eye(x)),
+            "the identity is added as it is: `l2` is never used",
+            "Multiply the identity by `l2`.",
+        ),
+        Wrong(
+            "squared or rooted",
+            _solved(lambda x, l2: x.T @ x + l2**2 * _eye(x)),
+            "the square or the root of `l2` stands on the diagonal",
+            "`l2` itself: it multiplies the squared weights in the loss.",
+            also=(_solved(lambda x, l2: x.T @ x + l2**0.5 * _eye(x)),),
+        ),
+        Wrong(
+            "mean of the squares",
+            _solved(lambda x, l2: x.T @ x + len(x) * l2 * _eye(x)),
+            "the squared errors are averaged over the rows, so the penalty weighs S times as much",
+            "The loss of this exercise is a *sum* over the rows: no division by S.",
+            also=(_solved(lambda x, l2: x.T @ x / len(x) + l2 * _eye(x)),),
+        ),
+        Wrong(
+            "half or double",
+            _solved(lambda x, l2: x.T @ x + 2 * l2 * _eye(x)),
+            "the factor 2 of the gradient is kept on one side only, so the penalty is doubled or halved",
+            "Both gradients have a factor 2, and it cancels: X'X W + l2 W = X'Y.",
+            also=(_solved(lambda x, l2: x.T @ x + l2 / 2 * _eye(x)), lambda x, y, l2: 2 * ridge_weights(x, y, l2)),
+        ),
+        Wrong(
+            "transposed",
+            lambda x, y, l2: ridge_weights(x, y, l2).T,
+            "the result is transposed: one row for each output",
+            "Return [D, N]: `rows @ W` must give [S, N].",
+        ),
+        Wrong(
+            "dual coefficients",
+            lambda x, y, l2: torch.linalg.solve(x @ x.T + l2 * torch.eye(len(x), dtype=x.dtype), y),
+            "the dual system is solved and its S coefficients are returned as they are: one for each row, not for each feature",
+            "Multiply by X' in front: W = X'(XX' + l2 I)^-1 Y.",
+        ),
+        Wrong(
+            "fitted values",
+            lambda x, y, l2: x @ ridge_weights(x, y, l2),
+            "the fitted values of the rows are returned, not the weights",
+            "Stop at W [D, N].",
+        ),
+        Wrong(
+            "no solve",
+            lambda x, y, l2: x.T @ y / l2,
+            "nothing is solved: X'Y is only scaled or shrunk",
+            "`torch.linalg.solve(A, B)` with A = X'X + l2 I and B = X'Y.",
+            also=(
+                lambda x, y, l2: x.T @ y,
+                lambda x, y, l2: x.T @ y / (1 + l2),
+                lambda x, y, l2: (x.T @ x + l2 * _eye(x)) @ (x.T @ y),
+            ),
+        ),
+        Wrong(
+            "reciprocals",
+            lambda x, y, l2: (x.T @ x + l2 * _eye(x)).reciprocal() @ x.T @ y,
+            "every entry is inverted by itself: the reciprocal of a matrix's entries is not its inverse",
+            "`torch.linalg.solve(A, B)` solves A W = B.",
+            also=(lambda x, y, l2: (x.T @ y) / (x.square().sum(0) + l2)[:, None],),
+        ),
+        Wrong(
+            "identity of the wrong size",
+            lambda x, y, l2: torch.linalg.solve(x.T @ x + l2 * torch.eye(len(x), dtype=x.dtype), x.T @ y),
+            "the identity has S rows where X'X has D, or X and X' have changed places",
+            "rows.T @ rows is [D, D], so take `torch.eye(rows.shape[1])`.",
+            also=(
+                lambda x, y, l2: torch.linalg.solve(x @ x.T + l2 * torch.eye(len(x), dtype=x.dtype), x.T @ y),
+                lambda x, y, l2: torch.linalg.solve(x @ x.T + l2 * _eye(x), x @ y),
+            ),
+        ),
+        Wrong(
+            "shrunk afterwards",
+            lambda x, y, l2: torch.linalg.pinv(x) @ y / (1 + l2),
+            "least squares is solved without the penalty, and its weights are shrunk afterwards",
+            "The penalty belongs inside: on the diagonal of the matrix that is inverted.",
+        ),
+        Wrong(
+            "detached",
+            lambda x, y, l2: ridge_weights(x.detach(), y, l2),
+            "the rows are cut off from the graph: the encoder could not learn through the solve",
+            "No `.detach()`, no `no_grad`: `torch.linalg.solve` has a gradient.",
+        ),
+    ),
+    hints=(
+        "Set the gradient of the loss with respect to W to zero: X'(X W - Y) + l2 W = 0.",
+        "Bring W to one side: (X'X + l2 I) W = X'Y, and let `torch.linalg.solve` do the rest.",
+        "`torch.linalg.solve(rows.T @ rows + l2 * torch.eye(D, dtype=rows.dtype), rows.T @ targets)`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 12.2 the bias
+
+Head = tuple[Tensor, Tensor]
+
+
+def _one_hot(labels: Tensor, n_way: int, like: Tensor) -> Tensor:
+    return F.one_hot(labels, n_way).to(like.dtype)
+
+
+def ridge_head(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+    """Returns weight [n_way, D] and an unpenalised bias [n_way] that fit the one-hot labels."""
+    targets = _one_hot(labels, n_way, support)
+    centre, share = support.mean(0), targets.mean(0)
+    weight = ridge_weights(support - centre, targets - share, l2)
+    return weight.T, share - centre @ weight
+
+
+def _head_by_ones(penalised: bool) -> Callable[[Tensor, Tensor, int, float], Head]:
+    """Solves with a column of ones; the penalty spares it or does not."""
+
+    def head(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+        rows = torch.cat([support, torch.ones_like(support[:, :1])], 1)
+        penalty = rows.new_full((rows.shape[1],), l2)
+        if not penalised:
+            penalty = torch.cat([penalty[:-1], penalty.new_zeros(1)])
+        solved = torch.linalg.solve(rows.T @ rows + penalty.diag(), rows.T @ _one_hot(labels, n_way, rows))
+        return solved[:-1].T, solved[-1]
+
+    return head
+
+
+def _head_by_dual(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+    centred = support - support.mean(0, keepdim=True)
+    targets = (labels[:, None] == torch.arange(n_way)).to(support.dtype)
+    products = centred @ centred.T + l2 * torch.eye(len(support), dtype=support.dtype)
+    weight = torch.linalg.inv(products).mm(targets).T @ centred
+    return weight, targets.mean(0) - weight @ support.mean(0)
+
+
+def _head_class_by_class(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+    left = support.T @ support - len(support) * torch.outer(support.mean(0), support.mean(0))
+    weights, biases = [], []
+    for k in range(n_way):
+        target = (labels == k).to(support.dtype)
+        right = support.T @ target - target.sum() * support.mean(0)
+        weights.append(torch.linalg.solve(left + l2 * torch.eye(len(left), dtype=left.dtype), right))
+        biases.append((target - support @ weights[-1]).mean())  # whatever is left over on average
+    return torch.stack(weights), torch.stack(biases)
+
+
+def _head_by_projection(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+    size = len(support)
+    centring = torch.eye(size, dtype=support.dtype) - 1 / size
+    targets = _one_hot(labels, n_way, support)
+    weight = _dual_weights(centring @ support, centring @ targets, l2)
+    return weight.T, (targets - support @ weight).mean(0)
+
+
+def _flawed_head(
+    rows: Callable[[Tensor, Tensor], Tensor] = lambda z, y: z - z.mean(0),
+    targets: Callable[[Tensor], Tensor] = lambda t: t,
+    bias: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda z, t, w: t.mean(0) - z.mean(0) @ w,
+) -> Callable[[Tensor, Tensor, int, float], Head]:
+    """Returns a head with one part exchanged: the rows that are fitted, what they are fitted to, or the bias."""
+
+    def head(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+        found = targets(_one_hot(labels, n_way, support))
+        weight = ridge_weights(rows(support, labels), found, l2)
+        return weight.T, bias(support, found, weight)
+
+    return head
+
+
+def _class_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    return torch.stack([support[labels == k].mean(0) for k in range(n_way)])
+
+
+def _by_position(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+    return ridge_head(support, torch.arange(len(labels)) * n_way // len(labels), n_way, l2)
+
+
+def _prototype_head(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+    centres = _class_means(support, labels, n_way)
+    return 2 * centres, -centres.square().sum(1)
+
+
+def _task(generator: Generator, shots: list[int], features: int = 5) -> tuple[Tensor, Tensor, int]:
+    """Draws embeddings [S, D] that lie far from the origin, with shots[k] rows of class k in mixed order."""
+    labels = torch.arange(len(shots)).repeat_interleave(torch.tensor(shots))
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    return torch.randn(len(labels), features, generator=generator) + 1.5, labels, len(shots)
+
+
+def _head_cases(generator: Generator) -> list[Case]:
+    paper = (torch.tensor([[1.0], [3.0]]), torch.tensor([0, 1]), 2, 2.0)
+    unequal = _task(generator, [1, 4, 2], 4)
+    return [
+        Case("the example on paper: the rows 1 and 3", paper),
+        Case("3 classes of 2 shots, 5 features, rows in mixed order", (*_task(generator, [2, 2, 2]), 1.0)),
+        Case("unequal shots: 1, 4 and 2", (*unequal, 0.5)),
+        Case("more rows than features", (*_task(generator, [4, 5], 3), 2.0)),
+        Case("one shot each", (*_task(generator, [1, 1, 1, 1], 6), 3.0)),
+        Case("float64", (unequal[0].double(), *unequal[1:], 0.5)),
+    ]
+
+
+def _moves_with_the_rows(answer: Callable, reference: Callable) -> str | None:
+    support, labels, n_way = _task(torch.Generator().manual_seed(3), [2, 3, 2])
+    move = torch.tensor([3.0, -2.0, 0.5, 1.0, -4.0])
+    (weight, bias), (moved, other) = answer(support, labels, n_way, 1.0), answer(support + move, labels, n_way, 1.0)
+    gap = float((support @ weight.T + bias - (support + move) @ moved.T - other).abs().max())
+    return f"after all rows had moved by the same vector, an output changed by {gap:.2g}." if gap > 1e-3 else None
+
+
+HEAD = Exercise(
+    id="12.2",
+    title="A bias that costs nothing",
+    reference=ridge_head,
+    cases=_head_cases,
+    gradient=(0,),
+    tolerance=1e-4,
+    properties=(Property("moving all rows by the same vector changes no output", _moves_with_the_rows),),
+    right=(_head_by_ones(penalised=False), _head_by_dual, _head_class_by_class, _head_by_projection),
+    wrong=(
+        Wrong(
+            "penalised bias",
+            _head_by_ones(penalised=True),
+            "the bias is the weight of a column of ones, and the penalty shrinks it with the others",
+            "Subtract the means before the solve; or leave the last entry of the diagonal at 0.",
+        ),
+        Wrong(
+            "no bias",
+            _flawed_head(rows=lambda z, y: z, bias=lambda z, t, w: torch.zeros_like(t[0])),
+            "there is no bias at all: the rows are fitted as they lie and the bias is zero",
+            "Subtract the means before the solve, and let the bias bring them back.",
+        ),
+        Wrong(
+            "bias zero",
+            _flawed_head(bias=lambda z, t, w: torch.zeros_like(t[0])),
+            "the weights are those of centred rows, but the bias is zero: nothing brings the means back",
+            "bias = mean of the targets - mean of the rows @ W.",
+        ),
+        Wrong(
+            "share only",
+            _flawed_head(bias=lambda z, t, w: t.mean(0)),
+            "the bias is the mean of the targets alone: right for centred queries, but these come as they are",
+            "Take off what the weights make of the mean: `- centre @ weight`.",
+        ),
+        Wrong(
+            "share forgotten",
+            _flawed_head(bias=lambda z, t, w: -z.mean(0) @ w),
+            "the mean of the targets is missing from the bias",
+            "bias = mean of the targets - mean of the rows @ W.",
+        ),
+        Wrong(
+            "plus",
+            _flawed_head(bias=lambda z, t, w: t.mean(0) + z.mean(0) @ w),
+            "the sign before `centre @ weight` is turned round",
+            "The output at the mean of the rows must be the mean of the targets: W'centre + bias = share.",
+        ),
+        Wrong(
+            "uncentred weights",
+            _flawed_head(rows=lambda z, y: z),
+            "the rows are fitted as they lie, and only the bias knows of the means",
+            "Subtract the mean of the rows *before* the solve.",
+        ),
+        Wrong(
+            "centred by prototypes",
+            lambda z, y, n, l2: _flawed_head(
+                rows=lambda z, y: z - _class_means(z, y, n).mean(0),
+                bias=lambda z, t, w: t.mean(0) - _class_means(z, y, n).mean(0) @ w,
+            )(z, y, n, l2),
+            "the mean of the class means is subtracted, which is another point when the shots differ",
+            "The best bias belongs to the mean over all rows: `support.mean(0)`.",
+        ),
+        Wrong(
+            "by position",
+            _by_position,
+            "the labels are not read: the first rows are taken for class 0, the next for class 1",
+            "`F.one_hot(labels, n_way)` says which row belongs to which class.",
+            also=(
+                lambda z, y, n, l2: ridge_head(z, torch.arange(len(y)) % n, n, l2),
+                lambda z, y, n, l2: ridge_head(z, y.sort().values, n, l2),
+            ),
+        ),
+        Wrong(
+            "plus and minus one",
+            _flawed_head(targets=lambda t: 2 * t - 1),
+            "the targets are +1 and -1, so every output is twice as large, minus 1",
+            "One-hot targets are 1 and 0.",
+        ),
+        Wrong(
+            "transposed",
+            lambda z, y, n, l2: (ridge_head(z, y, n, l2)[0].T, ridge_head(z, y, n, l2)[1]),
+            "the weights are returned as [D, N]",
+            "One row for each class: `weight.T`.",
+        ),
+        Wrong(
+            "turned order",
+            lambda z, y, n, l2: ridge_head(z, y, n, l2)[::-1],
+            "the bias comes first and the weights second",
+            "Return the tuple (weight, bias).",
+        ),
+        Wrong(
+            "class means fitted",
+            lambda z, y, n, l2: ridge_head(_class_means(z, y, n), torch.arange(n), n, l2),
+            "the class means are fitted in place of the rows",
+            "Every support row is an equation of its own.",
+        ),
+        Wrong(
+            "prototypes",
+            _prototype_head,
+            "this is the head of a prototypical network: nothing is solved",
+            "Call `ridge_weights` on centred rows and centred one-hot targets.",
+        ),
+        Wrong(
+            "detached",
+            lambda z, y, n, l2: ridge_head(z.detach(), y, n, l2),
+            "the support is cut off from the graph",
+            "No `.detach()`, no `no_grad`.",
+            also=(
+                lambda z, y, n, l2: _flawed_head(bias=lambda z, t, w: t.mean(0) - z.mean(0).detach() @ w)(z, y, n, l2),
+            ),
+        ),
+    ),
+    hints=(
+        "Which bias is best for given weights? The one that makes the average error zero.",
+        "So it moves the mean of the rows onto the mean of the targets: solve for centred rows, then put the means back.",
+        "`W = ridge_weights(support - centre, targets - share, l2); return W.T, share - centre @ W`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 12.3 a hypernetwork
+
+
+def written_head(support: Tensor, labels: Tensor, n_way: int, inner: Tensor, outer: Tensor) -> Head:
+    """Returns the prototypes' head plus what a small set network writes. inner [D, H], outer [H, D + 1]."""
+    centres = _class_means(support, labels, n_way)
+    written = _class_means((support @ inner).relu(), labels, n_way) @ outer
+    return 2 * centres + written[:, :-1], written[:, -1] - centres.square().sum(1)
+
+
+def _written_by_one_hot(support: Tensor, labels: Tensor, n_way: int, inner: Tensor, outer: Tensor) -> Head:
+    share = F.one_hot(labels, n_way).to(support.dtype)
+    share = share / share.sum(0)  # [S, N], columns sum to one
+    centres, codes = share.T @ support, share.T @ F.relu(support @ inner)
+    weight, bias = (codes @ outer).split([support.shape[1], 1], dim=1)
+    return weight + 2 * centres, bias[:, 0] - torch.einsum("nd,nd->n", centres, centres)
+
+
+def _written_in_loops(support: Tensor, labels: Tensor, n_way: int, inner: Tensor, outer: Tensor) -> Head:
+    weights, biases = [], []
+    for k in range(n_way):
+        mine = [z for z, y in zip(support, labels.tolist(), strict=True) if y == k]
+        centre = sum(mine) / len(mine)
+        written = sum(torch.clamp(z @ inner, min=0) for z in mine) / len(mine) @ outer
+        weights.append(2 * centre + written[: len(centre)])
+        biases.append(written[len(centre)] - centre @ centre)
+    return torch.stack(weights), torch.stack(biases)
+
+
+def _written_by_index_add(support: Tensor, labels: Tensor, n_way: int, inner: Tensor, outer: Tensor) -> Head:
+    both = torch.cat([support, torch.maximum(support @ inner, support.new_zeros(()))], 1)
+    sums = both.new_zeros(n_way, both.shape[1]).index_add(0, labels, both)
+    means = sums / labels.bincount(minlength=n_way)[:, None]
+    centres, written = means[:, : support.shape[1]], means[:, support.shape[1] :] @ outer
+    return written[:, :-1] + centres * 2, written[:, -1] - (centres**2).sum(-1)
+
+
+def _written_before_the_mean(support: Tensor, labels: Tensor, n_way: int, inner: Tensor, outer: Tensor) -> Head:
+    """Writes for every picture, then averages: the last layer is linear, so nothing changes."""
+    per_row = torch.cat([2 * support, support.new_zeros(len(support), 1)], 1) + (support @ inner).relu() @ outer
+    means = _class_means(per_row, labels, n_way)
+    return means[:, :-1], means[:, -1] - _class_means(support, labels, n_way).pow(2).sum(1)
+
+
+def _flawed_writer(
+    codes: Callable[[Tensor, Tensor, int, Tensor], Tensor] = lambda z, y, n, a: _class_means((z @ a).relu(), y, n),
+    head: Callable[[Tensor, Tensor], Head] = lambda c, u: (2 * c + u[:, :-1], u[:, -1] - c.square().sum(1)),
+    means: Callable[[Tensor, Tensor, int], Tensor] = _class_means,
+) -> Callable[[Tensor, Tensor, int, Tensor, Tensor], Head]:
+    """Returns a hypernetwork with one part exchanged: the class codes, how the head is put together, or the prototypes."""
+    return lambda z, y, n, inner, outer: head(means(z, y, n), codes(z, y, n, inner) @ outer)
+
+
+def _class_sums(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    return torch.stack([rows[labels == k].sum(0) for k in range(n_way)])
+
+
+def _class_maxima(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    return torch.stack([rows[labels == k].amax(0) for k in range(n_way)])
+
+
+def _reshaped(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    return rows[: len(rows) // n_way * n_way].reshape(n_way, -1, rows.shape[1]).mean(1)
+
+
+def _writer_cases(generator: Generator) -> list[Case]:
+    def case(says: str, shots: list[int], features: int, hidden: int) -> Case:
+        support, labels, n_way = _task(generator, shots, features)
+        inner, outer = (torch.randn(*s, generator=generator) for s in ((features, hidden), (hidden, features + 1)))
+        return Case(says, (support - 1.0, labels, n_way, inner, outer))
+
+    unequal = case("unequal shots: 1, 4 and 2", [1, 4, 2], 4, 5)
+    support, labels, n_way, inner, outer = unequal.args
+    paper = torch.tensor([[1.0, 1.0], [3.0, -1.0], [0.0, 2.0]])
+    one, two = torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0, 0.0, 2.0]])
+    return [
+        Case("the example on paper: one hidden number", (paper, torch.tensor([0, 0, 1]), 2, one, two)),
+        case("3 classes of 2 shots, rows in mixed order", [2, 2, 2], 4, 6),
+        unequal,
+        case("one shot each", [1, 1, 1, 1], 3, 4),
+        Case(
+            "the last layer is zero: a prototypical network", (support, labels, n_way, inner, torch.zeros_like(outer))
+        ),
+        Case("float64", (support.double(), labels, n_way, inner.double(), outer.double())),
+    ]
+
+
+WRITER = Exercise(
+    id="12.3",
+    title="A hypernetwork",
+    reference=written_head,
+    cases=_writer_cases,
+    gradient=(0, 3, 4),
+    tolerance=1e-4,
+    right=(_written_by_one_hot, _written_in_loops, _written_by_index_add, _written_before_the_mean),
+    wrong=(
+        Wrong(
+            "relu of the mean",
+            _flawed_writer(lambda z, y, n, a: (_class_means(z, y, n) @ a).relu()),
+            "the pictures of a class are averaged before the ReLU: the code sees the prototype only",
+            "ReLU first, for every picture, then the mean over the class.",
+        ),
+        Wrong(
+            "sum of the codes",
+            _flawed_writer(lambda z, y, n, a: _class_sums((z @ a).relu(), y, n)),
+            "the codes of a class are summed, so more shots make a longer code",
+            "Average them: `.mean(0)`.",
+        ),
+        Wrong(
+            "largest code",
+            _flawed_writer(lambda z, y, n, a: _class_maxima((z @ a).relu(), y, n)),
+            "the largest value of each code is kept in place of the mean",
+            "`.mean(0)` over the pictures of the class.",
+        ),
+        Wrong(
+            "no relu",
+            _flawed_writer(lambda z, y, n, a: _class_means(z @ a, y, n)),
+            "there is no ReLU between the two layers, so both together are one linear layer",
+            "`(support @ inner).relu()` before the mean.",
+        ),
+        Wrong(
+            "relu at the end",
+            lambda z, y, n, a, b: _flawed_writer(
+                head=lambda c, u: (2 * c + u.relu()[:, :-1], u.relu()[:, -1] - (c * c).sum(1))
+            )(z, y, n, a, b),
+            "a ReLU follows the last layer, too: corrections could never be negative",
+            "Only the first layer has a ReLU.",
+        ),
+        Wrong(
+            "one code for all",
+            _flawed_writer(lambda z, y, n, a: (z @ a).relu().mean(0, keepdim=True).expand(n, -1)),
+            "all pictures are averaged into one code: every class gets the same correction",
+            "Average within each class: `[labels == k].mean(0)`.",
+        ),
+        Wrong(
+            "by position",
+            lambda z, y, n, a, b: _flawed_writer(lambda z, y, n, a: _reshaped((z @ a).relu(), y, n), means=_reshaped)(
+                z, y, n, a, b
+            ),
+            "the rows are cut into equal parts without a look at the labels",
+            "Choose the rows of class k with `labels == k`.",
+            also=(
+                _flawed_writer(lambda z, y, n, a: _reshaped((z @ a).relu(), y, n)),
+                lambda z, y, n, a, b: written_head(z, torch.arange(len(y)) * n // len(y), n, a, b),
+                lambda z, y, n, a, b: written_head(z, y.sort().values, n, a, b),
+            ),
+        ),
+        Wrong(
+            "only the written part",
+            _flawed_writer(head=lambda c, u: (u[:, :-1], u[:, -1])),
+            "the prototypes are missing: with a last layer of zeros this head says nothing",
+            "Add `2 * centres` to the weights and take the squared length off the bias.",
+        ),
+        Wrong(
+            "only the prototypes",
+            _flawed_writer(head=lambda c, u: (2 * c, -c.square().sum(1))),
+            "nothing is written: this is the head of a prototypical network",
+            "Add the first D written numbers to the weights, and the last one to the bias.",
+        ),
+        Wrong(
+            "factor 2",
+            _flawed_writer(head=lambda c, u: (c + u[:, :-1], u[:, -1] - c.square().sum(1))),
+            "a factor is off beside the prototypes: w = c or b = -|c|^2 / 2 does not fit the other half",
+            "Multiply out: -|z - c|^2 = -|z|^2 + 2 c'z - |c|^2.",
+            also=(
+                _flawed_writer(head=lambda c, u: (c + u[:, :-1], u[:, -1] - c.square().sum(1) / 2)),
+                _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] - c.square().sum(1) / 2)),
+                _flawed_writer(head=lambda c, u: (2 * (c + u[:, :-1]), u[:, -1] - c.square().sum(1))),
+            ),
+        ),
+        Wrong(
+            "plus",
+            _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] + c.square().sum(1))),
+            "the squared length is added to the bias: the longest prototype wins",
+            "b = -|c|^2 plus what is written.",
+        ),
+        Wrong(
+            "bias without the square",
+            _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1])),
+            "the bias lacks -|c|^2",
+            "A prototypical network's bias is minus the squared length of the prototype.",
+            also=(_flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] - c.norm(dim=1))),),
+        ),
+        Wrong(
+            "bias read first",
+            _flawed_writer(head=lambda c, u: (2 * c + u[:, 1:], u[:, 0] - c.square().sum(1))),
+            "the first written number is taken for the bias",
+            "Columns 0 to D-1 belong to the weights, the last column to the bias.",
+        ),
+        Wrong(
+            "a moved prototype",
+            _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] - (c + u[:, :-1] / 2).square().sum(1))),
+            "the squared length is that of the corrected weights: this moves the prototype, and the bias is free no more",
+            "The bias uses the squared length of the prototype itself.",
+        ),
+        Wrong(
+            "corrections subtracted",
+            _flawed_writer(head=lambda c, u: (2 * c - u[:, :-1], -u[:, -1] - c.square().sum(1))),
+            "what is written is subtracted",
+            "Add it to the weights and to the bias.",
+        ),
+        Wrong(
+            "bias as a column",
+            _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1:] - c.square().sum(1, keepdim=True))),
+            "the bias keeps an axis of length 1: [N, 1]",
+            "`written[:, -1]` gives [N].",
+        ),
+        Wrong(
+            "transposed or turned round",
+            lambda z, y, n, a, b: written_head(z, y, n, a, b)[::-1],
+            "the bias comes first and the weights second, or the weights are transposed",
+            "Return the tuple (weight [N, D], bias [N]).",
+            also=(lambda z, y, n, a, b: (written_head(z, y, n, a, b)[0].T, written_head(z, y, n, a, b)[1]),),
+        ),
+        Wrong(
+            "detached",
+            lambda z, y, n, a, b: written_head(z.detach(), y, n, a, b),
+            "the support is cut off from the graph, whole or in part: the encoder learns less than it could",
+            "No `.detach()`, no `no_grad`.",
+            also=(
+                _flawed_writer(lambda z, y, n, a: _class_means((z.detach() @ a).relu(), y, n)),
+                _flawed_writer(means=lambda z, y, n: _class_means(z.detach(), y, n)),
+                lambda z, y, n, a, b: written_head(z, y, n, a.detach(), b),
+            ),
+        ),
+    ),
+    hints=(
+        "Two class means are needed: of the embeddings, and of the codes `(support @ inner).relu()`.",
+        "The mean code of a class times `outer` gives D + 1 numbers: D go to the weights, the last to the bias.",
+        "`written = codes @ outer; return 2 * centres + written[:, :-1], written[:, -1] - centres.square().sum(1)`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 12.4 a head that feels a shift
+
+Classify = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+def feels_a_shift(classify: Classify, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    """Returns True when moving all embeddings by the same vector changes a probability."""
+    before = classify(support, labels, query, n_way).softmax(-1)
+    for seed in range(5):
+        move = torch.randn(support.shape[1], generator=torch.Generator().manual_seed(seed)).to(support.dtype)
+        after = classify(support + move, labels, query + move, n_way).softmax(-1)
+        if not torch.allclose(before, after, rtol=0, atol=1e-6):
+            return True
+    return False
+
+
+def _compared(
+    read: Callable[[Tensor], Tensor] = lambda v: v.log_softmax(-1),
+    differ: Callable[[Tensor, Tensor], bool] = lambda a, b: bool((a - b).abs().max() > 1e-6),
+    moves: Callable[[Tensor], list[Tensor]] | None = None,
+    both: tuple[float, float] = (1.0, 1.0),
+) -> Callable[[Classify, Tensor, Tensor, Tensor, int], bool]:
+    """Returns a detector with parts exchanged: what is compared and how, the moves, and how far support and queries move."""
+
+    def detector(classify: Classify, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+        before = read(classify(support, labels, query, n_way))
+        generator = torch.Generator().manual_seed(7)
+        vectors = [torch.randn(support.shape[1], generator=generator).to(support) for _ in range(5)]
+        for move in vectors if moves is None else moves(support):
+            after = read(classify(support + both[0] * move, labels, query + both[1] * move, n_way))
+            if differ(before, after):
+                return True
+        return False
+
+    return detector
+
+
+def _shift_by_gaps(classify: Classify, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    """Compares differences of logits within a query, which is all that a softmax sees."""
+    move = torch.linspace(-1, 2, support.shape[1], dtype=support.dtype).square() + 0.3
+    first, second = (classify(support + s * move, labels, query + s * move, n_way) for s in (0.0, 1.0))
+    gaps = [v - v.mean(1, keepdim=True) for v in (first, second)]
+    return bool((gaps[0] - gaps[1]).abs().max() > 1e-6)
+
+
+def _shift_one_feature_at_a_time(
+    classify: Classify, support: Tensor, labels: Tensor, query: Tensor, n_way: int
+) -> bool:
+    before = classify(support, labels, query, n_way).softmax(1)
+    for feature in range(support.shape[1]):
+        s, q = support.clone(), query.clone()
+        s[:, feature] += 2
+        q[:, feature] += 2
+        if not torch.allclose(classify(s, labels, q, n_way).softmax(1), before, atol=1e-7, rtol=1e-5):
+            return True
+    return False
+
+
+def _shift_to_the_origin(classify: Classify, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    """Moves the mean of the support to the origin: one vector, and a general one."""
+    centre = support.mean(0)
+    found = [
+        classify(z[0], labels, z[1], n_way).softmax(-1) for z in ((support, query), (support - centre, query - centre))
+    ]
+    return not torch.allclose(*found, atol=1e-6)
+
+
+def _on_logits(weights: Callable[[Tensor, Tensor, int], Head]) -> Classify:
+    def classify(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        weight, bias = weights(support, labels, n_way)
+        return query @ weight.T + bias
+
+    return classify
+
+
+_sound_ridge = _on_logits(lambda z, y, n: ridge_head(z, y, n, 1.0))
+_sound_linear = _on_logits(lambda z, y, n: _prototype_head(z, y, n, 1.0))
+_penalised_ones = _on_logits(lambda z, y, n: _head_by_ones(penalised=True)(z, y, n, 1.0))
+_no_bias = _on_logits(lambda z, y, n: (ridge_weights(z, _one_hot(y, n, z), 1.0).T, z.new_zeros(n)))
+
+
+def _sound_distances(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    return -(query[:, None] - _class_means(support, labels, n_way)).square().sum(-1)
+
+
+def _sound_nearest(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    near = -torch.cdist(query, support, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.stack([near[:, labels == k].amax(1) for k in range(n_way)], 1)
+
+
+def _cosines(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    return 10 * F.normalize(query, dim=1) @ F.normalize(_class_means(support, labels, n_way), dim=1).T
+
+
+def _one_class_without(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    logits, wrong = (f(support, labels, query, n_way) for f in (_sound_ridge, _no_bias))
+    return torch.cat([logits[:, :-1], wrong[:, -1:]], 1)
+
+
+def _one_query_without(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    logits, wrong = (f(support, labels, query, n_way) for f in (_sound_ridge, _penalised_ones))
+    return torch.cat([logits[:-1], wrong[-1:]])
+
+
+def _a_thousandth(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    return _sound_ridge(support, labels, query, n_way) + 1e-3 * _cosines(support, labels, query, n_way)
+
+
+def _trading(change: list[list[float]]) -> Classify:
+    """Returns a head in which classes trade probability by an amount that depends on where the embeddings lie."""
+
+    def classify(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        probability = _sound_ridge(support, labels, query, n_way).softmax(-1)
+        amount = torch.zeros_like(probability)
+        amount[: len(change)] = torch.tensor(change).to(support)
+        return (probability + 0.02 * support.mean().tanh() * amount).log()
+
+    return classify
+
+
+def _a_temperature(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Divides sound logits by the mean length of the support: no winner changes."""
+    return 20 * _sound_ridge(support, labels, query, n_way) / support.norm(dim=1).mean()
+
+
+def _rows_levelled(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Takes off each row's own mean, so that moving all features equally far changes nothing; then there is no bias."""
+    support, query = (z - z.mean(1, keepdim=True) for z in (support, query))
+    return _no_bias(support, labels, query, n_way)
+
+
+def _last_feature_only(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    held = torch.cat([support[:, :-1] - support[:, :-1].mean(0), support[:, -1:]], 1)
+    asked = torch.cat([query[:, :-1] - support[:, :-1].mean(0), query[:, -1:]], 1)
+    return _no_bias(held, labels, asked, n_way)
+
+
+def _query_left_behind(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    weight, _ = ridge_head(support, labels, n_way, 1.0)
+    return query @ weight.T
+
+
+def _by_the_first_row(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Centres by the first row if it is of class 0, otherwise not at all: the order of the support decides."""
+    centre = support[0] if labels[0] == 0 else 0 * support[0]
+    return _no_bias(support - centre, labels, query - centre, n_way)
+
+
+def _shift_cases(generator: Generator) -> list[Case]:
+    support, labels, n_way = _task(generator, [2, 3, 2])
+    query = torch.randn(6, 5, generator=generator).double() + 1.5
+    support = support.double()
+    order = torch.cat([(labels != 0).nonzero()[:, 0], (labels == 0).nonzero()[:, 0]])
+    last = (support[order], labels[order], query, n_way)  # a row of class 1 or 2 comes first
+    given = (support, labels, query, n_way)
+    return [
+        Case("ridge regression with a free bias", (_sound_ridge, *given)),
+        Case("minus squared distances to class means", (_sound_distances, *given)),
+        Case("the same as a linear layer, w = 2c and b = -|c|^2", (_sound_linear, *given)),
+        Case("minus the distance to the nearest support row", (_sound_nearest, *given)),
+        Case("ridge regression whose bias is penalised", (_penalised_ones, *given)),
+        Case("ridge regression without a bias", (_no_bias, *given)),
+        Case("cosines to class means", (_cosines, *given)),
+        Case("a free bias for all classes but the last", (_one_class_without, *given)),
+        Case("a penalised bias for the last query only", (_one_query_without, *given)),
+        Case("a fault of a thousandth", (_a_thousandth, *given)),
+        Case("what one query gains another loses", (_trading([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]), *given)),
+        Case("two classes trade, the first keeps its own", (_trading([[0.0, 1.0, -1.0]] * 6), *given)),
+        Case("a temperature that depends on where the support lies", (_a_temperature, *given)),
+        Case("rows levelled by their own mean, then no bias", (_rows_levelled, *given)),
+        Case("all features centred but the last", (_last_feature_only, *given)),
+        Case("centred weights, and a bias of zero", (_query_left_behind, *given)),
+        Case("centred by the first row, where it is of class 0", (_by_the_first_row, *last)),
+    ]
+
+
+SHIFT = Exercise(
+    id="12.4",
+    title="Bug hunt: does a head feel a shift?",
+    reference=feels_a_shift,
+    cases=_shift_cases,
+    right=(
+        _compared(),
+        _compared(read=lambda v: v.softmax(-1)),
+        _shift_by_gaps,
+        _shift_one_feature_at_a_time,
+        _shift_to_the_origin,
+    ),
+    wrong=(
+        Wrong(
+            "raw logits",
+            _compared(read=lambda v: v),
+            "logits are compared as they are: a linear layer with w = 2c and b = -|c|^2 adds the same number to all classes of a "
+            "query, which a softmax does not see",
+            "Compare `.softmax(-1)` of both.",
+        ),
+        Wrong(
+            "winners",
+            _compared(read=lambda v: v.argmax(-1).double()),
+            "only the winning classes are compared: a small fault changes probabilities before it changes a winner",
+            "Compare the probabilities, `.softmax(-1)`.",
+        ),
+        Wrong(
+            "support only",
+            _compared(both=(1.0, 0.0)),
+            "support and queries do not all move by one and the same vector: even a sound head must feel that",
+            "Move both by the same vector: `support + move` and `query + move`.",
+            also=(_compared(both=(0.0, 1.0)),),
+        ),
+        Wrong(
+            "all features alike",
+            _compared(moves=lambda z: [torch.ones_like(z[0])]),
+            "every feature moves equally far: a head that levels each row by its own mean does not feel that",
+            "Take a vector with different entries, `torch.randn(D)`.",
+        ),
+        Wrong(
+            "one feature",
+            _compared(moves=lambda z: [F.one_hot(torch.tensor(0), z.shape[1]).to(z)]),
+            "only one feature moves: a fault in another one stays hidden",
+            "Move all features, each by its own amount.",
+        ),
+        Wrong(
+            "means compared",
+            _compared(read=lambda v: v.softmax(-1).mean(0)),
+            "a mean, a sum or a norm is compared, in which faults cancel",
+            "Compare entry by entry.",
+            also=(_compared(read=lambda v: v.softmax(-1).sum()),),
+        ),
+        Wrong(
+            "first query",
+            _compared(read=lambda v: v[0].softmax(-1)),
+            "only the first query, or the first class, is compared",
+            "Compare all of them.",
+            also=(_compared(read=lambda v: v.softmax(-1)[:, 0]),),
+        ),
+        Wrong(
+            "too generous",
+            _compared(read=lambda v: v.softmax(-1), differ=lambda a, b: not torch.allclose(a, b, atol=1e-2)),
+            "the tolerance is so wide that a fault of a thousandth passes",
+            "The embeddings are float64: rounding stays far below `atol=1e-6`.",
+            also=(_compared(read=lambda v: v.softmax(-1), differ=lambda a, b: not torch.allclose(a, b, atol=0.05)),),
+        ),
+        Wrong(
+            "to the last digit",
+            _compared(read=lambda v: v.softmax(-1), differ=lambda a, b: not torch.equal(a, b)),
+            "no rounding is allowed: sound heads differ in their last digits",
+            "`torch.allclose` with `atol=1e-6`.",
+        ),
+        Wrong(
+            "every move must ring",
+            lambda f, z, y, q, n: not feels_a_shift(f, z, y, q, n),
+            "the answer is turned round: True stands where nothing changes",
+            "`torch.allclose` is True when all is well: put a `not` in front.",
+        ),
+        Wrong(
+            "scaled in place of moved",
+            lambda f, z, y, q, n: (
+                not torch.allclose(f(2 * z, y, 2 * q, n).softmax(-1), f(z, y, q, n).softmax(-1), atol=1e-6)
+            ),
+            "the embeddings are multiplied, not moved: sound heads change with the scale",
+            "Add the same vector to every row.",
+        ),
+    ),
+    hints=(
+        "Ask twice: with the embeddings as they are, and with one vector added to every row.",
+        "A softmax ignores a number that is added to all classes of a query, so compare probabilities.",
+        "`move = torch.randn(D).to(support); classify(support + move, labels, query + move, n_way).softmax(-1)`",
+    ),
+)
+
+# ---------------------------------------------------------------------------------------------- 12.5 the dual form
+
+
+def ridge_from_products(products: Tensor, cross: Tensor, targets: Tensor, l2: float) -> Tensor:
+    """Returns the predictions of ridge regression. products XX' [S, S], cross QX' [M, S], targets [S, N] -> [M, N]."""
+    return cross @ torch.linalg.solve(products + l2 * torch.eye(len(products), dtype=products.dtype), targets)
+
+
+def _products_by_inverse(products: Tensor, cross: Tensor, targets: Tensor, l2: float) -> Tensor:
+    return cross @ torch.inverse(products + torch.diag(products.new_full((len(products),), l2))) @ targets
+
+
+def _products_from_the_left(products: Tensor, cross: Tensor, targets: Tensor, l2: float) -> Tensor:
+    """Solves for one row of weights over the support for each query, (K + l2 I) a = k, as in a Gaussian process."""
+    return torch.linalg.solve(products + l2 * torch.eye(len(products), dtype=products.dtype), cross.T).T @ targets
+
+
+def _products_by_cholesky(products: Tensor, cross: Tensor, targets: Tensor, l2: float) -> Tensor:
+    factor = torch.linalg.cholesky(products + l2 * torch.eye(len(products), dtype=products.dtype))
+    return torch.einsum("ms,sn->mn", cross, torch.cholesky_solve(targets, factor))
+
+
+def _products_query_by_query(products: Tensor, cross: Tensor, targets: Tensor, l2: float) -> Tensor:
+    left = products.clone()
+    left.diagonal().add_(l2)
+    coefficients = torch.linalg.solve(left, targets)
+    return torch.stack([(row[:, None] * coefficients).sum(0) for row in cross])
+
+
+def _product_cases(generator: Generator) -> list[Case]:
+    def case(says: str, rows: int, queries: int, columns: int, l2: float, dtype: torch.dtype = torch.float32) -> Case:
+        x, q = (torch.randn(n, 7, generator=generator, dtype=dtype) for n in (rows, queries))
+        return Case(says, (x @ x.T, q @ x.T, torch.randn(rows, columns, generator=generator, dtype=dtype), l2))
+
+    return [
+        case("5 support rows, 3 queries, 2 outputs", 5, 3, 2, 1.0),
+        case("one query", 4, 1, 3, 2.0),
+        case("as many queries as rows", 4, 4, 4, 0.5),
+        case("more rows than features", 9, 2, 3, 3.0),
+        case("float64", 6, 4, 2, 0.5, torch.float64),
+    ]
+
+
+PRODUCTS = Exercise(
+    id="12.5",
+    title="Inner products are enough",
+    reference=ridge_from_products,
+    cases=_product_cases,
+    gradient=(1, 2),
+    tolerance=1e-4,
+    right=(_products_by_inverse, _products_from_the_left, _products_by_cholesky, _products_query_by_query),
+    wrong=(
+        Wrong(
+            "no solve",
+            lambda k, c, y, l2: c @ y,
+            "nothing is solved: every support row votes with its inner product",
+            "Solve (XX' + l2 I) A = Y first, then multiply by `cross`.",
+            also=(lambda k, c, y, l2: c @ y / l2, lambda k, c, y, l2: c @ y / (1 + l2)),
+        ),
+        Wrong(
+            "no penalty",
+            lambda k, c, y, l2: c @ torch.linalg.pinv(k) @ y,
+            "the penalty is left out",
+            "Add `l2` on the diagonal of `products`.",
+            also=(lambda k, c, y, l2: c @ torch.linalg.solve(k + 1e-6 * torch.eye(len(k), dtype=k.dtype), y),),
+        ),
+        Wrong(
+            "on every entry",
+            lambda k, c, y, l2: c @ torch.linalg.solve(k + l2, y),
+            "`l2` is added to every inner product, not to the diagonal alone",
+            "`l2 * torch.eye(S)`.",
+        ),
+        Wrong(
+            "minus",
+            lambda k, c, y, l2: c @ torch.linalg.solve(k - l2 * torch.eye(len(k), dtype=k.dtype), y),
+            "the penalty is subtracted",
+            "`+ l2` on the diagonal.",
+        ),
+        Wrong(
+            "multiplied by the matrix",
+            lambda k, c, y, l2: c @ (k + l2 * torch.eye(len(k), dtype=k.dtype)) @ y,
+            "the matrix is multiplied where its inverse is wanted",
+            "`torch.linalg.solve(A, Y)`.",
+        ),
+        Wrong(
+            "coefficients",
+            lambda k, c, y, l2: torch.linalg.solve(k + l2 * torch.eye(len(k), dtype=k.dtype), y),
+            "the coefficients of the support rows are returned: the queries are never asked",
+            "Multiply by `cross` in front.",
+        ),
+        Wrong(
+            "fitted values",
+            lambda k, c, y, l2: k @ torch.linalg.solve(k + l2 * torch.eye(len(k), dtype=k.dtype), y),
+            "the predictions are those of the support rows, not of the queries",
+            "Multiply by `cross`, not by `products`.",
+        ),
+        Wrong(
+            "doubled penalty",
+            lambda k, c, y, l2: ridge_from_products(k, c, y, 2 * l2),
+            "the penalty is doubled, halved, squared, or multiplied by the number of rows",
+            "`l2` itself stands on the diagonal.",
+            also=(
+                lambda k, c, y, l2: ridge_from_products(k, c, y, l2 / 2),
+                lambda k, c, y, l2: ridge_from_products(k, c, y, l2 * len(k)),
+                lambda k, c, y, l2: ridge_from_products(k, c, y, l2**2),
+                lambda k, c, y, l2: ridge_from_products(k, c, y, 1.0),
+            ),
+        ),
+        Wrong(
+            "attention",
+            lambda k, c, y, l2: c.softmax(-1) @ y,
+            "the inner products go through a softmax: attention over the support, as in lesson 04",
+            "Ridge regression solves a linear system; there is no softmax.",
+        ),
+        Wrong(
+            "detached",
+            lambda k, c, y, l2: ridge_from_products(k, c.detach(), y, l2),
+            "the queries are cut off from the graph",
+            "No `.detach()`, no `no_grad`.",
+            also=(lambda k, c, y, l2: ridge_from_products(k, c, y.detach(), l2),),
+        ),
+    ),
+    hints=(
+        "W = X'A with A = (XX' + l2 I)^-1 Y. What is Q W?",
+        "Q W = Q X' A, and Q X' is `cross`.",
+        "`cross @ torch.linalg.solve(products + l2 * torch.eye(S, dtype=products.dtype), targets)`",
+    ),
+)
+
+EXERCISES = (WEIGHTS, HEAD, WRITER, SHIFT, PRODUCTS)
