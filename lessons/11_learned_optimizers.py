@@ -965,7 +965,7 @@ show(
 )
 
 # %% [markdown]
-# **The verdict.** The rule did find out that its rate was too small: it is 19 ± 3 points better than SGD at 0.01. But it loses to SGD's best rate, from the random start by 4 ± 3 and from the learned one by 5 ± 3, and MAML is 8 ± 4 ahead of the whole Meta-LSTM. The start is worth 11 ± 4. Would more training help? Every number below has its own random start:
+# **The verdict.** The rule did find out that its rate was too small: it is 19 ± 3 points better than SGD at 0.01. But it loses to SGD's best rate, from the random start by 4 ± 3 and from the learned one by 5 ± 3, and MAML is 8 ± 4 ahead of the whole Meta-LSTM. The start is worth 11 ± 4. The table has more starts and longer training:
 #
 # | start | net, updates | learned rule minus SGD at its best rate |
 # |---|---|---|
@@ -974,7 +974,7 @@ show(
 # | learned | as shown | −4.7 ± 3.0 |
 # | learned | width 16, 100 updates | +0.2 ± 1.8; −0.3 ± 2.2 |
 #
-# It helps, but in none of these comparisons does the rule beat a tuned rate. A likely reason: a grid reads off one number; the rule must find it through noisy meta-gradients.
+# With more training it draws level at best: in none of these comparisons does it beat a tuned rate. A likely reason: a grid reads off one number; the rule must find it through noisy meta-gradients.
 
 # %% [markdown]
 # <details><summary>What followed</summary>
