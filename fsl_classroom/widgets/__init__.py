@@ -5,6 +5,7 @@
     PrototypeBoard()          drag support points and see the decision regions change
     InnerLoopStepper()        take one inner step at a time, from two starts
     OuterLoopMicroscope()     compare true and first-order slope for one parameter and two tasks
+    LabelFlow()               let labels flow along a graph, with more or fewer edges
     SketchPad()               draw; .image() returns the drawing in the form the networks were trained on
     WorkKeeper()              save your answers to a file and restore them elsewhere
 
@@ -17,6 +18,7 @@ from typing import Any
 _HOME = {
     "EpisodeExplorer": "episode_explorer",
     "InnerLoopStepper": "inner_loop_stepper",
+    "LabelFlow": "label_flow",
     "OuterLoopMicroscope": "outer_loop_microscope",
     "PrototypeBoard": "prototype_board",
     "SketchPad": "sketch_pad",

@@ -112,7 +112,9 @@ def test_points_of_the_board_move_with_mouse_and_keys(scratch_notebook: Scratch)
     )
 
 
-@pytest.mark.parametrize("name", ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope"])
+@pytest.mark.parametrize(
+    "name", ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope", "LabelFlow"]
+)
 def test_every_slider_has_a_name(scratch_notebook: Scratch, name: str):
     page = scratch_notebook("sliders", show(name))
     page.wait_for_selector(".noUi-handle")
@@ -143,6 +145,17 @@ def test_the_microscope_follows_the_start(scratch_notebook: Scratch):
     page.keyboard.press("ArrowLeft")
     assert wait_for_change(page, table, before) != before
     screenshot(page, "outer_loop_microscope", whole=True)
+
+
+def test_labels_flow_with_other_sliders(scratch_notebook: Scratch):
+    page = scratch_notebook("flow", show("LabelFlow"))
+    status = ".fsl-label-flow [role=status]"
+    page.wait_for_selector(status)
+    before = page.inner_text(status)
+    page.locator(".fsl-label-flow .noUi-handle").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert wait_for_change(page, status, before) != before
+    screenshot(page, "label_flow")
 
 
 def test_work_is_saved_to_a_file_and_comes_back(scratch_notebook: Scratch, tmp_path):

@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fsl_course.data import load_glyphs
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import ComparesEmbeddings
 from fsl_course.methods.graph import Edges, GraphNetwork, Messages
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
+from fsl_course.weights.checkpoints import card, pretrained
 from tests.conftest import permute_support, relabel, settled, toy_images
 from tests.fsl_course.methods.laws import (
     evaluating_twice_changes_nothing,
@@ -142,6 +144,12 @@ def test_it_learns_in_seconds():
 def test_evaluating_twice_changes_nothing():
     torch.manual_seed(0)
     evaluating_twice_changes_nothing(GraphNetwork(conv4(4), n_way=4), toy_images(), 5)
+
+
+def test_shipped_weights_reach_the_number_on_their_card():
+    sampler = EpisodeSampler(load_glyphs().split("test"), 5, 1, 15)
+    result = evaluate(pretrained("graph", "glyphs", 5, 1), sampler, 100)
+    assert abs(result.mean - card("graph", "glyphs", 5, 1)["test"][0]["mean"]) < 2 * result.ci95
 
 
 def test_other_ways_and_a_missing_class_are_explained():
