@@ -765,7 +765,7 @@ for name, (n_way, shot) in settings.items():
     print("   meta-learned minus copied:", compare(*pair))
 
 # %% [markdown]
-# At one shot the meta-learned net is ahead; the paired intervals leave out 0. With ways the gap grows in points, 1.2 to 2.6, but not in errors: a third fewer in 5 ways, a quarter in 20. With shots it shrinks: at five, with 1.0 and 0.8 % errors, nothing separates the two. *You may not claim more*: one training seed, one small net. On photographs plain pretraining has kept up (Tian et al. 2020).
+# At one shot the meta-learned net is ahead; the paired intervals leave out 0. With ways the gap grows in points, 1.2 to 2.6, but not in errors: a third fewer in 5 ways, a quarter in 20. With shots it shrinks: at five, with 1.0 and 0.8 % errors, nothing separates the two. *You may not claim more*: one training seed, one small net. On photographs pretraining has kept up (Tian et al. 2020).
 #
 # ## Domain shift: icons
 #

@@ -262,9 +262,9 @@ class Rule(nn.Module):
 # %% [markdown]
 # The rule calls the package's `preprocess`, which agrees with yours up to rounding. Even rounding changes what training finds, as you will see.
 #
-# Each row of the LSTM's batch is one coordinate of one task. The next cell takes three steps in a loop over the coordinates, then all at once.
+# Each row of the LSTM's batch is one coordinate of one task. The next cell loops over the coordinates, then takes all at once.
 #
-# A law follows: if you rename the coordinates, the steps are renamed with them, because no coordinate sees another.
+# No coordinate sees another, so a law follows: rename the coordinates, and the steps are renamed with them.
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(0)
@@ -293,7 +293,7 @@ print(
 # ## Truncated unrolling
 #
 # To train the rule, you run it for 100 steps, average the values $\|A\theta_j - b\|^2$ on the way, and take the gradient with respect to $\omega$. Autograd must then remember 100 steps for one update.
-# [Truncated unrolling](../lessons/GLOSSARY.md#truncated-unrolling "截断展开") cuts the run into pieces. After each, the rule is updated, $\theta$ *and the memory* are detached, and the run goes on. So little is remembered and updates are frequent, but no gradient crosses a cut. Andrychowicz et al. cut every 20 steps, you every 10.
+# [Truncated unrolling](../lessons/GLOSSARY.md#truncated-unrolling "截断展开") cuts the run into pieces. After each, the rule is updated, $\theta$ *and the memory* are detached, and the run goes on. This takes little memory and updates often, but no gradient crosses a cut. Andrychowicz et al. cut every 20 steps, you every 10.
 
 
 # %%
@@ -341,7 +341,7 @@ learned = train_rule(unroll=10, updates=600, kept=early)
 # %% [markdown]
 # ### Against tuned rules
 #
-# Every hand-written rule gets the rate that does best on *other* quadratics. The measure is the one that the learned rule was trained for, the mean value over 100 steps.
+# Every hand-written rule gets the rate that does best on *other* quadratics. The measure is what the learned rule was trained for: the mean value over 100 steps. B's values are shown times 100.
 #
 # | columns of the output | say |
 # |---|---|
@@ -425,14 +425,14 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle, A.** On average the learned rule wins by far, and every interval leaves out 0: its first steps are large and right. At step 100 it is lowest, too, but only just. The intervals cover the choice of tasks, not that of the training: how low does the rule end when it is trained again?
+# **The puzzle, A.** On average the learned rule wins by far, and every interval leaves out 0: its first steps are large and right. At step 100 it is lowest, but only just. The intervals do not cover the training: how low does the rule end when it is trained again?
 #
 # | value at step 100 | seed 0 | seed 1 | seed 2 |
 # |---|---|---|---|
 # | `train_rule(10, 600, seed=...)` | 0.36, as shown | 0.43 | 0.57 |
 # | the same, with a `preprocess` that differs in its last digits alone | 0.60 | 0.34 | 0.49 |
 #
-# Last digits matter because each update starts where the one before ended, so a tiny difference grows. Momentum's 0.40 lies between all these values: at the end nobody has won.
+# Last digits matter because each update starts where the one before ended, so a tiny difference grows. Momentum's 0.40 lies between all these values, so this training has not won the end. Updated at every step it does, as you will see.
 
 # %% [markdown]
 # **The puzzle, B.** Adam is lowest at both: it divides the gradients' size away. The steps of SGD and momentum shrink a hundredfold. The learned rule is second, but well above Adam: probably because it met such gradients mostly near a minimum.
@@ -509,18 +509,18 @@ sgd_gates = check("11.3", sgd_gates)
 #
 # | symbol | variable | shape |
 # |---|---|---|
-# | $h_j$ | `h` | `[P, H]` |
+# | $h_j$ | `h` | `[P, H]`, $H$ the reader's width |
 # | $[\cdot, \cdot]$ | `torch.cat(..., dim=1)` | `[P, H + 2]` |
 # | $w_I$, $b_I$, $w_F$, $b_F$ | `input_gate`, `forget_gate` | `nn.Linear(H + 2, 1)` each |
 #
-# **A price.** The sigmoid keeps each rate between 0 and 1. Meta-SGD's rates may be negative, and in lesson 10 some were; a Meta-LSTM never walks uphill on purpose.
+# **A price.** The sigmoid keeps each rate between 0 and 1; in lesson 10 some of Meta-SGD's were negative.
 
 # %% [markdown]
 # ### Exercise 11.4  One coordinate-wise step  (difficulty 3/5, 10 min)
 #
 # $g_j$ depends on $\theta_{j-1}$, and so on the rule's weights. The paper ignores that, as FOMAML does, and calls it [gradient independence](../lessons/GLOSSARY.md#gradient-independence "梯度独立").
 #
-# Write one step. The reader's input is `[preprocess(gradient), preprocess(loss)]`, `[P, 4]`: the loss is one number and goes into every row. Gradient and loss count as constants, in the update too. Parameters and last gates do not.
+# Write one step. The reader's input is `[preprocess(gradient), preprocess(loss)]`, `[P, 4]`: the loss is one number and goes into every row. Gradient and loss count as constants, in the update too; gradients flow through parameters and last gates.
 #
 # | argument | |
 # |---|---|
@@ -670,14 +670,14 @@ for length, (g, kept) in cuts.items():
     assert abs(kept * 40 / length / most - 1) < 0.2
 
 # %% [markdown]
-# What is kept grows in proportion to the length. The sum errs in size and direction: for this rule two pieces bring the cosine down to about 0.6, an exception. So it was in three trainings, each at ten moments:
+# What is kept grows in proportion to the length. The sum errs in size and direction (an error above 1 is worse than no gradient). For this rule two pieces bring the cosine down to about 0.6. Over three trainings, each at ten moments, that was the exception:
 #
 # | pieces of | cosine with the full gradient |
 # |---|---|
 # | 1 step | from -0.5 to 1 |
 # | 20 steps | about 0.97 or more in 27 of 30 cases; lowest for the rule shown |
 #
-# So you buy memory with a wrong gradient; the next section asks what harm that does.
+# You buy memory with a wrong gradient. What harm does that do?
 #
 # By hand: $\theta_j = a\,\theta_{j-1}$, $\theta_0 = 1$, $a = 2$, five steps. The derivative of $\theta_5 = a^5$ is $5a^4 = 80$, one $a^4 = 16$ for each step. Back through two steps, 32 is left.
 #
@@ -690,7 +690,7 @@ for length, (g, kept) in cuts.items():
 # | `step(weight, theta, state)` | returns the next `(theta, state)` |
 # | `weight`, `theta`, `state` | tensors; `weight` requires a gradient |
 # | `truncate` | 1 or more; more than `steps` means all |
-# | returned | like `weight`, the same at every call |
+# | returned | like `weight`; a second call returns the same |
 
 
 # %%
@@ -798,7 +798,7 @@ for name, cut in (("never", 0), ("every 10 steps", 10), ("every step", 1)):
 # %% [markdown]
 # A step of 0.01 changes little. One of 0.1 against the uncut gradient *raises* the value, by 5.9. Cut every 10 steps it still raises it; cut at every step it lowers it by 0.9. The early rule of seed 1 (`train_rule(10, 200, seed=1)`) gave +2.4, +2.0 and -0.5.
 #
-# So for these two rules the cut gradient is no worse at 0.01, and the only safe one at 0.1: through many steps the value is rugged, and its slope holds only nearby. Metz et al. (2019) describe such a landscape.
+# So the gradient cut at every step was no worse for the first rule at 0.01, and the only safe one for both at 0.1: through many steps the value is rugged, and its slope holds only nearby. Metz et al. (2019) describe such a landscape.
 
 # %% [markdown]
 # ## When greed is punished
@@ -1040,9 +1040,9 @@ show(
 )
 
 # %% [markdown]
-# **Input gates.** The rule that began at 0.01 opened its gate to about 0.2, twice SGD's best rate, and is more careful in the first step. The wider net of the table, trained longer, opened it to about 0.4 with three seeds, and narrowed it in the last step. With a learned start the gate moved from 0.1 to above 0.2, and it rises.
+# **Input gates.** The rule that began at 0.01 opened its gate to about 0.2, twice SGD's best rate, and is more careful in the first step. The wider net of the table, trained longer, opened it to about 0.4 with three seeds, and narrowed it in the last step. With a learned start it rises from 0.17 to 0.27.
 #
-# **Forget gates.** All medians lie within half a hundredth of 1, so next to nothing is forgotten: the rule is SGD whose rates change with step and parameter.
+# **Forget gates.** All medians lie within half a hundredth of 1, so next to nothing is forgotten: the rule is SGD whose rates change mainly with the step.
 
 # %% [markdown]
 # ## Explore
@@ -1053,7 +1053,7 @@ show(
 # |---|---|
 # | `horizon` to 1000 | the rule was trained for 100 steps: does it go on falling? |
 # | `shrink` to 3 or 0.3 | which side does it survive? |
-# | `rule` to `train_rule(1, 6000)` | the same 60 runs in pieces of one step: who wins now? |
+# | `rule` to `train_rule(1, 6000)` | the same 60 runs in pieces of one step: whose printed value is lower? |
 #
 # <details><summary>Answers</summary>
 #
