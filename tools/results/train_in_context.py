@@ -1,6 +1,5 @@
-"""In-context learners of lesson 13: on lines, on made-up tables, and on the embeddings of shipped ProtoNet weights.
+"""In-context learners of lesson 13: on made-up tables, and on the embeddings of shipped ProtoNet weights.
 
-    OMP_NUM_THREADS=1 python -m tools.results.train_in_context linear
     OMP_NUM_THREADS=1 python -m tools.results.train_in_context tables
     OMP_NUM_THREADS=1 python -m tools.results.train_in_context glyphs
 
@@ -18,37 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from fsl_course import EpisodeSampler, evaluate, load_glyphs, pretrained
 from fsl_course._system.files import replace_file
-from fsl_course.episodes import Episode, linear_tasks, table_tasks
+from fsl_course.episodes import Episode, table_tasks
 from fsl_course.evaluation import embed_all, evaluation_mode, mean_and_ci95
 from fsl_course.methods.in_context import InContextLearner
 from fsl_course.weights.checkpoints import save_learner
 from fsl_course.weights.learners import make
 
 OUT = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
-FEATURES, NOISE, MOST_SHOTS = 4, 1.0, 20  # of the lines
 WIDTH = 16  # columns of a table, at most
-STEPS = {"linear": 8000, "tables": 6000, "glyphs": 3000}
-RATE = {"linear": 2e-3, "tables": 2e-3, "glyphs": 1e-3}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "linear": {"features": FEATURES, "tokens": 48, "codes": 16, "layers": 3, "heads": 4, "outputs": 1},
-    "tables": {"features": WIDTH},
-    "glyphs": {"in_channels": 1},
-}
+STEPS = {"tables": 1500, "glyphs": 2000}
+RATE = {"tables": 2e-3, "glyphs": 1e-3}
+SETTINGS: dict[str, dict[str, Any]] = {"tables": {"features": WIDTH}, "glyphs": {"in_channels": 1}}
 
 
 def number(low: int, high: int, generator: Generator) -> int:
     """Draws a whole number from low to high."""
     return int(torch.randint(low, high + 1, (), generator=generator))
-
-
-def lines(generator: Generator) -> Iterator[Episode]:
-    """Yields steps of 64 lines that show 1 to MOST_SHOTS examples each."""
-    while True:
-        yield linear_tasks(64, number(1, MOST_SHOTS, generator), 4, FEATURES, NOISE, generator)
 
 
 def tables(generator: Generator) -> Iterator[Episode]:
@@ -96,22 +84,6 @@ def train(learner: InContextLearner, episodes: Iterator[Episode], steps: int, ra
 
 
 @torch.no_grad()
-def test_lines(learner: InContextLearner, tasks: int) -> list[dict[str, Any]]:
-    """Measures the squared error against the true line, beside least squares and ridge, by number of examples."""
-    rows = []
-    for shots in range(2, MOST_SHOTS + 1, 2):
-        task = linear_tasks(tasks, shots, 10, FEATURES, NOISE, Generator().manual_seed(1))
-        x, y, q = task.support_x.double(), task.support_y.double(), task.query_x.double()
-        found: dict[str, Tensor] = {"in_context": learner.read(task.support_x, task.support_y, task.query_x)}
-        found["least_squares"] = q @ torch.linalg.pinv(x) @ y
-        found["ridge"] = q @ torch.linalg.solve(x.mT @ x + NOISE**2 * torch.eye(FEATURES).double(), x.mT @ y)
-        for name, answer in found.items():
-            mean, ci95 = mean_and_ci95((answer - task.query_y).square().mean((1, 2)))
-            rows.append({"learner": name, "shot": shots, "mse": mean, "ci95": ci95})
-    return rows
-
-
-@torch.no_grad()
 def test_tables(learner: InContextLearner, tasks: int) -> list[dict[str, Any]]:
     """Measures the accuracy on made-up tables of another seed."""
     rows = []
@@ -143,12 +115,12 @@ def main() -> None:
     name, steps = options.data, options.steps or STEPS[options.data]
     torch.manual_seed(options.seed)
     learner = make("in_context", **SETTINGS[name])
-    source = {"linear": lines, "tables": tables}.get(name) or embedded_glyphs(learner)
+    source = tables if name == "tables" else embedded_glyphs(learner)
     began = time.perf_counter()
     train(learner, source(Generator().manual_seed(options.seed)), steps, RATE[name])
     card: dict[str, Any] = {"method": "in_context", "settings": SETTINGS[name], "data": name}
     save_learner(options.out / f"in_context-{name}.safetensors", learner, card)
-    test = {"linear": test_lines, "tables": test_tables, "glyphs": test_glyphs}[name]
+    test = test_tables if name == "tables" else test_glyphs
     with evaluation_mode(learner):
         found = test(learner, options.episodes)
     card |= {
