@@ -126,6 +126,18 @@ WEIGHTS = Exercise(
             also=(_solved(lambda x, l2: x.T @ x / len(x) + l2 * _eye(x)),),
         ),
         Wrong(
+            "penalty over S",
+            lambda x, y, l2: ridge_weights(x, y, l2 / len(x)),
+            "the penalty is divided by the number of rows",
+            "Neither the errors nor the penalty is averaged: `l2` as it is.",
+        ),
+        Wrong(
+            "centred",
+            lambda x, y, l2: ridge_weights(x - x.mean(0), y - y.mean(0), l2),
+            "rows and targets are centred, as for a bias",
+            "There is no bias in this exercise: fit the rows as they are.",
+        ),
+        Wrong(
             "half or double",
             _solved(lambda x, l2: x.T @ x + 2 * l2 * _eye(x)),
             "the factor 2 of the gradient is kept on one side only, so the penalty is doubled or halved",
@@ -345,6 +357,19 @@ HEAD = Exercise(
             _flawed_head(bias=lambda z, t, w: t.mean(0)),
             "the bias is the mean of the targets alone: right for centred queries, but these come as they are",
             "Take off what the weights make of the mean: `- centre @ weight`.",
+        ),
+        Wrong(
+            "equal shares",
+            _flawed_head(bias=lambda z, t, w: 1 / t.shape[1] - z.mean(0) @ w),
+            "1/N stands for the mean of the targets, which is right only when the shots are equal",
+            "`targets.mean(0)` knows how many pictures each class has.",
+        ),
+        Wrong(
+            "penalty times S",
+            lambda z, y, n, l2: ridge_head(z, y, n, l2 * len(z)),
+            "the penalty is multiplied or divided by the number of rows",
+            "Pass `l2` on as it is.",
+            also=(lambda z, y, n, l2: ridge_head(z, y, n, l2 / len(z)),),
         ),
         Wrong(
             "share forgotten",
@@ -628,8 +653,12 @@ WRITER = Exercise(
         Wrong(
             "corrections subtracted",
             _flawed_writer(head=lambda c, u: (2 * c - u[:, :-1], -u[:, -1] - c.square().sum(1))),
-            "what is written is subtracted",
+            "what is written is subtracted, in the weights or in the bias",
             "Add it to the weights and to the bias.",
+            also=(
+                _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], -u[:, -1] - c.square().sum(1))),
+                _flawed_writer(head=lambda c, u: (2 * c - u[:, :-1], u[:, -1] - c.square().sum(1))),
+            ),
         ),
         Wrong(
             "bias as a column",
@@ -783,6 +812,14 @@ def _trading(change: list[list[float]]) -> Classify:
     return classify
 
 
+def _losers_trade(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Returns logits whose winner keeps its probability, while the other classes trade by where the embeddings lie."""
+    probability = _sound_ridge(support, labels, query, n_way).softmax(-1)
+    amount = torch.zeros_like(probability).scatter(1, probability.argsort(1)[:, :1], -1.0)
+    amount = amount.scatter(1, probability.argsort(1)[:, 1:2], 1.0)
+    return (probability + 1e-3 * support.mean().tanh() * amount).log()
+
+
 def _a_temperature(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     """Divides sound logits by the mean length of the support: no winner changes."""
     return 20 * _sound_ridge(support, labels, query, n_way) / support.norm(dim=1).mean()
@@ -831,6 +868,7 @@ def _shift_cases(generator: Generator) -> list[Case]:
         Case("a fault of a thousandth", (_a_thousandth, *given)),
         Case("what one query gains another loses", (_trading([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]), *given)),
         Case("two classes trade, the first keeps its own", (_trading([[0.0, 1.0, -1.0]] * 6), *given)),
+        Case("the classes that lose trade, the winner keeps its own", (_losers_trade, *given)),
         Case("a temperature that depends on where the support lies", (_a_temperature, *given)),
         Case("rows levelled by their own mean, then no bias", (_rows_levelled, *given)),
         Case("all features centred but the last", (_last_feature_only, *given)),
@@ -864,6 +902,12 @@ SHIFT = Exercise(
             _compared(read=lambda v: v.argmax(-1).double()),
             "only the winning classes are compared: a small fault changes probabilities before it changes a winner",
             "Compare the probabilities, `.softmax(-1)`.",
+        ),
+        Wrong(
+            "largest probability",
+            _compared(read=lambda v: v.softmax(-1).amax(-1)),
+            "only the largest probability of each query is compared",
+            "Compare the probabilities of all classes.",
         ),
         Wrong(
             "support only",
