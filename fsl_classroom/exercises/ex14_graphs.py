@@ -267,6 +267,11 @@ def _after(steps: int, factor: bool = False) -> Callable[[Tensor, Tensor, float]
     return found
 
 
+def _without_alpha(weights: Tensor, given: Tensor, alpha: float) -> Tensor:
+    scale = torch.diag(weights.sum(1) ** -0.5)
+    return torch.linalg.solve(torch.eye(len(weights), dtype=weights.dtype) - scale @ weights @ scale, given)
+
+
 def _flow_cases(generator: Generator) -> list[Case]:
     def graph(nodes: int, known: int, n_way: int) -> tuple[Tensor, Tensor]:
         weights = torch.rand(nodes, nodes, generator=generator)
@@ -369,8 +374,22 @@ FLOW = Exercise(
             also=(
                 lambda w, y, a: torch.linalg.matrix_power(a * _symmetric(w), 100) @ y,
                 lambda w, y, a: torch.linalg.matrix_power(a * _symmetric(w), 10) @ y,
+                lambda w, y, a: torch.linalg.matrix_power(a * _symmetric(w), 20) @ y,
+                lambda w, y, a: torch.linalg.matrix_power(a * _symmetric(w), 30) @ y,
                 lambda w, y, a: torch.linalg.matrix_power(_symmetric(w), 50) @ y,
             ),
+        ),
+        Wrong(
+            "stars for at-signs",
+            lambda w, y, a: y * 1.0,
+            "the matrices are multiplied number by number, `diag * weights * diag`, which leaves no edge: nothing flows",
+            "Matrices are multiplied by `@`; or scale rows and columns by `root[:, None] * weights * root`.",
+        ),
+        Wrong(
+            "alpha left out",
+            _without_alpha,
+            "I - S is solved, without alpha: that matrix is singular, because labels would flow for ever",
+            "Subtract `alpha * S`.",
         ),
         Wrong(
             "not inverted",
@@ -574,7 +593,43 @@ MESSAGES = Exercise(
             _layer_of(join=lambda x, new: torch.cat([x, new], 1)),
             "the relu is missing",
             "`torch.relu` of the sum.",
-            also=(_layer_of(join=lambda x, new: torch.cat([x, F.leaky_relu(new)], 1)),),
+        ),
+        Wrong(
+            "another bend",
+            _layer_of(join=lambda x, new: torch.cat([x, F.leaky_relu(new)], 1)),
+            "another function than relu is taken: leaky ReLU, GELU, ELU or a sigmoid",
+            "`torch.relu` of the sum.",
+            also=tuple(
+                _layer_of(join=partial(lambda bend, x, new: torch.cat([x, bend(new)], 1), bend))
+                for bend in (F.gelu, F.elu, torch.sigmoid, torch.tanh)
+            ),
+        ),
+        Wrong(
+            "only to itself",
+            _layer_of(lambda s: torch.eye(len(s), dtype=s.dtype) + 0 * s),
+            "the mask is turned round: everybody but the node itself is silenced",
+            "`torch.eye` marks the node itself: mask where it is True, not where it is False.",
+        ),
+        Wrong(
+            "own part sent along",
+            _layer_of(new_of=lambda a, x, w1, w2: a @ (x @ w1 + x @ w2)),
+            "x W2 goes along the edges, too: the node hears what the others say of themselves",
+            "`edges @ nodes @ w_others + nodes @ w_own`: only the first part is heard.",
+        ),
+        Wrong(
+            "half a relu",
+            _layer_of(
+                join=lambda x, new: torch.cat([x, new], 1),
+                new_of=lambda a, x, w1, w2: torch.relu(a @ x @ w1) + x @ w2,
+            ),
+            "only one of the two parts goes through the relu",
+            "Add first, then one relu.",
+            also=(
+                _layer_of(
+                    join=lambda x, new: torch.cat([x, new], 1),
+                    new_of=lambda a, x, w1, w2: a @ x @ w1 + torch.relu(x @ w2),
+                ),
+            ),
         ),
         Wrong(
             "relu of everything",
@@ -756,7 +811,7 @@ def _sometimes(rank: int) -> Judge:
 
     def judge(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         found = _distance_scores(support, labels, query, n_way)
-        place = int(query.square().sum(1).argsort()[rank])
+        place = int(query.square().sum(1).argsort()[rank % len(query)])
         return found + 0.5 * (place < len(query) // 2) * torch.eye(n_way, dtype=query.dtype)[0]
 
     return judge
@@ -1007,12 +1062,14 @@ NEAREST = Exercise(
             lambda w, k: (w * _kept(w, k) + (w * _kept(w, k)).T) / 2,
             "the table is averaged with its transpose: an edge that one end chose has half its weight",
             "Join the masks, not the weights.",
+            also=(lambda w, k: w * (_kept(w, k) + _kept(w, k).T) / 2,),
         ),
         Wrong(
             "added",
             lambda w, k: w * _kept(w, k) + (w * _kept(w, k)).T,
             "the table is added to its transpose: an edge that both ends chose counts twice",
             "Join the masks with `|`, then multiply.",
+            also=(lambda w, k: w * (_kept(w, k) + _kept(w, k).T),),
         ),
         Wrong(
             "farthest",
