@@ -469,6 +469,7 @@ TeachAlphabet()
 # | [09 MAML on pictures](../notebooks/09_maml_images.ipynb) | batch norm in the inner loop; against prototypes |
 # | [10 cheaper MAML](../notebooks/10_cheaper_maml.ipynb) | FOMAML, Reptile, Meta-SGD, ANIL: cost against accuracy |
 # | [11 learned optimisers](../notebooks/11_learned_optimizers.ipynb) | an LSTM whose state is the network it trains |
+# | [12 mapping](../notebooks/12_mapping.ipynb) | a classifier from one formula, or from a network that writes it |
 #
 # Each lesson stands on those before it.
 

@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from scipy.special import stdtrit
 
+from fsl_course.methods.in_context import context_mask, linear_attention
+from fsl_course.methods.label_propagation import affinities, propagate
 from fsl_course.methods.maml import adapt
 from fsl_course.methods.matching import class_log_probabilities
 from fsl_course.methods.meta_lstm import preprocess
 from fsl_course.methods.prototypical import cosine_similarities, prototypes, squared_distances
+from fsl_course.methods.ridge import solve_primal
 from fsl_course.methods.siamese import weighted_l1
+from fsl_course.methods.soft_kmeans import refined, shares
 
 
 def tensor(*rows: object) -> torch.Tensor:
@@ -97,6 +101,11 @@ def balance_06_2() -> float:
     return float(logit.detach().sigmoid())
 
 
+def edge_of_weight_14(distance: float, s: float) -> torch.Tensor:
+    """Returns the weight that the package gives two nodes, whose mean squared distance is the unit of its sigma."""
+    return affinities(tensor([0, 0], [distance, 0]), None, s / distance)[0, 1]
+
+
 COMPUTED = {
     "00-1": lambda: next(q for q in range(42) if 6 * (2 + q) == 42),
     "00-5": lambda: 100 / 8,
@@ -142,4 +151,18 @@ COMPUTED = {
     "11-2": lambda: float(preprocess(torch.tensor(math.exp(-12)))[1]),
     "11-3": lambda: float(torch.tensor(0.0).sigmoid() * 3 - torch.tensor(0.0).sigmoid() * 2),
     "11-5": truncated_11_5,
+    "12-1": lambda: float(solve_primal(tensor([1], [2]), tensor([2], [4]), 5.0)),
+    "12-3": lambda: float(tensor(2, 1).square().sum() - squared_distances(tensor([2, 1]), tensor([1, 2]))),
+    "12-5": lambda: float(tensor(0 - 0.1 * 2, 1 - 0.1 * 6).mean()),
+    "13-1": lambda: float(linear_attention(tensor([1], [3]), tensor([2], [4]), tensor([2]), 0.5)),
+    "13-2": lambda: int(context_mask(5, 3).sum()),
+    "13-3": lambda: float(tensor(0.3, -1, 2, 0.1).argsort().argsort()[0]),
+    "14-1": lambda: float(edge_of_weight_14(2.0, 1.0)),
+    "14-3": lambda: 3 / math.sqrt(4 * 9),
+    "14-5": lambda: float(propagate(tensor([0, 1], [1, 0]), tensor([1], [0]), 0.5)[1, 0]),
+    "15-1": lambda: float(shares(squared_distances(tensor([0.5]), tensor([0], [2])))[0, 0]),
+    "15-2": lambda: float(
+        refined(tensor([0], [2]), torch.tensor([0, 0]), tensor([4], [6]), tensor([0.5], [0.5]), 1)[0, 0]
+    ),
+    "15-3": lambda: float((-2 * (tensor(2, 4, 6) / tensor(2, 4, 6).mean() - 0.5)).sigmoid()[1]),
 }
