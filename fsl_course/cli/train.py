@@ -89,8 +89,8 @@ def _write_card(
     card |= {
         "parameters": sum(p.numel() for p in learner.parameters()), "minutes": round(history.seconds / 60, 1),
         "best_step": history.best_step, "validation": [list(row) for row in history.validation[-1:]],
-        "protocol": f"{'transductive' if learner.transductive else 'inductive'}; test classes; 15 queries a class, or what fits; {CARD_EPISODES} episodes of seed 0; mean, half "
-        "width of the 95 % interval as fractions",
+        "protocol": f"{'transductive' if learner.transductive else 'inductive'}; test classes; 15 queries a class, or what fits; "
+        f"{CARD_EPISODES} episodes of seed 0; mean, half width of the 95 % interval as fractions",
         "test": rows, "test_left_out": left_out,
     }  # fmt: skip
     checkpoints.save_json(weights.with_suffix(".json"), card)
