@@ -29,7 +29,7 @@ from fsl_course.weights.learners import make
 
 OUT = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
 WIDTH = 16  # columns of a table, at most
-STEPS = {"tables": 1500, "glyphs": 2000}
+STEPS = {"tables": 5000, "glyphs": 2000}
 RATE = {"tables": 2e-3, "glyphs": 1e-3}
 SETTINGS: dict[str, dict[str, Any]] = {"tables": {"features": WIDTH}, "glyphs": {"in_channels": 1}}
 

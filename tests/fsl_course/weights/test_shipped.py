@@ -145,14 +145,22 @@ def test_something_is_shipped():
 def test_shipped_weights_are_small_and_have_a_card(path):
     assert path.stat().st_size <= 1_000_000
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert card["command"].startswith(("python -m fsl_course train ", "python -m tools.results.train_sine "))
+    own = ("python -m tools.results.train_sine ", "python -m tools.results.train_in_context ")
+    assert card["command"].startswith(("python -m fsl_course train ", *own))
     assert card["seed"] >= 0
     assert f"checkpoints/{path.name}" in json.loads(asset("checksums.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
     ("method", "promise"),
-    [("prototypical", 0.96), ("siamese", 0.90), ("matching", 0.90), ("relation", 0.90), ("transfer", 0.95)],
+    [
+        ("prototypical", 0.96),
+        ("siamese", 0.90),
+        ("matching", 0.90),
+        ("relation", 0.90),
+        ("transfer", 0.95),
+        ("in_context", 0.965),
+    ],
 )
 def test_shipped_weights_keep_their_promise(method, promise):
     """Accuracy on 5-way 1-shot episodes of scripts never seen, every query judged alone; and what the card says."""
