@@ -103,7 +103,7 @@ MASK = Exercise(
             lambda s, m: torch.ones(s + m, s + m, dtype=torch.bool).tril(),
             "every row reads the rows before it, as in a language model: the order of the support would matter",
             "No order here: all columns of the support are True for every row.",
-            also=(lambda s, m: context_mask(s, m).tril(),),
+            also=(lambda s, m: context_mask(s, m).tril(), lambda s, m: torch.ones(s + m, s + m).triu().bool()),
         ),
         Wrong(
             "queries do not read themselves",
@@ -126,14 +126,20 @@ MASK = Exercise(
         Wrong(
             "the support reads itself only",
             _support_reads_itself_only,
-            "every support row reads nothing but itself",
+            "rows of the support read nothing but themselves",
             "Support rows read all support rows: the upper left block is True everywhere.",
+            also=(lambda s, m: torch.eye(s + m, dtype=torch.bool),),
         ),
         Wrong(
             "the support reads the queries",
             _everything_but_other_queries_for_queries,
             "the support rows read the queries, through which every query sees the others after one more layer",
             "In the columns of the queries only the diagonal is True, also for support rows.",
+            also=(
+                lambda s, m: torch.cat(
+                    [torch.ones(s, s + m), torch.cat([torch.ones(m, s), torch.zeros(m, m)], 1)]
+                ).bool(),
+            ),
         ),
         Wrong(
             "the diagonal is missing",
@@ -144,8 +150,13 @@ MASK = Exercise(
         Wrong(
             "queries first",
             _queries_first,
-            "the queries are taken for the first rows",
+            "the queries are taken for the first rows, or the support's columns are counted wrongly",
             "The first `shots` rows and columns belong to the support.",
+            also=(
+                lambda s, m: (torch.arange(s + m) < m) | torch.eye(s + m, dtype=torch.bool),
+                lambda s, m: (torch.arange(s + m) <= s) | torch.eye(s + m, dtype=torch.bool),
+                lambda s, m: (torch.arange(s + m) < s - 1) | torch.eye(s + m, dtype=torch.bool),
+            ),
         ),
         Wrong(
             "two separate blocks",
@@ -264,6 +275,8 @@ ATTENTION = Exercise(
                 lambda x, y, q, lr: (q @ x.T).softmax(1) @ y,
                 lambda x, y, q, lr: lr * (q @ x.T).softmax(1) @ y,
                 lambda x, y, q, lr: (q @ x.T / x.shape[1] ** 0.5).softmax(1) @ y,
+                lambda x, y, q, lr: lr * (q @ x.T / x.shape[1] ** 0.5).softmax(1) @ y,
+                lambda x, y, q, lr: lr / len(x) * (q @ x.T / x.shape[1] ** 0.5).softmax(1) @ y,
             ),
         ),
         Wrong(
@@ -282,8 +295,9 @@ ATTENTION = Exercise(
         Wrong(
             "the square without its half",
             lambda x, y, q, lr: 2 * lr / len(x) * (q @ x.T) @ y,
-            "a factor 2 is left over from the square",
-            "The loss has a factor 1/2, which takes the 2 away.",
+            "the factor 1/2 of the loss and the 2 of the square do not cancel: a factor 2 or 1/2 is left over",
+            "The loss has a factor 1/2, which takes away the 2 that the square brings.",
+            also=(lambda x, y, q, lr: lr / len(x) * (q @ x.T) @ y / 2,),
         ),
         Wrong(
             "divided by the queries",
@@ -319,6 +333,22 @@ ATTENTION = Exercise(
             lambda x, y, q, lr: lr / len(x) * (F.normalize(q, dim=1) @ F.normalize(x, dim=1).T) @ y,
             "the rows are brought to length 1 first",
             "The score is the plain inner product of query and example.",
+        ),
+        Wrong(
+            "the full solution",
+            lambda x, y, q, lr: q @ torch.linalg.pinv(x) @ y,
+            "least squares is solved completely, in place of one step towards it",
+            "One step from W = 0: lr/S times the sum of y_i x_i, applied to the query.",
+        ),
+        Wrong(
+            "distances",
+            lambda x, y, q, lr: lr / len(x) * torch.cdist(q, x) @ y,
+            "queries and examples are compared by distances, or scores below zero are cut off",
+            "The score is the plain inner product, with its sign.",
+            also=(
+                lambda x, y, q, lr: lr / len(x) * (q @ x.T).relu() @ y,
+                lambda x, y, q, lr: lr / len(x) * (q @ x.T).abs() @ y,
+            ),
         ),
         Wrong(
             "targets left out",
@@ -451,7 +481,8 @@ CODES = Exercise(
             "largest first",
             lambda x, y, t, d: t[_places(x, y, len(t), d).argsort(descending=True).argsort()],
             "the order runs from the largest value to the smallest",
-            "The smallest value gets row 0.",
+            "The smallest value gets row 0, and `argsort` alone gives no ranks.",
+            also=(lambda x, y, t, d: t[_places(x, y, len(t), d).argsort(descending=True)],),
         ),
         Wrong(
             "sums in place of means",
@@ -462,11 +493,12 @@ CODES = Exercise(
         Wrong(
             "by the first row",
             lambda x, y, t, d: t[torch.stack([x[y == k][0] for k in range(len(t))]).matmul(d).argsort().argsort()],
-            "one row stands for its class: with another order of the support the codes change",
+            "one row stands for its class, the first, the last, the largest or the smallest",
             "Take the mean of all rows of a class.",
             also=(
                 lambda x, y, t, d: t[torch.stack([x[y == k][-1] for k in range(len(t))]).matmul(d).argsort().argsort()],
                 lambda x, y, t, d: t[torch.stack([(x[y == k] @ d).max() for k in range(len(t))]).argsort().argsort()],
+                lambda x, y, t, d: t[torch.stack([(x[y == k] @ d).min() for k in range(len(t))]).argsort().argsort()],
             ),
         ),
         Wrong(
@@ -481,6 +513,26 @@ CODES = Exercise(
                 lambda x, y, t, d: t[torch.stack([x[y == k].mean(0)[0] for k in range(len(t))]).argsort().argsort()],
                 lambda x, y, t, d: t[_places(x, y, len(t), d).abs().argsort().argsort()],
             ),
+        ),
+        Wrong(
+            "length 1 first",
+            lambda x, y, t, d: t[
+                F.normalize(torch.stack([x[y == k].mean(0) for k in range(len(t))]), dim=1)
+                .matmul(d)
+                .argsort()
+                .argsort()
+            ],
+            "vectors are brought to length 1 before they are laid along the direction",
+            "Use the means as they are: `mean @ direction`.",
+            also=(lambda x, y, t, d: t[_places(F.normalize(x, dim=1), y, len(t), d).argsort().argsort()],),
+        ),
+        Wrong(
+            "median",
+            lambda x, y, t, d: t[
+                torch.stack([x[y == k].median(0).values for k in range(len(t))]).matmul(d).argsort().argsort()
+            ],
+            "the median stands where the mean belongs",
+            "`support[labels == k].mean(0)`.",
         ),
         Wrong(
             "reshape",
@@ -512,8 +564,9 @@ CODES = Exercise(
         Wrong(
             "ranks",
             lambda x, y, t, d: _places(x, y, len(t), d).argsort().argsort(),
-            "the ranks are returned and no row of the table is looked up",
+            "numbers or ranks are returned and no row of the table is looked up",
             "`table[ranks]`.",
+            also=(lambda x, y, t, d: _places(x, y, len(t), d),),
         ),
     ),
     hints=(
@@ -817,6 +870,19 @@ LEAK = Exercise(
             ),
         ),
         Wrong(
+            "without a sign",
+            _alone_by(lambda a, b: bool((a - b).max() > 1e-5)),
+            "the largest difference is taken without `.abs()`: answers that become smaller are overlooked",
+            "`(together - alone).abs().max()`.",
+            also=(_alone_by(lambda a, b: bool((b - a).max() > 1e-5)),),
+        ),
+        Wrong(
+            "the same queries twice",
+            lambda read, x, y, q: not torch.allclose(read(x, y, torch.cat([q, q]))[: len(q)], read(x, y, q), atol=1e-5),
+            "the company stays the same, only twice: a mean over the queries does not notice",
+            "Ask for each query alone.",
+        ),
+        Wrong(
             "winners compared",
             _alone_by(lambda a, b: bool((a.argmax(1) != b.argmax(1)).any())),
             "only the largest output of each query is compared",
@@ -843,8 +909,8 @@ LEAK = Exercise(
         Wrong(
             "another support",
             _support_changed,
-            "the support is changed: every reader depends on it, and should",
-            "Keep support and targets, and change the other queries.",
+            "something changes on which a sound answer depends: the support, the query itself, or its place in the result",
+            "Keep the support and the query that you look at, and change only the other queries.",
         ),
         Wrong(
             "the support shuffled",
@@ -934,6 +1000,8 @@ COLUMNS = Exercise(
                 lambda s, r: (r - s.mean(0)) / (s.std(0, correction=0) + 1e-8),
                 lambda s, r: (r - s.mean(0)) / (s.std(0, correction=0) + 1e-6),
                 lambda s, r: (r - s.mean(0)) / (s.std(0, correction=0) + 1e-12),
+                lambda s, r: (r - s.mean(0)) / (s.std(0, correction=0) + 1e-10),
+                lambda s, r: (r - s.mean(0)) / (s.std(0, correction=0) + 1e-5),
                 lambda s, r: (r - s.mean(0)) / s.std(0, correction=0).clamp_min(1e-6),
                 lambda s, r: (r - s.mean(0)) / (s.var(0, correction=0) + 1e-5).sqrt(),
                 lambda s, r: (r - s.mean(0)) / (s.var(0, correction=0) + 1e-8).sqrt(),
@@ -950,14 +1018,21 @@ COLUMNS = Exercise(
         Wrong(
             "constant columns keep their difference",
             lambda s, r: (r - s.mean(0)) / torch.where((d := s.std(0, correction=0)) < 1e-6, 1.0, d),
-            "a constant column is divided by 1 and keeps its difference",
+            "a constant column is divided by 1 and keeps its difference, or its values",
             "A column that says nothing in the support says nothing in the query: 0.",
+            also=(
+                lambda s, r: torch.where((d := s.std(0, correction=0)) < 1e-6, r, (r - s.mean(0)) / d.clamp_min(1e-6)),
+            ),
         ),
         Wrong(
             "the queries' own numbers",
             lambda s, r: standardise(r, r),
             "mean and deviation come from the rows themselves, so that queries decide about each other",
             "Mean and deviation come from the support, for support and queries alike.",
+            also=(
+                lambda s, r: (r - r.mean(0)) / (r.std(0, correction=0) + 1e-6),
+                lambda s, r: F.layer_norm(r, r.shape[1:]),
+            ),
         ),
         Wrong(
             "support and queries together",
@@ -970,7 +1045,11 @@ COLUMNS = Exercise(
             lambda s, r: standardise(s, r) * ((len(s) - 1) / len(s)) ** 0.5,
             "the deviation has n − 1 in its denominator, which is PyTorch's default",
             "`support.std(0, correction=0)`.",
-            also=(lambda s, r: torch.where((d := s.std(0)) < 1e-6, 0.0, (r - s.mean(0)) / d),),
+            also=(
+                lambda s, r: torch.where((d := s.std(0)) < 1e-6, 0.0, (r - s.mean(0)) / d),
+                lambda s, r: (r - s.mean(0)) / s.std(0),
+                lambda s, r: (r - s.mean(0)) / (s.std(0) + 1e-8),
+            ),
         ),
         Wrong(
             "one mean for all columns",
@@ -984,6 +1063,13 @@ COLUMNS = Exercise(
             lambda s, r: torch.where((v := s.var(0, correction=0)) < 1e-12, 0.0, (r - s.mean(0)) / v.clamp_min(1e-12)),
             "the columns are divided by the variance",
             "Divide by the standard deviation, the root of the variance.",
+        ),
+        Wrong(
+            "minimum and maximum",
+            lambda s, r: (r - s.amin(0)) / (s.amax(0) - s.amin(0)).clamp_min(1e-6),
+            "the columns are laid between minimum and maximum",
+            "Subtract the mean, divide by the standard deviation.",
+            also=(lambda s, r: (r - s.amin(0)) / (s.amax(0) - s.amin(0) + 1e-8),),
         ),
         Wrong(
             "not centred",
