@@ -95,9 +95,9 @@ Params = dict[str, Tensor]
 #
 # The smallest model of sine curves has two parameters: $y = u \sin x + v \cos x$ draws a sine of any amplitude and phase. So an [inner loop](../lessons/GLOSSARY.md#inner-loop "内循环") is a path in this plane, and the [outer loop](../lessons/GLOSSARY.md#outer-loop "外循环") moves the start of *all* paths.
 #
-# A dashed arrow is the wish of one task: where should the start go, so that its query loss after one step falls? It need not follow the path.
+# A dashed arrow is the wish of one task: where should the start go, so that its query loss after one step falls?
 #
-# Can a start win by lying in the middle of the optima? Keep your guess.
+# Can a start beat pretraining's after one step by lying in the middle of the optima?
 
 
 # %%
@@ -635,7 +635,7 @@ for name, first_order in (("product of factors", False), ("first order", True)):
 # %% [markdown]
 # ## Explore: what the factors do
 #
-# In a direction of curvature $h$, $J$ steps multiply the gradient by $(1 - \alpha h)^J$: the left plot. On the right, gradients of length 1 are carried back through a quadratic. Predict, then change `lr` in the cell:
+# In a direction of curvature $h$, $J$ steps multiply the gradient by $(1 - \alpha h)^J$: the left plot. On the right, gradients of length 1 are carried back through a quadratic: it shortens them where $|1 - \alpha h| < 1$. Predict, then change `lr` in the cell:
 #
 # 1. For which $\alpha h$ does the start stop mattering after one step?
 # 2. When does the sign flip with every step?
@@ -860,9 +860,9 @@ for name, how in settings.items():
     )
 
 # %% [markdown]
-# Before the step the three have nearly the same curve and error; after it MAML's error is less than a fifth of pretraining's. So a start can win as a *place*, not by its curve.
+# Before the step the three have nearly the same curve and error; after it MAML's error, as first order's, is less than a fifth of pretraining's. So a start wins as a *place*, not by its curve.
 #
-# MAML changed $w$, and with it how far a step moves the curve: a step on $u$ and $v$ multiplies the distance to the optimum by about $I - \alpha w^2 H$, with the plane's Hessian $H$, near the identity on average. So $w \approx 9.15$ makes $\alpha w^2 \approx 0.84$, close to case B of the puzzle, where one step lands.
+# MAML changed $w$, and with it how far a step moves the curve: a step on $u$ and $v$ multiplies the distance to the optimum by about $I - \alpha w^2 H$, with the plane's Hessian $H$ near the identity. $w \approx 9.15$ makes $\alpha w^2 \approx 0.84$, close to case B of the puzzle.
 #
 # Why not raise the rate? Predict two errors after one step: of the mean curve *without* $w$ at rate 0.84, and of pretraining's start at 0.42, where its $\alpha w^2$ is 0.84, too.
 
@@ -880,7 +880,7 @@ for rate in (0.01, 0.1, 0.3, 0.42):  # `place` is pretraining's by now
 #
 # <details><summary>Why does pretraining's start not reach it?</summary>
 #
-# The best of its rates leaves 0.98, because a long step also moves $w$ itself. At $w \approx 9$ the numbers $u$ and $v$ are so small that $w$ hardly moves.
+# The best of the four rates tried leaves 0.98, because a long step also moves $w$ itself. At $w \approx 9$ the numbers $u$ and $v$ are so small that $w$ hardly moves.
 #
 # </details>
 
@@ -965,7 +965,7 @@ for other in ("first-order MAML", "pretraining"):
             )
 
 # %% [markdown]
-# Which is best after 0 steps? Not MAML: it and pretraining are "not separated", because both draw nearly the mean curve; the next cell measures it. After one step the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines put MAML ahead of pretraining by 1.6 to 1.9, and ahead of first order by 0.1 to 0.3.
+# Which is best after 0 steps? Nobody: MAML is "not separated" from the others; it and pretraining draw nearly the mean curve, as the next cell measures. After one step the [paired](../lessons/GLOSSARY.md#paired-comparison "配对比较") lines put MAML ahead of pretraining by 1.6 to 1.9, and ahead of first order by 0.1 to 0.3.
 #
 # <details><summary>Was it luck?</summary>
 #
@@ -1017,9 +1017,9 @@ for name, net in (
 #
 # </details>
 #
-# First order begins in nearly the right direction. Where it ends, the true gradient is about twice as long as at MAML's end, with `SEED` 1 and 2, too: it leaves work undone. The last cosines change with `SEED`, because both gradients are short there.
+# First order begins in nearly the right direction. Where it ends, the true gradient is about twice as long as at MAML's end, with `SEED` 1 and 2, too. A cosine below 0 means that a short first-order step would raise the meta-loss; but the last one changes with `SEED`.
 #
-# *Not covered*: training at other rates. The next cell shows the shipped nets after 70,000 updates, beside Finn et al. (2017), 5 points.
+# Next: the shipped nets after 70,000 updates, beside Finn et al. (2017), 5 points.
 
 
 # %% tags=["nbval-check-output"]
@@ -1241,7 +1241,7 @@ assert verdicts(steps) == {name: name != "right" for name in steps}
 #
 # ### Three more common mistakes
 #
-# The second stops with an error at first. Its message suggests `retain_graph=True`; with it the step is silently wrong.
+# The second stops with an error at first. Its message, cut below, goes on to suggest `retain_graph=True`; with it the step is silently wrong.
 
 
 # %%
@@ -1334,7 +1334,7 @@ assert all(verdicts(gallery).values())
 #
 # <details><summary>Answer</summary>
 #
-# (b). The step follows the gradient at the *place*: the factor $w$ of 1.4 or 9 drew one curve, and a step moved it little or nearly all the way. So (a) is wrong. (c): rescaling is enough, without any training.
+# (b). The step follows the gradient at the *place*: the factor $w$ of 1.4 or 9 drew nearly one curve, and a step moved it little or nearly all the way. So (a) is wrong. (c): rescaling is enough, without any training.
 #
 # </details>
 #
@@ -1383,7 +1383,7 @@ print("your function and the package agree on a net, over 4 steps, to second ord
 # |---|---|
 # | meta-gradient | $(I - \alpha H)^\top \nabla \mathcal{L}_\mathcal{Q}(\theta')$; several steps: a product, last step first |
 # | first order | leaves $H$ out; error grows with the rate and mostly with the steps, yet goes downhill while the cosine is above 0 |
-# | a good start | a *place* from which one step lands, not a curve in the middle |
+# | a good start | a *place* from which one step nearly lands; its curve is pretraining's, too |
 # | proof | central differences of the true meta-loss, float64, tiny net |
 # | cost | memory grows with the steps |
 # | pitfalls | a copy cuts the graph; a generator runs dry; every task starts from θ; the query judges |

@@ -368,7 +368,7 @@ print("untrained, width 16:", at_first)
 print("shipped:            ", three_numbers(shipped, sampler, tasks=20))
 
 # %% [markdown]
-# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves this number a lot. In one task about $1 \pm 1$ of 5 classes sit where the net guesses them: $20 \pm 20$ %. So 20 tasks give $20 \pm 9$ %, since $1.96 \cdot 20 / \sqrt{20} \approx 9$, and 40 tasks $20 \pm 6$ %.
+# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves this number a lot. About one of 5 classes sits where the net guesses it: 20 %, with a standard deviation of 20. So the 95 % interval of 20 tasks is $20 \pm 9$ %, since $1.96 \cdot 20 / \sqrt{20} \approx 9$; of 40, $20 \pm 6$ %.
 #
 # The untrained net's 65 % *after* adaptation is no bug: from random weights three steps are too few. After six it is 98 % (12 tasks, not shown).
 #
@@ -582,7 +582,7 @@ show(
 )
 
 # %% [markdown]
-# The memory of one graph grows in proportion to the tasks; your loop's does not grow at all. The package takes vmap for small nets, and for convolutions on a CPU the loop.
+# The memory of one graph grows in proportion to the tasks; your loop's does not grow at all. On a CPU the package loops over convolutional nets, and takes vmap for other small ones.
 #
 # ## Train for real
 #
@@ -605,7 +605,7 @@ show(
 )
 
 # %% [markdown]
-# Training must not move the first number: 26 % is the edge of $20 \pm 6$ %. The second rises soon, because memorising five pictures is easy. *Learning to learn* shows in the third.
+# Training must not move the first number: 26 % is the edge of $20 \pm 6$ %. The second rises, because memorising five pictures is easy. *Learning to learn* shows in the third.
 #
 # ## The flattery of company
 #
@@ -750,7 +750,7 @@ print(f"chosen and read on the same 10 tasks: {100 * sum(excess) / 1000:+.1f} po
 # %% [markdown]
 # More steps than in training help by more than the interval, as Ye and Chao (2022) find, too.
 #
-# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete, so the excess is small.
+# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete: an excess of 0.1 is nothing.
 
 # %% [markdown]
 # ## Evaluate honestly
@@ -894,7 +894,7 @@ print(f"trained rows {results[1]['MAML'].mean:.1%}, mean row {found.mean:.1%}")
 print(compare(found, results[1]["MAML"]))
 
 # %% [markdown]
-# The derivation holds to ten digits: the first step leaves the encoder still. The mean row is invariant, and its loss lies well inside the interval. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
+# The assertion passes: the first step leaves the encoder still. The mean row is invariant, and its accuracy, 0.4 points lower, lies well inside the interval. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
 
 # %% [markdown]
 # ## Explore
@@ -908,7 +908,7 @@ print(compare(found, results[1]["MAML"]))
 #
 # <details><summary>Answers</summary>
 #
-# 1: Yes: each step is a quarter as long, and after 8 steps the curve still rises and is near that of 0.4 after 5. 2: It overshoots: the accuracy stays far below that of 0.4 after every step. 3: At the steps of training, because this is the only number that training knows; here that would give accuracy away. 4: At 0.1 yes, to about 79 % after 8 steps; at 0.4 it wavers around 70 % from the third step on (measured on 12 tasks).
+# 1: Yes: each step is a quarter as long, and after 8 steps the curve still rises and is near that of 0.4 after 5. 2: It overshoots: the accuracy stays far below that of 0.4 after every step. 3: At the steps of training, because this is the only number that training knows; here that would give accuracy away. 4: At 0.1 yes, to about 79 % after 8 steps; at 0.4 it wavers around 70 % from the third step on (with `tasks=12`; the cell takes 8).
 #
 # </details>
 
@@ -941,7 +941,7 @@ show(
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: a net *without* an inner loop, `steps=0`, never sees the support, so it cannot know a task's slots and must score 20 %. After training through the sampler below it scores more, on training classes. Look for the reason.
+# The symptom: a net *without* an inner loop, `steps=0`, never sees the support's *labels*, so it cannot know a task's slots and must score 20 %. After training through the sampler below it scores more, on training classes. Look for the reason.
 
 
 # %%
@@ -1009,11 +1009,11 @@ exposes_slots = check("09.5", exposes_slots)
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# `unique` returns its values sorted. So the class with the smallest id always sits in slot 0, and a net that recognises a *training* class can guess its slot without any support. It need not learn to adapt. On novel classes it still guesses by looks. That puts it a little off 20 %, on a side that depends on the order of ids: the next cell turns it round.
+# `unique` returns its values sorted. So the class with the smallest id always sits in slot 0, and a net that recognises a *training* class can guess its slot without any support. It need not learn to adapt. On novel classes it still guesses by looks. That puts it a little off 20 %, on either side by accident: the next cell flips the slots, and with them the side.
 #
 # </details>
 #
-# Yin et al. (2020) call this [memorisation](../lessons/GLOSSARY.md#memorisation-of-tasks "任务记忆"): one function solves all training tasks, so the support is ignored. The cure is to make tasks [mutually exclusive](../lessons/GLOSSARY.md#mutually-exclusive-tasks "互斥任务"). If the same class is slot 0 in one task and slot 3 in the next, no single function is right in both, so only the support can tell. A fresh random permutation for each task does this.
+# Yin et al. (2020) call this [memorisation](../lessons/GLOSSARY.md#memorisation-of-tasks "任务记忆"): one function solves all training tasks. The cure is to make tasks [mutually exclusive](../lessons/GLOSSARY.md#mutually-exclusive-tasks "互斥任务"). If the same class is slot 0 in one task and slot 3 in the next, only the support can tell. A fresh random permutation for each task does this.
 
 
 # %%
