@@ -142,7 +142,7 @@ def test_the_ten_weeks_meet_every_lesson():
 def test_plans_and_guides_name_the_part_of_every_lesson():
     text = (TEACHING / "plans.md").read_text(encoding="utf-8")
     for row in next(table for table in tables(text) if table[0][0] == "week")[1:]:
-        parts = {part_of(number) for number in row[1].split(", ")}
+        parts = dict.fromkeys(part_of(number) for number in row[1].split(", "))
         assert row[2] == ", ".join(f"{part.number} {part.title}" for part in parts)
     for name in ("start", "metric", "meta", "beyond"):
         title = (TEACHING / f"guide_{name}.md").read_text(encoding="utf-8").splitlines()[0]
