@@ -470,6 +470,7 @@ TeachAlphabet()
 # | [10 cheaper MAML](../notebooks/10_cheaper_maml.ipynb) | FOMAML, Reptile, Meta-SGD, ANIL: cost against accuracy |
 # | [11 learned optimisers](../notebooks/11_learned_optimizers.ipynb) | an LSTM whose state is the network it trains |
 # | [12 mapping](../notebooks/12_mapping.ipynb) | a classifier from one formula, or from a network that writes it |
+# | [13 in context](../notebooks/13_in_context.ipynb) | a network reads the support and answers, without an update |
 #
 # Each lesson stands on those before it.
 
