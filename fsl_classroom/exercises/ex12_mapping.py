@@ -372,6 +372,19 @@ HEAD = Exercise(
             also=(lambda z, y, n, l2: ridge_head(z, y, n, l2 / len(z)),),
         ),
         Wrong(
+            "standardised",
+            lambda z, y, n, l2: ridge_head((z - z.mean(0)) / (z.std(0) + 1e-6), y, n, l2),
+            "the features are divided by their standard deviation: another task, and the queries are not divided",
+            "Subtract the mean, and no more.",
+            also=(lambda z, y, n, l2: ridge_head(z / (z.std(0) + 1e-6), y, n, l2),),
+        ),
+        Wrong(
+            "bias of prototypes",
+            lambda z, y, n, l2: (ridge_head(z, y, n, l2)[0], _prototype_head(z, y, n, l2)[1]),
+            "the bias is that of a prototypical network, -|c|^2, beside the weights of a solve",
+            "The bias follows from the weights: mean of the targets - mean of the rows @ W.",
+        ),
+        Wrong(
             "share forgotten",
             _flawed_head(bias=lambda z, t, w: -z.mean(0) @ w),
             "the mean of the targets is missing from the bias",
@@ -582,6 +595,41 @@ WRITER = Exercise(
             )(z, y, n, a, b),
             "a ReLU follows the last layer, too: corrections could never be negative",
             "Only the first layer has a ReLU.",
+        ),
+        Wrong(
+            "another nonlinearity",
+            _flawed_writer(lambda z, y, n, a: _class_means(torch.tanh(z @ a), y, n)),
+            "another function stands in the place of the ReLU",
+            "`.relu()`: what is below zero becomes zero, and the rest stays.",
+            also=(
+                _flawed_writer(lambda z, y, n, a: _class_means(torch.sigmoid(z @ a), y, n)),
+                _flawed_writer(lambda z, y, n, a: _class_means(F.gelu(z @ a), y, n)),
+            ),
+        ),
+        Wrong(
+            "centred first",
+            _flawed_writer(lambda z, y, n, a: _class_means(((z - z.mean(0)) @ a).relu(), y, n)),
+            "the mean of the support is subtracted before the first layer, as in a ridge regression",
+            "The codes are made of the embeddings as they are.",
+        ),
+        Wrong(
+            "one prototype for all",
+            _flawed_writer(means=lambda z, y, n: z.mean(0, keepdim=True).expand(n, -1)),
+            "the prototype is the mean of the whole support",
+            "Average within each class.",
+        ),
+        Wrong(
+            "minus 2c",
+            _flawed_writer(head=lambda c, u: (u[:, :-1] - 2 * c, u[:, -1] + c.square().sum(1))),
+            "the signs of the prototypes' head are turned round: these are distances, not their negatives",
+            "w = 2c and b = -|c|^2: the nearest prototype has the largest logit.",
+            also=(_flawed_writer(head=lambda c, u: (u[:, :-1] - 2 * c, u[:, -1] - c.square().sum(1))),),
+        ),
+        Wrong(
+            "mean of the squares",
+            _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] - c.square().mean(1))),
+            "the squares of a prototype are averaged over the features, not summed",
+            "`.sum(1)`: the squared length.",
         ),
         Wrong(
             "one code for all",
@@ -1034,7 +1082,11 @@ PRODUCTS = Exercise(
             lambda k, c, y, l2: c @ y,
             "nothing is solved: every support row votes with its inner product",
             "Solve (XX' + l2 I) A = Y first, then multiply by `cross`.",
-            also=(lambda k, c, y, l2: c @ y / l2, lambda k, c, y, l2: c @ y / (1 + l2)),
+            also=(
+                lambda k, c, y, l2: c @ y / l2,
+                lambda k, c, y, l2: c @ y / (1 + l2),
+                lambda k, c, y, l2: c / c.sum(1, keepdim=True) @ y,
+            ),
         ),
         Wrong(
             "no penalty",
@@ -1060,6 +1112,18 @@ PRODUCTS = Exercise(
             lambda k, c, y, l2: c @ (k + l2 * torch.eye(len(k), dtype=k.dtype)) @ y,
             "the matrix is multiplied where its inverse is wanted",
             "`torch.linalg.solve(A, Y)`.",
+        ),
+        Wrong(
+            "reciprocals",
+            lambda k, c, y, l2: c @ (k + l2 * torch.eye(len(k), dtype=k.dtype)).reciprocal() @ y,
+            "every entry is inverted by itself: the reciprocal of a matrix's entries is not its inverse",
+            "`torch.linalg.solve(A, Y)`.",
+        ),
+        Wrong(
+            "transposed",
+            lambda k, c, y, l2: ridge_from_products(k, c, y, l2).T,
+            "the result is transposed: one row for each output",
+            "One row for each query: [M, N].",
         ),
         Wrong(
             "coefficients",
