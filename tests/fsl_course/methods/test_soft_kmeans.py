@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
+from fsl_course.data import load_glyphs
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.evaluation import compare, evaluate
 from fsl_course.methods.base import ComparesEmbeddings
@@ -13,6 +14,7 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.soft_kmeans import WITH, Mask, SoftKMeans, refined, shares, statistics
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
+from fsl_course.weights.checkpoints import card, pretrained
 from tests.conftest import settled, toy_images
 from tests.fsl_course.methods.laws import evaluating_twice_changes_nothing, judges_each_query_alone
 
@@ -202,6 +204,14 @@ def test_unlabelled_pictures_help_after_seconds_of_training():
     assert after.mean > before.mean + 0.1
     gain = compare(after, evaluate(PrototypicalNetwork(learner.encoder), test, 60))
     assert gain.mean > gain.ci95
+
+
+def test_shipped_weights_reach_the_number_on_their_card():
+    row = card("soft_kmeans", "glyphs")["test"][0]
+    deal = {"n_unlabelled": row["unlabelled"], "n_distractors": row["distractors"]}
+    sampler = EpisodeSampler(load_glyphs().split("test"), row["way"], row["shot"], row["query"], **deal)
+    result = evaluate(pretrained("soft_kmeans", "glyphs"), sampler, 100)
+    assert abs(result.mean - row["mean"]) < 2 * result.ci95
 
 
 def test_wrong_settings_are_explained_and_evaluate_embeds_each_picture_once():
