@@ -471,6 +471,7 @@ TeachAlphabet()
 # | [11 learned optimisers](../notebooks/11_learned_optimizers.ipynb) | an LSTM whose state is the network it trains |
 # | [12 mapping](../notebooks/12_mapping.ipynb) | a classifier from one formula, or from a network that writes it |
 # | [13 in context](../notebooks/13_in_context.ipynb) | a network reads the support and answers, without an update |
+# | [14 graphs](../notebooks/14_graphs.ipynb) | let labels flow from query to query, and ask whether balance made the gain |
 #
 # Each lesson stands on those before it.
 
