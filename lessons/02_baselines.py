@@ -148,7 +148,7 @@ show(
 #
 # ## The idea in one picture: copy the features
 #
-# [Transfer learning](../lessons/GLOSSARY.md#transfer-learning "迁移学习"): [pretrain](../lessons/GLOSSARY.md#pretraining "预训练") an encoder on the many drawings of [base classes](../lessons/GLOSSARY.md#base-classes "基类"), freeze it, and fit only a small new head to each task. The lesson follows this picture:
+# [Transfer learning](../lessons/GLOSSARY.md#transfer-learning "迁移学习"): [pretrain](../lessons/GLOSSARY.md#pretraining "预训练") an encoder on the many drawings of [base classes](../lessons/GLOSSARY.md#base-classes "基类"), freeze it, and fit only a small new head to each task. The picture below has two rows:
 #
 # | step | its question |
 # |---|---|
@@ -344,7 +344,7 @@ assert torch.allclose(yours, vectorised, atol=1e-6)  # lengths do not matter
 # %% [markdown]
 # ### Exercise 02.3  A cosine classifier with a learned scale  (difficulty 2/5, 5 min)
 #
-# The second classifier compares directions. Pretraining may learn its scale (Qi et al. 2018); a task keeps that scale (10 after a linear head) and trains only the rows. Baseline++ (Chen et al. 2019) fixes it and learns one factor per class; your head has one for all. A scale must stay positive, so the head learns its logarithm, `log_scale`.
+# The second classifier compares directions. Pretraining may learn its scale (Qi et al. 2018); a task keeps that scale (10 after a linear head) and trains only the rows. Baseline++ (Chen et al. 2019) has a fixed scale times a learned length per class; your head has one scale for all. A scale must stay positive, so the head learns its logarithm, `log_scale`.
 # Return scale times cosine. A gradient must reach all three arguments, and an embedding of zeros must give finite logits.
 #
 # | `z` | `weight` | `log_scale` | returned |
@@ -585,7 +585,7 @@ print("your loss of a pretraining batch is the package's:", tuple(pictures.shape
 #
 # ## The shipped nets, and a fair choice
 #
-# Two shipped nets saw 3,000 batches of 180 pictures of all 916 base letters; one was pretrained under a linear head, the other is [meta-learned](../lessons/GLOSSARY.md#meta-learning "元学习") (lesson 05). Five classifiers compete: the package's four, and squared distance to class means. The best on test letters would partly be lucky, so choose on *validation* letters.
+# Two shipped nets saw 3,000 batches of 180 pictures of all 916 base letters; one was pretrained under a linear head, the other is [meta-learned](../lessons/GLOSSARY.md#meta-learning "元学习") (lesson 05). Five classifiers compete: squared distance to class means, and the package's four (*centroid*: your cosine class mean). The best on test letters would partly be lucky: choose on *validation* letters.
 
 # %%
 features, meta = pretrained("transfer", "glyphs"), pretrained("prototypical", "glyphs")
@@ -634,7 +634,7 @@ for net_name, net in nets.items():
         print(f"   chosen: {best}")
 
 # %% [markdown]
-# At either shot the five differ by less than a point; digits that are not printed decide the ties.
+# At either shot the five differ by less than a point; unprinted digits decide ties.
 #
 # ## Evaluate honestly: what to do with features
 #
@@ -742,9 +742,9 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle.** B names half, A about 70 %: five pictures do teach something, because A's untrained net, by class means, names half. C is far ahead; the paired intervals keep all three apart.
+# **The puzzle.** B names half, A about 70 %: five pictures teach something, because A's untrained net, by class means, names half. C is far ahead; paired intervals keep all apart.
 #
-# **Fine-tuning** never beats frozen class means here, and twice it clearly loses. But it changes two things: the filters, and the rule, because a trained head replaces class means. The control changes the rule only. At 1e-4 nothing separates the two: after 5 steps both lack a finished head. At 1e-3, after 30 steps, fine-tuning is about six points behind, perhaps because it bends good features.
+# **Fine-tuning** never beats frozen class means here, and twice it clearly loses. But it changes two things: the filters, and the rule, because a trained head replaces class means. The control changes the rule only. At 1e-4 nothing separates the two; after 5 steps neither has a finished head. At 1e-3, after 30 steps, fine-tuning is about six points behind, perhaps because it bends good features.
 #
 # ## The real question: does learning to learn beat good features?
 #
@@ -765,11 +765,11 @@ for name, (n_way, shot) in settings.items():
     print("   meta-learned minus copied:", compare(*pair))
 
 # %% [markdown]
-# At one shot the meta-learned net is ahead; the paired intervals leave out 0. With ways the gap grows in points, 1.2 to 2.6, but not in errors: a third fewer in 5 ways, a quarter in 20. With shots it shrinks: at five, with 1.0 and 0.8 % errors, nothing separates the two. *You may not claim more*: one training seed, one small net. On photographs pretraining has kept up (Tian et al. 2020).
+# At one shot the meta-learned net is ahead; the paired intervals leave out 0. With ways the gap grows in points, 1.2 to 2.6, but not in errors: a third fewer in 5 ways, a quarter in 20. With shots it shrinks: at five, with 1.0 and 0.8 % errors, nothing separates the two. *Claim no more*: one training seed, one small net. On photographs pretraining has kept up (Tian et al. 2020).
 #
 # ## Domain shift: icons
 #
-# Both nets know handwriting only. Which wins on icons (300 classes of 20 pictures): copied, meta-learned or random features, or pixels?
+# Both nets know letters only. Which wins on icons (300 classes of 20 pictures): copied, meta-learned or random features, or pixels?
 
 # %%
 icons = load_icons()
@@ -851,7 +851,7 @@ for name, (*embedded, plain) in changed.items():
     )
 
 # %% [markdown]
-# Centring explains the pixels' lead: moved about, they fall from 64 % to a third, random features from 59 to 42 %, copied features by about 5 points: training taught them to bear a move. Filling plays a part: outlines help copied features by 10 points, pixels by 7. Why the meta-learned net fails stays open.
+# Centring explains the pixels' lead: moved about, they fall from 64 % to a third, random features from 59 to 42 %, copied features by about 5 points: training taught them to bear a move. Outlines, too, end the lead: they help copied features by 10 points, pixels by 7. Why the meta-learned net fails stays open.
 #
 # ## Explore
 #
@@ -953,7 +953,7 @@ print(
 #
 # ### Exercise 02.5  Bug hunt: does an episode remember the one before?  (difficulty 3/5, 10 min)
 #
-# Return `True` if the learner's logits for `first` change because `second` was asked. A memory may be small, touch one logit, change no winner, or learn only when an episode is new.
+# Return `True` if the learner's logits for `first` change because `second` was asked. A memory may be small, touch one logit, change no winner, or learn from an episode only the first time.
 #
 # | you get | |
 # |---|---|
@@ -1210,7 +1210,7 @@ for name, old in (
     )
 
 # %% [markdown]
-# One vector added to all rows leaves a softmax unchanged, so a linear head learns only differences between rows: an old letter's cosine with its own row is about −0.1. Among old rows the order counts (98 % right), but a *new* row near 0.8 beats them all. With means for old letters too, both kinds lose little. (The net was pretrained on the old letters.)
+# One vector added to all rows leaves a softmax unchanged, so a linear head learns only differences between rows: an old letter's cosine with its own row is about −0.1. Among old rows the order counts (98 % right), but a *new* row near 0.8 beats them all. With means for old letters too, they lose a point, and new ones fall to 93 %.
 #
 # ### Exercise 02.7 ★  The probe's objective  (difficulty 2/5, 6 min)
 #

@@ -378,7 +378,7 @@ print(f"query loss before the step {before:.3f}, after it {after:.3f}")
 # %% [markdown]
 # ### Exercise 08.3  Central differences  (difficulty 2/5, 8 min)
 #
-# [Central differences](../lessons/GLOSSARY.md#central-differences "中心差分") are a witness that knows nothing of autograd. For number $i$ of the parameters, which $e_i$ moves alone, they are:
+# [Central differences](../lessons/GLOSSARY.md#central-differences "中心差分") are a witness that knows nothing of autograd. With $e_i$ 1 at parameter $i$ and 0 elsewhere, they are:
 #
 # $$\frac{\mathcal{L}(\theta + \varepsilon\, e_i) - \mathcal{L}(\theta - \varepsilon\, e_i)}{2\, \varepsilon}$$
 #
@@ -416,7 +416,7 @@ def central_differences(
 central_differences = check("08.3", central_differences)
 
 # %% [markdown]
-# ## One number, five ways
+# ## One gradient, five ways
 #
 # Five ways must give one meta-gradient, in float64. The second never builds $H$: a [Hessian-vector product](../lessons/GLOSSARY.md#hessian-vector-product "黑塞向量积") $Hv$ costs about as much as a few gradients, however large $P$ is. The sixth row, first order, is *expected* to disagree.
 
@@ -1017,7 +1017,7 @@ for name, net in (
 #
 # </details>
 #
-# First order begins in nearly the right direction. Where it ends, the true gradient is about twice as long as at MAML's end, with `SEED` 1 and 2, too. A cosine below 0 means that a short first-order step would raise the meta-loss; but the last one changes with `SEED`.
+# First order begins in nearly the right direction. Where it ends, the true gradient is about twice as long as at MAML's end, with `SEED` 1 and 2, too: it stopped too early. The sign of its cosine there changes with `SEED`.
 #
 # Next: the shipped nets after 70,000 updates, beside Finn et al. (2017), 5 points.
 
@@ -1163,7 +1163,7 @@ for name, step in steps.items():
     print(f"{name:8s}{seen[0]:14.3f}{seen[39]:8.3f}{truth[0]:25.3f}{truth[1]:11.3f}")
 
 # %% [markdown]
-# Step a stands still; the other losses fall, and d ends at 1.138, where the right step does. So a falling loss settles nothing.
+# Step a stands still. The other reported losses fall, while under e the true one rises at last; and d ends at 1.138, where the right step does. So a falling loss settles nothing.
 #
 # ### Exercise 08.5  Bug hunt: is this the meta-gradient?  (difficulty 3/5, 12 min)
 #
@@ -1316,7 +1316,7 @@ assert all(verdicts(gallery).values())
 #
 # <details><summary>Answer</summary>
 #
-# (b). Each step adds its own tensors, so what is kept grows in proportion. (a) is first order. For (c), each step would have to keep the tensors of all others.
+# (b), nearly: each step adds its own tensors to a small base. (a) is first order. For (c), each step would have to keep the tensors of all others.
 #
 # </details>
 #
@@ -1402,7 +1402,7 @@ print("your function and the package agree on a net, over 4 steps, to second ord
 #
 # A Hessian has $P^2$ numbers, which no net can afford. Return $Hv$ without building $H$, and exactly: differences of gradients drown in float32. `loss` takes the dict `params`; `vector` has the same names and shapes, perhaps in another order, and the result is a dict like `params`.
 #
-# Leave the caller's tensors as they are. Below the check it rebuilds a net's meta-gradient.
+# Leave the caller's tensors as they are. Below the check your function rebuilds a net's meta-gradient.
 
 
 # %%

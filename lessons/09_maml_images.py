@@ -36,7 +36,7 @@
 # 2. **diagnose** a learner by three numbers (09.2),
 # 3. **run** a batch of tasks in flat memory (09.3),
 # 4. **choose** the number of steps without the test (09.4),
-# 5. **expose** slots that give classes away (09.5).
+# 5. **expose** classes that give their slots away (09.5).
 
 # %% [markdown]
 # ## A puzzle: move all weights, or none?
@@ -368,7 +368,7 @@ print("untrained, width 16:", at_first)
 print("shipped:            ", three_numbers(shipped, sampler, tasks=20))
 
 # %% [markdown]
-# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. Chance moves this number a lot. About one of 5 classes sits where the net guesses it: 20 %, with a standard deviation of 20. So the 95 % interval of 20 tasks is $20 \pm 9$ %, since $1.96 \cdot 20 / \sqrt{20} \approx 9$; of 40, $20 \pm 6$ %.
+# Before adaptation *no* learner beats $1/N$, trained or not: random slots make it a die with $N$ sides. About one of 5 classes sits where the net guesses it: 20 %, with a standard deviation of 20. So the 95 % interval of 20 tasks is $20 \pm 9$ %, since $1.96 \cdot 20 / \sqrt{20} \approx 9$; of 40, $20 \pm 6$ %.
 #
 # The untrained net's 65 % *after* adaptation is no bug: from random weights three steps are too few. After six it is 98 % (12 tasks, not shown).
 #
@@ -502,7 +502,7 @@ print(
 )
 
 # %% [markdown]
-# The losses agree to ten digits, and the slope of raw vmap is wrong by far: PyTorch 2.13's batch norm loses part of the second derivative under vmap (not shown).
+# The losses agree to ten digits, and the slope of raw vmap (the gradient times one random direction) is wrong by far: PyTorch 2.13's batch norm loses part of the second derivative under vmap.
 #
 # vmap runs Python once for all tasks, which pays for small nets. The loop saves memory. Predict: how many times the bytes of one task do 8 tasks hold, in one graph and in your `accumulate`?
 
@@ -605,7 +605,7 @@ show(
 )
 
 # %% [markdown]
-# Training must not move the first number: 26 % is the edge of $20 \pm 6$ %. The second rises, because memorising five pictures is easy. *Learning to learn* shows in the third.
+# Training must not move the first number: 26 % is the edge of $20 \pm 6$ %. The second rises, because three steps now suffice to fit five pictures. *Learning to learn* shows in the third.
 #
 # ## The flattery of company
 #
@@ -750,7 +750,7 @@ print(f"chosen and read on the same 10 tasks: {100 * sum(excess) / 1000:+.1f} po
 # %% [markdown]
 # More steps than in training help by more than the interval, as Ye and Chao (2022) find, too.
 #
-# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete: an excess of 0.1 is nothing.
+# The number that wins a choice contains its own luck. Whoever chooses on ten test tasks and reports the same ten is too good on average. Here few rows compete, so the excess is nothing; 16 was the longest tried.
 
 # %% [markdown]
 # ## Evaluate honestly
@@ -894,7 +894,7 @@ print(f"trained rows {results[1]['MAML'].mean:.1%}, mean row {found.mean:.1%}")
 print(compare(found, results[1]["MAML"]))
 
 # %% [markdown]
-# The assertion passes: the first step leaves the encoder still. The mean row is invariant, and its accuracy, 0.4 points lower, lies well inside the interval. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
+# The assertion passes: the first step leaves the encoder still. The mean row is invariant, and its loss of 0.4 points lies well inside the interval. Ye and Chao (2022) *train* a single row, copied $N$ times: UNICORN-MAML. You can also permute the rows along with the slots: 09.7 ★.
 
 # %% [markdown]
 # ## Explore
@@ -986,7 +986,7 @@ for name, dealer, source in (
 #
 # `deal(index)` returns the classes of episode `index`, `[N]`: entry `j` is the id of the class in slot `j`. Return `True` when a class's id helps to guess its slot. A leak may touch some classes or some episodes only.
 #
-# One way is to play the cheat, who has seen some episodes and guesses slots in others. Leave luck a margin: return `True` if the share of right guesses, among *all*, exceeds $1/N + 0.05$.
+# One way is to play the cheat, who has seen some episodes and guesses slots in others. Leave luck a margin: return `True` if the share of right guesses, over all guessed episodes, exceeds $1/N + 0.05$.
 
 
 # %%
@@ -1009,7 +1009,7 @@ exposes_slots = check("09.5", exposes_slots)
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# `unique` returns its values sorted. So the class with the smallest id always sits in slot 0, and a net that recognises a *training* class can guess its slot without any support. It need not learn to adapt. On novel classes it still guesses by looks. That puts it a little off 20 %, on either side by accident: the next cell flips the slots, and with them the side.
+# `unique` returns its values sorted. So the class with the smallest id always sits in slot 0, and a net that recognises a *training* class can guess its slot without any support. It need not learn to adapt. On novel classes it still guesses by looks. By accident that fits the order of ids a little more or less often than chance: the next cell flips the slots, and with them the side.
 #
 # </details>
 #

@@ -213,7 +213,7 @@ show(
 # |---|---|---|
 # | $\theta_j$ | `theta` | `[tasks, 10]`, the parameters after $j$ steps |
 # | $g_j$ | `gradient(theta, task)` | `[tasks, 10]`, the gradient at $\theta_{j-1}$, read as a constant |
-# | $s_j$ | `state` | two `[tasks * 10, 20]`, hidden and cell state: a memory for each coordinate |
+# | $s_j$ | `state` | two `[tasks * 10, 20]`, what the LSTM carries along: a memory for each coordinate |
 # | $u_\omega$ | `rule` | an LSTM with weights $\omega$ |
 
 
@@ -293,7 +293,7 @@ print(
 # ## Truncated unrolling
 #
 # To train the rule, you run it for 100 steps, average the values $\|A\theta_j - b\|^2$ on the way, and take the gradient with respect to $\omega$. Autograd must then remember 100 steps for one update.
-# [Truncated unrolling](../lessons/GLOSSARY.md#truncated-unrolling "截断展开") cuts the run into pieces. After each, the rule is updated, $\theta$ *and the memory* are detached, and the run goes on. This takes little memory and updates often, but no gradient crosses a cut. Andrychowicz et al. cut every 20 steps, you every 10.
+# [Truncated unrolling](../lessons/GLOSSARY.md#truncated-unrolling "截断展开") cuts the run into pieces. After each, the rule is updated, $\theta$ *and the memory* are detached, and the run goes on. Autograd then stores one piece, but no gradient crosses a cut. Andrychowicz et al. cut every 20 steps, you every 10.
 
 
 # %%
@@ -425,14 +425,14 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle, A.** On average the learned rule wins by far, and every interval leaves out 0: its first steps are large and right. At step 100 it is lowest, but only just. The intervals do not cover the training: how low does the rule end when it is trained again?
+# **The puzzle, A.** On average the learned rule wins by far, and every interval leaves out 0: its first steps are large and right. At step 100 it is lowest, but only just. The intervals cover the draw of tasks, not the luck of training: how low does the rule end when it is trained again?
 #
 # | value at step 100 | seed 0 | seed 1 | seed 2 |
 # |---|---|---|---|
 # | `train_rule(10, 600, seed=...)` | 0.36, as shown | 0.43 | 0.57 |
 # | the same, with a `preprocess` that differs in its last digits alone | 0.60 | 0.34 | 0.49 |
 #
-# Last digits matter because each update starts where the one before ended, so a tiny difference grows. Momentum's 0.40 lies between all these values, so this training has not won the end. Updated at every step it does, as you will see.
+# Last digits matter because each update starts where the one before ended, so a tiny difference grows. Momentum's 0.40 lies between all these values, so this training has not won the end.
 
 # %% [markdown]
 # **The puzzle, B.** Adam is lowest at both: it divides the gradients' size away. The steps of SGD and momentum shrink a hundredfold. The learned rule is second, but well above Adam: probably because it met such gradients mostly near a minimum.
@@ -520,7 +520,7 @@ sgd_gates = check("11.3", sgd_gates)
 #
 # $g_j$ depends on $\theta_{j-1}$, and so on the rule's weights. The paper ignores that, as FOMAML does, and calls it [gradient independence](../lessons/GLOSSARY.md#gradient-independence "梯度独立").
 #
-# Write one step. The reader's input is `[preprocess(gradient), preprocess(loss)]`, `[P, 4]`: the loss is one number and goes into every row. Gradient and loss count as constants, in the update too; gradients flow through parameters and last gates.
+# Write one step. The reader's input is `[preprocess(gradient), preprocess(loss)]`, `[P, 4]`: the loss is one number and goes into every row. Detach `gradient` and `loss` everywhere; the meta-gradient flows through `theta`, `i` and `f`.
 #
 # | argument | |
 # |---|---|
@@ -755,7 +755,7 @@ for name, values in arms.items():
     )
 
 # %% [markdown]
-# No trace of greed: both cut rules are ahead at step 10, at 100 and far beyond their training, at 300. The table has the value at step 100 for 6,000 steps of training and other seeds (`train_rule(10, 600, cut=1, seed=2)` repeats one of them):
+# No trace of greed: both rules cut at every step lead at step 10, at 100 and far beyond their training, at 300. The table has the value at step 100 for 6,000 steps of training (600 in the last row) and other seeds (`train_rule(10, 600, cut=1, seed=2)` repeats one of them):
 #
 # | updated every | cut every | seed 0 | seed 1 | seed 2 |
 # |---|---|---|---|---|
@@ -803,7 +803,7 @@ for name, cut in (("never", 0), ("every 10 steps", 10), ("every step", 1)):
 # %% [markdown]
 # ## When greed is punished
 #
-# Wu et al. found greed harmful, with *noise*. Take coordinates of curvature $h$, value $\tfrac12 \sum h\theta^2$. In each gradient the bottom is shifted at random, with variance $\sigma^2$. One step of rate $\alpha$ turns $e = \mathbb{E}[\theta^2]$ into
+# Wu et al. found greed harmful, with *noise*. Take coordinates of curvature $h$, value $\tfrac12 \sum h\theta^2$. Each gradient is $h(\theta - \varepsilon)$, with a fresh random $\varepsilon$ of variance $\sigma^2$. One step of rate $\alpha$ turns $e = \mathbb{E}[\theta^2]$ into
 #
 # $$e' = (1 - \alpha h)^2 e + \alpha^2 h^2 \sigma^2$$
 #
@@ -965,7 +965,7 @@ show(
 )
 
 # %% [markdown]
-# **The verdict.** The rule did find out that its rate was too small: it is 19 ± 3 points better than SGD at 0.01. But it loses to SGD's best rate, from the random start by 4 ± 3 and from the learned one by 5 ± 3, and MAML is 8 ± 4 ahead of the whole Meta-LSTM. The start is worth 11 ± 4. The table has more starts and longer training:
+# **The verdict.** The rule did find out that its rate was too small: it is 19 ± 3 points better than SGD at 0.01. But it loses to SGD's best rate, from the random start by 4 ± 3 and from the learned one by 5 ± 3, and MAML is 8 ± 4 ahead of the whole Meta-LSTM. The start is worth 11 ± 4. The table has more starts (an entry each), and a wider net trained longer:
 #
 # | start | net, updates | learned rule minus SGD at its best rate |
 # |---|---|---|
@@ -1268,7 +1268,7 @@ exposes_scale = check("11.7", exposes_scale)
 # | a few pictures of each new class, little time | ProtoNet (05) | one pass and no inner loop; in lesson 10 it beat every variant of MAML |
 # | no training classes, but a good encoder | a mean or linear head (02) | nothing to meta-train |
 # | tasks that differ in their *outputs*, such as curves | MAML (08, 09) | a distance between pictures has nothing to say |
-# | MAML's job, less time on pictures | FOMAML, Reptile, ANIL (10) | no second derivatives, or a head only; two to five points were the price |
+# | MAML's job, less time on pictures | FOMAML, Reptile, ANIL (10) | no second derivatives, or a head only; one to six points were the price |
 # | one family of problems, solved again and again | a learned optimiser (11) | it pays where its training distribution holds |
 #
 # Part III asks whether you need the loop at all: it solves a task in one formula, or with a network that reads the support as a sequence. The last cell compares the methods on the real Omniglot, Meta-LSTM excepted.
