@@ -472,6 +472,7 @@ TeachAlphabet()
 # | [12 mapping](../notebooks/12_mapping.ipynb) | a classifier from one formula, or from a network that writes it |
 # | [13 in context](../notebooks/13_in_context.ipynb) | a network reads the support and answers, without an update |
 # | [14 graphs](../notebooks/14_graphs.ipynb) | let labels flow from query to query, and ask whether balance made the gain |
+# | [15 unlabelled pictures](../notebooks/15_unlabelled.ipynb) | let pictures without a name move prototypes; choose which to ask about |
 #
 # Each lesson stands on those before it.
 

@@ -39,6 +39,7 @@ def learner(request: pytest.FixtureRequest, episode: Episode) -> SoftKMeans:
     return settled(learner, episode)
 
 
+@torch.no_grad()
 def by_loops(learner: SoftKMeans, support, labels, query, n_way, unlabelled) -> torch.Tensor:
     """The method once more, number by number, without a function of the course."""
     centres = [
@@ -64,7 +65,7 @@ def by_loops(learner: SoftKMeans, support, labels, query, n_way, unlabelled) -> 
         for u, d in zip(unlabelled, distances, strict=True):
             mass = [math.exp(-other) for other in d]
             if learner.distractors == "cluster":
-                radius = math.exp(float(learner.log_radius.detach()))
+                radius = math.exp(float(learner.log_radius))
                 mass.append(math.exp(-float((u**2).sum()) / radius**2) / radius)
             weight = mass[k] / sum(mass)
             if learner.mask is not None:
