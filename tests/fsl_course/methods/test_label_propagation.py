@@ -4,12 +4,14 @@ import torch.nn.functional as F
 from sklearn.semi_supervised import LabelSpreading
 
 from fsl_course.classifier import FewShotClassifier
+from fsl_course.data import load_glyphs
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import ComparesEmbeddings
 from fsl_course.methods.label_propagation import LabelPropagation, affinities, normalised, propagate
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
+from fsl_course.weights.checkpoints import card, pretrained
 from tests.conftest import permute_support, relabel, settled, toy_images
 from tests.fsl_course.methods.laws import evaluating_twice_changes_nothing, other_queries
 
@@ -130,6 +132,13 @@ def test_it_learns_in_seconds():
     fit(learner, EpisodeSampler(source.split("train"), 10, 1, 3), steps=60, progress=False)
     after = evaluate(learner, test, 50)
     assert after.mean > max(0.9, before.mean + 0.1)
+
+
+def test_shipped_weights_reach_the_number_on_their_card():
+    sampler, about = EpisodeSampler(load_glyphs().split("test"), 5, 1, 15), card("label_propagation", "glyphs")
+    result = evaluate(pretrained("label_propagation", "glyphs"), sampler, 60)
+    assert about["protocol"].startswith("transductive")
+    assert abs(result.mean - about["test"][0]["mean"]) < 2 * result.ci95
 
 
 def test_wrong_arguments_are_explained():
