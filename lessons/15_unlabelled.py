@@ -370,7 +370,9 @@ report("B, all names told", lambda u, c: next(names), drawers["B: own and strang
 # **The row that makes the gain vanish** is C. Where no picture of the drawer belongs to the task, even the mask loses two to three points, because it is relative: it divides by the mean distance *of the drawer*, so some strangers always look near. What may not be claimed: that more unlabelled data is safe to add.
 
 # %% [markdown]
-# Where does the border lie? The next picture shows the normalised distance of every picture in drawer B to the nearest centre, and the mask over it.
+# ## Where the border lies
+#
+# The next picture shows the normalised distance of every picture in drawer B to the nearest centre, and the mask over it.
 
 # %%
 own, other = [], []
