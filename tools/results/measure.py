@@ -41,6 +41,7 @@ from tools.results.trained import (
 )
 
 EPISODES, TEST_SEED, TEST_QUERY = 1000, 0, 15
+DRAWINGS = 20  # of an Omniglot character
 
 
 class CellTest(NamedTuple):
@@ -50,6 +51,7 @@ class CellTest(NamedTuple):
     transductive: batch norm sees all queries of an episode together
     turns:        "classes": turned characters are classes of their own; "none": all stand upright; "tasks": each task is turned
                   as a whole by one angle
+    unlabelled:   per class
     """
 
     way: int
@@ -57,6 +59,7 @@ class CellTest(NamedTuple):
     query: int
     transductive: bool = False
     turns: str = "none"
+    unlabelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Remembered(FewShotLearner):
     def __init__(self, learner: ComparesEmbeddings, split: ImageSet) -> None:
         super().__init__()
         self.learner, pictures = learner, split.images.flatten(0, 1)
+        self.transductive, self.uses_unlabelled = learner.transductive, learner.uses_unlabelled
         self.table = embed_all(learner, pictures)
         self.place = {picture.numpy().tobytes(): at for at, picture in enumerate(pictures)}
 
@@ -82,9 +86,9 @@ class Remembered(FewShotLearner):
         """Looks up the embeddings [B, D] of pictures of the split [B, c, H, W]."""
         return self.table[[self.place[picture.numpy().tobytes()] for picture in (x * 255).round().to(torch.uint8)]]
 
-    def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int, *unlabelled: Tensor) -> Tensor:
         """Returns what the wrapped learner returns for these embeddings."""
-        return self.learner.score(support, labels, query, n_way)
+        return self.learner.score(support, labels, query, n_way, *unlabelled)
 
     def forward(self, episode: Episode) -> Tensor:
         """Returns the logits [N*Q, N] of one task."""
@@ -111,15 +115,17 @@ def measure(learners: Sequence[FewShotLearner], split: ImageSet, cell: CellTest,
     correct: a histogram: number of right queries of an episode, added over the seeds -> number of such episodes
     sha256:  of these numbers in the order of the episodes; tells a repetition from a coincidence of the means
     """
-    way, shot, query, transductive, turns = cell
-    sampler = EpisodeSampler(split, way, shot, query, seed=TEST_SEED, within_group=turns == "tasks")
+    way, shot, query, transductive, turns, unlabelled = cell
+    sampler = EpisodeSampler(
+        split, way, shot, query, seed=TEST_SEED, within_group=turns == "tasks", n_unlabelled=unlabelled
+    )
     began = time.monotonic()
     found = [evaluate(learner, sampler, episodes, transductive=transductive) for learner in learners]
     right = torch.stack([(one.per_episode * way * query).round().to(torch.int64) for one in found]).sum(0)
     mean, half = mean_and_ci95(right.double() / (len(learners) * way * query))
     return {
         "way": way, "shot": shot, "query": query, "mean": mean, "ci95": half, "seed_means": [one.mean for one in found],
-        "episodes": episodes, "test_seed": TEST_SEED, "inductive": not transductive, "turns": turns,
+        "episodes": episodes, "test_seed": TEST_SEED, "inductive": not found[0].transductive, "turns": turns,
         "evaluate_seconds": round(time.monotonic() - began, 1),
         "correct": {str(count): times for count, times in sorted(Counter(right.tolist()).items())},
         "sha256": hashlib.sha256(",".join(map(str, right.tolist())).encode()).hexdigest(),
@@ -133,7 +139,8 @@ def settings_of_cells(run: Run, label: str) -> list[CellTest]:
     for way, shot in run.cells:
         key, usual = key_of({"way": way, "shot": shot}), USUAL_TURNS.get(run.protocol, "none")
         asked = [entry for entry in entries if key in entry["percent"]]
-        tests = [CellTest(way, shot, TEST_QUERY, False, usual)]
+        left = min(TEST_QUERY, DRAWINGS - shot - run.unlabelled)
+        tests = [CellTest(way, shot, left, False, usual, run.unlabelled)]
         tests += [CellTest(way, shot, e["queries"].get(key, TEST_QUERY), not e["inductive"], e["turns"]) for e in asked]
         found += dict.fromkeys(tests)
     return found
@@ -166,7 +173,9 @@ def evaluate_run(run: Run, *, episodes: int = EPISODES, results: Path = RESULTS)
             numbers = measure(seen, splits[cell.turns], cell, episodes=episodes)
             command = (
                 f"{first} {data_arguments(run, cell.turns)} --way {cell.way} --shot {cell.shot} --query {cell.query} "
-                f"--episodes {episodes} --seed {TEST_SEED}" + (" --transductive" if cell.transductive else "")
+                f"--episodes {episodes} --seed {TEST_SEED}"
+                + (" --transductive" if cell.transductive else "")
+                + (f" --unlabelled {cell.unlabelled}" if cell.unlabelled else "")
             )
             found.append({
                 **asdict(label), "data": run.data, "protocol": run.protocol, **about, "seeds": len(mine), **numbers,

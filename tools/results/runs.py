@@ -33,6 +33,8 @@ class Run:
     ships:     name of its weights in data/checkpoints; None if they stay in runs/
     seeds:     each is a separate training; the table shows their mean, and the weights of the first one ship
     data:      the data set that it trains on
+    unlabelled: drawings without a label for each class of a test task. Omniglot has 20 drawings of a class, so the queries are
+               those that are left
     """
 
     name: str
@@ -45,6 +47,7 @@ class Run:
     ships: str | None = None
     seeds: tuple[int, ...] = (0,)
     data: str = "omniglot"
+    unlabelled: int = 0
 
 
 # By the first part of a run's name.
@@ -63,8 +66,12 @@ LABELS = {
     "anil": Label("anil", "ANIL"),
     "meta_sgd": Label("meta_sgd", "Meta-SGD"),
     "meta_lstm": Label("meta_lstm", "Meta-LSTM"),
+    "ridge": Label("ridge", "Ridge regression"),
+    "hypernetwork": Label("hypernetwork", "Hypernetwork"),
+    "in_context": Label("in_context", "In context"),
     "graph": Label("graph", "Graph network"),
     "label_propagation": Label("label_propagation", "Label propagation"),
+    "soft_kmeans": Label("soft_kmeans", "Soft k-means, 5 unlabelled"),
 }
 
 
@@ -96,6 +103,8 @@ REPTILE = (
     "--way 5 --shot 10 --query 1 --tasks 5 --cosine --halving stride --join-validation "
     "--set inner_lr=0.1 --set inner_steps=5 --set batch=10 --set test_steps=20"
 )
+GRAPH = "--way 5 --query 5 --tasks 4 --cosine --halving stride --join-validation"
+SOFT = "--way 10 --shot 1 --query 5 --unlabelled 5 --distractors 5 --bfloat16 --cosine --join-validation"
 RUNS = (
     _run("baselines-random", "", ALL_CELLS),
     _run("baselines-alphabets", "", ALL_CELLS),
@@ -123,6 +132,13 @@ RUNS = (
     _run("anil-random-5w5s", f"{MAML} --tasks 4 --shot 5 --steps 6000", [(5, 5)], "anil-omniglot-5w5s"),
     _run("meta_sgd-random-5w1s", f"{META_SGD} --shot 1 --steps 8000", [(5, 1)], "meta_sgd-omniglot-5w1s"),
     _run("meta_sgd-random-5w5s", f"{META_SGD} --shot 5 --steps 4000", [(5, 5)], "meta_sgd-omniglot-5w5s"),
+    _run("ridge-random", f"{TWENTY_WAY} --steps 2000", ALL_CELLS, "ridge-omniglot"),
+    _run("hypernetwork-random", f"{TWENTY_WAY} --steps 2000", ALL_CELLS, "hypernetwork-omniglot"),
+    _run("in_context-random", f"{TWENTY_WAY} --steps 2000", ALL_CELLS, "in_context-omniglot"),
+    _run("graph-random-5w1s", f"{GRAPH} --shot 1 --steps 3000", [(5, 1)], "graph-omniglot-5w1s"),
+    _run("graph-random-5w5s", f"{GRAPH} --shot 5 --steps 2000", [(5, 5)], "graph-omniglot-5w5s"),
+    _run("label_propagation-random", f"{TWENTY_WAY} --steps 1500", [(5, 1), (5, 5)], "label_propagation-omniglot"),
+    _run("soft_kmeans-random", f"{SOFT} --steps 2000", [(5, 1), (5, 5)], "soft_kmeans-omniglot", unlabelled=5),
     _run(
         "proto-alphabets-1", f"{SIXTY_WAY} --shot 1 --steps 2000 --cosine", ONE_SHOT, "prototypical-omniglot-alphabets"
     ),

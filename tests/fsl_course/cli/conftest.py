@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fsl_course._system.torchvision_guard import import_torchvision
+from tests.fsl_course.test_classifier import SHAPES, drawing
 
 
 @pytest.fixture
@@ -26,3 +27,16 @@ def resnet(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     torch.save(models.resnet18().state_dict(), tmp_path / "photographs.pth")
     return tmp_path / "photographs.pth"
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: `mine` holds 2 to 4 drawings of each shape, dark on light, and `new` one more of each."""
+    monkeypatch.chdir(tmp_path)
+    for count, shape in enumerate(SHAPES, start=2):
+        (tmp_path / "mine" / shape).mkdir(parents=True)
+        (tmp_path / "new").mkdir(exist_ok=True)
+        for shift in range(count):
+            drawing(shape, shift - 2).save(tmp_path / "mine" / shape / f"{shift}.png")
+        drawing(shape, 3, mode="RGB").save(tmp_path / "new" / f"{shape}.jpg")
+    return tmp_path

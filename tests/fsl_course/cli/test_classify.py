@@ -14,12 +14,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fsl_course.__main__ import main
 from fsl_course.classifier import FewShotClassifier
-from fsl_course.photographs import load_photographs
 from fsl_course.weights.checkpoints import pretrained, save_learner
 from fsl_course.weights.learners import make
 from tests.fsl_course.cli.runs import own_pictures
@@ -52,19 +50,6 @@ ROW = {
         },
     },
 }
-
-
-@pytest.fixture
-def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: `mine` holds 2 to 4 drawings of each shape, dark on light, and `new` one more of each."""
-    monkeypatch.chdir(tmp_path)
-    for count, shape in enumerate(SHAPES, start=2):
-        (tmp_path / "mine" / shape).mkdir(parents=True)
-        (tmp_path / "new").mkdir(exist_ok=True)
-        for shift in range(count):
-            drawing(shape, shift - 2).save(tmp_path / "mine" / shape / f"{shift}.png")
-        drawing(shape, 3, mode="RGB").save(tmp_path / "new" / f"{shape}.jpg")
-    return tmp_path
 
 
 def test_every_picture_gets_a_name_its_probabilities_and_the_nearest_examples(drawn, capsys):
@@ -137,70 +122,6 @@ def test_the_page_needs_no_other_file_and_every_picture_has_words(drawn, capsys)
     assert page.headings == [*printed, "The examples"]
     assert "%" in "".join(page.words)
     assert "negatives of the files" in text
-
-
-def test_a_damaged_picture_is_named_and_the_others_get_their_names(drawn, capsys):
-    (drawn / "new" / "broken.png").write_bytes(b"no picture")
-    names = ["classify", "prototypical", "--support", "mine", "new", "--json"]
-    assert main(names) == 1
-    printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 3
-    assert "note: left out: new/broken.png cannot be read as a picture" in printed.err
-
-
-def test_negatives_of_the_examples_are_told_of(drawn, capsys):
-    for file in (drawn / "new").iterdir():
-        ImageOps.invert(Image.open(file)).save(file)
-    drawing("ring", 2).save("new/right.png")
-    command = ["classify", "prototypical", "--support", "mine", "new", "--json"]
-    assert main(command) == 0
-    assert "note: 3 of 4 pictures have a dark background, and the examples a light one" in capsys.readouterr().err
-    assert main([*command, "--invert", "yes"]) == 0  # whoever decides, knows
-    assert capsys.readouterr().err == ""
-
-
-def test_photographs_need_no_training(drawn, resnet, capsys):
-    ready = ["--encoder", "resnet18", "--encoder-weights", str(resnet)]
-    assert main(["classify", "simple_shot", *ready, "--support", "mine", "new", "--json", "--save", "kept"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["weights"] for row in rows] == ["simple_shot on ResNet-18"] * 3
-    clf = FewShotClassifier.load("kept")
-    assert clf.support_images_.shape[1:] == (3, 112, 112)
-    learner = make("simple_shot", encoder="resnet18", in_channels=3, size=112)
-    load_photographs(learner.encoder, resnet)
-    pictures = [str(picture) for picture in sorted((drawn / "new").iterdir())]
-    shares = (
-        FewShotClassifier(learner).fit(clf.sources_, [clf.classes_[i] for i in clf.labels_]).predict_proba(pictures)
-    )
-    found = torch.tensor([list(row["probabilities"].values()) for row in rows])
-    assert torch.allclose(found, shares, atol=1e-5)
-    assert main(["evaluate", "matching", *ready, "--data", "mine", "--split", "all", "--episodes", "3"]) == 0
-    printed = capsys.readouterr()
-    assert "3-way 1-shot, 1 queries per class" in printed.out
-    assert "(chance)             33.33%" in printed.out
-    assert "1 queries for each class, because" in printed.err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["classify", "siamese", "--encoder", "resnet18", "--support", "mine", "new"],
-            "is for prototypical, matching, simple",
-        ),
-        (
-            ["classify", "prototypical", "--encoder-weights", "x", "--support", "mine", "new"],
-            "goes with --encoder resnet18",
-        ),
-        (
-            ["classify", "prototypical", "--encoder", "resnet18", "--encoder-weights", "x", "--support", "mine", "new"],
-            "45 MB) are not at x. With a network, this fetches them once",
-        ),
-    ],
-)
-def test_photographs_that_do_not_fit_are_refused_in_words(words, message, drawn, capsys):
-    assert main(words) == 1
-    assert message in capsys.readouterr().err
 
 
 def test_pictures_of_no_class_get_no_name_if_asked(drawn, capsys):

@@ -85,17 +85,43 @@ def test_transductive_cells_let_batch_norm_see_the_queries():
 
 def test_cells_of_the_papers_protocol():
     maml = Run("m", "maml", "MAML", "", "random", "", [(5, 5)])
-    assert settings_of_cells(maml, "MAML") == [(5, 5, 15, False, "classes"), (5, 5, 5, True, "classes")]
+    assert settings_of_cells(maml, "MAML") == [CellTest(5, 5, 15, False, "classes"), CellTest(5, 5, 5, True, "classes")]
     relation = next(run for run in RUNS if run.method == "relation")
-    assert settings_of_cells(relation, "Relation")[:2] == [(5, 1, 15, False, "classes"), (5, 1, 1, True, "tasks")]
+    assert settings_of_cells(relation, "Relation")[:2] == [
+        CellTest(5, 1, 15, False, "classes"),
+        CellTest(5, 1, 1, True, "tasks"),
+    ]
     reptile = next(run for run in RUNS if run.method == "reptile")
     assert settings_of_cells(reptile, "Reptile")[:3] == [
-        (5, 1, 15, False, "classes"), (5, 1, 15, False, "none"), (5, 1, 1, True, "none"),
+        CellTest(5, 1, 15, False, "classes"), CellTest(5, 1, 15, False, "none"), CellTest(5, 1, 1, True, "none"),
     ]  # fmt: skip
     proto = next(run for run in RUNS if run.method == "prototypical")
     assert all(not cell.transductive for cell in settings_of_cells(proto, "Prototypical"))
     alphabets = next(run for run in RUNS if run.name == "maml-alphabets-5w1s")
-    assert settings_of_cells(alphabets, "MAML") == [(5, 1, 15, False, "none")]
+    assert settings_of_cells(alphabets, "MAML") == [CellTest(5, 1, 15, False, "none")]
+
+
+def test_unlabelled_drawings_take_the_place_of_queries():
+    run = Run("s", "soft_kmeans", "Soft", "", "random", "", [(5, 1), (5, 5)], unlabelled=5)
+    assert [(cell.query, cell.unlabelled) for cell in settings_of_cells(run, "Soft")] == [(14, 5), (10, 5)]
+    toys = toy_images(noise=250)
+    torch.manual_seed(0)
+    soft = make("soft_kmeans", width=8).eval()
+    found = [
+        measure([one], toys, CellTest(5, 1, 3, unlabelled=2), episodes=30) for one in (soft, Remembered(soft, toys))
+    ]
+    assert found[0]["sha256"] == found[1]["sha256"]
+    sampler = EpisodeSampler(toys, 5, 1, 3, n_unlabelled=2)
+    assert found[0]["mean"] == pytest.approx(evaluate(soft, sampler, 30).mean)
+    assert found[0]["sha256"] != measure([soft], toys, CellTest(5, 1, 3), episodes=30)["sha256"]
+
+
+def test_a_learner_that_is_transductive_itself_is_called_so():
+    toys = toy_images(noise=250)
+    torch.manual_seed(0)
+    flow = make("label_propagation", width=8).eval()
+    for one in (flow, Remembered(flow, toys)):
+        assert measure([one], toys, CellTest(5, 1, 4), episodes=6)["inductive"] is False
 
 
 def test_a_task_may_be_turned_as_a_whole(monkeypatch):
