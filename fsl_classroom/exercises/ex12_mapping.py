@@ -58,6 +58,16 @@ def _eye(rows: Tensor) -> Tensor:
     return torch.eye(rows.shape[1], dtype=rows.dtype)
 
 
+def _weights_by_steps(steps: int, rate: float) -> Callable[[Tensor, Tensor, float], Tensor]:
+    def weights(rows: Tensor, targets: Tensor, l2: float) -> Tensor:
+        found = torch.zeros(rows.shape[1], targets.shape[1], dtype=rows.dtype)
+        for _ in range(steps):
+            found = found - rate * (rows.T @ (rows @ found - targets) + l2 * found)
+        return found
+
+    return weights
+
+
 def _weight_cases(generator: Generator) -> list[Case]:
     def case(says: str, rows: int, features: int, columns: int, l2: float, dtype: torch.dtype = torch.float32) -> Case:
         x = torch.randn(rows, features, generator=generator, dtype=dtype)
@@ -114,9 +124,12 @@ WEIGHTS = Exercise(
         Wrong(
             "squared or rooted",
             _solved(lambda x, l2: x.T @ x + l2**2 * _eye(x)),
-            "the square or the root of `l2` stands on the diagonal",
+            "the square, the root or the reciprocal of `l2` stands on the diagonal",
             "`l2` itself: it multiplies the squared weights in the loss.",
-            also=(_solved(lambda x, l2: x.T @ x + l2**0.5 * _eye(x)),),
+            also=(
+                _solved(lambda x, l2: x.T @ x + l2**0.5 * _eye(x)),
+                _solved(lambda x, l2: x.T @ x + _eye(x) / l2),
+            ),
         ),
         Wrong(
             "mean of the squares",
@@ -178,7 +191,36 @@ WEIGHTS = Exercise(
             lambda x, y, l2: (x.T @ x + l2 * _eye(x)).reciprocal() @ x.T @ y,
             "every entry is inverted by itself: the reciprocal of a matrix's entries is not its inverse",
             "`torch.linalg.solve(A, B)` solves A W = B.",
-            also=(lambda x, y, l2: (x.T @ y) / (x.square().sum(0) + l2)[:, None],),
+        ),
+        Wrong(
+            "diagonal only",
+            lambda x, y, l2: (x.T @ y) / (x.square().sum(0) + l2)[:, None],
+            "only the diagonal of X'X is kept: each feature is fitted as if it were alone",
+            "Solve with the whole matrix, `torch.linalg.solve(A, B)`.",
+        ),
+        Wrong(
+            "steps that end too early",
+            _weights_by_steps(100, 0.01),
+            "the weights are reached by gradient steps, and these end before they have arrived",
+            "No steps are needed: `torch.linalg.solve` gives the minimum at once.",
+            also=(_weights_by_steps(50, 0.01), _weights_by_steps(200, 0.01), _weights_by_steps(100, 0.001)),
+        ),
+        Wrong(
+            "without the targets",
+            lambda x, y, l2: torch.linalg.solve(x.T @ x + l2 * _eye(x), x.T),
+            "the targets are never used: this is what they are to be multiplied by",
+            "The right side is X'Y, `rows.T @ targets`.",
+        ),
+        Wrong(
+            "no penalty when wide",
+            lambda x, y, l2: x.T @ torch.linalg.solve(x @ x.T, y) if len(x) < x.shape[1] else ridge_weights(x, y, l2),
+            "the penalty is left out where there are fewer rows than features",
+            "The dual form needs it, too: W = X'(XX' + l2 I)^-1 Y.",
+            also=(
+                lambda x, y, l2: (
+                    x.T @ torch.linalg.solve(x @ x.T, y) if len(x) <= x.shape[1] else ridge_weights(x, y, l2)
+                ),
+            ),
         ),
         Wrong(
             "identity of the wrong size",
@@ -287,6 +329,13 @@ def _class_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.stack([support[labels == k].mean(0) for k in range(n_way)])
 
 
+def _standardised_and_back(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+    """Fits rows in units of their standard deviation, and turns the weights back into the units of the queries."""
+    centre, unit, targets = support.mean(0), support.std(0) + 1e-8, _one_hot(labels, n_way, support)
+    weight = ridge_weights((support - centre) / unit, targets - targets.mean(0), l2) / unit[:, None]
+    return weight.T, targets.mean(0) - centre @ weight
+
+
 def _by_position(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
     return ridge_head(support, torch.arange(len(labels)) * n_way // len(labels), n_way, l2)
 
@@ -324,6 +373,17 @@ def _moves_with_the_rows(answer: Callable, reference: Callable) -> str | None:
     return f"after all rows had moved by the same vector, an output changed by {gap:.2g}." if gap > 1e-3 else None
 
 
+def _one_class_more(answer: Callable, reference: Callable) -> str | None:
+    support, labels, n_way = _task(torch.Generator().manual_seed(4), [2, 3])
+    expected, got = (f(support, labels, n_way + 1, 1.0) for f in (reference, answer))
+    for name, ours, theirs in zip(("weights", "bias"), expected, got, strict=True):
+        if tuple(ours.shape) != tuple(theirs.shape):
+            return f"the {name} came out as {list(theirs.shape)} in place of {list(ours.shape)}."
+        if float((ours - theirs).abs().max()) > 1e-3:
+            return f"the {name} of such a task are not those of ridge regression."
+    return None
+
+
 HEAD = Exercise(
     id="12.2",
     title="A bias that costs nothing",
@@ -331,7 +391,10 @@ HEAD = Exercise(
     cases=_head_cases,
     gradient=(0,),
     tolerance=1e-4,
-    properties=(Property("moving all rows by the same vector changes no output", _moves_with_the_rows),),
+    properties=(
+        Property("moving all rows by the same vector changes no output", _moves_with_the_rows),
+        Property("the last class may have no picture, and still gets its row", _one_class_more),
+    ),
     right=(_head_by_ones(penalised=False), _head_by_dual, _head_class_by_class, _head_by_projection),
     wrong=(
         Wrong(
@@ -374,15 +437,20 @@ HEAD = Exercise(
         Wrong(
             "standardised",
             lambda z, y, n, l2: ridge_head((z - z.mean(0)) / (z.std(0) + 1e-6), y, n, l2),
-            "the features are divided by their standard deviation: another task, and the queries are not divided",
+            "the features are divided by their standard deviation, so the penalty counts each of them in a unit of its own",
             "Subtract the mean, and no more.",
-            also=(lambda z, y, n, l2: ridge_head(z / (z.std(0) + 1e-6), y, n, l2),),
+            also=(
+                lambda z, y, n, l2: ridge_head(z / (z.std(0) + 1e-6), y, n, l2),
+                _flawed_head(rows=lambda z, y: (z - z.mean(0)) / (z.std(0) + 1e-8)),
+                lambda z, y, n, l2: _standardised_and_back(z, y, n, l2),
+            ),
         ),
         Wrong(
             "bias of prototypes",
             lambda z, y, n, l2: (ridge_head(z, y, n, l2)[0], _prototype_head(z, y, n, l2)[1]),
-            "the bias is that of a prototypical network, -|c|^2, beside the weights of a solve",
+            "the bias is minus a squared length, as in a prototypical network, beside the weights of a solve",
             "The bias follows from the weights: mean of the targets - mean of the rows @ W.",
+            also=(_flawed_head(bias=lambda z, t, w: -w.square().sum(0)),),
         ),
         Wrong(
             "share forgotten",
@@ -410,6 +478,65 @@ HEAD = Exercise(
             )(z, y, n, l2),
             "the mean of the class means is subtracted, which is another point when the shots differ",
             "The best bias belongs to the mean over all rows: `support.mean(0)`.",
+            also=(
+                lambda z, y, n, l2: _flawed_head(
+                    rows=lambda z, y: z - _class_means(z, y, n).mean(0),
+                    targets=lambda t: t - 1 / n,
+                    bias=lambda z, t, w: 1 / n - _class_means(z, y, n).mean(0) @ w,
+                )(z, y, n, l2),
+            ),
+        ),
+        Wrong(
+            "targets centred only",
+            lambda z, y, n, l2: _flawed_head(
+                rows=lambda z, y: z,
+                targets=lambda t: t - t.mean(0),
+                bias=lambda z, t, w: _one_hot(y, n, z).mean(0) - z.mean(0) @ w,
+            )(z, y, n, l2),
+            "the targets are centred and the rows are not",
+            "Subtract the mean of the rows, too: it is the one that matters.",
+        ),
+        Wrong(
+            "wrong axis",
+            _flawed_head(rows=lambda z, y: z - z.mean(1, keepdim=True)),
+            "the mean of each row over its features is subtracted, not the mean of the rows",
+            "`support.mean(0)`: one number for each feature.",
+            also=(
+                _flawed_head(rows=lambda z, y: z - z.mean(1, keepdim=True), targets=lambda t: t - 1 / t.shape[1]),
+                lambda z, y, n, l2: _flawed_head(
+                    rows=lambda z, y: z - z.mean(1, keepdim=True),
+                    targets=lambda t: t - 1 / n,
+                    bias=lambda z, t, w: _one_hot(y, n, z).mean(0) - z.mean(0) @ w,
+                )(z, y, n, l2),
+            ),
+        ),
+        Wrong(
+            "one mean for all features",
+            _flawed_head(rows=lambda z, y: z - z.mean()),
+            "a single number, the mean of all entries, is subtracted from every feature",
+            "`support.mean(0)`: one number for each feature.",
+            also=(
+                _flawed_head(rows=lambda z, y: z - z.mean(), bias=lambda z, t, w: t.mean(0) - z.mean() * w.sum(0)),
+                _flawed_head(
+                    rows=lambda z, y: z - z.mean(),
+                    targets=lambda t: t - t.mean(),
+                    bias=lambda z, t, w: 1 / t.shape[1] - z.mean() * w.sum(0),
+                ),
+            ),
+        ),
+        Wrong(
+            "each class its own mean",
+            lambda z, y, n, l2: _flawed_head(
+                bias=lambda z, t, w: t.mean(0) - (w.T * _class_means(z, y, n)).sum(1),
+            )(z, y, n, l2),
+            "every bias is made at the mean of its own class: it belongs to the mean of all rows",
+            "bias = mean of the targets - mean of the rows @ W, for all classes.",
+        ),
+        Wrong(
+            "classes counted from the labels",
+            lambda z, y, n, l2: ridge_head(z, y, int(y.max()) + 1, l2),
+            "the number of classes is taken from the labels, and `n_way` is not used: a last class without a picture is lost",
+            "`F.one_hot(labels, n_way)`.",
         ),
         Wrong(
             "by position",
@@ -521,12 +648,30 @@ def _flawed_writer(
     return lambda z, y, n, inner, outer: head(means(z, y, n), codes(z, y, n, inner) @ outer)
 
 
+def _by_rows(written: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
+    """Returns a hypernetwork that writes for every picture, by this function of support, inner and outer, then averages."""
+
+    def head(support: Tensor, labels: Tensor, n_way: int, inner: Tensor, outer: Tensor) -> Head:
+        centres, mean = (_class_means(rows, labels, n_way) for rows in (support, written(support, inner, outer)))
+        return 2 * centres + mean[:, :-1], mean[:, -1] - centres.square().sum(1)
+
+    return head
+
+
 def _class_sums(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.stack([rows[labels == k].sum(0) for k in range(n_way)])
 
 
 def _class_maxima(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.stack([rows[labels == k].amax(0) for k in range(n_way)])
+
+
+def _last_written(support: Tensor, labels: Tensor, n_way: int, inner: Tensor, outer: Tensor) -> Head:
+    """Lets every picture write into the row of its class, where the last one stays."""
+    per_row = (support @ inner).relu() @ outer
+    written = per_row.new_zeros(n_way, outer.shape[1]).index_put((labels,), per_row)
+    centres = _class_means(support, labels, n_way)
+    return 2 * centres + written[:, :-1], written[:, -1] - centres.square().sum(1)
 
 
 def _reshaped(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
@@ -577,6 +722,35 @@ WRITER = Exercise(
             "Average them: `.mean(0)`.",
         ),
         Wrong(
+            "one divisor for all",
+            _flawed_writer(lambda z, y, n, a: _class_sums((z @ a).relu(), y, n) * n / len(z)),
+            "the summed codes are divided by the same number for all classes: S, or S / N",
+            "Divide each class by its own number of pictures.",
+            also=(_flawed_writer(lambda z, y, n, a: _class_sums((z @ a).relu(), y, n) / len(z)),),
+        ),
+        Wrong(
+            "last picture",
+            lambda z, y, n, a, b: _flawed_writer(
+                lambda z, y, n, a: torch.stack([(z @ a).relu()[y == k][-1] for k in range(n)])
+            )(z, y, n, a, b),
+            "each class keeps the code of its last picture only",
+            "`codes[labels] = ...` overwrites; take the mean of all codes of the class.",
+            also=(
+                _flawed_writer(
+                    lambda z, y, n, a: torch.zeros(n, a.shape[1], dtype=z.dtype).index_put((y,), (z @ a).relu())
+                ),
+                _last_written,
+            ),
+        ),
+        Wrong(
+            "in order of appearance",
+            lambda z, y, n, a, b: written_head(
+                z, torch.tensor([list(dict.fromkeys(y.tolist())).index(k) for k in y.tolist()]), n, a, b
+            ),
+            "the slots are numbered in the order in which their labels first appear",
+            "Row k belongs to the label k.",
+        ),
+        Wrong(
             "largest code",
             _flawed_writer(lambda z, y, n, a: _class_maxima((z @ a).relu(), y, n)),
             "the largest value of each code is kept in place of the mean",
@@ -595,6 +769,13 @@ WRITER = Exercise(
             )(z, y, n, a, b),
             "a ReLU follows the last layer, too: corrections could never be negative",
             "Only the first layer has a ReLU.",
+            also=(_by_rows(lambda z, a, b: ((z @ a).relu() @ b).relu()),),
+        ),
+        Wrong(
+            "relu after both layers",
+            _by_rows(lambda z, a, b: (z @ a @ b).relu()),
+            "the ReLU follows the second layer in place of the first",
+            "`(support @ inner).relu() @ outer`.",
         ),
         Wrong(
             "another nonlinearity",
@@ -632,6 +813,15 @@ WRITER = Exercise(
             "`.sum(1)`: the squared length.",
         ),
         Wrong(
+            "squares before the mean",
+            lambda z, y, n, a, b: (
+                written_head(z, y, n, a, b)[0],
+                (_class_means((z @ a).relu(), y, n) @ b)[:, -1] - _class_means(z.square(), y, n).sum(1),
+            ),
+            "the squared lengths of the pictures are averaged: the bias needs the squared length of the mean",
+            "First the prototype, then its square.",
+        ),
+        Wrong(
             "one code for all",
             _flawed_writer(lambda z, y, n, a: (z @ a).relu().mean(0, keepdim=True).expand(n, -1)),
             "all pictures are averaged into one code: every class gets the same correction",
@@ -665,13 +855,26 @@ WRITER = Exercise(
         Wrong(
             "factor 2",
             _flawed_writer(head=lambda c, u: (c + u[:, :-1], u[:, -1] - c.square().sum(1))),
-            "a factor is off beside the prototypes: w = c or b = -|c|^2 / 2 does not fit the other half",
+            "a factor is off beside the prototypes: w = 2c and b = -|c|^2 belong together",
             "Multiply out: -|z - c|^2 = -|z|^2 + 2 c'z - |c|^2.",
             also=(
                 _flawed_writer(head=lambda c, u: (c + u[:, :-1], u[:, -1] - c.square().sum(1) / 2)),
                 _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] - c.square().sum(1) / 2)),
-                _flawed_writer(head=lambda c, u: (2 * (c + u[:, :-1]), u[:, -1] - c.square().sum(1))),
+                _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] - (2 * c).square().sum(1))),
             ),
+        ),
+        Wrong(
+            "written part doubled",
+            _flawed_writer(head=lambda c, u: (2 * (c + u[:, :-1]), u[:, -1] - c.square().sum(1))),
+            "what is written counts twice",
+            "Only the prototype is doubled: w = 2c + u.",
+            also=(_flawed_writer(head=lambda c, u: (2 * (c + u[:, :-1]), 2 * u[:, -1] - c.square().sum(1))),),
+        ),
+        Wrong(
+            "no written bias",
+            _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], -c.square().sum(1))),
+            "the last written number, v, is missing from the bias",
+            "b = -|c|^2 + `written[:, -1]`.",
         ),
         Wrong(
             "plus",
@@ -697,6 +900,7 @@ WRITER = Exercise(
             _flawed_writer(head=lambda c, u: (2 * c + u[:, :-1], u[:, -1] - (c + u[:, :-1] / 2).square().sum(1))),
             "the squared length is that of the corrected weights: this moves the prototype, and the bias is free no more",
             "The bias uses the squared length of the prototype itself.",
+            also=(_flawed_writer(head=lambda c, u: (2 * (c + u[:, :-1]), u[:, -1] - (c + u[:, :-1]).square().sum(1))),),
         ),
         Wrong(
             "corrections subtracted",
@@ -817,7 +1021,7 @@ def _on_logits(weights: Callable[[Tensor, Tensor, int], Head]) -> Classify:
 
 _sound_ridge = _on_logits(lambda z, y, n: ridge_head(z, y, n, 1.0))
 _sound_linear = _on_logits(lambda z, y, n: _prototype_head(z, y, n, 1.0))
-_penalised_ones = _on_logits(lambda z, y, n: _head_by_ones(penalised=True)(z, y, n, 1.0))
+_penalised_ones = _on_logits(lambda z, y, n: _head_by_ones(penalised=True)(z, y, n, 1e-3))
 _no_bias = _on_logits(lambda z, y, n: (ridge_weights(z, _one_hot(y, n, z), 1.0).T, z.new_zeros(n)))
 
 
@@ -831,7 +1035,12 @@ def _sound_nearest(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -
 
 
 def _cosines(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    return 10 * F.normalize(query, dim=1) @ F.normalize(_class_means(support, labels, n_way), dim=1).T
+    return F.normalize(query, dim=1) @ F.normalize(_class_means(support, labels, n_way), dim=1).T
+
+
+def _slightly(fault: Classify) -> Classify:
+    """Returns a sound head with a little of a faulty one: no winner changes, and no probability by a hundredth."""
+    return lambda z, y, q, n: _sound_ridge(z, y, q, n) + 1e-2 * fault(z, y, q, n).tanh()
 
 
 def _one_class_without(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -839,13 +1048,20 @@ def _one_class_without(support: Tensor, labels: Tensor, query: Tensor, n_way: in
     return torch.cat([logits[:, :-1], wrong[:, -1:]], 1)
 
 
-def _one_query_without(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    logits, wrong = (f(support, labels, query, n_way) for f in (_sound_ridge, _penalised_ones))
-    return torch.cat([logits[:-1], wrong[-1:]])
+def _one_query_without(which: int) -> Classify:
+    def classify(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        logits, wrong = (f(support, labels, query, n_way) for f in (_sound_ridge, _slightly(_no_bias)))
+        chosen = torch.arange(len(query)) == which % len(query)
+        return torch.where(chosen[:, None], wrong, logits)
+
+    return classify
 
 
-def _a_thousandth(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    return _sound_ridge(support, labels, query, n_way) + 1e-3 * _cosines(support, labels, query, n_way)
+def _new_pictures_only(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Is sound for a query that lies on a support picture, and has a small fault for all others."""
+    gap = torch.cdist(query, support, compute_mode="donot_use_mm_for_euclid_dist").amin(1, keepdim=True)
+    logits, wrong = (f(support, labels, query, n_way) for f in (_sound_ridge, _slightly(_no_bias)))
+    return torch.where(gap < 1e-9, logits, wrong)
 
 
 def _trading(change: list[list[float]]) -> Classify:
@@ -855,7 +1071,7 @@ def _trading(change: list[list[float]]) -> Classify:
         probability = _sound_ridge(support, labels, query, n_way).softmax(-1)
         amount = torch.zeros_like(probability)
         amount[: len(change)] = torch.tensor(change).to(support)
-        return (probability + 0.02 * support.mean().tanh() * amount).log()
+        return (probability + 1e-3 * (support.mean() / 2).tanh() * amount).log()
 
     return classify
 
@@ -865,12 +1081,38 @@ def _losers_trade(support: Tensor, labels: Tensor, query: Tensor, n_way: int) ->
     probability = _sound_ridge(support, labels, query, n_way).softmax(-1)
     amount = torch.zeros_like(probability).scatter(1, probability.argsort(1)[:, :1], -1.0)
     amount = amount.scatter(1, probability.argsort(1)[:, 1:2], 1.0)
-    return (probability + 1e-3 * support.mean().tanh() * amount).log()
+    return (probability + 1e-3 * (support.mean() / 2).tanh() * amount).log()
+
+
+def _digits(query: Tensor) -> Tensor:
+    """Returns a number from -1 to 1 for each query that any move changes beyond recognition [M, 1]."""
+    return (1e7 * query @ torch.arange(2, 2 + query.shape[1]).to(query).sqrt()).sin()[:, None]
+
+
+def _by_digits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Draws the winner of each query from the digits of its embedding."""
+    return -9 * (torch.arange(n_way) - n_way * (_digits(query) + 1) / 2 + 0.5).abs()
+
+
+def _temper_by_digits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Multiplies sound logits by a factor from the digits of the query: no winner changes."""
+    return (6 + 5 * _digits(query)) * _sound_ridge(support, labels, query, n_way)
 
 
 def _a_temperature(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Divides sound logits by the mean length of the support: no winner changes."""
-    return 20 * _sound_ridge(support, labels, query, n_way) / support.norm(dim=1).mean()
+    """Multiplies sound logits by a factor that depends on where the support lies: no winner changes."""
+    where = (support.mean(0) - 1.5).tanh()[torch.arange(len(query)) % support.shape[1]]
+    return (6 + 5 * where)[:, None] * _sound_ridge(support, labels, query, n_way)
+
+
+def _common_offset(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Adds the same number to all logits of the task: no probability changes."""
+    return _sound_ridge(support, labels, query, n_way) + support.mean()
+
+
+def _offset_of_the_query(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Adds to all logits of a query a number of its own: no probability changes."""
+    return _sound_ridge(support, labels, query, n_way) + query.tanh().mean(1, keepdim=True)
 
 
 def _rows_levelled(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -879,10 +1121,14 @@ def _rows_levelled(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -
     return _no_bias(support, labels, query, n_way)
 
 
-def _last_feature_only(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    held = torch.cat([support[:, :-1] - support[:, :-1].mean(0), support[:, -1:]], 1)
-    asked = torch.cat([query[:, :-1] - support[:, :-1].mean(0), query[:, -1:]], 1)
-    return _no_bias(held, labels, asked, n_way)
+def _all_centred_but(which: int) -> Classify:
+    """Returns a head that centres every feature but one."""
+
+    def classify(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        centre = support.mean(0) * (torch.arange(support.shape[1]) != which)
+        return _no_bias(support - centre, labels, query - centre, n_way)
+
+    return classify
 
 
 def _query_left_behind(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -903,26 +1149,45 @@ def _shift_cases(generator: Generator) -> list[Case]:
     order = torch.cat([(labels != 0).nonzero()[:, 0], (labels == 0).nonzero()[:, 0]])
     last = (support[order], labels[order], query, n_way)  # a row of class 1 or 2 comes first
     given = (support, labels, query, n_way)
+    names = ("first", "second", "third", "fourth", "last")
     return [
         Case("ridge regression with a free bias", (_sound_ridge, *given)),
         Case("minus squared distances to class means", (_sound_distances, *given)),
         Case("the same as a linear layer, w = 2c and b = -|c|^2", (_sound_linear, *given)),
         Case("minus the distance to the nearest support row", (_sound_nearest, *given)),
-        Case("ridge regression whose bias is penalised", (_penalised_ones, *given)),
-        Case("ridge regression without a bias", (_no_bias, *given)),
-        Case("cosines to class means", (_cosines, *given)),
-        Case("a free bias for all classes but the last", (_one_class_without, *given)),
-        Case("a penalised bias for the last query only", (_one_query_without, *given)),
-        Case("a fault of a thousandth", (_a_thousandth, *given)),
-        Case("what one query gains another loses", (_trading([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]), *given)),
+        Case("a sound head, and the same number added to all logits", (_common_offset, *given)),
+        Case("a sound head, and a number for each query added to its logits", (_offset_of_the_query, *given)),
+        Case("ridge regression whose bias is penalised a little", (_penalised_ones, *given)),
+        Case("a little of a head without a bias", (_slightly(_no_bias), *given)),
+        Case("a little of cosines to class means", (_slightly(_cosines), *given)),
+        Case("a small fault in the last class", (_slightly(_one_class_without), *given)),
+        Case("a small fault in the first query only", (_one_query_without(0), *given)),
+        Case("a small fault in the last query only", (_one_query_without(-1), *given)),
+        Case("what one query gains another loses", (_trading([[1.0, -0.5, -0.5], [-1.0, 0.5, 0.5]]), *given)),
         Case("two classes trade, the first keeps its own", (_trading([[0.0, 1.0, -1.0]] * 6), *given)),
+        Case("two classes trade, the last keeps its own", (_trading([[1.0, -1.0, 0.0]] * 6), *given)),
         Case("the classes that lose trade, the winner keeps its own", (_losers_trade, *given)),
+        Case("winners drawn from the digits of the embeddings", (_by_digits, *given)),
+        Case("a temperature drawn from the digits of the embeddings", (_temper_by_digits, *given)),
         Case("a temperature that depends on where the support lies", (_a_temperature, *given)),
-        Case("rows levelled by their own mean, then no bias", (_rows_levelled, *given)),
-        Case("all features centred but the last", (_last_feature_only, *given)),
-        Case("centred weights, and a bias of zero", (_query_left_behind, *given)),
-        Case("centred by the first row, where it is of class 0", (_by_the_first_row, *last)),
+        Case("a small fault that feels no move common to all features", (_slightly(_rows_levelled), *given)),
+        *(
+            Case(f"a small fault in the {name} feature only", (_slightly(_all_centred_but(i)), *given))
+            for i, name in enumerate(names)
+        ),
+        Case("a small fault: queries that nobody centres", (_slightly(_query_left_behind), *given)),
+        Case("a small fault where the first row is not of class 0", (_slightly(_by_the_first_row), *last)),
+        Case("a small fault for queries that are no support pictures", (_new_pictures_only, *given)),
     ]
+
+
+def _drawn(seed: int, scale: float = 1.0) -> Callable[[Tensor], list[Tensor]]:
+    """Returns a way to draw one move, as many learners do."""
+    return lambda z: [scale * torch.randn(z.shape[1], generator=torch.Generator().manual_seed(seed), dtype=z.dtype)]
+
+
+def _without_feature(which: int) -> Callable[[Tensor], list[Tensor]]:
+    return lambda z: [v * (torch.arange(len(v)) != which % len(v)) for v in _drawn(0, 2.0)(z)]
 
 
 SHIFT = Exercise(
@@ -946,10 +1211,17 @@ SHIFT = Exercise(
             "Compare `.softmax(-1)` of both.",
         ),
         Wrong(
+            "wrong axis",
+            _compared(read=lambda v: v.softmax(0)),
+            "what all queries share is taken off: a softmax over the classes takes off what all classes of a query share",
+            "The classes are the last axis: `.softmax(-1)`.",
+        ),
+        Wrong(
             "winners",
             _compared(read=lambda v: v.argmax(-1).double()),
             "only the winning classes are compared: a small fault changes probabilities before it changes a winner",
             "Compare the probabilities, `.softmax(-1)`.",
+            also=(_compared(read=lambda v: v.argmax(-1).double(), moves=_drawn(0, 100.0)),),
         ),
         Wrong(
             "largest probability",
@@ -960,9 +1232,20 @@ SHIFT = Exercise(
         Wrong(
             "support only",
             _compared(both=(1.0, 0.0)),
-            "support and queries do not all move by one and the same vector: even a sound head must feel that",
+            "only the support moves: even a sound head must feel that",
             "Move both by the same vector: `support + move` and `query + move`.",
-            also=(_compared(both=(0.0, 1.0)),),
+        ),
+        Wrong(
+            "sound heads ring",
+            _compared(both=(0.0, 1.0)),
+            "even sound heads ring: support and queries do not move by one and the same vector, or no room is left for rounding",
+            "Add the same `move` to both, multiply nothing, and compare with `torch.allclose` and `atol=1e-6`.",
+        ),
+        Wrong(
+            "rounding",
+            _compared(read=lambda v: v.softmax(-1), moves=_drawn(0, 1e6)),
+            "rounding alone makes a sound head ring: the move is very long, the numbers are float32, or no difference is allowed",
+            "Keep float64, move by a few units, and compare with `atol=1e-6`.",
         ),
         Wrong(
             "all features alike",
@@ -971,51 +1254,93 @@ SHIFT = Exercise(
             "Take a vector with different entries, `torch.randn(D)`.",
         ),
         Wrong(
+            "a move without a mean",
+            _compared(moves=lambda z: [v - v.mean() for v in _drawn(0)(z)]),
+            "the entries of the move add up to zero: a fault that hangs on the mean of all features stays hidden",
+            "Move by the vector as it is drawn.",
+        ),
+        Wrong(
             "one feature",
             _compared(moves=lambda z: [F.one_hot(torch.tensor(0), z.shape[1]).to(z)]),
             "only one feature moves: a fault in another one stays hidden",
             "Move all features, each by its own amount.",
+            also=(_compared(moves=lambda z: [3 * F.one_hot(torch.tensor(z.shape[1] - 1), z.shape[1]).to(z)]),),
+        ),
+        Wrong(
+            "a feature that stays",
+            _compared(moves=_without_feature(0)),
+            "one feature never moves: a fault in it stays hidden",
+            "Every entry of the move must differ from zero.",
+            also=(_compared(moves=_without_feature(1)), _compared(moves=_without_feature(-1))),
         ),
         Wrong(
             "means compared",
             _compared(read=lambda v: v.softmax(-1).mean(0)),
-            "a mean, a sum or a norm is compared, in which faults cancel",
+            "the mean over the queries is compared, in which faults cancel",
             "Compare entry by entry.",
-            also=(_compared(read=lambda v: v.softmax(-1).sum()),),
         ),
         Wrong(
-            "first query",
+            "nothing can change",
+            _compared(read=lambda v: v.softmax(-1).sum()),
+            "what is compared cannot change: the move is zero, or all probabilities are added up or averaged",
+            "Move by a vector that is not zero, and compare entry by entry.",
+        ),
+        Wrong(
+            "one query or class",
             _compared(read=lambda v: v[0].softmax(-1)),
-            "only the first query, or the first class, is compared",
+            "only one query, or one class, is compared",
             "Compare all of them.",
-            also=(_compared(read=lambda v: v.softmax(-1)[:, 0]),),
+            also=(
+                _compared(read=lambda v: v.softmax(-1)[:, 0]),
+                _compared(read=lambda v: v[-1].softmax(-1)),
+                _compared(read=lambda v: v.softmax(-1)[:, -1]),
+                _compared(read=lambda v: v.softmax(-1)[1:]),
+            ),
+        ),
+        Wrong(
+            "support asked",
+            lambda f, z, y, q, n: _compared()(f, z, y, z, n),
+            "the support is asked about itself, and the queries are not",
+            "`classify(support, labels, query, n_way)`.",
+        ),
+        Wrong(
+            "all must change",
+            _compared(read=lambda v: v.softmax(-1), differ=lambda a, b: bool(((a - b).abs() > 1e-6).all())),
+            "all probabilities must change before it rings",
+            "One that changes is enough: `.any()`, or the largest difference.",
+            also=(
+                _compared(
+                    read=lambda v: v.softmax(-1),
+                    differ=lambda a, b: bool(((a - b).abs() > 1e-6).all()),
+                    moves=_drawn(0),
+                ),
+                _compared(
+                    read=lambda v: v.softmax(-1),
+                    differ=lambda a, b: bool(((a - b).abs() > 1e-6).all()),
+                    moves=_drawn(1),
+                ),
+            ),
         ),
         Wrong(
             "too generous",
             _compared(read=lambda v: v.softmax(-1), differ=lambda a, b: not torch.allclose(a, b, atol=1e-2)),
-            "the tolerance is so wide that a fault of a thousandth passes",
-            "The embeddings are float64: rounding stays far below `atol=1e-6`.",
-            also=(_compared(read=lambda v: v.softmax(-1), differ=lambda a, b: not torch.allclose(a, b, atol=0.05)),),
-        ),
-        Wrong(
-            "to the last digit",
-            _compared(read=lambda v: v.softmax(-1), differ=lambda a, b: not torch.equal(a, b)),
-            "no rounding is allowed: sound heads differ in their last digits",
-            "`torch.allclose` with `atol=1e-6`.",
+            "the tolerance is so wide, or the move so small, that small faults pass",
+            "The embeddings are float64: rounding stays far below `atol=1e-6`; and move by about one unit.",
+            also=(
+                _compared(
+                    read=lambda v: v.softmax(-1),
+                    differ=lambda a, b: not torch.allclose(a, b, atol=1e-2),
+                    moves=_drawn(0),
+                ),
+                _compared(read=lambda v: v.softmax(-1), moves=_drawn(0, 1e-6)),
+                _compared(read=lambda v: v.softmax(-1), moves=_drawn(0, 1e-3)),
+            ),
         ),
         Wrong(
             "every move must ring",
             lambda f, z, y, q, n: not feels_a_shift(f, z, y, q, n),
             "the answer is turned round: True stands where nothing changes",
             "`torch.allclose` is True when all is well: put a `not` in front.",
-        ),
-        Wrong(
-            "scaled in place of moved",
-            lambda f, z, y, q, n: (
-                not torch.allclose(f(2 * z, y, 2 * q, n).softmax(-1), f(z, y, q, n).softmax(-1), atol=1e-6)
-            ),
-            "the embeddings are multiplied, not moved: sound heads change with the scale",
-            "Add the same vector to every row.",
         ),
     ),
     hints=(
@@ -1086,6 +1411,47 @@ PRODUCTS = Exercise(
                 lambda k, c, y, l2: c @ y / l2,
                 lambda k, c, y, l2: c @ y / (1 + l2),
                 lambda k, c, y, l2: c / c.sum(1, keepdim=True) @ y,
+                lambda k, c, y, l2: c @ y / (k.diagonal().mean() + l2),
+            ),
+        ),
+        Wrong(
+            "diagonal only",
+            lambda k, c, y, l2: (c / (k.diagonal() + l2)) @ y,
+            "only the diagonal of the matrix is used: every support row answers as if it were alone",
+            "Solve with the whole matrix, `torch.linalg.solve(A, Y)`.",
+        ),
+        Wrong(
+            "primal on products",
+            lambda k, c, y, l2: c @ ridge_weights(k, y, l2),
+            "the products are taken for rows of features and multiplied once more, as in exercise 12.1",
+            "XX' is there already: solve (products + l2 I) A = Y.",
+            also=(lambda k, c, y, l2: c @ k @ torch.linalg.solve(k + l2 * torch.eye(len(k), dtype=k.dtype), y),),
+        ),
+        Wrong(
+            "targets centred",
+            lambda k, c, y, l2: ridge_from_products(k, c, y - y.mean(0), l2) + y.mean(0),
+            "the targets are centred, as for a bias",
+            "There is no bias in this exercise.",
+            also=(lambda k, c, y, l2: ridge_from_products(k, c, y - y.mean(0), l2),),
+        ),
+        Wrong(
+            "kernel normalised",
+            lambda k, c, y, l2: ridge_from_products(
+                k / k.diagonal().sqrt() / k.diagonal().sqrt()[:, None], c / k.diagonal().sqrt(), y, l2
+            ),
+            "the products are divided by lengths, so cosines are solved",
+            "Take the products as they are.",
+        ),
+        Wrong(
+            "lambda elsewhere",
+            lambda k, c, y, l2: (c + l2) @ torch.linalg.solve(k + l2 * torch.eye(len(k), dtype=k.dtype), y),
+            "`l2` is added to `cross` or to the predictions",
+            "`l2` stands on the diagonal of `products` and nowhere else.",
+            also=(
+                lambda k, c, y, l2: c @ torch.linalg.pinv(k) @ y + l2,
+                lambda k, c, y, l2: c @ torch.linalg.inv(k) @ y + l2,
+                lambda k, c, y, l2: ridge_from_products(k, c, y, l2) + l2,
+                lambda k, c, y, l2: (c + l2) @ torch.linalg.pinv(k) @ y,
             ),
         ),
         Wrong(
@@ -1154,6 +1520,13 @@ PRODUCTS = Exercise(
             lambda k, c, y, l2: c.softmax(-1) @ y,
             "the inner products go through a softmax: attention over the support, as in lesson 04",
             "Ridge regression solves a linear system; there is no softmax.",
+            also=(lambda k, c, y, l2: (c / l2).softmax(-1) @ y,),
+        ),
+        Wrong(
+            "softmax at the end",
+            lambda k, c, y, l2: ridge_from_products(k, c, y, l2).softmax(-1),
+            "the predictions go through a softmax",
+            "Return the outputs of the regression as they are.",
         ),
         Wrong(
             "detached",
