@@ -53,6 +53,18 @@ def _naive(unlabelled: Tensor, centres: Tensor) -> Tensor:
     return mass / mass.sum(1, keepdim=True)
 
 
+def _nearest_first(unlabelled: Tensor, centres: Tensor) -> Tensor:
+    """Exponentials that are 1 for the nearest class of each picture."""
+    found = squared_distances(unlabelled, centres)
+    return (found.min(1, keepdim=True).values - found).exp()
+
+
+def _one_shift(unlabelled: Tensor, centres: Tensor) -> Tensor:
+    found = squared_distances(unlabelled, centres)
+    mass = (found.min() - found).exp()
+    return mass / mass.sum(1, keepdim=True)
+
+
 def _share_cases(generator: Generator) -> list[Case]:
     def drawn(u: int, n: int) -> tuple[Tensor, Tensor]:
         return 0.7 * torch.randn(u, 4, generator=generator), 0.7 * torch.randn(n, 4, generator=generator)
@@ -66,6 +78,10 @@ def _share_cases(generator: Generator) -> list[Case]:
         Case("as many pictures as classes", square),
         Case(
             "a picture 20 away from all centres", (torch.tensor([[20.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+        ),
+        Case(
+            "a far picture beside a near one",
+            (torch.tensor([[0.0, 0.0], [30.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])),
         ),
         Case("float64", (five[0].double(), five[1].double())),
     ]
@@ -90,6 +106,7 @@ SHARES = Exercise(
             lambda u, c: (-squared_distances(u, c)).softmax(0),
             "the softmax runs over the pictures: each class shares itself out, and the columns sum to one",
             "Every picture shares itself out among the classes: `dim=1`.",
+            also=(lambda u, c: _nearest_first(u, c) / _nearest_first(u, c).sum(0),),
         ),
         Wrong(
             "not squared",
@@ -129,7 +146,6 @@ SHARES = Exercise(
             lambda u, c: -squared_distances(u, c),
             "the scores are returned before the softmax",
             "Shares sum to one: take the softmax.",
-            also=(lambda u, c: (-squared_distances(u, c)).log_softmax(1),),
         ),
         Wrong(
             "mean of squares",
@@ -171,6 +187,57 @@ SHARES = Exercise(
             _naive,
             "exponentials are taken first and divided afterwards: far from all centres they round to 0, and 0/0 is not a number",
             "`softmax` subtracts the largest score first, which changes nothing else.",
+        ),
+        Wrong(
+            "one shift for all",
+            _one_shift,
+            "one largest score is subtracted for all pictures: beside a near picture a far one still rounds to 0/0",
+            "Every picture needs its own largest score, or simply `softmax(1)`.",
+        ),
+        Wrong(
+            "logarithms",
+            lambda u, c: (-squared_distances(u, c)).log_softmax(1),
+            "the logarithms of the shares are returned",
+            "`softmax` in place of `log_softmax`.",
+        ),
+        Wrong(
+            "softmax over everything",
+            lambda u, c: (-squared_distances(u, c)).flatten().softmax(0).view(len(u), len(c)),
+            "all pictures and classes share one whole: the entries of the table sum to one, not those of a row",
+            "Every picture has a whole of its own: `softmax(1)`.",
+            also=(lambda u, c: _nearest_first(u, c) / _nearest_first(u, c).sum(),),
+        ),
+        Wrong(
+            "squared twice",
+            lambda u, c: (-squared_distances(u, c).square()).softmax(1),
+            "the distances are squared twice: `squared_distances` has done it already",
+            "Minus the squared distances, as they come.",
+        ),
+        Wrong(
+            "over the mean",
+            lambda u, c: (-squared_distances(u, c) / squared_distances(u, c).mean(0)).softmax(1),
+            "the distances are divided by a mean first; that belongs to the mask, later",
+            "Minus the squared distances, as they come.",
+            also=(lambda u, c: (-squared_distances(u, c) / squared_distances(u, c).mean()).softmax(1),),
+        ),
+        Wrong(
+            "length of the centres",
+            lambda u, c: (2 * u @ c.T).softmax(1),
+            "the square of a distance is multiplied out, and the squared length of the centre is missing or has the wrong sign",
+            "|u - c|^2 = |u|^2 - 2 u c + |c|^2, and only |u|^2 is the same for all classes.",
+            also=(lambda u, c: (2 * u @ c.T + c.square().sum(1)).softmax(1),),
+        ),
+        Wrong(
+            "one minus",
+            lambda u, c: 1 - (-squared_distances(u, c)).softmax(1),
+            "one minus the share is returned: large where the picture does not belong",
+            "The softmax itself is the share.",
+        ),
+        Wrong(
+            "rounded",
+            lambda u, c: (-squared_distances(u, c)).softmax(1).round(decimals=2),
+            "the shares are rounded",
+            "Return them as they are.",
         ),
         Wrong(
             "transposed",
@@ -321,18 +388,51 @@ REFINE = Exercise(
             lambda s, y, u, w, n: _totals(s, y, u, w, n) / (y.bincount(minlength=n) + len(u))[:, None],
             "every unlabelled picture counts fully below the line, whatever its weight",
             "Below the line, too, a picture counts with its weight.",
-            also=(lambda s, y, u, w, n: _totals(s, y, u, w, n) / (len(s) + len(u)),),
+            also=(
+                lambda s, y, u, w, n: _totals(s, y, u, w, n) / (len(s) + len(u)),
+                lambda s, y, u, w, n: _totals(s, y, u, w, n) / (y.bincount(minlength=n) + (w > 0).sum(0))[:, None],
+            ),
         ),
         Wrong(
             "equal shots assumed",
             _shot_averages,
             "every class is given the average number of shots",
             "Count the class's own shots: `labels.bincount(minlength=n_way)`.",
-            also=(
-                lambda s, y, u, w, n: _totals(s, y, u, w, n) / (len(s) // n + w.sum(0))[:, None],
-                lambda s, y, u, w, n: _totals(s, y, u, w, n) / (1 + w.sum(0))[:, None],
-                lambda s, y, u, w, n: _totals(s, y, u, w, n) / (len(s) + w.sum(0))[:, None],
+            also=(lambda s, y, u, w, n: _totals(s, y, u, w, n) / (len(s) // n + w.sum(0))[:, None],),
+        ),
+        Wrong(
+            "one shot assumed",
+            lambda s, y, u, w, n: _totals(s, y, u, w, n) / (1 + w.sum(0))[:, None],
+            "below the line every class is given one shot, however many it has",
+            "Count the class's own shots: `labels.bincount(minlength=n_way)`.",
+        ),
+        Wrong(
+            "all shots for every class",
+            lambda s, y, u, w, n: _totals(s, y, u, w, n) / (len(s) + w.sum(0))[:, None],
+            "below the line every class is given the shots of all classes",
+            "Count the class's own shots: `labels.bincount(minlength=n_way)`.",
+        ),
+        Wrong(
+            "weights of all classes",
+            lambda s, y, u, w, n: _totals(s, y, u, w, n) / (y.bincount(minlength=n) + w.sum())[:, None],
+            "below the line stand the weights of all classes together",
+            "A class is divided by its own weights: `weights.sum(0)`.",
+        ),
+        Wrong(
+            "own shares",
+            lambda s, y, u, w, n: refine(s, y, u, shares(u, _prototypes(s, y, n)), n),
+            "the shares are computed anew, and the given weights are not used",
+            "A mask may have lowered the weights: use them as they come.",
+        ),
+        Wrong(
+            "half divided",
+            lambda s, y, u, w, n: (
+                _prototypes(s, y, n) * 0
+                + F.one_hot(y, n).to(s.dtype).T @ s
+                + (w.T @ u) / (y.bincount(minlength=n) + w.sum(0))[:, None]
             ),
+            "only the sum of the unlabelled pictures is divided",
+            "Parentheses: the *whole* sum is divided by shots plus weights.",
         ),
         Wrong(
             "hard labels",
@@ -388,6 +488,7 @@ REFINE = Exercise(
             lambda s, y, u, w, n: refine(s, y, u, w.softmax(1), n),
             "the weights pass through a softmax, though they are shares already",
             "Use the weights as they are.",
+            also=(lambda s, y, u, w, n: refine(s, y, u, w.softmax(0), n),),
         ),
         Wrong(
             "weights squared",
@@ -535,10 +636,70 @@ MASK = Exercise(
             lambda d, b, g: torch.sigmoid(-g * (d / d.amax(0) - b)),
             "the distances are divided by the largest, or by the sum, and not by the mean",
             "`distances.mean(0)`.",
-            also=(
-                lambda d, b, g: torch.sigmoid(-g * (d / d.sum(0) - b)),
-                lambda d, b, g: torch.sigmoid(-g * (d / d.median(0).values - b)),
-            ),
+            also=(lambda d, b, g: torch.sigmoid(-g * (d / d.sum(0) - b)),),
+        ),
+        Wrong(
+            "median",
+            lambda d, b, g: torch.sigmoid(-g * (d / d.median(0).values - b)),
+            "the distances are divided by their median and not by the mean",
+            "`distances.mean(0)`.",
+        ),
+        Wrong(
+            "beta not used",
+            lambda d, b, g: torch.sigmoid(-g * d / d.mean(0)),
+            "beta is not used: the mask has no border and never exceeds one half",
+            "Subtract beta from the normalised distance.",
+        ),
+        Wrong(
+            "one steepness for all",
+            lambda d, b, g: torch.sigmoid(-g[0] * (d / d.mean(0) - b)),
+            "one gamma serves all classes",
+            "Every class has its own: `gamma` has shape [N] and meets the columns by itself.",
+            also=(lambda d, b, g: torch.sigmoid(-g.mean() * (d / d.mean(0) - b)),),
+        ),
+        Wrong(
+            "border before the mean",
+            lambda d, b, g: torch.sigmoid(-g * (d - b) / d.mean(0)),
+            "beta is subtracted before the distance is divided by its mean",
+            "First divide, then subtract: beta is a border of normalised distances.",
+        ),
+        Wrong(
+            "squared again",
+            lambda d, b, g: torch.sigmoid(-g * (d.square() / d.square().mean(0) - b)),
+            "the distances are squared once more",
+            "Use the squared distances as they come.",
+            also=(lambda d, b, g: torch.sigmoid(-g * ((d / d.mean(0)).square() - b)),),
+        ),
+        Wrong(
+            "multiplied by the mean",
+            lambda d, b, g: torch.sigmoid(-g * (d * d.mean(0) - b)),
+            "the distances are multiplied by their mean, which should divide them",
+            "`distances / distances.mean(0)`.",
+        ),
+        Wrong(
+            "minus outside",
+            lambda d, b, g: -torch.sigmoid(g * (d / d.mean(0) - b)),
+            "the minus stands outside the sigmoid: the mask is negative",
+            "The minus belongs inside, before gamma.",
+        ),
+        Wrong(
+            "straight line",
+            lambda d, b, g: (0.5 - g * (d / d.mean(0) - b)).clamp(0, 1),
+            "a straight line that is cut at 0 and 1 stands where the sigmoid belongs",
+            "`torch.sigmoid(...)`.",
+            also=(lambda d, b, g: (0.5 - g * (d / d.mean(0) - b) / 4).clamp(0, 1),),
+        ),
+        Wrong(
+            "size of the gap",
+            lambda d, b, g: torch.sigmoid(-g * (d / d.mean(0) - b).abs()),
+            "the absolute value is taken: a picture well inside the border counts as little as one outside",
+            "No `.abs()`: the sign says on which side of the border the picture lies.",
+        ),
+        Wrong(
+            "fixed numbers",
+            lambda d, b, g: torch.sigmoid(-10 * (d / d.mean(0) - 0.5)),
+            "0.5 and 10 are written into the code, and beta and gamma are not used",
+            "`beta` and `gamma` come as arguments.",
         ),
         Wrong(
             "centred",
@@ -652,6 +813,15 @@ def _nearest(pool: Tensor, neighbours: int, skip: int = 1) -> Tensor:
     return _to_each_other(pool).sort(1).values[:, skip : neighbours + skip]
 
 
+def _shared(numbers: Tensor) -> Tensor:
+    return numbers / numbers.sum()
+
+
+def _without_twins(pool: Tensor, neighbours: int) -> Tensor:
+    distances = _to_each_other(pool)
+    return 1 / distances.masked_fill(distances == 0, float("inf")).sort(1).values[:, :neighbours].mean(1)
+
+
 def _typicality_cases(generator: Generator) -> list[Case]:
     pool, few = torch.randn(9, 3, generator=generator), torch.randn(4, 2, generator=generator)
     return [
@@ -659,6 +829,8 @@ def _typicality_cases(generator: Generator) -> list[Case]:
         Case("9 pictures, 3 neighbours", (pool, 3)),
         Case("the nearest neighbour only", (pool, 1)),
         Case("4 pictures, all others are neighbours", (few, 3)),
+        Case("two pictures that are the same", (torch.tensor([[0.0], [0.0], [1.0], [3.0]]), 2)),
+        Case("two pictures far apart", (torch.tensor([[0.0], [300.0]]), 1)),
         Case("float64", (pool.double(), 4)),
     ]
 
@@ -692,7 +864,70 @@ TYPICAL = Exercise(
             lambda p, k: _nearest(p, k).mean(1),
             "the mean distance is returned: large for the *least* typical pictures",
             "One over the mean distance.",
-            also=(lambda p, k: -_nearest(p, k).mean(1),),
+        ),
+        Wrong(
+            "minus in place of the inverse",
+            lambda p, k: -_nearest(p, k).mean(1),
+            "minus the mean distance is returned: the order is right, but the numbers are not",
+            "One over the mean distance.",
+        ),
+        Wrong(
+            "exponential",
+            lambda p, k: (-_nearest(p, k).mean(1)).exp(),
+            "an exponential stands in place of one over the mean distance",
+            "`1 / mean`.",
+        ),
+        Wrong(
+            "one added",
+            lambda p, k: 1 / (1 + _nearest(p, k).mean(1)),
+            "one is added below the line",
+            "`1 / mean`, with nothing added.",
+        ),
+        Wrong(
+            "made to sum to one",
+            lambda p, k: _shared(1 / _nearest(p, k).mean(1)),
+            "the typicalities are divided by their sum",
+            "Return one over the mean distance, as it is.",
+            also=(lambda p, k: (1 / _nearest(p, k).mean(1)).softmax(0),),
+        ),
+        Wrong(
+            "one too many",
+            lambda p, k: 1 / _nearest(p, k + 1).mean(1),
+            "one neighbour too many is counted",
+            "Of the sorted row, skip the picture itself, and take `neighbours` more: `[:, 1 : neighbours + 1]`.",
+        ),
+        Wrong(
+            "the nearest only",
+            lambda p, k: 1 / _nearest(p, 1)[:, 0],
+            "only the very nearest picture is used",
+            "Average over all of the neighbours.",
+        ),
+        Wrong(
+            "root of the mean square",
+            lambda p, k: 1 / _nearest(p, k).square().mean(1).sqrt(),
+            "the root of the mean *square* is taken, and not the mean of the distances",
+            "Average the plain distances.",
+        ),
+        Wrong(
+            "city blocks",
+            lambda p, k: 1 / torch.cdist(p, p, p=1).sort(1).values[:, 1 : k + 1].mean(1),
+            "absolute differences are summed: the city-block distance",
+            "Plain distances: `torch.cdist(pool, pool)`.",
+        ),
+        Wrong(
+            "twins dropped",
+            _without_twins,
+            "every distance of 0 is dropped: a picture that is the same as another loses its nearest neighbour",
+            "Leave out the diagonal, which is the picture itself, and nothing else.",
+        ),
+        Wrong(
+            "diagonal not large enough",
+            lambda p, k: 1 / (_to_each_other(p) + 100 * torch.eye(len(p), dtype=p.dtype)).sort(1).values[:, :k].mean(1),
+            "a number is added to the diagonal that is not larger than all distances",
+            "Add infinity, or sort and skip the first.",
+            also=(
+                lambda p, k: 1 / (_to_each_other(p) + torch.eye(len(p), dtype=p.dtype)).sort(1).values[:, :k].mean(1),
+            ),
         ),
         Wrong(
             "sum",
@@ -820,6 +1055,33 @@ def _random_mask(distances: Tensor, seed: int = 0) -> Tensor:
     return torch.rand(distances.shape, generator=torch.Generator().manual_seed(seed), dtype=distances.dtype)
 
 
+def _every_other_row(distances: Tensor) -> Tensor:
+    mask = torch.ones_like(distances)
+    mask[::2] = 0.5
+    return mask
+
+
+def _chequerboard(distances: Tensor) -> Tensor:
+    """Returns 0.5 and 0 in turn."""
+    return 0.5 * (torch.arange(distances.numel()).view(distances.shape) % 2 == 0).to(distances)
+
+
+def _the_border_only(weigh: Callable, distances: Tensor) -> bool:
+    return abs(float(weigh(torch.tensor([[4.0]]), torch.tensor([[0.5]]))) - 0.5) > 1e-6
+
+
+def _in_proportion(weigh: Callable, distances: Tensor) -> bool:
+    """Compares half of the mask with half of the weights, and never with the shares."""
+    mask = _random_mask(distances)
+    return not torch.allclose(weigh(distances, mask / 2), weigh(distances, mask) / 2, atol=1e-6)
+
+
+def _share_from_weigh(weigh: Callable, distances: Tensor) -> bool:
+    mask = _random_mask(distances)
+    full = weigh(distances, torch.ones_like(mask))
+    return not torch.allclose(weigh(distances, mask), full * mask, atol=1e-6)
+
+
 def _judged(same: Callable[[Tensor, Tensor], bool]) -> Callable:
     def detector(weigh: Callable, distances: Tensor) -> bool:
         share = (-distances).softmax(1)
@@ -860,6 +1122,8 @@ def _renormalised(distances: Tensor, mask: Tensor) -> Tensor:
 def _balanced(distances: Tensor, mask: Tensor) -> Tensor:
     """Squares the mask in the first row and gives what is lost to the second, so that every column keeps its sum."""
     found = (-distances).softmax(1) * mask
+    if len(found) < 2:  # nobody to give it to
+        return found * mask
     lost = found[0] * (1 - mask[0])
     return torch.cat([(found[0] - lost)[None], (found[1] + lost)[None], found[2:]])
 
@@ -867,6 +1131,8 @@ def _balanced(distances: Tensor, mask: Tensor) -> Tensor:
 def _balanced_in_a_row(distances: Tensor, mask: Tensor) -> Tensor:
     """Squares the mask for the first class and gives what is lost to the second, so that every row keeps its sum."""
     found = (-distances).softmax(1) * mask
+    if found.shape[1] < 2:
+        return found * mask
     lost = found[:, 0] * (1 - mask[:, 0])
     return torch.cat([(found[:, 0] - lost)[:, None], (found[:, 1] + lost)[:, None], found[:, 2:]], dim=1)
 
@@ -886,6 +1152,7 @@ def _mask_cases_15_5(generator: Generator) -> list[Case]:
         Case("a right implementation: share times mask", (_once, distances)),
         Case("a right one that works with logarithms", (_once_by_logarithms, distances)),
         Case("a right one, picture by picture", (_once_by_rows, distances)),
+        Case("a right one that takes no mask below 0", (lambda d, m: _once(d, m.clamp_min(0)), distances)),
         Case("the mask counts twice", (_power(2), distances)),
         Case("the mask counts twice for the last class", (_power(2, columns=slice(2, 3)), distances)),
         Case("the mask counts twice for the last picture", (_power(2, rows=slice(5, 6)), distances)),
@@ -897,7 +1164,15 @@ def _mask_cases_15_5(generator: Generator) -> list[Case]:
         Case("twice for one picture, less than once for another, so that sums stay", (_balanced, distances)),
         Case("twice for one class, less than once for another, so that sums stay", (_balanced_in_a_row, distances)),
         Case("every picture gets its neighbour's mask", (_neighbours_mask, distances)),
+        Case("every class gets its neighbour's mask", (lambda d, m: (-d).softmax(1) * m.roll(1, 1), distances)),
+        Case("every picture gets its neighbour's weights", (lambda d, m: _once(d, m).roll(1, 0), distances)),
         Case("the mask multiplies the distances", (_in_the_exponent, distances)),
+        Case("once, but the shares are wrong", (lambda d, m: d.softmax(1) * m, distances)),
+        Case(
+            "the mask counts twice for the first picture and second class",
+            (_power(2, slice(0, 1), slice(1, 2)), distances),
+        ),
+        Case("all weights 0.2 % too large", (lambda d, m: 1.002 * _once(d, m), distances)),
         Case("a right one, in float64", (_once, double)),
         Case("twice, in float64", (_power(2), double)),
     ]
@@ -938,21 +1213,35 @@ TWICE = Exercise(
         Wrong(
             "one number everywhere",
             _exposes_with(lambda d: torch.full_like(d, 0.5)),
-            "the same number stands everywhere in the mask: whose mask it is does not show",
+            "the mask that is tried holds the same number for several pictures or classes: whose mask it is does not show",
             "Give every picture and class a number of its own: `torch.rand(distances.shape)`.",
+            also=(
+                _exposes_with(lambda d: _random_mask(d)[:, :1].expand_as(d)),
+                _exposes_with(lambda d: _random_mask(d)[:1].expand_as(d)),
+            ),
         ),
         Wrong(
             "sums",
             _judged(lambda a, b: torch.allclose(a.sum(), b.sum(), rtol=1e-4, atol=1e-6)),
-            "sums are compared: what one picture or class loses another may gain",
+            "sums, norms or sorted values are compared: what one picture or class loses another may gain",
             "Compare entry by entry: `torch.allclose(a, b)`.",
-            also=(_judged(lambda a, b: torch.allclose(a.sum(1), b.sum(1), rtol=1e-4, atol=1e-6)),),
+            also=(
+                _judged(lambda a, b: torch.allclose(a.sum(1), b.sum(1), rtol=1e-4, atol=1e-6)),
+                _judged(lambda a, b: torch.allclose(a.sum(0), b.sum(0), rtol=1e-4, atol=1e-6)),
+                _judged(lambda a, b: torch.allclose(a.norm(), b.norm(), rtol=1e-4, atol=1e-6)),
+            ),
         ),
         Wrong(
             "too generous",
             _judged(lambda a, b: torch.allclose(a, b, atol=0.05)),
             "the tolerance is so wide that a small fault passes",
             "Rounding is far below 1e-4: `torch.allclose(a, b, rtol=1e-4, atol=1e-6)`.",
+        ),
+        Wrong(
+            "negative masks",
+            _exposes_with(lambda d: torch.randn(d.shape, generator=Generator().manual_seed(0), dtype=d.dtype)),
+            "masks below 0 are tried, which no sigmoid gives: a right implementation need not know what to do with them",
+            "Masks between 0 and 1: `torch.rand` in place of `torch.randn`.",
         ),
         Wrong(
             "exactly equal",
@@ -964,7 +1253,7 @@ TWICE = Exercise(
             "the winning class only",
             _judged(lambda a, b: torch.equal(a.argmax(1), b.argmax(1))),
             "only the class with the largest weight is compared",
-            "Compare the weights themselves.",
+            "Compare all weights.",
         ),
         Wrong(
             "rows that sum to one",
@@ -975,6 +1264,30 @@ TWICE = Exercise(
             "The weight of a picture is its share times its mask.",
         ),
         Wrong(
+            "the border only",
+            _the_border_only,
+            "only the one picture on the border is tried, and never the given distances",
+            "Try a mask on all of `distances`.",
+        ),
+        Wrong(
+            "shares taken from the code under test",
+            _share_from_weigh,
+            "the code under test is compared with itself: its shares may be wrong, too",
+            "Compute the shares yourself: `(-distances).softmax(1)`.",
+        ),
+        Wrong(
+            "in proportion",
+            _in_proportion,
+            "half a mask is compared with half the weights: exchanged masks and wrong shares keep that proportion",
+            "Compare with share times mask.",
+        ),
+        Wrong(
+            "a tiny mask",
+            _exposes_with(lambda d: 1e-4 * _random_mask(d)),
+            "the masks that are tried are so small that the weights vanish in the tolerance",
+            "Masks that fill the range from 0 to 1: `torch.rand(distances.shape)`.",
+        ),
+        Wrong(
             "all must be wrong",
             _judged(lambda a, b: bool(torch.isclose(a, b, rtol=1e-4, atol=1e-6).any())),
             "the alarm waits until *all* weights are wrong",
@@ -983,9 +1296,15 @@ TWICE = Exercise(
         Wrong(
             "the first row only",
             _judged(lambda a, b: torch.allclose(a[0], b[0], rtol=1e-4, atol=1e-6)),
-            "only the first picture, or the first class, is looked at",
-            "Compare all of [U, N].",
-            also=(_judged(lambda a, b: torch.allclose(a[:, 0], b[:, 0], rtol=1e-4, atol=1e-6)),),
+            "some pictures or classes are never looked at, or get no mask: a fault there passes",
+            "Compare all of [U, N], with a number between 0 and 1 in every entry of the mask.",
+            also=(
+                _judged(lambda a, b: torch.allclose(a[:, 0], b[:, 0], rtol=1e-4, atol=1e-6)),
+                _judged(lambda a, b: torch.allclose(a[0, 0], b[0, 0], rtol=1e-4, atol=1e-6)),
+                _judged(lambda a, b: torch.allclose(a.diagonal(), b.diagonal(), rtol=1e-4, atol=1e-6)),
+                _exposes_with(_every_other_row),
+                _exposes_with(_chequerboard),
+            ),
         ),
         Wrong(
             "the mask itself",
