@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -141,6 +142,42 @@ EDGES = Exercise(
             "`/ 2 * s**2` divides by 2 and multiplies by s^2",
             "Brackets: `/ (2 * s**2)`.",
             also=(lambda z, s: _edges_of(lambda d: _square(d) * s**2 / 2, lambda s: 1.0, keep=True)(z, s),),
+        ),
+        Wrong(
+            "2 squared, too",
+            _edges_of(_square, lambda s: (2 * s) ** 2),
+            "the 2 is squared along with s: the distance is divided by 4 s^2",
+            "`2 * s**2`: only s is squared.",
+            also=(_edges_of(_square, lambda s: (2 * s) ** 2, keep=True),),
+        ),
+        Wrong(
+            "upper half",
+            lambda z, s: edge_weights(z, s).triu(1),
+            "only the upper half of the table is kept: an edge leads both ways",
+            "Zeros belong on the diagonal alone.",
+            also=(lambda z, s: edge_weights(z, s).tril(-1),),
+        ),
+        Wrong(
+            "unit embeddings",
+            lambda z, s: edge_weights(F.normalize(z, dim=1), s),
+            "the embeddings are scaled to length one first",
+            "Use the nodes as they are.",
+        ),
+        Wrong(
+            "density",
+            lambda z, s: edge_weights(z, s) / (s * (2 * torch.pi) ** 0.5),
+            "the weights are divided by s sqrt(2 pi), as a normal density would be",
+            "An edge of length 0 has weight 1: no factor in front.",
+        ),
+        Wrong(
+            "root at zero",
+            lambda z, s: (
+                (-(_square(z[:, None] - z).sqrt() ** 2) / (2 * s**2))
+                .exp()
+                .masked_fill(torch.eye(len(z), dtype=torch.bool), 0)
+            ),
+            "a root is taken and squared again: the root of 0 has an infinite gradient, which becomes NaN",
+            "Sum the squares and take no root.",
         ),
         Wrong(
             "distance not squared",
@@ -323,16 +360,69 @@ FLOW = Exercise(
         Wrong(
             "rows that sum to one",
             _resolvent(lambda w: w / w.sum(1, keepdim=True)),
-            "each row of W is divided by its sum, D^-1 W: a random walk, whose matrix is not symmetric",
+            "W is divided by the degrees on one side only, D^-1 W or W D^-1: that matrix is not symmetric",
             "Divide W_ij by the roots of both degrees: `root[:, None] * weights * root`.",
-            also=(_resolvent(lambda w: w / w.sum(0, keepdim=True)), _resolvent(lambda w: w.softmax(1))),
+            also=(_resolvent(lambda w: w / w.sum(0, keepdim=True)),),
+        ),
+        Wrong(
+            "softmax of the weights",
+            _resolvent(lambda w: w.softmax(1)),
+            "W goes through a softmax, which gives weight to edges that do not exist",
+            "Divide W_ij by the roots of both degrees: `root[:, None] * weights * root`.",
+            also=(_resolvent(lambda w: w.softmax(0)),),
+        ),
+        Wrong(
+            "one number for all",
+            _resolvent(lambda w: w / w.sum()),
+            "W is divided by a single number, its sum, mean or largest weight, not by the degrees of its nodes",
+            "Each W_ij is divided by the roots of its own two degrees.",
+            also=(
+                _resolvent(lambda w: w / w.max()),
+                _resolvent(lambda w: w / w.mean()),
+                _resolvent(lambda w: w / w.norm()),
+            ),
+        ),
+        Wrong(
+            "edges to itself",
+            _resolvent(lambda w: _symmetric(w + torch.eye(len(w), dtype=w.dtype))),
+            "every node gets an edge to itself before W is normalised",
+            "Use W as it is: its diagonal is 0.",
+        ),
+        Wrong(
+            "edges counted",
+            _resolvent(lambda w: (w > 0).sum(1).to(w.dtype).rsqrt()[:, None] * w * (w > 0).sum(1).to(w.dtype).rsqrt()),
+            "the degree counts a node's edges, without their weights",
+            "The degree is the sum of a row of W.",
+        ),
+        Wrong(
+            "labels put back",
+            lambda w, y, a: torch.where(y.sum(1, keepdim=True) > 0, y, flow_labels(w, y, a)),
+            "the labelled nodes are set back to their labels at the end",
+            "Return F as it is, labelled nodes and all.",
+        ),
+        Wrong(
+            "alpha at the wrong matrix",
+            lambda w, y, a: torch.linalg.solve(a * torch.eye(len(w), dtype=w.dtype) - _symmetric(w), y),
+            "alpha multiplies the identity, not S",
+            "`eye - alpha * S`.",
+        ),
+        Wrong(
+            "logarithm",
+            lambda w, y, a: flow_labels(w, y, a).log(),
+            "the logarithm of the result is returned",
+            "Return F as it is; the package takes the logarithm later.",
+        ),
+        Wrong(
+            "mu for alpha",
+            lambda w, y, a: flow_labels(w, y, 1 / (1 + a)),
+            "alpha is turned into 1 / (1 + alpha), as if it were mu",
+            "The argument is alpha already.",
         ),
         Wrong(
             "not normalised",
             _resolvent(lambda w: w),
             "W is used as it is, without dividing by the degrees",
             "S = D^-1/2 W D^-1/2, where D holds the row sums of W.",
-            also=(_resolvent(lambda w: w / w.max()), _resolvent(lambda w: w / w.sum())),
         ),
         Wrong(
             "degrees without root",
@@ -448,7 +538,7 @@ FLOW = Exercise(
 
 
 def message_layer(nodes: Tensor, scores: Tensor, w_others: Tensor, w_own: Tensor) -> Tensor:
-    """Returns [x, relu(A x W1 + x W2)], A the softmax of the scores over the others. -> [V, F + H]."""
+    """Returns [x, relu(A x W1 + x W2)], A the softmax of the scores over the others. -> [V, U + H]."""
     itself = torch.eye(len(nodes), dtype=torch.bool)
     edges = scores.masked_fill(itself, -torch.inf).softmax(1)
     return torch.cat([nodes, torch.relu(edges @ nodes @ w_others + nodes @ w_own)], dim=1)
@@ -574,7 +664,52 @@ MESSAGES = Exercise(
             _layer_of(lambda s: s.masked_fill(torch.eye(len(s), dtype=torch.bool), 0)),
             "the scores are used as edges, without a softmax",
             "A = softmax of each row, without the diagonal.",
-            also=(_layer_of(lambda s: s), _layer_of(lambda s: s.sigmoid())),
+            also=(
+                _layer_of(lambda s: s),
+                _layer_of(lambda s: s.sigmoid()),
+                _layer_of(lambda s: s.sigmoid() * (1 - torch.eye(len(s), dtype=s.dtype))),
+            ),
+        ),
+        Wrong(
+            "everybody alike",
+            _layer_of(lambda s: (1 - torch.eye(len(s), dtype=s.dtype)) / (len(s) - 1) + 0 * s),
+            "all others are heard alike: the scores are not used",
+            "Row i of A is the softmax of row i of the scores.",
+        ),
+        Wrong(
+            "one softmax for all",
+            _layer_of(
+                lambda s: (
+                    s.masked_fill(torch.eye(len(s), dtype=torch.bool), -torch.inf).flatten().softmax(0).view(s.shape)
+                )
+            ),
+            "one softmax runs over the whole table, so that the rows do not sum to one",
+            "`.softmax(1)`: each row by itself.",
+            also=(_layer_of(lambda s: s.flatten().softmax(0).view(s.shape)),),
+        ),
+        Wrong(
+            "scores turned round",
+            _layer_of(lambda s: _listening(-s)),
+            "the sign of the scores is turned: a low score is heard most",
+            "A high score means: listen.",
+        ),
+        Wrong(
+            "plus infinity",
+            _layer_of(lambda s: s.masked_fill(torch.eye(len(s), dtype=torch.bool), torch.inf).softmax(1)),
+            "infinity on the diagonal (plus infinity, or 0 times infinity beside it) makes every share NaN",
+            "`scores.masked_fill(itself, -torch.inf)`.",
+        ),
+        Wrong(
+            "itself on top",
+            _layer_of(lambda s: _listening(s) + torch.eye(len(s), dtype=s.dtype)),
+            "the node itself is added to what it hears",
+            "A has zeros on its diagonal; x W2 is the node's own part.",
+        ),
+        Wrong(
+            "the loudest only",
+            _layer_of(lambda s: F.one_hot(_listening(s).argmax(1), len(s)).to(s) + 0 * s),
+            "each node hears only the neighbour of the highest score",
+            "The softmax gives everybody a share.",
         ),
         Wrong(
             "nodes not kept",
@@ -669,7 +804,7 @@ MESSAGES = Exercise(
             "added to the node",
             _layer_of(join=lambda x, new: x + torch.relu(new) if x.shape == new.shape else torch.relu(new)),
             "the new features are added to the old ones, not concatenated",
-            "`torch.cat([nodes, new], dim=1)` is [V, F + H].",
+            "`torch.cat([nodes, new], dim=1)` is [V, U + H].",
         ),
     ),
     hints=(
@@ -795,6 +930,40 @@ def _mixed_with_next(support: Tensor, labels: Tensor, query: Tensor, n_way: int)
     return found + 0.2 * (found.roll(-1, 0) - found)
 
 
+def _centred(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Sound: scores less their mean over the queries. The scores are small, and rounding is large beside them."""
+    found = 100 + 0.01 * _distance_scores(support, labels, query, n_way)
+    return found - found.mean(0)
+
+
+def _borrows_from_both(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """A ring that neither rolling nor turning the batch round shows."""
+    found = _distance_scores(support, labels, query, n_way)
+    return found + 0.01 * (found.roll(1, 0) + found.roll(-1, 0))
+
+
+def _higher_at_first(given: Tensor) -> Judge:
+    """Higher scores in the order of `given` only, so that every other order lowers them."""
+
+    def judge(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        found = _distance_scores(support, labels, query, n_way)
+        return found + 0.01 * bool((query[:, 0].argsort() == given[:, 0].argsort()).all())
+
+    return judge
+
+
+def _last_row_sometimes(given: Tensor) -> Judge:
+    """The last answer moves with the last two queries' order, and is right in the order of `given`."""
+    sign = 1.0 if given[-1, 0] < given[-2, 0] else -1.0
+
+    def judge(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        push = torch.zeros(len(query), 1, dtype=query.dtype)
+        push[-1] = 0.01 * bool(sign * query[-1, 0] > sign * query[-2, 0])
+        return _distance_scores(support, labels, query, n_way) + push
+
+    return judge
+
+
 def _answers_moved_on(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     """Sorts the answers by their first score: the same set of rows, so that sums and norms agree."""
     found = _distance_scores(support, labels, query, n_way)
@@ -825,6 +994,7 @@ def _order_cases(generator: Generator) -> list[Case]:
     second_half = query.square().sum(1).argsort()
     late = [rank for rank in range(9) if int(second_half[rank]) >= 4][:4]  # not seen in the order that is given
     task = (support, labels, query, 3)
+    many = corners[torch.arange(24) // 8] + torch.randn(24, 4, generator=generator)
     return [
         Case("a sound one: nearest class mean", (_distance_scores, *task)),
         Case("a sound one: label propagation, where each answer depends on the other queries", (_propagated, *task)),
@@ -839,6 +1009,11 @@ def _order_cases(generator: Generator) -> list[Case]:
         Case("the right answers, handed to the wrong queries", (_answers_moved_on, *task)),
         Case("each query is judged against the mean of those before it", (_running_mean, *task)),
         *[Case("a fault that shows in some orders only", (_sometimes(rank), *task)) for rank in late],
+        Case("one answer of 24, for one class, by 0.003", (_with_bonus(_at(0, 0, 3e-3)), support, labels, many, 3)),
+        Case("scores that are higher in the given order than in any other", (_higher_at_first(query), *task)),
+        Case("only the last answer, and only in some orders", (_last_row_sometimes(query), *task)),
+        Case("a sound one whose scores lie round zero, where rounding shows", (_centred, *task)),
+        Case("each answer borrows from both its neighbours, in a ring", (_borrows_from_both, *task)),
     ]
 
 
@@ -888,7 +1063,7 @@ ORDER = Exercise(
             "always rings",
             lambda *args: True,
             "the test always rings",
-            "A sound implementation must pass: its answers move with the queries.",
+            "A sound one must pass: answers to `query[p]` belong to `before[p]`. `after[p]` against `before` moves them twice.",
         ),
         Wrong(
             "answers not moved along",
@@ -915,9 +1090,18 @@ ORDER = Exercise(
         Wrong(
             "rolled",
             _by_orders(lambda count: [torch.arange(count).roll(i) for i in range(1, count)], _apart),
-            "the batch is only rolled: a fault that runs along a ring stays hidden",
+            "the batch is only rolled or turned round: a fault that runs along a ring stays hidden",
             "Use `torch.randperm`, and many orders.",
-            also=(_by_orders(lambda count: [torch.arange(count).roll(1)], _apart),),
+            also=(
+                _by_orders(lambda count: [torch.arange(count).roll(1)], _apart),
+                _by_orders(
+                    lambda count: [
+                        torch.arange(count).flip(0),
+                        *(torch.arange(count).roll(i) for i in range(1, count)),
+                    ],
+                    _apart,
+                ),
+            ),
         ),
         Wrong(
             "one order",
@@ -954,8 +1138,36 @@ ORDER = Exercise(
         Wrong(
             "too strict",
             _by_orders(_many, lambda a, b: not torch.equal(a, b)),
-            "the answers must be equal to the last bit: a sum in another order rounds differently",
-            "`torch.allclose(..., atol=1e-4)`.",
+            "the answers must be equal to the last bit, or nearly so: a sum in another order rounds differently",
+            "`torch.allclose(..., atol=1e-4)`: its own tolerance is 1e-8 near zero.",
+            also=(_by_orders(_many, lambda a, b: not torch.allclose(a, b)),),
+        ),
+        Wrong(
+            "mean difference",
+            _by_orders(_many, lambda a, b: float((a - b).abs().mean()) > 1e-4),
+            "the differences are averaged: one small fault among many answers is diluted",
+            "Take the largest difference, `.abs().max()`.",
+            also=(_by_orders(_many, lambda a, b: float((a - b).square().mean()) > 1e-4),),
+        ),
+        Wrong(
+            "no absolute value",
+            _by_orders(_many, lambda a, b: float((a - b).max()) > 1e-4),
+            "differences are compared with their sign: a score that falls stays hidden",
+            "`.abs()` before `.max()`.",
+            also=(_by_orders(_many, lambda a, b: float((b - a).max()) > 1e-4),),
+        ),
+        Wrong(
+            "first row only",
+            _by_orders(_many, lambda a, b: _apart(a[0], b[0])),
+            "only one query's answer is compared",
+            "Compare all rows: a fault may sit in one.",
+        ),
+        Wrong(
+            "all rows must tell",
+            _by_orders(_many, lambda a, b: bool(((a - b).abs().amax(1) > 1e-4).all())),
+            "the test rings only if every row (or every score) has changed",
+            "One row that tells is enough: `any`, not `all`.",
+            also=(_by_orders(_many, lambda a, b: bool(((a - b).abs() > 1e-4).all())),),
         ),
         Wrong(
             "too lax",
@@ -1021,6 +1233,36 @@ def _kept(weights: Tensor, k: int, largest: bool = True) -> Tensor:
     return torch.zeros_like(weights).scatter(1, weights.topk(k, dim=1, largest=largest).indices, 1.0)
 
 
+def _nearest_of_weights(weights: Tensor, k: int) -> Tensor:
+    values, places = weights.topk(k)
+    kept = torch.zeros_like(weights).scatter(1, places, values)
+    return torch.maximum(kept, kept.T)
+
+
+def _nearest_in_numpy(weights: Tensor, k: int) -> Tensor:
+    table = weights.numpy()
+    kept = table >= -np.sort(-table, axis=1)[:, k - 1 : k]
+    return torch.from_numpy(np.where(kept | kept.T, table, 0).astype(table.dtype))
+
+
+def _nearest_erased(weights: Tensor, k: int) -> Tensor:
+    found = torch.zeros_like(weights)
+    for i, row in enumerate(weights):
+        found[i] = 0
+        for j in row.topk(k).indices.tolist():
+            found[i, j] = found[j, i] = row[j]
+    return found
+
+
+def _either(weights: Tensor, places: Tensor) -> Tensor:
+    kept = torch.zeros_like(weights, dtype=torch.bool).scatter(1, places, True)
+    return kept | kept.T
+
+
+def _kth(weights: Tensor, k: int) -> Tensor:
+    return weights.sort(dim=1, descending=True).values[:, k - 1 : k]
+
+
 def _nearest_cases(generator: Generator) -> list[Case]:
     def graph(nodes: int) -> Tensor:
         return edge_weights(torch.randn(nodes, 2, generator=generator), 1.0)
@@ -1041,8 +1283,14 @@ NEAREST = Exercise(
     title="Nearest neighbours",
     reference=nearest_edges,
     cases=_nearest_cases,
-    gradient=(0,),
-    right=(_nearest_in_a_loop, _nearest_by_threshold, _nearest_by_maximum, _nearest_by_rank),
+    right=(
+        _nearest_in_a_loop,
+        _nearest_by_threshold,
+        _nearest_by_maximum,
+        _nearest_by_rank,
+        _nearest_of_weights,
+        _nearest_in_numpy,
+    ),
     wrong=(
         Wrong(
             "not symmetric",
@@ -1062,14 +1310,12 @@ NEAREST = Exercise(
             lambda w, k: (w * _kept(w, k) + (w * _kept(w, k)).T) / 2,
             "the table is averaged with its transpose: an edge that one end chose has half its weight",
             "Join the masks, not the weights.",
-            also=(lambda w, k: w * (_kept(w, k) + _kept(w, k).T) / 2,),
         ),
         Wrong(
             "added",
             lambda w, k: w * _kept(w, k) + (w * _kept(w, k)).T,
             "the table is added to its transpose: an edge that both ends chose counts twice",
             "Join the masks with `|`, then multiply.",
-            also=(lambda w, k: w * (_kept(w, k) + _kept(w, k).T),),
         ),
         Wrong(
             "farthest",
@@ -1080,8 +1326,8 @@ NEAREST = Exercise(
         Wrong(
             "one neighbour too few",
             lambda w, k: w * torch.maximum(_kept(w, k - 1), _kept(w, k - 1).T) if k > 1 else torch.zeros_like(w),
-            "each node keeps k - 1 edges: the node itself was counted",
-            "The diagonal is 0 and never among the heaviest, so take k.",
+            "each node keeps k - 1 edges: the node itself was counted, or `>` leaves the k-th one out",
+            "The diagonal is 0 and never among the heaviest, so take k, or `>=`.",
         ),
         Wrong(
             "one neighbour too many",
@@ -1095,6 +1341,56 @@ NEAREST = Exercise(
             "zeros and ones are returned, not the weights",
             "Multiply the weights by the mask.",
             also=(lambda w, k: torch.maximum(_kept(w, k), _kept(w, k).T).bool(),),
+        ),
+        Wrong(
+            "heaviest of all",
+            lambda w, k: w * (w >= w.flatten().topk(min(k * len(w), w.numel())).values[-1]),
+            "the heaviest edges of the whole table stay: some nodes may lose all theirs",
+            "`topk(k, dim=1)`: k edges for every node.",
+            also=(lambda w, k: w * (w >= w.flatten().topk(k).values[-1]),),
+        ),
+        Wrong(
+            "first one skipped",
+            lambda w, k: w * _either(w, w.argsort(1, descending=True)[:, 1 : k + 1]),
+            "the heaviest edge is skipped, as if it were the node itself",
+            "The diagonal is 0 and comes last: take the first k.",
+        ),
+        Wrong(
+            "above the mean",
+            lambda w, k: w * ((w > w.mean(1, keepdim=True)) | (w > w.mean(1, keepdim=True)).T),
+            "edges above a mean stay: k is not used",
+            "Take the k heaviest of each row.",
+            also=(lambda w, k: w * (w > w.mean()),),
+        ),
+        Wrong(
+            "normalised afterwards",
+            lambda w, k: nearest_edges(w, k) / nearest_edges(w, k).sum(1, keepdim=True),
+            "the rows are divided by their sums",
+            "Return the weights as they are.",
+        ),
+        Wrong(
+            "mask turned round",
+            lambda w, k: w * (torch.maximum(_kept(w, k), _kept(w, k).T) == 0),
+            "the heaviest edges are removed and the others stay",
+            "Multiply by the mask of what stays.",
+        ),
+        Wrong(
+            "one end, not both",
+            lambda w, k: w * (_kept(w, k) != _kept(w, k).T),
+            "`^` keeps an edge only if exactly one end chooses it",
+            "`|` keeps it if one end or both do.",
+        ),
+        Wrong(
+            "upper half",
+            lambda w, k: nearest_edges(w, k).triu(),
+            "only the upper half of the table is returned: an edge leads both ways",
+            "Return the whole symmetric table.",
+        ),
+        Wrong(
+            "edges erased again",
+            _nearest_erased,
+            "each row is emptied when its turn comes, which erases edges that earlier nodes chose",
+            "Empty the table once, before the loop.",
         ),
         Wrong(
             "nothing removed",
