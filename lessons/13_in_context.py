@@ -3,7 +3,7 @@
 #
 # A network reads examples with their answers and then answers a new question, while its weights stay as they are. You build one by hand out of a single gradient step, train it, and test it against the rules that it must beat.
 #
-# Prerequisites: lessons 04, 05 and 07. Planned time: 55 minutes.
+# Prerequisites: lessons 04, 05, 07 and 12. Planned time: 55 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})
@@ -79,7 +79,7 @@ proto = pretrained("prototypical", "glyphs")  # the encoder of lesson 05
 # In a layer of [attention](../lessons/GLOSSARY.md#attention "注意力") every row reads other rows and adds something to itself. After the last layer the answer is read off the query's row.
 #
 # Learning from the [support](../lessons/GLOSSARY.md#support-set "支持集") by reading it, with weights that stay frozen, is called [in-context learning](../lessons/GLOSSARY.md#in-context-learning "上下文学习").
-# Follow the arrows: support rows read support rows, and a query reads the support and itself.
+# Every query also keeps itself; the picture omits that loop.
 
 # %% tags=["draws"]
 figure, axes = new(7.5, 3)
@@ -198,7 +198,7 @@ def linear_attention(
 linear_attention = check("13.2", linear_attention)
 
 # %% [markdown]
-# Now hold it to autograd, in float64, on random examples with two outputs. The loss is written as in lesson 07, and its gradient comes from PyTorch, not from your derivation.
+# Now hold it to autograd, in float64, on random examples with two outputs. The loss is the one above, with its factor of one half (lesson 07 had none), and its gradient comes from PyTorch, not from your derivation.
 
 # %% tags=["nbval-check-output"]
 generator = Generator().manual_seed(0)
@@ -223,7 +223,7 @@ print("one layer equals one gradient step, in any order of the support, to 1e-12
 #
 # $$e_j \leftarrow e_j + \frac{1}{S + d} \sum_{i=1}^{S} B e_i \, (e_i^\top A \, e_j)$$
 #
-# By hand, $A$ has ones on the diagonal of the $x$ part, and $B$ has $-\alpha$ in the corner of $y$. Then every support row's $y_i$ becomes its *residual*, what the step has left unexplained, and a query's $0$ becomes minus its prediction. So the next layer does the next step. The sum is divided by $S + d$ and not by $S$, because then even one long example causes no leap.
+# By hand, $A$ has ones on the diagonal of the $x$ part, and $B$ has $-\alpha$ in the corner of $y$. Then every support row's $y_i$ becomes what the step has left unexplained, target minus prediction (lesson 07's residual with its sign turned), and a query's $0$ becomes minus its prediction. The gradient at the new $W$ is the same sum with these differences in place of $y_i$, so the next layer does the next step. Dividing by $S + d$ makes leaps rarer.
 
 # %% [markdown]
 # | symbol | variable | shape |
@@ -290,9 +290,11 @@ def train(seed: int, steps: int = 240) -> LinearReader:
         plan.step()
         if step % 80 == 79:
             now = errors(reader, 8)
+            share = now.sort().values[-5:].sum() / now.sum()
             print(
                 f"seed {seed}, step {step + 1:3d}: mean error {now.mean():6.2f}, "
-                f"median {now.median():.2f} (always 0: mean 4.00)"
+                f"median {now.median():.2f}, five worst {share:3.0%} of the sum "
+                "(always 0: mean 4.00)"
             )
     return reader
 
@@ -308,7 +310,7 @@ def errors(rule, shots: int, noise: float = 1.0) -> Tensor:
 readers = [train(seed) for seed in range(3)]
 
 # %% [markdown]
-# In the end the error at 8 examples hardly moves. Half way a mean may leap while the median stays: then a handful of the 1000 functions gets absurd answers. Inner products of long examples multiply from layer to layer, and no softmax bounds them. In the one leap that we took apart, five functions made nine tenths of the error.
+# In the end the error at 8 examples hardly moves. On the way a mean may leap while the median stays: then a handful of the 1000 functions gets absurd answers. At step 80 of seed 1 the five worst functions make nine tenths of the error, otherwise about one twentieth. The likely cause: inner products of long examples multiply from layer to layer, and no softmax bounds them.
 
 # %% [markdown]
 # Now the whole curve, beside least squares and ridge. The table leaves out 4 examples: with as many examples as weights, least squares meets the [interpolation threshold](../lessons/GLOSSARY.md#interpolation-threshold "插值阈值") of lesson 12, and its error is far off the scale.
@@ -344,14 +346,17 @@ for name, curve in curves.items():
 # %% tags=["draws"]
 figure, axes = new(7, 3)
 for slot, (name, curve) in enumerate(curves.items()):
-    axes.plot(shown, curve, label=name, **slot_style(slot))
+    style = slot_style(slot)
+    axes.plot(shown[1:], curve[1:], label=name, **style)
+    axes.plot(shown[:1], curve[:1], **style)  # no line from 2 to 6: a peak lies there
 axes.axhline(4, color="#767676", ls=":", label="always 0")
 axes.set(xlabel="examples shown", ylabel="squared error", ylim=(0, 4.4), xticks=shown)
 axes.legend(fontsize=8)
 show(
     figure,
     "Squared error against the number of examples for four rules. Four gradient steps "
-    "fall slowly. Least squares stays high up to 6 examples and then falls steeply. "
+    "fall slowly. Least squares is high at 6 examples and then falls steeply. No line "
+    "joins 2 and 6 examples, because least squares has a peak at 4. "
     "Ridge lies lowest, and the trained reader lies almost on it.",
 )
 
@@ -369,9 +374,37 @@ for shots in (8, 14, 20):
 # The columns are three training seeds, and each interval is over 1000 paired functions. So the answer to the puzzle is: after 8 examples ridge, then the reader, then least squares, by a wide gap. After 20 examples reader and least squares are not told apart, and ridge still leads by a little.
 
 # %% [markdown]
-# The row that makes the gain vanish is ridge. The reader never beats it: where the intervals leave 0 out, the reader is behind. So it found no magic. It learned from its training functions how large weights and noise usually are, a [prior](../lessons/GLOSSARY.md#prior "先验"), and ridge was *told* both.
+# The row that makes the gain vanish is ridge. The reader never beats it: all nine intervals against ridge lie above 0. So it found no magic. It learned from its training functions how large weights and noise usually are, a [prior](../lessons/GLOSSARY.md#prior "先验"), and ridge was *told* both.
 #
 # What may not be claimed: that it would do as well on functions from elsewhere. You will try that under "Explore".
+
+
+# %%
+@torch.no_grad()
+def diagonals(matrices: Tensor) -> Tensor:
+    """The same matrices with zeros off their diagonals."""
+    return torch.diag_embed(matrices.diagonal(dim1=-2, dim2=-1))
+
+
+for seed, reader in enumerate(readers):
+    bare, plain = LinearReader(4), LinearReader(4)
+    bare.compare.data, bare.add.data = diagonals(reader.compare), diagonals(reader.add)
+    plain.compare.data, plain.add.data = bare.compare.data, bare.add.data.clone()
+    plain.add.data[:, range(4), range(4)] = 0.0  # the inputs stay as they are
+    print(f"seed {seed}, layers 1 to 4")
+    for name, part in (
+        ("A, inputs", reader.compare.diagonal(dim1=1, dim2=2)[:, :4].mean(1)),
+        ("B, answer", reader.add[:, -1, -1]),
+        ("B, inputs", reader.add.diagonal(dim1=1, dim2=2)[:, :4].mean(1)),
+    ):
+        print(f"  {name}", *(f"{number:5.2f}" for number in part.tolist()))
+    told = [float(errors(rule, 8).mean()) for rule in (reader, bare, plain)]
+    print(f"  error at 8 examples {told[0]:.2f}")
+    print(f"  with the diagonals only {told[1]:.2f}")
+    print(f"  and with the inputs of B at zero {told[2]:.2f}")
+
+# %% [markdown]
+# What did training learn? Hardly more than the diagonals: with everything else at zero the error stays as it is. On them, the steps grew longer than the 0.5 of the start. And $B$ also changes the *inputs* now, by a small negative number in the first three layers: every row loses a little of what it shares with the support, so that directions in which the support is long are shortened. Without this part the long steps overshoot, and the error explodes. Von Oswald et al. found the same extra step in their trained layers.
 
 # %% [markdown]
 # ## Classes: answers become codes
@@ -413,8 +446,12 @@ give_codes = check("13.3", give_codes)
 # `InContextLearner` is a [transformer](../lessons/GLOSSARY.md#transformer "变换器"): attention with a softmax, and after each attention a small net for every row. Its two central methods follow. `read` is what you have built so far, with your mask. `score` puts codes in and compares answers with codes.
 
 # %%
+labels, direction = torch.arange(9) % 3, package.draw_codes(1, 4, seed=1)[0]
+table = package.draw_codes(3, 24, seed=0)
+ranked = table[package.code_order(x, labels, 3)]
 for mine, theirs in (
     (context_mask(3, 4), package.context_mask(3, 4)),
+    (give_codes(x, labels, table, direction), ranked),
     (linear_attention(x, y, q, 0.3), package.linear_attention(x, y, q, 0.3)),
 ):
     assert torch.allclose(mine, theirs)
@@ -459,23 +496,39 @@ test_glyphs, test_table = embedded("test", 200)
 
 # %%
 lessons = Embedded(EpisodeSampler(train_glyphs, 10, 1, 5), train_table)
-quick = InContextLearner(nn.Identity(), features=64)
+
+
+def begin(equal: bool) -> InContextLearner:
+    """A new net whose queries and keys start small: equal, or independent."""
+    torch.manual_seed(0)
+    net = InContextLearner(nn.Identity(), features=64)
+    for block in net.blocks:
+        queries, keys, _ = block.query_key_value.weight.data.chunk(3)
+        if not equal:  # new keys of the same size, with the same zeros for the codes
+            nn.init.orthogonal_(keys, gain=2.0)
+            keys[:, -net.codes :] = 0
+        queries *= 0.35
+        keys *= 0.35
+    return net
+
+
+quick, control = begin(equal=True), begin(equal=False)
 history = fit(quick, lessons, steps=160, tasks=8)
-stuck = InContextLearner(nn.Identity(), features=64)
-for block in stuck.blocks:  # keys that know nothing of the queries
-    nn.init.xavier_uniform_(block.query_key_value.weight)
-control = fit(stuck, lessons, steps=160, tasks=8, progress=False)
+stuck = fit(control, lessons, steps=160, tasks=8, progress=False)
 print(f"loss of guessing among 10 classes    {torch.tensor(10.0).log():.2f}")
-for name, run in (("equal queries and keys", history), ("independent ones", control)):
-    print(f"{name:24s} last 25 steps {sum(run.loss[-25:]) / 25:.2f}")
+for name, run in (("equal queries and keys", history), ("independent ones", stuck)):
+    early, late = sum(run.loss[:25]) / 25, sum(run.loss[-25:]) / 25
+    print(f"{name:24s} first 25 steps {early:.2f}, last 25 steps {late:.2f}")
 
 # %% [markdown]
-# One detail of the package decides how soon training gets going. Its queries and keys *start* with equal weights, so that rows read from similar rows before anything is learned. The control starts from independent weights, and after as many steps it has learned less: the printed lines say how much. Longer training may well get it going, too; that was not tried here.
+# At first the loss stands on a plateau near that of guessing. How long it stays there depends on the start. When queries and keys *start* with equal weights, rows read from similar rows before anything is learned, and the loss falls sooner. The control has independent keys of the same size and all else alike. With each of three more seeds the order was the same.
+#
+# Size matters, too. The package starts at full size, the cell above at a third of it; at full size one equal start of four was still on the plateau after 160 steps. Longer training may well get every start going; that was not tried here.
 
 # %% [markdown]
 # ## Evaluate honestly
 #
-# The shipped weights were trained longer in the same way. ProtoNet uses the *same* embeddings, so it is the plain row: the nearest class mean.
+# The shipped weights were trained longer and on more: 2,000 steps, all training classes, tasks of 5 to 20 classes with 1 or 5 shots, and a rate that rises and falls. ProtoNet uses the *same* embeddings, so it is the plain row: the nearest class mean.
 
 
 # %%
@@ -509,9 +562,8 @@ for k in (1, 5):
     print(f"shipped minus nearest mean, {k}-shot: {mean:+.2%} ± {half:.2%} (paired)")
 
 # %% [markdown]
-# The transformer reads unseen classes in context, and its accuracy lies within a point of the nearest mean. So the gain over the plain row vanishes entirely: on embeddings that were *trained* for the nearest mean, the nearest mean is hard to beat. What may not be claimed is that reading in context is useless. It says that here it has nothing to add.
-
-# %% [markdown]
+# Both transformers read unseen classes in context. The shipped one lies within a point of the nearest mean; yours, after 160 steps, is more than ten points below it. So the gain over the plain row vanishes entirely: on embeddings that were *trained* for the nearest mean, the nearest mean is hard to beat. What may not be claimed is that reading in context is useless. It says that here it has nothing to add.
+#
 # Does the law of the slots hold? And what if another table of codes had been drawn?
 
 # %%
@@ -531,7 +583,7 @@ same = (redrawn.argmax(-1) == logits.argmax(-1)).double().mean()
 print(f"predictions that survive another table: {same:.1%}")
 
 # %% [markdown]
-# Relabelling changes nothing, because the codes follow the support. Another table changes a few predictions, those of uncertain queries: the net is nearly indifferent to codes, but nothing forces it to be entirely so. Some systems therefore average over several draws.
+# Relabelling changes nothing, because the codes follow the support. Another table changes about one prediction in a hundred: the net is nearly indifferent to codes, but nothing forces it to be entirely so. Some systems therefore average over several draws.
 
 # %% [markdown]
 # ## Tables: train on made-up data, test on real data
@@ -543,7 +595,7 @@ print(inspect.getsource(table_tasks))
 
 # %% [markdown]
 # The shipped weights `in_context-tables` saw such tables only, of 2 to 16 columns and 2 to 10 classes. The real ones are scikit-learn's iris (4 columns, 3 classes), wine (13 columns, 3 classes) and digits. Digits have 64 pixels, too many, so we average blocks of 2 by 2 pixels to 16 columns and keep all 10 classes.
-# Each split shows 5 rows of every class; 30 other rows are the queries. Columns are standardised by the shown rows for all rules.
+# Each split shows 5 rows of every class; 30 other rows are the queries. Columns are standardised by the shown rows and clipped to ±5, for all rules.
 
 # %%
 digits = load_digits()
@@ -613,10 +665,10 @@ show(
 )
 
 # %% [markdown]
-# A network that has never seen a real table classifies flowers, wines and digits far above chance, by one pass through frozen weights. But the paired lines are sober: it is ahead of the nearest row on wine, and behind logistic regression on iris and digits. On these tables its gain vanishes beside a plain rule.
+# A network that has never seen a real table classifies flowers, wines and digits far above chance, by one pass through frozen weights. The paired lines are sober: it is ahead of the nearest row on wine, behind all three rules on iris, and behind logistic regression and the nearest mean on digits. On every table some plain rule does as well.
 # Why? We do not know. Its prior may be too poor, or its training too short: after 1,500 steps in place of 5,000 iris was lower by about 5 points, and digits were the same.
 #
-# The intervals cover the choice of rows, not of data sets: three tables are few, and a claim about "tables" needs many more.
+# The intervals cover the choice of rows, not of data sets: a claim about "tables" needs many more than three.
 
 # %% [markdown]
 # **Where language models stand.** A [language model](../lessons/GLOSSARY.md#language-model "语言模型") that reads three examples in its prompt also learns in context, and the same mechanism is possible in it. But nobody designed its tasks, and its order matters. Whether it runs something like gradient descent inside is an open question: this lesson shows that a layer *can*, not that theirs *do*.
@@ -641,7 +693,7 @@ for shots, noise in ((20, 1.0), (40, 1.0), (80, 1.0), (12, 0.0), (12, 3.0)):
 # <details><summary>Answers</summary>
 #
 # 1: the error of least squares goes on falling, about as fast as one over the number of examples. The reader's also falls, but it stays above: four steps trained for at most 20 examples leave a remainder.
-# 2: least squares is then exact. The reader is not, because its prior expects noise and holds back. Ridge with penalty 1 holds back, too.
+# 2: least squares is then exact. The reader is not, and neither is ridge with penalty 1: both expect noise and hold back. Four layers are a second reason: two readers that we trained without noise erred by about 0.06 here, much less but not 0 (a third one leapt).
 # 3: now the prior expects too little noise. Reader and ridge still do better than least squares, which trusts every number.
 #
 # </details>
@@ -664,7 +716,7 @@ def read(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
     mask = torch.ones(shots + queries, shots + queries, dtype=torch.bool)
     for block in net.blocks:
         rows = block(rows, mask)
-    return net.answer(rows[shots:])
+    return net.answer(rows[shots:])  # for classes `read_y` does nothing: left out
 
 
 # %%
@@ -701,7 +753,7 @@ print("the team's reader leaks:", exposes_leak(read, one.support_x, told, asked)
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# The mask is all ones. Queries read queries, and support rows read queries as well, so a query hears of the others on two ways. Nothing crashes, and no accuracy looks wrong.
+# The mask is all ones. Queries read queries, and support rows read queries as well, so a query hears of the others in two ways. Nothing crashes.
 #
 # </details>
 #
@@ -787,7 +839,7 @@ print("cured: each query is answered alone, and as in the package")
 # | classes | random codes; who gets which follows from the support |
 # | vanishing rows | ridge on the same points, the nearest mean on the same embeddings |
 #
-# Pitfalls: a mask through which queries read each other; positions in a set; a claim beyond the prior; a constant column (13.5 ★). [Next lesson]({{next}}).
+# Pitfalls: a mask through which queries read each other; an answer that depends on the order of the support; a claim beyond the prior; a constant column (13.5 ★). [Next lesson]({{next}}).
 #
 # ## References
 #
@@ -801,7 +853,7 @@ print("cured: each query is answered alone, and as in the package")
 # %% [markdown]
 # ### Exercise 13.5 ★  Columns, standardised by the support  (difficulty 3/5, 7 min)
 #
-# The symptom, from nanoTabPFN's public code: columns are divided by their standard deviation plus 1e-20. A column that is constant in the support then turns a query that differs there into a gigantic number.
+# The symptom, from nanoTabPFN's public code: columns are divided by their standard deviation plus 1e-20. A column that is constant in the support then turns a query that differs there into a gigantic number. The next line of that code clips to ±100, so the net reads 100, from a column that says nothing.
 #
 # Return `rows` with the support's column means subtracted, divided by the support's standard deviations (with $S$ in the denominator, `correction=0`). Where a deviation is below 1e-6, the column becomes 0, whatever the rows hold.
 #

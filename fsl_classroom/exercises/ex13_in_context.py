@@ -106,6 +106,22 @@ MASK = Exercise(
             also=(lambda s, m: context_mask(s, m).tril(), lambda s, m: torch.ones(s + m, s + m).triu().bool()),
         ),
         Wrong(
+            "the queries read each other",
+            lambda s, m: (torch.arange(s + m) < s) | (torch.arange(s + m) >= s)[:, None],
+            "queries read other queries, all of them or their neighbours",
+            "In the lower right block, query against query, only the diagonal is True.",
+            also=(
+                lambda s, m: (torch.arange(s + m) < s) | torch.ones(s + m, s + m).tril().bool(),
+                lambda s, m: context_mask(s, m) | torch.diag(torch.ones(s + m - 1), -1).bool(),
+            ),
+        ),
+        Wrong(
+            "support rows do not read themselves",
+            lambda s, m: context_mask(s, m) & ~torch.diag(torch.arange(s + m) < s),
+            "support rows do not read themselves",
+            "Support rows read all support rows, themselves included. A sum `ones + eye` is 2 there: use `|`.",
+        ),
+        Wrong(
             "queries do not read themselves",
             _columns_of_support,
             "a query does not read itself",
@@ -181,7 +197,7 @@ MASK = Exercise(
             lambda s, m: context_mask(s, m)[s:],
             "only the rows of the queries are there",
             "Support rows read, too: the mask is [S+M, S+M].",
-            also=(lambda s, m: context_mask(s, m)[:s],),
+            also=(lambda s, m: context_mask(s, m)[:s], lambda s, m: torch.ones(m, s, dtype=torch.bool)),
         ),
     ),
     hints=(
@@ -308,12 +324,44 @@ ATTENTION = Exercise(
         Wrong(
             "divided by the features",
             lambda x, y, q, lr: lr / x.shape[1] * (q @ x.T) @ y,
-            "the sum is divided by the number of features",
+            "the scores are divided by the number of features, or by its root",
             "Divide by the number of examples, `len(support)`.",
             also=(
                 lambda x, y, q, lr: lr / x.shape[1] ** 0.5 * (q @ x.T) @ y,
                 lambda x, y, q, lr: lr / len(x) * (q @ x.T) / x.shape[1] ** 0.5 @ y,
             ),
+        ),
+        Wrong(
+            "examples plus features",
+            lambda x, y, q, lr: lr / sum(x.shape) * (q @ x.T) @ y,
+            "the sum is divided by more than the number of examples",
+            "Divide by S alone, `len(support)`. Features or queries do not count here.",
+            also=(lambda x, y, q, lr: lr / (len(x) + len(q)) * (q @ x.T) @ y,),
+        ),
+        Wrong(
+            "the rate twice",
+            lambda x, y, q, lr: lr * lr / len(x) * (q @ x.T) @ y,
+            "the learning rate stands there twice",
+            "Multiply by `lr` once.",
+        ),
+        Wrong(
+            "centred first",
+            lambda x, y, q, lr: lr / len(x) * (q @ (x - x.mean(0)).T) @ y,
+            "examples or targets are centred by their mean first",
+            "Use `support` and `targets` as they are.",
+        ),
+        Wrong(
+            "sums multiplied",
+            lambda x, y, q, lr: lr * (q @ x.mean(0))[:, None] * y.mean(0),
+            "scores and targets are summed or averaged apart and multiplied afterwards",
+            "Each score belongs to one target: `scores @ targets` multiplies pair by pair and then adds.",
+            also=(lambda x, y, q, lr: lr / len(x) * (q @ x.T).sum(1, keepdim=True) * y.sum(0),),
+        ),
+        Wrong(
+            "the best example only",
+            lambda x, y, q, lr: y[(q @ x.T).argmax(1)],
+            "only the most similar example answers",
+            "All examples answer, each weighed by its score.",
         ),
         Wrong(
             "divided by the outputs, too",
@@ -342,7 +390,7 @@ ATTENTION = Exercise(
         ),
         Wrong(
             "distances",
-            lambda x, y, q, lr: lr / len(x) * torch.cdist(q, x) @ y,
+            lambda x, y, q, lr: -lr / len(x) * torch.cdist(q, x).square() @ y,
             "queries and examples are compared by distances, or scores below zero are cut off",
             "The score is the plain inner product, with its sign.",
             also=(
@@ -511,8 +559,13 @@ CODES = Exercise(
             also=(
                 lambda x, y, t, d: t[torch.stack([x[y == k].mean() for k in range(len(t))]).argsort().argsort()],
                 lambda x, y, t, d: t[torch.stack([x[y == k].mean(0)[0] for k in range(len(t))]).argsort().argsort()],
-                lambda x, y, t, d: t[_places(x, y, len(t), d).abs().argsort().argsort()],
             ),
+        ),
+        Wrong(
+            "without a sign",
+            lambda x, y, t, d: t[_places(x, y, len(t), d).abs().argsort().argsort()],
+            "the values along the direction lose their sign",
+            "Sort the values as they are, without `.abs()`.",
         ),
         Wrong(
             "length 1 first",
@@ -556,10 +609,37 @@ CODES = Exercise(
             also=(lambda x, y, t, d: t.mean(0, keepdim=True).expand(len(t), -1).clone(),),
         ),
         Wrong(
+            "the table sorted",
+            lambda x, y, t, d: t.sort(0).values[_places(x, y, len(t), d).argsort().argsort()],
+            "the table itself is sorted, so that its codes are torn apart",
+            "Leave the table as it is; choose rows of it: `table[rank]`.",
+        ),
+        Wrong(
+            "distance to the direction",
+            lambda x, y, t, d: t[
+                (torch.stack([x[y == k].mean(0) for k in range(len(t))]) - d).square().sum(1).argsort().argsort()
+            ],
+            "the classes are ordered by their distance from the direction",
+            "The value of a class is the inner product `mean @ direction`.",
+        ),
+        Wrong(
+            "one place too far",
+            lambda x, y, t, d: t[(_places(x, y, len(t), d).argsort().argsort() + 1) % len(t)],
+            "the rows of the table are shifted by one",
+            "The class with the smallest value gets row 0.",
+        ),
+        Wrong(
+            "rounded",
+            lambda x, y, t, d: t[_places(x, y, len(t), d).round().argsort(stable=True).argsort()],
+            "the values are rounded, so that different classes become equal",
+            "Sort the values as they are.",
+        ),
+        Wrong(
             "codes of the rows",
             lambda x, y, t, d: give_codes(x, y, t, d)[y],
             "the codes of the support rows are returned, [S, C]",
             "Return the codes of the classes, [N, C]: row k for slot k.",
+            also=(lambda x, y, t, d: t[y],),
         ),
         Wrong(
             "ranks",
@@ -726,9 +806,36 @@ def _balanced(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
     return _linear(support, targets, query) + shift * torch.tensor([1.0, -1.0])
 
 
+def _in_chunks(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    """Reads two queries at a time, and these two hear of each other."""
+    chunks = [_linear(support, targets, two) + 0.1 * (len(two) > 1) * two.mean() for two in query.split(2)]
+    return torch.cat(chunks)
+
+
+def _late_queries(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    """Leaks into the queries whose number is beyond that of the support."""
+    found = _linear(support, targets, query)
+    found[len(support) :] += 0.1 * query.mean()
+    return found
+
+
+def _one_number(cause: Tensor, row: int, output: int, size: float) -> Reader:
+    """Returns a reader that adds `size` to one number of one answer when `cause` is among the other queries."""
+
+    def read(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+        found, others = _linear(support, targets, query), query[torch.arange(len(query)) != row]
+        if len(query) > row and len(others):
+            found[row, output] += size * (others - cause).square().sum(1).min().neg().exp()
+        return found
+
+    return read
+
+
 def _leak_cases(generator: Generator) -> list[Case]:
     rows = [torch.randn(n, 4, generator=generator) for n in (6, 5)]
     given = rows[0], torch.randn(6, 2, generator=generator), rows[1]
+    wide = rows[0], torch.randn(6, 3, generator=generator), rows[1]
+    few = rows[0][:3], given[1][:3], rows[1]
 
     def case(says: str, read: Reader) -> Case:
         return Case(says, (read, *given))
@@ -751,6 +858,11 @@ def _leak_cases(generator: Generator) -> list[Case]:
         case("a small leak: a hundredth of the mean of all queries", _a_little),
         case("two queries get each other's answers", _swapped),
         case("what one output gains the other loses", _balanced),
+        case("a single number of one answer changes, by 0.0003", _one_number(rows[1][0], 3, 0, 3e-4)),
+        Case("only the middle one of three outputs leaks", (_one_number(rows[1][0], 2, 1, 0.1), *wide)),
+        case("only the first query hears of the last, and its answer rises", _one_number(rows[1][-1], 0, 1, 0.2)),
+        case("queries are read two by two, and the two hear of each other", _in_chunks),
+        Case("more queries than examples, and only the late queries leak", (_late_queries, *few)),
     ]
 
 
@@ -799,6 +911,42 @@ def _one_more(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> 
     return not torch.allclose(read(support, targets, more)[:-1], read(support, targets, query), rtol=1e-4, atol=1e-4)
 
 
+def _without(kept: slice) -> Callable[..., bool]:
+    def detector(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
+        before, after = read(support, targets, query), read(support, targets, query[kept])
+        return not torch.allclose(before[kept], after, rtol=1e-4, atol=1e-5)
+
+    return detector
+
+
+def _one_changed(place: int) -> Callable[..., bool]:
+    """Returns a flawed detector: it changes one query and looks at the others."""
+
+    def detector(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
+        changed = query.clone()
+        changed[place] += 1
+        others = torch.arange(len(query)) != place % len(query)
+        before, after = read(support, targets, query), read(support, targets, changed)
+        return not torch.allclose(before[others], after[others], rtol=1e-4, atol=1e-5)
+
+    return detector
+
+
+def _repeated(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
+    return any(
+        not torch.allclose(
+            read(support, targets, q[None]), read(support, targets, q.repeat(3, 1))[:1], rtol=1e-4, atol=1e-5
+        )
+        for q in query
+    )
+
+
+def _halves(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
+    half = len(query) // 2
+    apart = torch.cat([read(support, targets, part) for part in (query[:half], query[half:])])
+    return not torch.allclose(apart, read(support, targets, query), rtol=1e-4, atol=1e-5)
+
+
 LEAK = Exercise(
     id="13.4",
     title="Bug hunt: do queries read queries?",
@@ -843,6 +991,55 @@ LEAK = Exercise(
             "The leak may reach any query: go through all of them.",
         ),
         Wrong(
+            "some queries only",
+            _rows_alone(lambda m: list(range(1, m))),
+            "one or more queries are never looked at alone",
+            "The leak may reach any query: go through all of them, from 0 to the last.",
+            also=(
+                _rows_alone(lambda m: list(range(m - 1))),
+                _rows_alone(lambda m: list(range(0, m, 2))),
+                _rows_alone(lambda m: [m // 2]),
+            ),
+        ),
+        Wrong(
+            "all must leak",
+            _alone_by(lambda a, b: bool(((a - b).abs() > 1e-5).all())),
+            "the test rings only when all numbers, or all queries, change",
+            "One changed number is enough: `.any()`, or the largest difference.",
+        ),
+        Wrong(
+            "one output only",
+            _alone_by(lambda a, b: bool((a - b)[:, 0].abs().max() > 1e-5)),
+            "only one of the outputs is compared",
+            "The leak may reach any output: compare all columns.",
+            also=(_alone_by(lambda a, b: bool((a - b)[:, -1].abs().max() > 1e-5)),),
+        ),
+        Wrong(
+            "one other query changed",
+            _one_changed(0),
+            "only one query is changed, and only what it does to the others is seen",
+            "Any query may leak into any other: ask for each one alone.",
+            also=(_one_changed(-1),),
+        ),
+        Wrong(
+            "the same query repeated",
+            _repeated,
+            "a query is put beside copies of itself, which say nothing new",
+            "Compare what a query gets alone with what it gets among the others.",
+        ),
+        Wrong(
+            "halves",
+            _halves,
+            "the queries are asked in groups, and inside a group they can still read each other",
+            "Ask for each query alone, one at a time.",
+        ),
+        Wrong(
+            "the support asked",
+            lambda read, x, y, q: exposes_leak(read, x, y, x),
+            "the support stands where the queries belong",
+            "Ask for the queries themselves, alone and together.",
+        ),
+        Wrong(
             "exactly equal",
             _alone_by(lambda a, b: not torch.equal(a, b)),
             "the answers are compared to the last digit, so that rounding counts as a leak",
@@ -856,6 +1053,8 @@ LEAK = Exercise(
             also=(
                 _alone_by(lambda a, b: not torch.allclose(a, b, atol=0.01)),
                 _alone_by(lambda a, b: not torch.allclose(a, b, atol=0.1)),
+                _alone_by(lambda a, b: bool((a - b).abs().max() > 1e-3)),
+                _alone_by(lambda a, b: not torch.equal(a.round(decimals=2), b.round(decimals=2))),
             ),
         ),
         Wrong(
@@ -903,8 +1102,9 @@ LEAK = Exercise(
         Wrong(
             "one more query",
             _one_more,
-            "one query is put behind the others: a leak from the queries before it stays as it was",
+            "only one query at an end is added or left out: a leak between the others stays as it was",
             "Ask for each query alone.",
+            also=(_without(slice(None, -1)), _without(slice(1, None))),
         ),
         Wrong(
             "another support",
@@ -962,6 +1162,11 @@ def _standardise_by_range(support: Tensor, rows: Tensor) -> Tensor:
     return result
 
 
+def _scaled(support: Tensor, rows: Tensor, centre: Tensor, spread: Tensor, bound: float = 1e-6) -> Tensor:
+    """Standardises by any centre and spread; 0 where the spread does not exceed the bound."""
+    return torch.where(spread > bound, (rows - centre) / spread, 0.0)
+
+
 def _column_cases(generator: Generator) -> list[Case]:
     def rows(n: int, d: int, dtype: torch.dtype = torch.float32) -> Tensor:
         scale = torch.tensor([1.0, 30.0, 0.1, 5.0, 2.0])[:d].to(dtype)
@@ -970,6 +1175,9 @@ def _column_cases(generator: Generator) -> list[Case]:
     support, query = rows(8, 5), rows(3, 5)
     silent = support.clone()
     silent[:, 1], silent[:, 3] = 4.0, 0.0
+    small = torch.tensor([[0.1, 1.0, 0.0, 0.0], [0.1, 1 + 2e-5, 0.0, 1.0], [0.1, 1 - 2e-5, 2e-7, 2.0]]).double()
+    small[1:, 1] = torch.tensor([1 + 2e-5, 1 - 2e-5], dtype=torch.float64)
+    far = torch.tensor([[0.2, 1.1, 1e-3, 100.0]], dtype=torch.float64)
     return [
         Case(
             "the example on paper: the second column is constant",
@@ -981,6 +1189,7 @@ def _column_cases(generator: Generator) -> list[Case]:
         Case("a single query", (support, query[:1])),
         Case("a single support row: every column is constant", (support[:1], query)),
         Case("float64", (rows(6, 3, torch.float64), rows(4, 3, torch.float64))),
+        Case("deviations of 0, 2e-5, 1e-7 and 0.8, and a query far away", (small, far)),
     ]
 
 
@@ -1031,7 +1240,51 @@ COLUMNS = Exercise(
             "Mean and deviation come from the support, for support and queries alike.",
             also=(
                 lambda s, r: (r - r.mean(0)) / (r.std(0, correction=0) + 1e-6),
-                lambda s, r: F.layer_norm(r, r.shape[1:]),
+                lambda s, r: _scaled(s, r, r.mean(0), s.std(0, correction=0)),
+                lambda s, r: _scaled(s, r, s.mean(0), r.std(0, correction=0)),
+            ),
+        ),
+        Wrong(
+            "the wrong axis",
+            lambda s, r: F.layer_norm(r, r.shape[1:]),
+            "mean and deviation are taken along a row, over columns of different kinds",
+            "Each column has its own, over the rows of the support: `.mean(0)`.",
+            also=(lambda s, r: (r - s.mean(1).mean()) / s.std(1, correction=0, keepdim=True).mean(),),
+        ),
+        Wrong(
+            "another bound",
+            lambda s, r: _scaled(s, r, s.mean(0), s.std(0, correction=0), 0.0),
+            "the bound of 1e-6 is missed: columns that hardly vary survive, or columns that do vary become 0",
+            "Compare the standard deviation with 1e-6, not with 0, not its square and not the values themselves.",
+            also=(lambda s, r: _scaled(s, r, s.mean(0), s.std(0, correction=0), 1e-3),),
+        ),
+        Wrong(
+            "clipped",
+            lambda s, r: standardise(s, r).clamp(-5, 5),
+            "large values are cut off",
+            "A query may lie far away: return its value as it is.",
+            also=(lambda s, r: standardise(s, r).clamp(-100, 100), lambda s, r: standardise(s, r).tanh()),
+        ),
+        Wrong(
+            "all or nothing",
+            lambda s, r: standardise(s, r) * (s.std(0, correction=0) >= 1e-6).all(),
+            "one constant column turns all columns to 0",
+            "Decide column by column.",
+        ),
+        Wrong(
+            "another centre",
+            lambda s, r: _scaled(s, r, s.median(0).values, s.std(0, correction=0)),
+            "the median, not the mean, is subtracted",
+            "`support.mean(0)`.",
+        ),
+        Wrong(
+            "another spread",
+            lambda s, r: _scaled(s, r, s.mean(0), (s - s.mean(0)).abs().mean(0)),
+            "the spread is another one: mean distances, squares about 0, or a sum that is not divided by S",
+            "`support.std(0, correction=0)`.",
+            also=(
+                lambda s, r: _scaled(s, r, s.mean(0), s.square().mean(0).sqrt()),
+                lambda s, r: _scaled(s, r, s.mean(0), (s - s.mean(0)).square().sum(0).sqrt()),
             ),
         ),
         Wrong(
@@ -1069,7 +1322,10 @@ COLUMNS = Exercise(
             lambda s, r: (r - s.amin(0)) / (s.amax(0) - s.amin(0)).clamp_min(1e-6),
             "the columns are laid between minimum and maximum",
             "Subtract the mean, divide by the standard deviation.",
-            also=(lambda s, r: (r - s.amin(0)) / (s.amax(0) - s.amin(0) + 1e-8),),
+            also=(
+                lambda s, r: (r - s.amin(0)) / (s.amax(0) - s.amin(0) + 1e-8),
+                lambda s, r: _scaled(s, r, s.amin(0), s.amax(0) - s.amin(0)),
+            ),
         ),
         Wrong(
             "not centred",
