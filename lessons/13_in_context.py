@@ -404,7 +404,7 @@ for seed, reader in enumerate(readers):
     print(f"  and with the inputs of B at zero {told[2]:.2f}")
 
 # %% [markdown]
-# What did training learn? Hardly more than the diagonals: with everything else at zero the error stays as it is. On them, the steps grew longer than the 0.5 of the start. And $B$ also changes the *inputs* now, by a small negative number in the first three layers: every row loses a little of what it shares with the support, so that directions in which the support is long are shortened. Without this part the long steps overshoot, and the error explodes. Von Oswald et al. found the same extra step in their trained layers.
+# What did training learn? Hardly more than the diagonals: with everything else at zero the error stays as it is. On them, the steps grew longer than the 0.5 of the start. And $B$ also changes the *inputs* now, by a small negative number in the first three layers: every row loses a little of what it shares with the support, so that directions in which the support is long are shortened. Without this part the error explodes: likely the long steps then overshoot. Von Oswald et al. found the same extra step in their trained layers.
 
 # %% [markdown]
 # ## Classes: answers become codes
@@ -845,7 +845,7 @@ print("cured: each query is answered alone, and as in the package")
 #
 # | source | for |
 # |---|---|
-# | Garg et al. (2022), *What Can Transformers Learn In-Context?* | section 2: linear functions in context |
+# | Garg et al. (2022), *What Can Transformers Learn In-Context?* | linear functions in context |
 # | von Oswald et al. (2023), *Transformers Learn In-Context by Gradient Descent* | proposition 1: one layer, one step |
 # | Müller et al. (2022), *Transformers Can Do Bayesian Inference* | the prior-data fitted network |
 # | Fifty et al. (2024), *Context-Aware Meta-Learning* | fixed label codes on a frozen encoder |
