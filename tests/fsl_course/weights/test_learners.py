@@ -37,7 +37,7 @@ OWN = {
     "soft_kmeans": {"distractors": "mask"},
     "graph": {"n_way": 5, "transductive": True, "hidden": 6},
     "label_propagation": {"neighbours": 3, "sigma": 0.7, "alpha": 0.5},
-    "in_context": {"features": 6, "tokens": 8, "codes": 4, "layers": 1, "heads": 2, "outputs": 1},
+    "in_context": {"features": None, "tokens": 8, "codes": 4, "layers": 1, "heads": 2, "outputs": 0},  # for pictures
     "maml": {**ADAPTS, "test_steps": 3, "first_order": True},
     "anil": {**ADAPTS, "test_steps": 3, "first_order": True},
     "meta_sgd": {**ADAPTS, "test_steps": 3},
