@@ -517,7 +517,7 @@ for axis, (name, values) in zip(axes, rounds.items()):
     for slot, (kind, line) in enumerate(zip(kinds, zip(*values))):
         axis.plot(range(7), line, label=kind, **slot_style(slot))
     axis.set(title=name, xlabel="round", ylim=(0.75, 1.0))
-axes[0].legend(fontsize=8)
+axes[0].legend(fontsize=8, loc=(0.35, 0.42))
 show(
     figure,
     "Two panels over six rounds. In drawer A the pseudo-labels and the queries rise in "
