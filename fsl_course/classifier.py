@@ -134,7 +134,7 @@ class FewShotClassifier:
     def decision_function(self, pictures: Pictures) -> Tensor:
         """Returns the learner's own scores [M, N] (minus distances, log-odds, cosines, ...), columns as in classes_.
 
-        No score depends on the other pictures, unless the learner is transductive: it judges those of a call together. Raises ValueError before `fit`, and if a score is not a finite number.
+        A transductive learner judges those of a call together. Raises ValueError before `fit`, and if a score is not finite.
         """
         images = self.pictures(pictures)
         return _finite(self._support.scores(images)) if len(images) else torch.zeros(0, len(self.classes_))
