@@ -175,15 +175,15 @@ print("new centres:", [round(c, 2) for c in by_hand])
 # |---|---|---|
 # | `[U, D]` | `[N, D]` | `[U, N]`, rows sum to one |
 #
-# `squared_distances(a, b)` is at hand.
+# A squared distance is the sum of the squared differences.
 
 
 # %%
 def shares(unlabelled: Tensor, centres: Tensor) -> Tensor:
     """Shares of pictures in classes. unlabelled [U, D], centres [N, D] -> [U, N]."""
     # BEGIN SOLUTION
-    distances = squared_distances(unlabelled, centres)
-    return (-distances).softmax(1)
+    apart = unlabelled[:, None] - centres  # [U, N, D]
+    return (-apart.square().sum(2)).softmax(1)
     # END SOLUTION
 
 

@@ -42,7 +42,8 @@ def deal(layout: Layout, how: str) -> Layout:
     if how == "in order":
         orders = [y.argsort(dim=1, stable=True) for y in labels]
         rows, labels = ([t.gather(1, o) for t, o in zip(ts, orders, strict=True)] for ts in (rows, labels))
-    return Layout(support=rows[0], support_y=labels[0], query=rows[1], query_y=labels[1], classes=classes)
+    nothing = rows[0][:, :0]  # no unlabelled drawings
+    return Layout(rows[0], labels[0], rows[1], labels[1], classes, nothing, nothing)
 
 
 def blind_players(sampler: EpisodeSampler, layout: Layout) -> tuple[float, float]:

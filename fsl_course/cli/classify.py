@@ -22,7 +22,8 @@ def add_parser(commands: Any) -> None:
         epilog="examples:\n  python -m fsl_course classify prototypical --support mine new1.png new2.png\n"
         "  python -m fsl_course classify runs/mine --support mine new --html page.html\n"
         "  python -m fsl_course classify runs/mine --support mine new --none-of-these\n"
-        "  python -m fsl_course classify simple_shot --encoder resnet18 --support photos new\n"
+        "  python -m fsl_course classify simple_shot --encoder resnet18 \\\n"
+        "      --support photos new\n"
         "docs/commands.md says more.",
     )
     which = "a method with shipped weights, the folder or .safetensors file that train made, or a file of --save"

@@ -62,7 +62,7 @@ def test_weights_that_are_missing_or_damaged_are_told_in_words(stand_in, tmp_pat
     with pytest.raises(FileNotFoundError, match=r"not on this machine.*python -c") as error:
         photograph_encoder()
     assert str(tmp_path) not in str(error.value)
-    with pytest.raises(FileNotFoundError, match=r"the weights of ResNet-18 .* are not at .*gone.pth\.$"):
+    with pytest.raises(FileNotFoundError, match=r"the weights of ResNet-18 .* are not at .*gone.pth\. .*python -c"):
         photograph_encoder(tmp_path / "gone.pth")
     stand_in[0].write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged"):
