@@ -9,7 +9,6 @@ frozen at the prototypes. Takes a few minutes on one core. Call it again after a
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from fsl_course.data import ImageSet
 from fsl_course.evaluation import embed_all
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.weights.learners import make, settings_of
-from tools.results.rows import is_there, refuse_other_settings, write
+from tools.results.rows import is_there, kept, write
 
 OUT = Path(__file__).resolve().parents[2] / "data" / "mapping_comparison.json"
 WIDTH = 32
@@ -88,12 +87,7 @@ def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> i
         "train": TRAIN | {"steps": options.steps},
         "episodes": options.episodes,
     }
-    rows: list[dict[str, Any]] = []
-    if options.out.exists():
-        there = json.loads(options.out.read_text(encoding="utf-8"))
-        if {k: there[k] for k in ("train", "episodes")} != {k: head[k] for k in ("train", "episodes")}:
-            raise refuse_other_settings(options.out)
-        rows = there["rows"]
+    rows = kept(options.out, head)
     source = load_glyphs() if source is None else source
     for seed in range(options.seeds):
         for label in LEARNERS:

@@ -9,7 +9,6 @@ measures the time of a training step anew at its end, so call it once more on a 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from fsl_course import EpisodeSampler, evaluate, fit, load_glyphs
 from fsl_course.data import ImageSet
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.weights.learners import make, settings_of
-from tools.results.rows import is_there, refuse_other_settings, write
+from tools.results.rows import is_there, kept, write
 
 OUT = Path(__file__).resolve().parents[2] / "data" / "metric_comparison.json"
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -99,12 +98,7 @@ def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> i
         "train": TRAIN | {"steps": options.steps},
         "episodes": options.episodes,
     }
-    rows = []
-    if options.out.exists():
-        there = json.loads(options.out.read_text(encoding="utf-8"))
-        if {k: there[k] for k in ("train", "episodes")} != {k: head[k] for k in ("train", "episodes")}:
-            raise refuse_other_settings(options.out)
-        rows = there["rows"]
+    rows = kept(options.out, head)
     source = load_glyphs() if source is None else source
     for seed in range(options.seeds):
         for label in LEARNERS:

@@ -19,6 +19,19 @@ def row_lines(rows: list[dict[str, Any]]) -> str:
     return ",\n".join(f"  {json.dumps(row)}" for row in rows)
 
 
+def kept(path: Path, head: dict[str, Any], same: tuple[str, ...] = ("train", "episodes")) -> list[dict[str, Any]]:
+    """Returns the rows of a file that an interrupted measurement left, or [] if there is none.
+
+    same: the fields of the head that must agree. Raises SystemExit if the file was measured with other settings.
+    """
+    if not path.exists():
+        return []
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if any(there[name] != head[name] for name in same):
+        raise refuse_other_settings(path)
+    return there["rows"]
+
+
 def is_there(rows: list[dict[str, Any]], label: str, seed: int) -> bool:
     """Returns True if one of the rows has this label and this seed."""
     return any(row["label"] == label and row["seed"] == seed for row in rows)

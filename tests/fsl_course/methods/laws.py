@@ -8,6 +8,7 @@ from fsl_course.data import ImageSet
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import FewShotLearner
+from tests.conftest import permute_support, relabel
 
 
 def judges_each_query_alone(learner: FewShotLearner, episode: Episode) -> None:
@@ -16,6 +17,22 @@ def judges_each_query_alone(learner: FewShotLearner, episode: Episode) -> None:
     single = Episode(episode.support_x, episode.support_y, other.query_x[:1], episode.query_y[:1], episode.classes)
     assert torch.allclose(learner(episode)[0], learner(other)[0], atol=1e-12)
     assert torch.allclose(learner(episode)[0], learner(single)[0], atol=1e-12)
+
+
+def order_and_slots_do_not_matter(learner: FewShotLearner, episode: Episode) -> None:
+    """Relabelling the five slots permutes the logits; the order of the ten support rows changes nothing."""
+    logits, new_slot = learner(episode), torch.tensor([3, 0, 4, 1, 2])
+    assert torch.allclose(learner(relabel(episode, new_slot))[:, new_slot], logits, atol=1e-10)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(learner(permute_support(episode, order)), logits, atol=1e-10)
+
+
+def stacked_tasks_equal_single_tasks(learner: FewShotLearner, source: ImageSet, atol: float) -> None:
+    """`score` of stacked tasks gives what forward gives task by task, in float64."""
+    batch = EpisodeSampler(source, 4, 2, 3, dtype=torch.float64).batch(0, 3)
+    single = torch.stack([learner(e) for e in batch])
+    embedded = [learner.embed(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in (batch.support_x, batch.query_x)]
+    assert torch.allclose(single, learner.score(embedded[0], batch.support_y, embedded[1], 4), atol=atol)
 
 
 def other_queries(episode: Episode) -> Episode:

@@ -9,8 +9,13 @@ from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
-from tests.conftest import permute_support, relabel, settled, toy_images
-from tests.fsl_course.methods.laws import evaluating_twice_changes_nothing, judges_each_query_alone
+from tests.conftest import settled, toy_images
+from tests.fsl_course.methods.laws import (
+    evaluating_twice_changes_nothing,
+    judges_each_query_alone,
+    order_and_slots_do_not_matter,
+    stacked_tasks_equal_single_tasks,
+)
 
 
 def stirred(learner: Hypernetwork) -> Hypernetwork:
@@ -65,19 +70,13 @@ def test_it_equals_a_loop_over_classes_and_pictures(learner, precise):
 
 
 def test_laws(learner, precise):
-    logits, new_slot = learner(precise), torch.tensor([3, 0, 4, 1, 2])
-    assert torch.allclose(learner(relabel(precise, new_slot))[:, new_slot], logits, atol=1e-10)
-    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(learner(permute_support(precise, order)), logits, atol=1e-10)
+    order_and_slots_do_not_matter(learner, precise)
     judges_each_query_alone(learner, precise)
     assert isinstance(learner, ComparesEmbeddings)
 
 
 def test_stacked_tasks_equal_single_tasks(toys, learner):
-    batch = EpisodeSampler(toys, 4, 2, 3, dtype=torch.float64).batch(0, 3)
-    single = torch.stack([learner(e) for e in batch])
-    embedded = [learner.embed(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in (batch.support_x, batch.query_x)]
-    assert torch.allclose(single, learner.score(embedded[0], batch.support_y, embedded[1], 4), atol=1e-9)
+    stacked_tasks_equal_single_tasks(learner, toys, atol=1e-9)
 
 
 @pytest.mark.parametrize("film", [False, True])

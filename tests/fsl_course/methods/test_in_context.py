@@ -13,7 +13,11 @@ from fsl_course.methods.base import ComparesEmbeddings
 from fsl_course.methods.in_context import InContextLearner, code_order, context_mask, draw_codes, linear_attention
 from fsl_course.nets import conv4
 from tests.conftest import permute_support, relabel, settled, toy_images
-from tests.fsl_course.methods.laws import evaluating_twice_changes_nothing, judges_each_query_alone
+from tests.fsl_course.methods.laws import (
+    evaluating_twice_changes_nothing,
+    judges_each_query_alone,
+    stacked_tasks_equal_single_tasks,
+)
 from tests.fsl_course.methods.transferring import LABELS, randn
 
 
@@ -111,10 +115,7 @@ def test_a_query_is_judged_alone(learner, precise):
 
 
 def test_stacked_tasks_equal_single_tasks(toys, learner):
-    batch = EpisodeSampler(toys, 4, 2, 3, dtype=torch.float64).batch(0, 3)
-    embedded = [learner.embed(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in (batch.support_x, batch.query_x)]
-    together = learner.score(embedded[0], batch.support_y, embedded[1], 4)
-    assert torch.allclose(torch.stack([learner(e) for e in batch]), together, atol=1e-10)
+    stacked_tasks_equal_single_tasks(learner, toys, atol=1e-10)
 
 
 def test_training_draws_other_codes_for_every_task_and_the_same_ones_again(toys):
