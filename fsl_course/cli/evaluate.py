@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(row))
         else:
             print(f"  {name:20s} {result}")
-    if not options.json:
+    if not options.json and options.method != "baselines":  # which have a row of their own for it
         print(f"  {'(chance)':20s} {1 / options.way:.2%}")
     return 0
 
