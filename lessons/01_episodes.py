@@ -292,15 +292,17 @@ print(
 # %% [markdown]
 # ## Meet the package
 #
-# `EpisodeSampler` ranks scores, takes the top and gathers, as you did; it also shuffles the rows. In the heart of its source, `rank` holds random scores for `BLOCK = 256` episodes, and `real` says which drawings exist.
+# `EpisodeSampler` ranks scores, takes the top and gathers, as you did; it also shuffles the rows. In the heart of its source, `rank` holds random scores, first of the classes of `BLOCK = 256` episodes, then of drawings; `real` says which drawings exist. (Distractors and unlabelled drawings wait for lesson 15.)
 
 # %%
 source_code = inspect.getsource(EpisodeSampler._draw_block)
 start, end = (
-    source_code.index("        classes = rank"),
+    source_code.index("        drawn = rank"),
     source_code.index("        label ="),
 )
 print(source_code[start:end])
+drawings = inspect.getsource(EpisodeSampler._drawings)
+print(drawings[drawings.index("        rank =") :])
 
 # %% [markdown]
 # You need four things of it:
