@@ -292,7 +292,7 @@ print(
 # %% [markdown]
 # ## Meet the package
 #
-# `EpisodeSampler` ranks scores, takes the top and gathers, as you did; it also shuffles the rows. In the heart of its source, `rank` holds random scores, first of the classes of `BLOCK = 256` episodes, then of drawings; `real` says which drawings exist. (Distractors and unlabelled drawings wait for lesson 15.)
+# `EpisodeSampler` ranks, takes the top and gathers, as you did; it also shuffles the rows. In its heart, `rank` scores first the classes of `BLOCK = 256` episodes, then drawings; `real` says which exist. (Distractors and unlabelled wait for lesson 15.)
 
 # %%
 source_code = inspect.getsource(EpisodeSampler._draw_block)
