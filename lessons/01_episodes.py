@@ -292,7 +292,7 @@ print(
 # %% [markdown]
 # ## Meet the package
 #
-# `EpisodeSampler` ranks, takes the top and gathers, as you did; it also shuffles the rows. In its heart, `rank` scores first the classes of `BLOCK = 256` episodes, then drawings; `real` says which exist. (Distractors and unlabelled wait for lesson 15.)
+# `EpisodeSampler` ranks, takes the top and gathers, as you did; it also shuffles the rows. In its heart, `rank` scores the classes of `BLOCK = 256` episodes, then drawings; `real` says which exist. (Distractors wait for lesson 15.)
 
 # %%
 source_code = inspect.getsource(EpisodeSampler._draw_block)
@@ -314,7 +314,7 @@ print(drawings[drawings.index("        rank =") :])
 # | `sampler.batch(i, T)` | the $T$ episodes from $i$ on, stacked along a leading axis `[T]` |
 # | `sampler.layout(i, T)` | the same without pictures: row numbers in `source.images.flatten(0, 1)`, slots, classes |
 #
-# An episode is a *pure function of (seed, index)*: episode 7 is the same alone or in a batch, today or after a crash. So two methods can meet the very same episodes. The next cell checks `to_slots`, too: a row number divided by $n$ is a class id.
+# An episode is a *pure function of (seed, index)*: episode 7 is the same alone or in a batch, today or after a crash. So methods can meet the very same episodes. The next cell checks `to_slots`, too: a row number divided by $n$ is a class id.
 
 # %%
 sampler = EpisodeSampler(test, n_way=5, k_shot=1, n_query=5, seed=0)
