@@ -10,6 +10,7 @@ import fsl_course
 from fsl_course.cli.data import data_name
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import SPLITS, ImageSet
+from fsl_course.weights.learners import WITHOUT_LABELS
 
 # (way, shot) of the test rows in the card of every trained model, with 15 queries a class and 600 episodes of seed 0.
 CARD_ROWS = ((5, 1), (5, 5), (20, 1), (20, 5))
@@ -51,6 +52,10 @@ def about(options: argparse.Namespace, settings: dict[str, Any], source: ImageSe
     Of a folder: how its pictures were prepared, and its classes by split. Embedded data are known by their name.
     """
     found = {"method": options.method, "settings": settings, "data": data_name(options)}
+    if options.method in WITHOUT_LABELS:
+        found["labels"] = (
+            "none: pictures are drawn irrespective of class, and nothing is validated; only the test uses labels"
+        )
     if options.data == "omniglot":
         found["omniglot_protocol"] = options.protocol
     if options.data not in OWN_DATA:

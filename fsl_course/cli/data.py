@@ -8,7 +8,7 @@ from pathlib import Path
 from fsl_course import data
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.cli.options import INVERT, OWN_DATA
-from fsl_course.episodes import EpisodeSampler
+from fsl_course.episodes import EpisodeSampler, PictureSampler
 
 
 def load_data(options: argparse.Namespace) -> data.ImageSet:
@@ -102,6 +102,17 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
         classes, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options),
         n_unlabelled=options.unlabelled, n_distractors=options.distractors,
     )  # fmt: skip
+
+
+def nameless(classes: data.ImageSet, options: argparse.Namespace) -> PictureSampler:
+    """Returns tasks that use no label. Unless given, --way is 50 and --query 3. Raises ValueError for what needs labels."""
+    asked = {"shot 1": options.shot == 1} | {name: not getattr(options, name) for name in ("unlabelled", "distractors")}
+    asked |= {"within-group": not options.within_group, "turn-tasks": not options.turn_tasks}
+    if wrong := [name for name, fine in asked.items() if not fine]:
+        cure = "give --shot 1" if wrong[0] == "shot 1" else f"leave --{wrong[0]} out"
+        raise ValueError(f"{options.method} learns from single pictures, without labels: {cure}.")
+    options.way, options.query = options.way or min(50, int(classes.counts.sum())), options.query or 3
+    return PictureSampler(classes, options.way, options.query, seed=options.seed)
 
 
 def note_unlabelled(method: str, uses: bool, options: argparse.Namespace) -> None:

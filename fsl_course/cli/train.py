@@ -15,7 +15,7 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.locks import only_run
 from fsl_course.cli import cards
 from fsl_course.cli.cards import CARD_EPISODES, CARD_ROWS
-from fsl_course.cli.data import data_name, episodes, load_data, note, note_unlabelled
+from fsl_course.cli.data import data_name, episodes, load_data, nameless, note, note_unlabelled
 from fsl_course.cli.finished import check_not_finished
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import ImageSet
@@ -45,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     own, device, photographs = own_settings(options.set), choose(options.device), _photographs(options)
     source = load_data(options).to(device)
     classes = _training_classes(source, options)
-    sampler = episodes(classes, options, most_queries=5)
+    labels = options.method not in learners.WITHOUT_LABELS
+    sampler = episodes(classes, options, most_queries=5) if labels else nameless(classes, options)
     settings = {"width": options.width, "norm": options.norm, "halving": options.halving} | photographs
     settings |= learners.settings_of(options.method, source, options.way)
     # a head over the base classes would teach a frozen encoder nothing
@@ -219,6 +220,8 @@ def _episodes(
 
 def _validation(source: ImageSet, options: argparse.Namespace) -> EpisodeSampler | str:
     """Returns episodes of the training shot, 5-way where there are enough classes; a trained head keeps its ways."""
+    if options.method in learners.WITHOUT_LABELS:
+        return "that would use labels"
     way = options.way if learners.has_head(options.method) else min(5, (source.splits or []).count("val"))
     return _episodes(source, "val", way, options.shot, 5, options, options.seed)
 

@@ -19,4 +19,5 @@ hypernetwork   a network that writes the linear head (Ha et al. 2017)
 graph          messages along learned edges between the pictures of a task (Garcia, Bruna 2018)
 label_propagation  labels that flow along a graph of support and queries (Liu et al. 2019)
 soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
+unsupervised   prototypes learned from pictures alone, without labels (Medina et al. 2020)
 """

@@ -25,6 +25,7 @@ from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
+from fsl_course.methods.unsupervised import ProtoCLR
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.photographs import FEATURES, bare_encoder
 
@@ -45,7 +46,9 @@ EMBEDS = (
     "soft_kmeans",
     "graph",
     "label_propagation",
+    "unsupervised",
 )  # the methods that take any encoder
+WITHOUT_LABELS = ("unsupervised",)  # the methods that learn from tasks of PictureSampler
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "transfer": {"n_base": 0, "head": "linear", "classifier": "centroid"},
@@ -65,6 +68,7 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "in_context": {"features": None, "tokens": 88, "codes": 24, "layers": 2, "heads": 1, "outputs": 0},
     "graph": {"n_way": 5, "transductive": False, "hidden": 48},
     "label_propagation": {"neighbours": 10, "sigma": 0.3, "alpha": 0.9},
+    "unsupervised": {"objective": "prototypes", "temperature": 0.5},
 }
 
 # The smallest and largest value of every whole-numbered setting: neither a typing error nor a foreign file may take all memory.
@@ -133,6 +137,7 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "in_context": _in_context,
     "graph": lambda s, own: GraphNetwork(_encoder(s), features=_features(s), **own),
     "label_propagation": lambda s, own: LabelPropagation(_encoder(s), **own),
+    "unsupervised": lambda s, own: ProtoCLR(_encoder(s), **own),
 }
 
 

@@ -28,6 +28,7 @@ from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
+from fsl_course.methods.unsupervised import ProtoCLR
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.distributed import Processes
 from fsl_course.training.loop import fit
@@ -63,6 +64,7 @@ def learners() -> dict[str, FewShotLearner]:
         "ridge": RidgeRegression(conv4(4)),
         "hypernetwork": Hypernetwork(conv4(4), hidden=6, film=True),
         "soft_kmeans": SoftKMeans(conv4(4), "mask"),
+        "unsupervised": ProtoCLR(conv4(4), "nt_xent"),
         "graph": GraphNetwork(conv4(4), n_way=3, hidden=6),
         "label_propagation": LabelPropagation(conv4(4), neighbours=3),
         "transfer": TransferNetwork(conv4(4, norm="group"), 12),

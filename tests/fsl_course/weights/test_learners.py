@@ -20,6 +20,7 @@ from fsl_course.methods.siamese import SiameseNetwork
 from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
+from fsl_course.methods.unsupervised import ProtoCLR
 from fsl_course.weights.learners import EMBEDS, MAKERS, OWN_SETTINGS, SETTINGS, has_head, make, settings_of
 from tests.conftest import toy_images
 
@@ -35,6 +36,7 @@ OWN = {
     "ridge": {"l2": 0.5, "scale": 4.0},
     "hypernetwork": {"hidden": 6, "film": True},
     "soft_kmeans": {"distractors": "mask"},
+    "unsupervised": {"objective": "nt_xent", "temperature": 0.2},
     "graph": {"n_way": 5, "transductive": True, "hidden": 6},
     "label_propagation": {"neighbours": 3, "sigma": 0.7, "alpha": 0.5},
     "in_context": {"features": None, "tokens": 8, "codes": 4, "layers": 1, "heads": 2, "outputs": 0},  # for pictures
@@ -75,6 +77,7 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "ridge": RidgeRegression,
         "hypernetwork": Hypernetwork,
         "soft_kmeans": SoftKMeans,
+        "unsupervised": ProtoCLR,
         "graph": GraphNetwork,
         "label_propagation": LabelPropagation,
         **HEADED,
