@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -131,8 +132,13 @@ class InContextLearner(FewShotLearner):
         coded = codes.take_along_dim(labels.unsqueeze(-1), dim=-2)  # [..., S, codes]
         return self.read(support, coded, query) @ codes.mT / math.sqrt(self.codes)
 
-    def forward(self, episode: Episode) -> Tensor:
-        """Predicts the queries of one task -> logits [N*Q, N] (regression: [Q, outputs])."""
+    def forward(self, episode: Episode, codes: Tensor | None = None) -> Tensor:
+        """Predicts the queries of one task -> logits [N*Q, N] (regression: [Q, outputs]).
+
+        With codes, as in training, the episode holds T stacked tasks of embeddings -> logits [T, N*Q, N].
+        """
+        if codes is not None:
+            return self.score(episode.support_x, episode.support_y, episode.query_x, episode.n_way, codes)
         if self.outputs:
             support, query = embed_episode(self, episode)
             return self.read(support, episode.support_y, query)
@@ -145,5 +151,6 @@ class InContextLearner(FewShotLearner):
             return supervised_loss(self.read(support, episodes.support_y, query), episodes.query_y)
         seeds = [zlib.crc32(torch.cat([e.classes, e.support_y, e.query_y]).cpu().numpy().tobytes()) for e in episodes]
         codes = torch.stack([draw_codes(episodes.n_way, self.codes, seed) for seed in seeds]).to(support)
-        logits = self.score(support, episodes.support_y, query, episodes.n_way, codes)
+        embedded = replace(episodes, support_x=support, query_x=query)
+        logits = self(embedded, codes)  # a call of the module, so that `fit` can note the accuracy
         return F.cross_entropy(logits.flatten(0, 1), episodes.query_y.flatten())

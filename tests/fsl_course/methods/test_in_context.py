@@ -12,6 +12,7 @@ from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import ComparesEmbeddings
 from fsl_course.methods.in_context import InContextLearner, code_order, context_mask, draw_codes, linear_attention
 from fsl_course.nets import conv4
+from fsl_course.training.loop import fit
 from tests.conftest import permute_support, relabel, settled, toy_images
 from tests.fsl_course.methods.laws import (
     evaluating_twice_changes_nothing,
@@ -128,6 +129,14 @@ def test_training_draws_other_codes_for_every_task_and_the_same_ones_again(toys)
     assert losses[0] == losses[1]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0][0], drawn[0][1])
+
+
+def test_fit_notes_the_accuracy_of_every_step(toys):
+    torch.manual_seed(0)
+    learner = InContextLearner(conv4(4), tokens=12, codes=4)
+    history = fit(learner, EpisodeSampler(toys, 4, 1, 2), steps=2, tasks=2, progress=False)
+    assert len(history.accuracy) == 2
+    assert all(0 <= share <= 1 for share in history.accuracy)
 
 
 def test_gradients_agree_with_finite_differences():
