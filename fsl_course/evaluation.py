@@ -136,8 +136,11 @@ def _by_embeddings(learner: ComparesEmbeddings, sampler: EpisodeSampler, episode
     at_once = min(_TASKS_AT_ONCE, max(1, _FLOATS_AT_ONCE // (place.shape[1] * table.shape[1])))
     for low in range(0, episodes, at_once):
         part = slice(low, min(low + at_once, episodes))
-        support, query, *unlabelled = table[place[part].to(device)].split(lengths, dim=1)
-        logits = learner.score(support, layout.support_y[part].to(device), query, sampler.n_way, *unlabelled)
+        support, query, *rest = table[place[part].to(device)].split(lengths, dim=1)
+        if getattr(learner, "uses_attributes", False):
+            known = sampler.descriptions(layout.classes[part])
+            rest = [known if known is None else known.to(device)]
+        logits = learner.score(support, layout.support_y[part].to(device), query, sampler.n_way, *rest)
         found.append(_scores(logits, layout.query_y[part].to(device), "accuracy"))
     return torch.cat(found)
 

@@ -137,6 +137,11 @@ def check_ways(learner: FewShotLearner, outputs: int, n_way: int) -> None:
 
 def read_support(learner: FewShotLearner, images: Tensor, labels: Tensor, n_way: int) -> Support:
     """Lets a learner read a support. Raises ValueError if the pictures or the number of classes do not fit it."""
+    if learner.uses_attributes:
+        raise ValueError(
+            f"{type(learner).__name__} knows classes by their descriptions, and pictures alone carry none: take a method that "
+            "learns from pictures, such as prototypical, or call the learner with episodes of described(load_glyphs())."
+        )
     adapts = callable(getattr(learner, "adapted", None))
     kind = _Embedded if isinstance(learner, ComparesEmbeddings) else _Adapted if adapts else Support
     try:

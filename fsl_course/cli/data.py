@@ -8,12 +8,14 @@ from pathlib import Path
 from fsl_course import data
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.cli.options import INVERT, OWN_DATA
+from fsl_course.data import attributes
 from fsl_course.episodes import EpisodeSampler, PictureSampler
 
 
-def load_data(options: argparse.Namespace) -> data.ImageSet:
+def load_data(options: argparse.Namespace, *, described: bool = False) -> data.ImageSet:
     """Loads the image set, and sets --size, --channels and --invert to what it has. A folder without splits is split 60/20/20.
 
+    described: with descriptions of the classes, which glyphs and icons have
     Raises FileNotFoundError or NotADirectoryError where the data is not there, ValueError for options that go with other data.
     """
     _check_options(options)
@@ -39,7 +41,8 @@ def load_data(options: argparse.Namespace) -> data.ImageSet:
         source = data.split_classes(source) if source.splits is None else source
         options.invert = "yes" if source.inverted else "no"
     turned = options.rotations or options.turn_tasks
-    return data.rotations_as_classes(source, turns_as_groups=options.turn_tasks) if turned else source
+    source = data.rotations_as_classes(source, turns_as_groups=options.turn_tasks) if turned else source
+    return attributes.described(source) if described else source
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
 from fsl_course.photographs import PIXELS, load_photographs
 from fsl_course.weights import checkpoints
-from fsl_course.weights.learners import SETTINGS, has_head, make
+from fsl_course.weights.learners import SETTINGS, has_head, make, reads_descriptions
 
 COMPARES = ("prototypical", "matching", "simple_shot")  # methods without weights besides those of their encoder
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--trained-on, --variant and --encoder name weights; the baselines have none: leave them out.")
     options.data = options.data or _data_of(about, None if learner is None else weights_file(options.method))
     made = _take_form(options, about)
-    source = load_data(options).to(device)
+    source = load_data(options, described=learner is not None and learner.uses_attributes).to(device)
     split = source if options.split == "all" else source.split(options.split)
     options.way = options.way or max(2, min(5, len(split)))
     sampler = episodes(split, options, most_queries=15)
@@ -152,7 +152,7 @@ def trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict
             raise ValueError("--trained-on and --variant name shipped weights, not those of a run: leave them out.")
         learner, about = checkpoints.load_learner(path)
         return path.stem, learner, path.stem, about
-    trained_on = options.trained_on or "glyphs"
+    trained_on = options.trained_on or (options.data if reads_descriptions(options.method) else None) or "glyphs"
     which = (options.method, trained_on, options.way or 5, options.shot)
     name = checkpoints.shipped_name(*which, variant=options.variant)
     learner, about = checkpoints.load_learner(verified(f"checkpoints/{name}.safetensors"))

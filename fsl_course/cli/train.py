@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.bfloat16 and headed:
         raise ValueError(f"--bfloat16 is for methods that embed; {options.method} adapts its weights: leave it out.")
     own, device, photographs = own_settings(options.set), choose(options.device), _photographs(options)
-    source = load_data(options).to(device)
+    source = load_data(options, described=learners.reads_descriptions(options.method)).to(device)
     classes = _training_classes(source, options)
     labels = options.method not in learners.WITHOUT_LABELS
     sampler = episodes(classes, options, most_queries=5) if labels else nameless(classes, options)

@@ -22,6 +22,7 @@ class ImageSet:
     splits:      C names out of "train", "val", "test", or None if the source has no splits of its own
     name:        the name of the source in messages and on the command line
     inverted:    True if the pictures are the negatives of their files, False if not, None if there are no files of your own
+    attributes:  float [C, A], a description of each class for zero-shot learning, or None; `data.attributes.described` adds one
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class ImageSet:
     splits: list[str] | None = None
     name: str = "images"
     inverted: bool | None = None
+    attributes: Tensor | None = None
 
     def __post_init__(self) -> None:
         for field in ("images", "counts"):
@@ -52,6 +54,8 @@ class ImageSet:
         for field, values in (("class_names", self.class_names), ("groups", self.groups), ("splits", self.splits)):
             if values is not None and len(values) != classes:
                 raise ValueError(f"{field} must have one entry for each of the {classes} classes; got {len(values)}.")
+        if self.attributes is not None and (self.attributes.dim() != 2 or len(self.attributes) != classes):
+            raise ValueError(f"attributes must be [{classes}, A]; got {list(self.attributes.shape)}.")
         if unknown := set(self.splits or ()) - set(SPLITS):
             raise ValueError(f"splits may only be {', '.join(SPLITS)}; got {', '.join(sorted(unknown))}.")
 
@@ -90,6 +94,7 @@ class ImageSet:
             class_names=[self.class_names[i] for i in rows],
             groups=[self.groups[i] for i in rows],
             splits=None if self.splits is None else [self.splits[i] for i in rows],
+            attributes=None if self.attributes is None else self.attributes[index.to(self.attributes.device)],
         )
 
     def split(self, name: str) -> ImageSet:
@@ -107,7 +112,8 @@ class ImageSet:
 
     def to(self, device: str | torch.device) -> ImageSet:
         """Returns the same set with its pictures on another device, where episodes are then gathered."""
-        return replace(self, images=self.images.to(device))
+        attributes = None if self.attributes is None else self.attributes.to(device)
+        return replace(self, images=self.images.to(device), attributes=attributes)
 
 
 def rotations_as_classes(source: ImageSet, *, turns_as_groups: bool = False) -> ImageSet:
@@ -117,6 +123,7 @@ def rotations_as_classes(source: ImageSet, *, turns_as_groups: bool = False) -> 
     task with one turn: a task is turned as a whole, as in the code of Sung et al. 2018
 
     All pictures of a class turn together, and the new classes stay in the split of the old one. Pictures must be square.
+    Descriptions are left out, because they are not true of a turned class.
     Class k of the source, turned by 90*r degrees counter-clockwise, becomes class 4*k + r.
     """
     height, width = source.images.shape[-2:]

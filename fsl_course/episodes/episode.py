@@ -19,6 +19,7 @@ class Episode:
     query_y:   int64 [N*Q]                       regression tasks: float [Q, d_out]
     classes:   int64 [N], the class of the source in each slot; regression tasks have none: [0]
     unlabelled_x: float [U, c, H, W], pictures without labels, where the sampler was asked for them; otherwise None
+    attributes: float [N, A], the description of the class in each slot, where the source has descriptions; otherwise None
 
     Rows come in random order: neither support nor query is sorted by label, nor are the unlabelled pictures.
     """
@@ -29,6 +30,7 @@ class Episode:
     query_y: Tensor
     classes: Tensor
     unlabelled_x: Tensor | None = None
+    attributes: Tensor | None = None
 
     @property
     def n_way(self) -> int:

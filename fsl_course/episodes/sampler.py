@@ -182,6 +182,11 @@ class EpisodeSampler:
         drawn = [(self._draw_block(block), part) for block, part in spans(start, tasks)]
         return Layout(*(torch.cat([getattr(block, f.name)[part] for block, part in drawn]) for f in fields(Layout)))
 
+    def descriptions(self, classes: Tensor) -> Tensor | None:
+        """Returns the descriptions [..., N, A] of these classes int64 [..., N], or None where the source has none."""
+        found = self.source.attributes
+        return None if found is None else found[classes.to(found.device)].to(self.dtype)
+
     def batch(self, start: int, tasks: int) -> Episode:
         """Returns the episodes start .. start+tasks-1, stacked: every tensor of the Episode has a leading axis [tasks]."""
         check_span(start, tasks)
@@ -201,6 +206,7 @@ class EpisodeSampler:
             query_y=layout.query_y.to(device),
             classes=layout.classes.to(device),
             unlabelled_x=gather(layout.unlabelled) if self.n_unlabelled else None,
+            attributes=self.descriptions(layout.classes),
         )
 
     def __getitem__(self, index: int) -> Episode:

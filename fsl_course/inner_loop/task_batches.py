@@ -31,8 +31,12 @@ def prefers_vmap(model: nn.Module, device: torch.device) -> bool:
 
 
 def tensors_of(episodes: Episode) -> list[Tensor]:
-    """Returns the tensors of an episode in the order of its fields, for vmap to map over; unlabelled_x only if it has some."""
-    return [tensor for f in fields(episodes) if (tensor := getattr(episodes, f.name)) is not None]
+    """Returns the tensors of an episode in the order of its fields, for vmap to map over; unlabelled_x only if it has some.
+
+    Descriptions of the classes are left out: no method with an inner loop reads them.
+    """
+    names = [f.name for f in fields(episodes) if f.name != "attributes"]
+    return [tensor for name in names if (tensor := getattr(episodes, name)) is not None]
 
 
 def mean_over_tasks(learner: nn.Module, episodes: Episode, at_once: bool | None = None) -> Tensor:

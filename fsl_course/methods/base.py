@@ -21,12 +21,14 @@ class FewShotLearner(nn.Module):
                  normalises them together; such tasks cannot be shared among processes
     uses_unlabelled: True if the method learns from an episode's unlabelled pictures, too; its score takes their embeddings as
                  `unlabelled` [..., U, D], or None
+    uses_attributes: True if the method reads the descriptions of an episode's classes; its score takes them as a fifth argument
     made_from:   {"method", "settings"} of a learner that `learners.make` made; None if it was made by hand
     """
 
     transductive: bool = False
     joins_tasks: ClassVar[bool] = False
     uses_unlabelled: ClassVar[bool] = False
+    uses_attributes: ClassVar[bool] = False
     made_from: dict[str, Any] | None = None
 
     def forward(self, episode: Episode) -> Tensor:

@@ -26,6 +26,7 @@ from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.methods.unsupervised import ProtoCLR
+from fsl_course.methods.zero_shot import ZeroShot
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.photographs import FEATURES, bare_encoder
 
@@ -69,13 +70,14 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "graph": {"n_way": 5, "transductive": False, "hidden": 48},
     "label_propagation": {"neighbours": 10, "sigma": 0.3, "alpha": 0.9},
     "unsupervised": {"objective": "prototypes", "temperature": 0.5},
+    "zero_shot": {"n_attributes": 36, "joint": 64, "hidden": 0, "head": "prototypes"},
 }
 
 # The smallest and largest value of every whole-numbered setting: neither a typing error nor a foreign file may take all memory.
 LIMITS: dict[str, tuple[int, int]] = {
     "width": (1, 1024), "in_channels": (1, 64), "size": (16, 1024), "n_way": (1, 10_000), "n_base": (0, 1_000_000),
     "inner_steps": (0, 10_000), "test_steps": (0, 10_000), "batch": (1, 1_000_000), "hidden": (1, 1024),
-    "truncate": (1, 10_000), "neighbours": (1, 10_000),
+    "truncate": (1, 10_000), "neighbours": (1, 10_000), "n_attributes": (1, 10_000), "joint": (1, 1024),
 }  # fmt: skip
 
 
@@ -138,7 +140,13 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "graph": lambda s, own: GraphNetwork(_encoder(s), features=_features(s), **own),
     "label_propagation": lambda s, own: LabelPropagation(_encoder(s), **own),
     "unsupervised": lambda s, own: ProtoCLR(_encoder(s), **own),
+    "zero_shot": lambda s, own: ZeroShot(_conv4(s), features=_features(s), **own),
 }
+
+
+def reads_descriptions(method: str) -> bool:
+    """Returns True for methods that know a class by its description, which only some data have."""
+    return "n_attributes" in OWN_SETTINGS.get(method, {})
 
 
 def has_head(method: str) -> bool:
@@ -158,6 +166,8 @@ def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
         settings["n_base"] = len(source.split("train"))
     if has_head(method):
         settings["n_way"] = way
+    if reads_descriptions(method) and source.attributes is not None:
+        settings["n_attributes"] = source.attributes.shape[1]
     return settings
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.methods.unsupervised import ProtoCLR
+from fsl_course.methods.zero_shot import ZeroShot
 from fsl_course.nets import classifier, conv4, mlp
 from fsl_course.training.distributed import Processes
 from fsl_course.training.loop import fit
@@ -47,7 +49,9 @@ from tests.fsl_course.training.processes import *
 
 
 def sampler(split: str = "train") -> EpisodeSampler:
-    return EpisodeSampler(toy_images(24, 8, noise=200).split(split), 3, 1, 2, dtype=torch.float64)
+    toys = toy_images(24, 8, noise=200)
+    described = replace(toys, attributes=torch.arange(72.0).view(24, 3).sin())
+    return EpisodeSampler(described.split(split), 3, 1, 2, dtype=torch.float64)
 
 
 def learners() -> dict[str, FewShotLearner]:
@@ -65,6 +69,7 @@ def learners() -> dict[str, FewShotLearner]:
         "hypernetwork": Hypernetwork(conv4(4), hidden=6, film=True),
         "soft_kmeans": SoftKMeans(conv4(4), "mask"),
         "unsupervised": ProtoCLR(conv4(4), "nt_xent"),
+        "zero_shot": ZeroShot(conv4(4), 3, head="towers"),
         "graph": GraphNetwork(conv4(4), n_way=3, hidden=6),
         "label_propagation": LabelPropagation(conv4(4), neighbours=3),
         "transfer": TransferNetwork(conv4(4, norm="group"), 12),

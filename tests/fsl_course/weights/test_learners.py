@@ -21,6 +21,7 @@ from fsl_course.methods.simple_shot import SimpleShot
 from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.methods.unsupervised import ProtoCLR
+from fsl_course.methods.zero_shot import ZeroShot
 from fsl_course.weights.learners import EMBEDS, MAKERS, OWN_SETTINGS, SETTINGS, has_head, make, settings_of
 from tests.conftest import toy_images
 
@@ -45,6 +46,7 @@ OWN = {
     "meta_sgd": {**ADAPTS, "test_steps": 3},
     "reptile": {**ADAPTS, "test_steps": 3, "batch": 4},
     "meta_lstm": {**ADAPTS, "hidden": 6, "truncate": 1},
+    "zero_shot": {"n_attributes": 7, "joint": 5, "hidden": 3, "head": "towers"},
 }
 RATES = {
     ("meta_sgd", "inner_lr"),
@@ -80,6 +82,7 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "unsupervised": ProtoCLR,
         "graph": GraphNetwork,
         "label_propagation": LabelPropagation,
+        "zero_shot": ZeroShot,
         **HEADED,
     }
     stand_for = {"net": "model", "n_way": "model", "inner_lr": "lr", "inner_steps": "steps"}

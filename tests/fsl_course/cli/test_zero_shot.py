@@ -1,0 +1,28 @@
+"""The commands `train` and `evaluate` with a method that knows classes by their descriptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fsl_course.__main__ import main
+from tests.fsl_course.cli.runs import train_tiny
+
+
+def test_train_and_evaluate_take_the_descriptions_of_the_data(
+    tmp_path: Path, few_episodes: None, capsys: pytest.CaptureFixture
+):
+    card = train_tiny("zero_shot", tmp_path, "--set", "head=towers")
+    assert card["settings"]["n_attributes"] == 36
+    assert main(["evaluate", str(tmp_path), "--episodes", "10", "--query", "3"]) == 0
+    assert "zero_shot-glyphs" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path), "--data", "icons", "--episodes", "10", "--query", "3"]) != 0
+    assert "reads descriptions of 36 numbers, and these classes have those of 64" in capsys.readouterr().err
+    assert main(["classify", str(tmp_path), "--support", str(tmp_path), "x.png"]) != 0
+
+
+def test_data_without_descriptions_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+    words = ["train", "zero_shot", "--way", "5", "--steps", "1", "--rotations", "--out", str(tmp_path)]
+    assert main(words) != 0
+    assert "has classes without a description" in capsys.readouterr().err
