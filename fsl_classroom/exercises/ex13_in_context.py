@@ -252,7 +252,8 @@ def _attention_cases(generator: Generator) -> list[Case]:
 
         return Case(says, (rows(s, d), rows(s, o), rows(m, d), lr))
 
-    on_paper = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[2.0], [1.0]]), torch.tensor([[3.0, 1.0]]), 0.5)
+    examples = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    on_paper = (examples, torch.tensor([[2.0], [1.0], [3.0]]), torch.tensor([[3.0, 1.0]]), 0.75)
     return [
         Case("the example on paper", on_paper),
         case("6 examples, 3 features, one output, 4 queries", 6, 3, 1, 4, 0.7),
@@ -556,10 +557,38 @@ CODES = Exercise(
             ],
             "the classes are ordered by the length of their means, and the direction is not used",
             "The value of a class is `mean @ direction`.",
+        ),
+        Wrong(
+            "one feature",
+            lambda x, y, t, d: t[torch.stack([x[y == k].mean(0)[0] for k in range(len(t))]).argsort().argsort()],
+            "one feature of the means orders the classes, and the direction is not used",
+            "The value of a class is `mean @ direction`, over all features.",
             also=(
-                lambda x, y, t, d: t[torch.stack([x[y == k].mean() for k in range(len(t))]).argsort().argsort()],
-                lambda x, y, t, d: t[torch.stack([x[y == k].mean(0)[0] for k in range(len(t))]).argsort().argsort()],
+                lambda x, y, t, d: t[torch.stack([x[y == k].mean(0)[-1] for k in range(len(t))]).argsort().argsort()],
+                lambda x, y, t, d: t[torch.stack([x[y == k].mean(0).max() for k in range(len(t))]).argsort().argsort()],
             ),
+        ),
+        Wrong(
+            "a mean over everything",
+            lambda x, y, t, d: t[torch.stack([x[y == k].mean() * d.sum() for k in range(len(t))]).argsort().argsort()],
+            "the mean of a class runs over its features, too, and is one number",
+            "`support[labels == k].mean(0)` keeps the features; then comes `@ direction`.",
+            also=(lambda x, y, t, d: t[torch.stack([x[y == k].mean() for k in range(len(t))]).argsort().argsort()],),
+        ),
+        Wrong(
+            "means in order of appearance",
+            lambda x, y, t, d: t[
+                torch.stack([x[y == k].mean(0) for k in dict.fromkeys(y.tolist())]).matmul(d).argsort().argsort()
+            ],
+            "the means stand in the order in which the classes first appear, so that row k is not class k",
+            "Go through the classes in order: `for k in range(len(table))`.",
+        ),
+        Wrong(
+            "the value as an index",
+            lambda x, y, t, d: t[_places(x, y, len(t), d).long() % len(t)],
+            "the value itself, cut to a whole number, chooses the row of the table",
+            "Sort the classes by their values: the class with the smallest one gets row 0.",
+            also=(lambda x, y, t, d: t[_places(x, y, len(t), d).round().long() % len(t)],),
         ),
         Wrong(
             "without a sign",
@@ -586,6 +615,11 @@ CODES = Exercise(
             ],
             "the median stands where the mean belongs",
             "`support[labels == k].mean(0)`.",
+            also=(
+                lambda x, y, t, d: t[
+                    torch.stack([(x[y == k] @ d).median() for k in range(len(t))]).argsort().argsort()
+                ],
+            ),
         ),
         Wrong(
             "reshape",
@@ -611,8 +645,9 @@ CODES = Exercise(
         Wrong(
             "the table sorted",
             lambda x, y, t, d: t.sort(0).values[_places(x, y, len(t), d).argsort().argsort()],
-            "the table itself is sorted, so that its codes are torn apart",
+            "the table itself is sorted first",
             "Leave the table as it is; choose rows of it: `table[rank]`.",
+            also=(lambda x, y, t, d: t[t[:, 0].argsort()][_places(x, y, len(t), d).argsort().argsort()],),
         ),
         Wrong(
             "distance to the direction",
@@ -668,16 +703,6 @@ def exposes_leak(read: Reader, support: Tensor, targets: Tensor, query: Tensor) 
     return not torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def _exposes_by_noise(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
-    before = read(support, targets, query)
-    for j in range(len(query)):
-        changed = torch.randn_like(query) * 3
-        changed[j] = query[j]
-        if (read(support, targets, changed)[j] - before[j]).abs().max() > 1e-4:
-            return True
-    return False
-
-
 def _exposes_by_leaving_out(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
     before, rows = read(support, targets, query), torch.arange(len(query))
     return any(
@@ -693,13 +718,12 @@ def _exposes_by_row(read: Reader, support: Tensor, targets: Tensor, query: Tenso
     return torch.stack(gaps).abs().max() > 1e-4
 
 
-def _exposes_by_zeros(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
-    before, worst = read(support, targets, query), 0.0
-    for j in range(len(query)):
-        company = torch.zeros_like(query)
-        company[j] = query[j]
-        worst = max(worst, float((read(support, targets, company)[j] - before[j]).abs().max()))
-    return worst > 1e-4
+def _exposes_by_lists(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
+    together, worst = read(support, targets, query).tolist(), 0.0
+    for j, answer in enumerate(together):
+        alone = read(support, targets, query[[j]]).tolist()[0]
+        worst = max([worst, *(abs(one - other) for one, other in zip(answer, alone, strict=True))])
+    return worst > 1e-5
 
 
 def _exposes_by_gradient(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
@@ -812,11 +836,35 @@ def _in_chunks(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
     return torch.cat(chunks)
 
 
+def _near_zero(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    """Sound: its first output is 0, up to a rounding that depends on the number of queries."""
+    found = _linear(support, targets, query)
+    found[:, 0] = 1e-6 * len(query)
+    return found
+
+
+def _by_number(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    """Divides by the number of all rows, so that a query hears how many others there are."""
+    return query @ support.T @ targets / (len(support) + len(query))
+
+
 def _late_queries(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
     """Leaks into the queries whose number is beyond that of the support."""
     found = _linear(support, targets, query)
     found[len(support) :] += 0.1 * query.mean()
     return found
+
+
+def _one_of_many(cause: Tensor, row: int, size: float) -> Reader:
+    """Returns a reader of small answers that adds `size` to one number of one of them while `cause` is among the others."""
+
+    def read(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+        found, others = 0.1 * _linear(support, targets, query), query[torch.arange(len(query)) != row]
+        if len(query) > row and len(others):
+            found[row, 0] += size * bool(((others - cause).abs().amax(1) < 1e-6).any())
+        return found
+
+    return read
 
 
 def _one_number(cause: Tensor, row: int, output: int, size: float) -> Reader:
@@ -836,6 +884,7 @@ def _leak_cases(generator: Generator) -> list[Case]:
     given = rows[0], torch.randn(6, 2, generator=generator), rows[1]
     wide = rows[0], torch.randn(6, 3, generator=generator), rows[1]
     few = rows[0][:3], given[1][:3], rows[1]
+    many = torch.randn(30, 4, generator=generator)
 
     def case(says: str, read: Reader) -> Case:
         return Case(says, (read, *given))
@@ -845,6 +894,7 @@ def _leak_cases(generator: Generator) -> list[Case]:
         case("a sound one: linear attention", _linear),
         case("a sound one: ridge regression", _ridge),
         case("a sound one whose last digits depend on the number of queries", _rounds),
+        case("a sound one with an output of 0, up to rounding", _near_zero),
         case("a sound one: late examples weigh more than early ones", _by_position),
         case("a sound one: the answers do not even use the query", lambda x, y, q: y.mean(0).expand(len(q), -1)),
         case("every query reads every query", _masked(_everything)),
@@ -862,6 +912,8 @@ def _leak_cases(generator: Generator) -> list[Case]:
         Case("only the middle one of three outputs leaks", (_one_number(rows[1][0], 2, 1, 0.1), *wide)),
         case("only the first query hears of the last, and its answer rises", _one_number(rows[1][-1], 0, 1, 0.2)),
         case("queries are read two by two, and the two hear of each other", _in_chunks),
+        case("the answers depend on how many queries there are", _by_number),
+        Case("one number of one of 30 answers changes, by 0.0002", (_one_of_many(many[7], 12, 2e-4), *given[:2], many)),
         Case("more queries than examples, and only the late queries leak", (_late_queries, *few)),
     ]
 
@@ -887,6 +939,16 @@ def _alone_by(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
         return differ(read(support, targets, query), alone)
 
     return detector
+
+
+def _others_by_noise(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
+    before = read(support, targets, query)
+    for j in range(len(query)):
+        changed = torch.randn_like(query) * 3
+        changed[j] = query[j]
+        if (read(support, targets, changed)[j] - before[j]).abs().max() > 1e-4:
+            return True
+    return False
 
 
 def _order_only(read: Reader, support: Tensor, targets: Tensor, query: Tensor) -> bool:
@@ -953,10 +1015,9 @@ LEAK = Exercise(
     reference=exposes_leak,
     cases=_leak_cases,
     right=(
-        _exposes_by_noise,
         _exposes_by_leaving_out,
         _exposes_by_row,
-        _exposes_by_zeros,
+        _exposes_by_lists,
         _exposes_by_gradient,
     ),
     wrong=(
@@ -1046,6 +1107,24 @@ LEAK = Exercise(
             "Allow for rounding: `torch.allclose(..., atol=1e-5)`.",
         ),
         Wrong(
+            "the default tolerance",
+            _alone_by(lambda a, b: not torch.allclose(a, b)),
+            "`torch.allclose` is left at its default `atol` of 1e-8, so that rounding near 0 counts as a leak",
+            "Give it the bound of the text: `atol=1e-5`.",
+        ),
+        Wrong(
+            "differences averaged",
+            _alone_by(lambda a, b: bool((a - b).abs().mean() > 1e-5)),
+            "the differences are averaged, so that one changed number disappears among many",
+            "One changed number is enough: take the largest difference.",
+        ),
+        Wrong(
+            "other queries, as many as before",
+            _others_by_noise,
+            "the other queries are replaced and their number stays: a leak by the number of queries is overlooked",
+            "Ask for each query alone.",
+        ),
+        Wrong(
             "a coarse tolerance",
             _alone_by(lambda a, b: not torch.allclose(a, b, atol=0.02)),
             "the tolerance is so coarse that small leaks pass",
@@ -1065,6 +1144,7 @@ LEAK = Exercise(
             also=(
                 _alone_by(lambda a, b: not torch.allclose(a.norm(), b.norm(), rtol=1e-4, atol=1e-5)),
                 _alone_by(lambda a, b: not torch.allclose(a.sum(0), b.sum(0), rtol=1e-4, atol=1e-5)),
+                _alone_by(lambda a, b: bool((a - b).mean().abs() > 1e-5)),
                 _alone_by(lambda a, b: not torch.allclose(a.sum(1), b.sum(1), rtol=1e-4, atol=1e-5)),
             ),
         ),
@@ -1218,6 +1298,13 @@ COLUMNS = Exercise(
             ),
         ),
         Wrong(
+            "a tiny number beside the mask",
+            lambda s, r: ((r - s.mean(0)) / ((d := s.std(0, correction=0)) + 1e-6)).masked_fill(d < 1e-6, 0.0),
+            "constant columns are 0, but a number is added to the other deviations: columns that vary little come out too small",
+            "With the mask nothing need be added: divide by the deviation itself where it is at least 1e-6.",
+            also=(lambda s, r: ((r - s.mean(0)) / ((d := s.std(0, correction=0)) + 1e-8)).masked_fill(d < 1e-6, 0.0),),
+        ),
+        Wrong(
             "divided by zero",
             lambda s, r: (r - s.mean(0)) / s.std(0, correction=0),
             "a constant column is divided by 0 and becomes infinite, or not a number",
@@ -1264,6 +1351,18 @@ COLUMNS = Exercise(
             "large values are cut off",
             "A query may lie far away: return its value as it is.",
             also=(lambda s, r: standardise(s, r).clamp(-100, 100), lambda s, r: standardise(s, r).tanh()),
+        ),
+        Wrong(
+            "large results become 0",
+            lambda s, r: torch.where((z := (r - s.mean(0)) / (s.std(0, correction=0) + 1e-20)).abs() > 100, 0.0, z),
+            "large results are taken for constant columns and become 0",
+            "Decide by the deviation in the support, not by the result: a query may lie far away.",
+        ),
+        Wrong(
+            "constant in the rows",
+            lambda s, r: ((r - s.mean(0)) / s.std(0, correction=0)).masked_fill(r.std(0, correction=0) < 1e-6, 0.0),
+            "constant columns are looked for in the rows, not in the support",
+            "The support decides which columns say nothing: `support.std(0, correction=0)`.",
         ),
         Wrong(
             "all or nothing",
