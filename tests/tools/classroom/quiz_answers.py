@@ -18,6 +18,7 @@ from fsl_course.methods.prototypical import cosine_similarities, prototypes, squ
 from fsl_course.methods.ridge import solve_primal
 from fsl_course.methods.siamese import weighted_l1
 from fsl_course.methods.soft_kmeans import refined, shares
+from fsl_course.methods.unsupervised import nt_xent
 
 
 def tensor(*rows: object) -> torch.Tensor:
@@ -165,4 +166,7 @@ COMPUTED = {
         refined(tensor([0], [2]), torch.tensor([0, 0]), tensor([4], [6]), tensor([0.5], [0.5]), 1)[0, 0]
     ),
     "15-3": lambda: float((-2 * (tensor(2, 4, 6) / tensor(2, 4, 6).mean() - 0.5)).sigmoid()[1]),
+    "17-1": lambda: sum(len({i // 2 for i in three}) < 3 for three in combinations(range(6), 3)) / 20,
+    "17-2": lambda: float(F.cross_entropy(-squared_distances(tensor([0.5]), tensor([0], [1])), torch.tensor([0]))),
+    "17-3": lambda: float(nt_xent(torch.ones(3, 4), torch.ones(3, 4))),
 }
