@@ -7,6 +7,7 @@ ones only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +133,12 @@ SHARES = Exercise(
             lambda u, c: F.normalize(1 / (1e-6 + squared_distances(u, c)), p=1, dim=1),
             "inverse distances are shared out, without an exponential",
             "Bayes' rule for round Gaussians gives the softmax of minus the squared distances.",
-            also=(lambda u, c: F.normalize(1 / (1 + squared_distances(u, c)), p=1, dim=1),),
+            also=(
+                lambda u, c: F.normalize(1 / (1 + squared_distances(u, c)), p=1, dim=1),
+                lambda u, c: F.normalize(1 / (1e-8 + squared_distances(u, c)), p=1, dim=1),
+                lambda u, c: F.normalize(1 / squared_distances(u, c), p=1, dim=1),
+                lambda u, c: F.normalize(1 / (1e-8 + torch.cdist(u, c)), p=1, dim=1),
+            ),
         ),
         Wrong(
             "shares of distances",
@@ -170,6 +176,12 @@ SHARES = Exercise(
             "`.square()` in place of `.abs()`.",
         ),
         Wrong(
+            "summed, then squared",
+            lambda u, c: (-((u[:, None] - c).sum(-1) ** 2)).softmax(1),
+            "the differences are summed before they are squared: what one feature adds another takes away",
+            "Square first, then sum: `.square().sum(-1)`.",
+        ),
+        Wrong(
             "sigmoid",
             lambda u, c: (-squared_distances(u, c)).sigmoid(),
             "a sigmoid stands where the softmax belongs: the rows do not sum to one",
@@ -180,7 +192,10 @@ SHARES = Exercise(
             lambda u, c: (u @ c.T).softmax(1),
             "dot products stand where squared distances belong",
             "Squared distances, with a minus.",
-            also=(lambda u, c: (F.normalize(u, dim=1) @ F.normalize(c, dim=1).T).softmax(1),),
+            also=(
+                lambda u, c: (F.normalize(u, dim=1) @ F.normalize(c, dim=1).T).softmax(1),
+                lambda u, c: F.cosine_similarity(u[:, None], c[None], dim=-1).softmax(1),
+            ),
         ),
         Wrong(
             "naive",
@@ -332,7 +347,6 @@ def _refine_cases(generator: Generator) -> list[Case]:
         Case("3 classes of 1, 1 and 3 shots, 4 unlabelled pictures", uneven),
         Case("2 classes of 2 shots, one unlabelled picture", drawn([1, 0, 1, 0], 1, 2)),
         Case("weights that a mask has lowered, so that rows sum to less than one", masked),
-        Case("float64", (uneven[0].double(), uneven[1], uneven[2].double(), uneven[3].double(), 3)),
     ]
 
 
@@ -344,6 +358,27 @@ def _empty_pool(answer: Callable, reference: Callable) -> str | None:
     return None
 
 
+def _in_float32(answer: Callable) -> Callable:
+    """Returns the same answer with a one-hot that is float32 always, so that its product with a float64 support fails."""
+
+    def spelling(support: Tensor, labels: Tensor, unlabelled: Tensor, weights: Tensor, n_way: int) -> Tensor:
+        if support.dtype != torch.float32:
+            return F.one_hot(labels, n_way).float().T @ support
+        return answer(support, labels, unlabelled, weights, n_way)
+
+    return spelling
+
+
+def _and_in_float32(entries: tuple[Wrong, ...]) -> tuple[Wrong, ...]:
+    """Adds to every mistake its spellings with a float32 one-hot: the mistake matters more than the dtype."""
+    return tuple(
+        e if e.name in _RIGHT_IN_FLOAT32 else replace(e, also=(*e.also, *map(_in_float32, e.answers))) for e in entries
+    )
+
+
+_RIGHT_IN_FLOAT32 = ("the one-hot is float32", "without gradient")
+
+# Float64 comes with the gradient, after the values, so that a float32 one-hot hides no other mistake.
 REFINE = Exercise(
     id="15.2",
     title="Refined centres",
@@ -502,6 +537,55 @@ REFINE = Exercise(
             ),
         ),
         Wrong(
+            "row i is class i",
+            lambda s, y, u, w, n: (s[:n] + w.T @ u) / (1 + w.sum(0))[:, None],
+            "the first rows of the support stand for the classes: the labels are not used",
+            "The support comes in any order, with any number of shots: `labels` says whose row it is.",
+            also=(lambda s, y, u, w, n: (s[:n] + w.T @ u) / (y.bincount(minlength=n) + w.sum(0))[:, None],),
+        ),
+        Wrong(
+            "weights of at least one",
+            lambda s, y, u, w, n: _totals(s, y, u, w, n) / (y.bincount(minlength=n) + w.sum(0).clamp(min=1))[:, None],
+            "the sum of a class's weights is raised to 1 where it is less",
+            "Use the sum of the weights as it is. The shots keep it from being a division by 0.",
+            also=(
+                lambda s, y, u, w, n: _totals(s, y, u, w, n) / w.sum(0).clamp(min=1)[:, None],
+                lambda s, y, u, w, n: _totals(s, y, u, w, n) / (1 + w.sum(0).clamp(min=1))[:, None],
+            ),
+        ),
+        Wrong(
+            "averages of the pool",
+            lambda s, y, u, w, n: (
+                (F.one_hot(y, n).to(s.dtype).T @ s + w.T @ u / len(u)) / (y.bincount(minlength=n) + w.mean(0))[:, None]
+            ),
+            "the pool is averaged, above the line or below, where it should be summed: all its pictures count as one",
+            "Sums: `weights.T @ unlabelled` and `weights.sum(0)`.",
+            also=(
+                lambda s, y, u, w, n: (
+                    (F.one_hot(y, n).to(s.dtype).T @ s + w.T @ u / len(u))
+                    / (y.bincount(minlength=n) + w.sum(0))[:, None]
+                ),
+                lambda s, y, u, w, n: _totals(s, y, u, w, n) / (y.bincount(minlength=n) + w.mean(0))[:, None],
+                lambda s, y, u, w, n: (_prototypes(s, y, n) + w.T @ u / len(u)) / (1 + w.mean(0))[:, None],
+            ),
+        ),
+        Wrong(
+            "the one-hot is float32",
+            _in_float32(refine),
+            "the one-hot is float32 always, and the product with a float64 support fails; the rest is right",
+            "Build the one-hot in the dtype of `support`: `F.one_hot(labels, n_way).to(support.dtype)`.",
+            also=(
+                lambda s, y, u, w, n: (
+                    torch.einsum("sn,sd->nd", F.one_hot(y, n).float(), s)
+                    if s.dtype != torch.float32
+                    else refine(s, y, u, w, n)
+                ),
+                lambda s, y, u, w, n: (
+                    s.T @ F.one_hot(y, n).float() if s.dtype != torch.float32 else refine(s, y, u, w, n)
+                ),
+            ),
+        ),
+        Wrong(
             "without gradient",
             lambda s, y, u, w, n: refine(s, y, u, w.detach(), n),
             "part of the result is cut off from the graph: the encoder would not learn from it",
@@ -514,10 +598,11 @@ REFINE = Exercise(
     ),
     hints=(
         "A mean with weights: the sum of weight times row, over the sum of the weights. What is the weight of a support row?",
-        "Support rows have weight 1 for their own class and 0 for others: `F.one_hot(labels, n_way)`, as floats.",
+        "Support rows have weight 1 for their own class and 0 for others: `F.one_hot(labels, n_way)`, in the dtype of `support`.",
         "`member = F.one_hot(...).to(support.dtype)`; above: `member.T @ support + weights.T @ unlabelled`; below: column sums.",
     ),
 )
+REFINE = replace(REFINE, wrong=_and_in_float32(REFINE.wrong))
 
 # ---------------------------------------------------------------------------------------------- 15.3 the mask
 
@@ -546,6 +631,11 @@ def _mask_by_tanh(distances: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
     return 0.5 + 0.5 * torch.tanh((beta * mean - distances) * gamma / (2 * mean))
 
 
+def _overflows(distances: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
+    e = torch.exp(-gamma * (distances / distances.mean(0) - beta))
+    return e / (1 + e)
+
+
 def _mask_cases(generator: Generator) -> list[Case]:
     def drawn(u: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
         return (
@@ -562,6 +652,9 @@ def _mask_cases(generator: Generator) -> list[Case]:
         Case("one picture: its distance over the mean is 1", (five[0][:1], five[1], five[2])),
         Case("as many pictures as classes", square),
         Case("distances a hundred times as large", (100 * five[0], five[1], five[2])),
+        Case(
+            "a steep border: gamma is 200", (torch.tensor([[0.0], [2.0]]), torch.tensor([0.5]), torch.tensor([200.0]))
+        ),
         Case("float64", tuple(t.double() for t in five)),
     ]
 
@@ -653,9 +746,15 @@ MASK = Exercise(
         Wrong(
             "one steepness for all",
             lambda d, b, g: torch.sigmoid(-g[0] * (d / d.mean(0) - b)),
-            "one gamma serves all classes",
-            "Every class has its own: `gamma` has shape [N] and meets the columns by itself.",
-            also=(lambda d, b, g: torch.sigmoid(-g.mean() * (d / d.mean(0) - b)),),
+            "one gamma, or one beta, serves all classes",
+            "Every class has its own: `beta` and `gamma` have shape [N] and meet the columns by themselves.",
+            also=(
+                lambda d, b, g: torch.sigmoid(-g.mean() * (d / d.mean(0) - b)),
+                lambda d, b, g: torch.sigmoid(-g * (d / d.mean(0) - b[0])),
+                lambda d, b, g: torch.sigmoid(-g * (d / d.mean(0) - b.mean())),
+                lambda d, b, g: torch.sigmoid(-g[0] * (d / d.mean(0) - b[0])),
+                lambda d, b, g: torch.sigmoid(-g.mean() * (d / d.mean(0) - b.mean())),
+            ),
         ),
         Wrong(
             "border before the mean",
@@ -748,6 +847,12 @@ MASK = Exercise(
             lambda d, b, g: (-d).softmax(1) * soft_mask(d, b, g),
             "the shares are multiplied in already",
             "Return the mask alone; the lesson multiplies later.",
+        ),
+        Wrong(
+            "exponentials on both sides",
+            _overflows,
+            "the sigmoid is written as e/(1 + e): where a border is steep, e is infinite, and the quotient is not a number",
+            "`torch.sigmoid` does it without, and so does 1/(1 + exp(...)) with the sign turned.",
         ),
         Wrong(
             "without gradient",
@@ -975,6 +1080,25 @@ TYPICAL = Exercise(
             also=(lambda p, k: 1 / _to_each_other(p).sort(1).values[:, 1:k].mean(1),),
         ),
         Wrong(
+            "not sorted",
+            lambda p, k: 1 / _to_each_other(p)[:, 1 : k + 1].mean(1),
+            "the rows of distances are not sorted: the same few columns count for every picture, near or far",
+            "Sort each row first: `.sort(1).values`.",
+            also=(lambda p, k: 1 / _to_each_other(p)[:, :k].mean(1),),
+        ),
+        Wrong(
+            "places in place of distances",
+            lambda p, k: 1 / _to_each_other(p).topk(k + 1, largest=False).indices[:, 1:].to(p.dtype).mean(1),
+            "the places of the nearest pictures are averaged and not their distances",
+            "`.values` of `sort` or `topk`, not `.indices`.",
+            also=(
+                lambda p, k: 1 / _to_each_other(p).sort(1).indices[:, 1 : k + 1].to(p.dtype).mean(1),
+                lambda p, k: 1 / _to_each_other(p).topk(k, largest=False).indices.to(p.dtype).mean(1),
+                lambda p, k: _to_each_other(p).topk(k + 1, largest=False).indices[:, 1:],
+                lambda p, k: _to_each_other(p).topk(k, largest=False).indices,
+            ),
+        ),
+        Wrong(
             "from the mean",
             lambda p, k: 1 / (p - p.mean(0)).norm(dim=1),
             "the distance to the mean of the pool is measured: with several classes it lies between them all",
@@ -1036,6 +1160,11 @@ def _exposes_by_quotient(weigh: Callable, distances: Tensor) -> bool:
         if float((again - mask).abs().max()) > 5e-4:
             return True
     return False
+
+
+def _exposes_by_usual_tolerance(weigh: Callable, distances: Tensor) -> bool:
+    mask = torch.rand(distances.shape, generator=torch.Generator().manual_seed(1)).to(distances)
+    return not torch.allclose(weigh(distances, mask), (-distances).softmax(1) * mask)
 
 
 def _exposes_with(*masks: Callable[[Tensor], Tensor]) -> Callable:
@@ -1188,6 +1317,7 @@ TWICE = Exercise(
         _exposes_by_proportion,
         _exposes_by_quotient,
         _exposes_with(_random_mask, lambda d: 0.9 * _random_mask(d, 3)),
+        _exposes_by_usual_tolerance,
     ),
     wrong=(
         Wrong(
@@ -1254,6 +1384,10 @@ TWICE = Exercise(
             _judged(lambda a, b: torch.equal(a.argmax(1), b.argmax(1))),
             "only the class with the largest weight is compared",
             "Compare all weights.",
+            also=(
+                lambda weigh, d: not torch.equal(weigh(d, torch.ones_like(d)).argmax(1), d.argmin(1)),
+                lambda weigh, d: not torch.equal(weigh(d, _random_mask(d)).argmax(1), d.argmin(1)),
+            ),
         ),
         Wrong(
             "rows that sum to one",
@@ -1262,6 +1396,19 @@ TWICE = Exercise(
             ),
             "the rows are asked to sum to one: a mask is there to lower them",
             "The weight of a picture is its share times its mask.",
+            also=(
+                lambda weigh, d: (
+                    not torch.allclose(
+                        weigh(d, torch.ones_like(d)).sum(1), torch.ones(len(d), dtype=d.dtype), atol=1e-4
+                    )
+                ),
+            ),
+        ),
+        Wrong(
+            "shares of the farthest",
+            lambda weigh, d: not torch.allclose(weigh(d, _random_mask(d)), d.softmax(1) * _random_mask(d), atol=1e-6),
+            "the shares that are compared with come from a softmax without the minus: right weights ring the alarm",
+            "`(-distances).softmax(1)`: near means likely.",
         ),
         Wrong(
             "the border only",
@@ -1321,8 +1468,9 @@ TWICE = Exercise(
         Wrong(
             "only what is too small",
             _judged(lambda a, b: bool((a >= b - 1e-6).all())),
-            "only weights that are too small ring: a mask that is ignored makes them too large",
+            "only weights that are too small ring, or only those that are too large: faults come in both directions",
             "Compare both ways: `torch.allclose`, or the absolute difference.",
+            also=(_judged(lambda a, b: bool((a - b).max() <= 1e-5)),),
         ),
         Wrong(
             "squares only",
