@@ -490,7 +490,7 @@ for a, b in (
 # %% [markdown]
 # The second row is the fair rival: the *same* ProtoNet, trained without any drawer, gets the mask only in the test. That alone gains several points, and the interval leaves out 0.
 #
-# The net that trained with a drawer does not beat it, with its learned mask or with the same untrained one (third difference). In three runs of 120 steps with other seeds, not shown, every interval contained 0. The last difference cannot be told from 0, so the learned mask is not shown to matter. At this budget the gain comes from *using* the drawer in the test, not from training with one.
+# The net that trained with a drawer does not beat it, with its learned mask or with the same untrained one (third difference); here it lies a little behind. In three runs of 120 steps with other seeds, not shown, every interval contained 0. The last interval contains 0: the learned mask is not shown to matter. At this budget the gain comes from *using* the drawer in the test, not from training with one.
 #
 # *Not answered here:* long training. These nets are far from finished.
 
