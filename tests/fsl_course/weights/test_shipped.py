@@ -145,7 +145,7 @@ def test_something_is_shipped():
 def test_shipped_weights_are_small_and_have_a_card(path):
     assert path.stat().st_size <= 1_000_000
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    own = ("python -m tools.results.train_sine ", "python -m tools.results.train_in_context ")
+    own = tuple(f"python -m tools.results.train_{name} " for name in ("sine", "in_context", "hallucination"))
     assert card["command"].startswith(("python -m fsl_course train ", *own))
     assert card["seed"] >= 0
     assert f"checkpoints/{path.name}" in json.loads(asset("checksums.json").read_text(encoding="utf-8"))
