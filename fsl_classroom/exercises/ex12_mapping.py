@@ -203,7 +203,10 @@ WEIGHTS = Exercise(
             _weights_by_steps(100, 0.01),
             "the weights are reached by gradient steps, and these end before they have arrived",
             "No steps are needed: `torch.linalg.solve` gives the minimum at once.",
-            also=(_weights_by_steps(50, 0.01), _weights_by_steps(200, 0.01), _weights_by_steps(100, 0.001)),
+            also=(
+                *(_weights_by_steps(steps, 0.01) for steps in (10, 20, 30, 50, 200)),
+                _weights_by_steps(100, 0.001),
+            ),
         ),
         Wrong(
             "without the targets",
@@ -233,6 +236,12 @@ WEIGHTS = Exercise(
             ),
         ),
         Wrong(
+            "column of ones",
+            lambda x, y, l2: ridge_weights(torch.cat([x, torch.ones_like(x[:, :1])], 1), y, l2),
+            "a column of ones is appended to the rows, as for a bias, so there is a row of weights too many",
+            "There is no bias in this exercise: fit the rows as they are.",
+        ),
+        Wrong(
             "shrunk afterwards",
             lambda x, y, l2: torch.linalg.pinv(x) @ y / (1 + l2),
             "least squares is solved without the penalty, and its weights are shrunk afterwards",
@@ -241,8 +250,9 @@ WEIGHTS = Exercise(
         Wrong(
             "detached",
             lambda x, y, l2: ridge_weights(x.detach(), y, l2),
-            "the rows are cut off from the graph: the encoder could not learn through the solve",
+            "the rows are cut off from the graph, whole or in part: the encoder could not learn through the solve",
             "No `.detach()`, no `no_grad`: `torch.linalg.solve` has a gradient.",
+            also=(lambda x, y, l2: torch.inverse(x.T @ x + l2 * _eye(x)).detach() @ x.T @ y,),
         ),
     ),
     hints=(
@@ -329,6 +339,25 @@ def _class_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
     return torch.stack([support[labels == k].mean(0) for k in range(n_way)])
 
 
+def _means_or_zero(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Returns class means, and zeros for a class without a picture."""
+    member = _one_hot(labels, n_way, support)
+    return member.T @ support / member.sum(0).clamp(min=1)[:, None]
+
+
+def _head_around(
+    centre: Callable[[Tensor, Tensor, int], Tensor],
+) -> Callable[[Tensor, Tensor, int, float], Head]:
+    """Returns a head that is centred at a point of another kind."""
+
+    def head(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
+        targets, point = _one_hot(labels, n_way, support), centre(support, labels, n_way)
+        weight = ridge_weights(support - point, targets - targets.mean(0), l2)
+        return weight.T, targets.mean(0) - point @ weight
+
+    return head
+
+
 def _standardised_and_back(support: Tensor, labels: Tensor, n_way: int, l2: float) -> Head:
     """Fits rows in units of their standard deviation, and turns the weights back into the units of the queries."""
     centre, unit, targets = support.mean(0), support.std(0) + 1e-8, _one_hot(labels, n_way, support)
@@ -379,7 +408,7 @@ def _one_class_more(answer: Callable, reference: Callable) -> str | None:
     for name, ours, theirs in zip(("weights", "bias"), expected, got, strict=True):
         if tuple(ours.shape) != tuple(theirs.shape):
             return f"the {name} came out as {list(theirs.shape)} in place of {list(ours.shape)}."
-        if float((ours - theirs).abs().max()) > 1e-3:
+        if not float((ours - theirs).abs().max()) <= 1e-3:  # a mean over no picture is not a number
             return f"the {name} of such a task are not those of ridge regression."
     return None
 
@@ -484,6 +513,7 @@ HEAD = Exercise(
                     targets=lambda t: t - 1 / n,
                     bias=lambda z, t, w: 1 / n - _class_means(z, y, n).mean(0) @ w,
                 )(z, y, n, l2),
+                _head_around(lambda z, y, n: _means_or_zero(z, y, n).mean(0)),
             ),
         ),
         Wrong(
@@ -581,11 +611,9 @@ HEAD = Exercise(
         Wrong(
             "detached",
             lambda z, y, n, l2: ridge_head(z.detach(), y, n, l2),
-            "the support is cut off from the graph",
+            "the support is cut off from the graph, whole or in part: the encoder learns nothing, or less than it could",
             "No `.detach()`, no `no_grad`.",
-            also=(
-                lambda z, y, n, l2: _flawed_head(bias=lambda z, t, w: t.mean(0) - z.mean(0).detach() @ w)(z, y, n, l2),
-            ),
+            also=(_head_around(lambda z, y, n: z.mean(0).detach()),),
         ),
     ),
     hints=(
@@ -724,9 +752,19 @@ WRITER = Exercise(
         Wrong(
             "one divisor for all",
             _flawed_writer(lambda z, y, n, a: _class_sums((z @ a).relu(), y, n) * n / len(z)),
-            "the summed codes are divided by the same number for all classes: S, or S / N",
+            "the sums of the codes, or of codes and embeddings, are divided by the same number for all classes: S, or S / N",
             "Divide each class by its own number of pictures.",
-            also=(_flawed_writer(lambda z, y, n, a: _class_sums((z @ a).relu(), y, n) / len(z)),),
+            also=(
+                _flawed_writer(lambda z, y, n, a: _class_sums((z @ a).relu(), y, n) / len(z)),
+                _flawed_writer(
+                    lambda z, y, n, a: _class_sums((z @ a).relu(), y, n) * n / len(z),
+                    means=lambda z, y, n: _class_sums(z, y, n) * n / len(z),
+                ),
+                _flawed_writer(
+                    lambda z, y, n, a: _class_sums((z @ a).relu(), y, n) / len(z),
+                    means=lambda z, y, n: _class_sums(z, y, n) / len(z),
+                ),
+            ),
         ),
         Wrong(
             "last picture",
@@ -839,6 +877,16 @@ WRITER = Exercise(
                 lambda z, y, n, a, b: written_head(z, torch.arange(len(y)) * n // len(y), n, a, b),
                 lambda z, y, n, a, b: written_head(z, y.sort().values, n, a, b),
             ),
+        ),
+        Wrong(
+            "equal shots assumed",
+            _flawed_writer(
+                lambda z, y, n, a: _reshaped((z @ a).relu()[y.argsort(stable=True)], y, n),
+                means=lambda z, y, n: _reshaped(z[y.argsort(stable=True)], y, n),
+            ),
+            "the rows are sorted by their labels and cut into equal parts, which are the classes only if all shots are equal",
+            "Choose the rows of class k with `labels == k`, or divide by each class's own number of pictures.",
+            also=(_flawed_writer(lambda z, y, n, a: _reshaped((z @ a).relu()[y.argsort(stable=True)], y, n)),),
         ),
         Wrong(
             "only the written part",
@@ -1048,11 +1096,13 @@ def _one_class_without(support: Tensor, labels: Tensor, query: Tensor, n_way: in
     return torch.cat([logits[:, :-1], wrong[:, -1:]], 1)
 
 
-def _one_query_without(which: int) -> Classify:
+def _one_query_without(marked: Tensor) -> Classify:
+    """Returns a head with a small fault in one query, known by where it lies from the support's mean, alone or among others."""
+
     def classify(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         logits, wrong = (f(support, labels, query, n_way) for f in (_sound_ridge, _slightly(_no_bias)))
-        chosen = torch.arange(len(query)) == which % len(query)
-        return torch.where(chosen[:, None], wrong, logits)
+        chosen = (query - support.mean(0) - marked).abs().amax(1, keepdim=True) < 1e-5
+        return torch.where(chosen, wrong, logits)
 
     return classify
 
@@ -1070,7 +1120,7 @@ def _trading(change: list[list[float]]) -> Classify:
     def classify(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         probability = _sound_ridge(support, labels, query, n_way).softmax(-1)
         amount = torch.zeros_like(probability)
-        amount[: len(change)] = torch.tensor(change).to(support)
+        amount[: len(change)] = torch.tensor(change[: len(query)]).to(support)
         return (probability + 1e-3 * (support.mean() / 2).tanh() * amount).log()
 
     return classify
@@ -1097,6 +1147,13 @@ def _by_digits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Te
 def _temper_by_digits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
     """Multiplies sound logits by a factor from the digits of the query: no winner changes."""
     return (6 + 5 * _digits(query)) * _sound_ridge(support, labels, query, n_way)
+
+
+def _slots_by_digits(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Lets classes exchange their logits by the digits of the query: sorted, the probabilities stay as they are."""
+    steep = torch.arange(2, 2 + query.shape[1] * n_way).to(query).sqrt().view(-1, n_way)
+    order = (1e7 * query @ steep).sin().argsort(1)  # one of N! orders: some query changes its order with any move
+    return _sound_ridge(support, labels, query, n_way).gather(1, order)
 
 
 def _a_temperature(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -1149,6 +1206,8 @@ def _shift_cases(generator: Generator) -> list[Case]:
     order = torch.cat([(labels != 0).nonzero()[:, 0], (labels == 0).nonzero()[:, 0]])
     last = (support[order], labels[order], query, n_way)  # a row of class 1 or 2 comes first
     given = (support, labels, query, n_way)
+    far = (support + 1000, labels, query + 1000, n_way)
+    first, final = (query[i] - support.mean(0) for i in (0, -1))
     names = ("first", "second", "third", "fourth", "last")
     return [
         Case("ridge regression with a free bias", (_sound_ridge, *given)),
@@ -1157,18 +1216,20 @@ def _shift_cases(generator: Generator) -> list[Case]:
         Case("minus the distance to the nearest support row", (_sound_nearest, *given)),
         Case("a sound head, and the same number added to all logits", (_common_offset, *given)),
         Case("a sound head, and a number for each query added to its logits", (_offset_of_the_query, *given)),
+        Case("minus squared distances, for embeddings that lie far from the origin", (_sound_distances, *far)),
         Case("ridge regression whose bias is penalised a little", (_penalised_ones, *given)),
         Case("a little of a head without a bias", (_slightly(_no_bias), *given)),
         Case("a little of cosines to class means", (_slightly(_cosines), *given)),
         Case("a small fault in the last class", (_slightly(_one_class_without), *given)),
-        Case("a small fault in the first query only", (_one_query_without(0), *given)),
-        Case("a small fault in the last query only", (_one_query_without(-1), *given)),
+        Case("a small fault in the first query only", (_one_query_without(first), *given)),
+        Case("a small fault in the last query only", (_one_query_without(final), *given)),
         Case("what one query gains another loses", (_trading([[1.0, -0.5, -0.5], [-1.0, 0.5, 0.5]]), *given)),
         Case("two classes trade, the first keeps its own", (_trading([[0.0, 1.0, -1.0]] * 6), *given)),
         Case("two classes trade, the last keeps its own", (_trading([[1.0, -1.0, 0.0]] * 6), *given)),
         Case("the classes that lose trade, the winner keeps its own", (_losers_trade, *given)),
         Case("winners drawn from the digits of the embeddings", (_by_digits, *given)),
         Case("a temperature drawn from the digits of the embeddings", (_temper_by_digits, *given)),
+        Case("classes exchanged by the digits of the embeddings", (_slots_by_digits, *given)),
         Case("a temperature that depends on where the support lies", (_a_temperature, *given)),
         Case("a small fault that feels no move common to all features", (_slightly(_rows_levelled), *given)),
         *(
@@ -1179,6 +1240,35 @@ def _shift_cases(generator: Generator) -> list[Case]:
         Case("a small fault where the first row is not of class 0", (_slightly(_by_the_first_row), *last)),
         Case("a small fault for queries that are no support pictures", (_new_pictures_only, *given)),
     ]
+
+
+def _global(z: Tensor) -> list[Tensor]:
+    """Draws one move as most learners do: from the global generator, in the dtype of the embeddings."""
+    return [torch.randn(z.shape[1], dtype=z.dtype)]
+
+
+def _unit_moves(z: Tensor) -> list[Tensor]:
+    return list(torch.eye(z.shape[1], dtype=z.dtype))
+
+
+def _all_changed(a: Tensor, b: Tensor) -> bool:
+    return bool(((a - b).abs() > 1e-6).all())
+
+
+def _in_float32(f: Classify, z: Tensor, y: Tensor, q: Tensor, n: int) -> bool:
+    return feels_a_shift(f, z.float(), y, q.float(), n)
+
+
+def _every_move(
+    detector_moves: Callable[[Tensor], list[Tensor]],
+) -> Callable[[Classify, Tensor, Tensor, Tensor, int], bool]:
+    """Returns a detector that rings only if each of its moves makes a difference."""
+
+    def detector(classify: Classify, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+        each = [_compared(moves=lambda z, m=m: [m]) for m in detector_moves(support)]
+        return all(one(classify, support, labels, query, n_way) for one in each)
+
+    return detector
 
 
 def _drawn(seed: int, scale: float = 1.0) -> Callable[[Tensor], list[Tensor]]:
@@ -1246,6 +1336,14 @@ SHIFT = Exercise(
             _compared(read=lambda v: v.softmax(-1), moves=_drawn(0, 1e6)),
             "rounding alone makes a sound head ring: the move is very long, the numbers are float32, or no difference is allowed",
             "Keep float64, move by a few units, and compare with `atol=1e-6`.",
+            also=(
+                _compared(moves=lambda z: [torch.full_like(z[0], 1e9)]),
+                _compared(moves=_drawn(0, 1e9)),
+                _in_float32,
+                lambda f, z, y, q, n: _compared(read=lambda v: v.softmax(-1), moves=_global)(
+                    f, z.float(), y, q.float(), n
+                ),
+            ),
         ),
         Wrong(
             "all features alike",
@@ -1295,6 +1393,7 @@ SHIFT = Exercise(
                 _compared(read=lambda v: v[-1].softmax(-1)),
                 _compared(read=lambda v: v.softmax(-1)[:, -1]),
                 _compared(read=lambda v: v.softmax(-1)[1:]),
+                _compared(read=lambda v: v[0].softmax(-1), moves=_global),
             ),
         ),
         Wrong(
@@ -1305,26 +1404,19 @@ SHIFT = Exercise(
         ),
         Wrong(
             "all must change",
-            _compared(read=lambda v: v.softmax(-1), differ=lambda a, b: bool(((a - b).abs() > 1e-6).all())),
+            _compared(read=lambda v: v.softmax(-1), differ=_all_changed),
             "all probabilities must change before it rings",
             "One that changes is enough: `.any()`, or the largest difference.",
-            also=(
-                _compared(
-                    read=lambda v: v.softmax(-1),
-                    differ=lambda a, b: bool(((a - b).abs() > 1e-6).all()),
-                    moves=_drawn(0),
-                ),
-                _compared(
-                    read=lambda v: v.softmax(-1),
-                    differ=lambda a, b: bool(((a - b).abs() > 1e-6).all()),
-                    moves=_drawn(1),
-                ),
+            also=tuple(
+                _compared(read=lambda v: v.softmax(-1), differ=_all_changed, moves=moves)
+                for moves in (_drawn(0), _drawn(1), _global)
             ),
         ),
         Wrong(
             "too generous",
             _compared(read=lambda v: v.softmax(-1), differ=lambda a, b: not torch.allclose(a, b, atol=1e-2)),
-            "the tolerance is so wide, or the move so small, that small faults pass",
+            "the tolerance is so wide, or the move so small, that small faults pass; or the differences are squared, and small "
+            "ones vanish",
             "The embeddings are float64: rounding stays far below `atol=1e-6`; and move by about one unit.",
             also=(
                 _compared(
@@ -1334,10 +1426,47 @@ SHIFT = Exercise(
                 ),
                 _compared(read=lambda v: v.softmax(-1), moves=_drawn(0, 1e-6)),
                 _compared(read=lambda v: v.softmax(-1), moves=_drawn(0, 1e-3)),
+                *(
+                    _compared(
+                        read=lambda v: v.softmax(-1),
+                        differ=lambda a, b: bool((a - b).square().sum() > 1e-6),
+                        moves=moves,
+                    )
+                    for moves in (None, _global)
+                ),
             ),
         ),
         Wrong(
-            "every move must ring",
+            "logits normalised",
+            _compared(read=lambda v: F.normalize(v, dim=-1)),
+            "logits are divided by their sum or their length: a number that is added to all classes of a query changes these "
+            "quotients, though no probability",
+            "Compare `.softmax(-1)` of both.",
+        ),
+        Wrong(
+            "sorted",
+            _compared(read=lambda v: v.softmax(-1).sort(-1).values),
+            "each query's probabilities are sorted, or summed up in an entropy: two classes that exchange them leave no trace",
+            "Compare class by class, as the logits come.",
+        ),
+        Wrong(
+            "slots renamed",
+            lambda f, z, y, q, n: (
+                not torch.allclose(
+                    f(z, y, q, n).softmax(-1), f(z, (y + 1) % n, q, n).roll(-1, 1).softmax(-1), rtol=0, atol=1e-6
+                )
+            ),
+            "the slots are renamed and the embeddings stay where they are: another law is tested",
+            "Leave the labels alone and move `support` and `query` by one vector.",
+        ),
+        Wrong(
+            "each move must ring",
+            _every_move(_unit_moves),
+            "it rings only if each of several moves makes a difference: a fault in one feature is felt by some of them only",
+            "One move that changes a probability is enough: `any`, not `all`.",
+        ),
+        Wrong(
+            "turned round",
             lambda f, z, y, q, n: not feels_a_shift(f, z, y, q, n),
             "the answer is turned round: True stands where nothing changes",
             "`torch.allclose` is True when all is well: put a `not` in front.",
@@ -1393,13 +1522,35 @@ def _product_cases(generator: Generator) -> list[Case]:
     ]
 
 
+def _gradient_arrives(answer: Callable, reference: Callable) -> str | None:
+    generator = torch.Generator().manual_seed(8)
+    x, q = (torch.randn(rows, 7, generator=generator).double() for rows in (5, 3))
+    y, weight = (torch.randn(rows, 2, generator=generator).double() for rows in (5, 3))
+    slopes = []
+    for function in (reference, answer):
+        given = [t.clone().requires_grad_() for t in (x @ x.T, q @ x.T, y)]
+        out = function(*given, 0.5)
+        total = (out * weight).sum()
+        found = torch.autograd.grad(total, given, allow_unused=True) if total.requires_grad else (None, None, None)
+        # XX' is symmetric, and a Cholesky factor reads one half of it: so only the sum of both halves counts.
+        slopes.append([s if i or s is None else s + s.T for i, s in enumerate(found)])
+    names = ("products", "cross", "targets")
+    stopped = [name for name, slope in zip(names, slopes[1], strict=True) if slope is None]
+    if stopped:
+        return f"no gradient flows back to {', '.join(stopped)}."
+    for name, ours, theirs in zip(names, *slopes, strict=True):
+        if not torch.allclose(ours, theirs.to(ours), rtol=1e-3, atol=1e-4):
+            return f"the gradient with respect to {name} is another one."
+    return None
+
+
 PRODUCTS = Exercise(
     id="12.5",
     title="Inner products are enough",
     reference=ridge_from_products,
     cases=_product_cases,
-    gradient=(1, 2),
     tolerance=1e-4,
+    properties=(Property("gradient reaches products, cross and targets", _gradient_arrives),),
     right=(_products_by_inverse, _products_from_the_left, _products_by_cholesky, _products_query_by_query),
     wrong=(
         Wrong(
@@ -1523,6 +1674,26 @@ PRODUCTS = Exercise(
             also=(lambda k, c, y, l2: (c / l2).softmax(-1) @ y,),
         ),
         Wrong(
+            "winners",
+            lambda k, c, y, l2: F.one_hot(ridge_from_products(k, c, y, l2).argmax(1), y.shape[1]).to(y),
+            "the winning class of each query is returned, not the outputs",
+            "Return the outputs of the regression as they are, [M, N].",
+            also=(lambda k, c, y, l2: ridge_from_products(k, c, y, l2).argmax(1),),
+        ),
+        Wrong(
+            "averaged",
+            lambda k, c, y, l2: ridge_from_products(k, c, y, l2) / len(k),
+            "the predictions are divided by the number of rows",
+            "Every row of the support adds its share: no division by S.",
+        ),
+        Wrong(
+            "counted by the queries",
+            lambda k, c, y, l2: c @ torch.linalg.solve(k + l2 * torch.eye(len(c), dtype=k.dtype), y),
+            "the identity has M rows, or `cross` is transposed: queries and support have changed places",
+            "`torch.eye(len(products))`, and `cross` [M, S] as it comes, in front.",
+            also=(lambda k, c, y, l2: c.T @ torch.linalg.solve(k + l2 * torch.eye(len(k), dtype=k.dtype), y),),
+        ),
+        Wrong(
             "softmax at the end",
             lambda k, c, y, l2: ridge_from_products(k, c, y, l2).softmax(-1),
             "the predictions go through a softmax",
@@ -1531,9 +1702,14 @@ PRODUCTS = Exercise(
         Wrong(
             "detached",
             lambda k, c, y, l2: ridge_from_products(k, c.detach(), y, l2),
-            "the queries are cut off from the graph",
-            "No `.detach()`, no `no_grad`.",
-            also=(lambda k, c, y, l2: ridge_from_products(k, c, y.detach(), l2),),
+            "an argument, or the result, is cut off from the graph",
+            "No `.detach()`, no `no_grad`, no NumPy: `torch.linalg.solve` has a gradient.",
+            also=(
+                lambda k, c, y, l2: ridge_from_products(k, c, y.detach(), l2),
+                lambda k, c, y, l2: ridge_from_products(k.detach(), c, y, l2),
+                lambda k, c, y, l2: ridge_from_products(k.detach(), c, y.detach(), l2),
+                lambda k, c, y, l2: ridge_from_products(k, c, y, l2).detach(),
+            ),
         ),
     ),
     hints=(
