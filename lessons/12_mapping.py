@@ -128,6 +128,7 @@ show(
 # | $X$ | `rows` | support embeddings, `[S, D]` |
 # | $Y$ | `targets` | their labels, [one-hot](../lessons/GLOSSARY.md#one-hot "独热编码"), `[S, N]` |
 # | $\lambda$ | `l2` | strength of the penalty, above 0 |
+# | $V$ | | any `[D, N]`; the best is $W^\top$ |
 # | $W$, $b$ | `weight`, `bias` | `[N, D]`, `[N]` |
 # | $\theta$ | `weight, bias` | what the map returns |
 # | $\phi$ | `phi` | whatever the map learns |
@@ -228,9 +229,9 @@ print(f"within a thousandth of the solve after {step} steps")
 # %% [markdown]
 # ## What the penalty dials
 #
-# Let $\lambda$ grow. Then $\lambda I$ dominates the matrix, the inverse tends to $I/\lambda$, and $W^\top$ to $X^\top Y / \lambda$. Subtract the mean of the support from $X$, and row $k$ of $W$ points along $c_k - \bar c$ when the shots are equal: the *directions* of the class means, but not their term $-\|c_k\|^2$. Let $\lambda$ shrink. Then the inverse divides out how the features vary together, and directions in which all pictures scatter count less.
+# Let $\lambda$ grow. Then $\lambda I$ dominates the matrix, the inverse tends to $I/\lambda$, and $W^\top$ to $X^\top Y / \lambda$. Subtract the mean $\bar x$ of all rows from $X$, and row $k$ of $W$ points along $c_k - \bar x$: the *directions* of the class means, but not their term $-\|c_k\|^2$. Let $\lambda$ shrink, and directions in which all pictures scatter count less: the inverse divides them out.
 #
-# Predict for the two long clouds below: which of the two borders cuts them apart?
+# Predict: which border parts the two long clouds below?
 
 # %% tags=["draws"]
 generator = torch.Generator().manual_seed(6)
@@ -267,7 +268,7 @@ show(
 # %% [markdown]
 # ## A bias for nothing
 #
-# The formula alone gives no bias, so equal outputs occur at the origin, which means nothing to embeddings. (The head in the figure had a bias already.) A bias is free only if the penalty spares it. For given weights, the best one makes the average error zero, so it carries the mean $\bar x$ of the rows to the mean $\bar y$ of the targets,
+# The formula alone gives no bias, so equal outputs occur at the origin, which means nothing to embeddings. (The head in the figure had a bias already.) A bias is free only if the penalty spares it. For given weights, the best one makes the average error zero, so it carries $\bar x$, the mean of the rows, to the mean $\bar y$ of the targets,
 #
 # $$b = \bar y - W \bar x .$$
 #
@@ -323,7 +324,7 @@ print(
 # %% [markdown]
 # ## Does the chain rule hold?
 #
-# Now the first formula of this lesson, in numbers. Let $\phi$ be a small linear encoder for support *and* queries. Then $\phi$ reaches the loss in two ways: through $\theta$, by the chain rule above, and through the queries. The next cell computes the derivative of the map as a whole table, multiplies, adds the second way, and compares with `backward`.
+# Let $\phi$ be a small linear encoder for support *and* queries. Then $\phi$ reaches the loss in two ways: through $\theta$ and through the queries. The next cell computes the derivative of the map as a whole table, multiplies, adds the second way, and compares with `backward`.
 
 # %%
 raw, raw_y = torch.randn(6, 4, generator=generator).double(), torch.arange(6) % 3
@@ -348,7 +349,8 @@ slope_theta, by_queries = torch.autograd.grad(query_loss(theta, phi), (theta, ph
 table = torch.autograd.functional.jacobian(the_map, phi)  # [12, 4, 3]
 by_theta = torch.einsum("t,tij->ij", slope_theta, table)
 print(f"largest difference {float((by_theta + by_queries - whole).abs().max()):.0e}")
-print(f"share of the way through theta: {float(by_theta.norm() / whole.norm()):.2f}")
+through_theta = float(by_theta.norm() / whole.norm())
+print(f"length of the way through theta (whole = 1): {through_theta:.2f}")
 
 # %% [markdown]
 # The sum of both ways is the gradient. The first way alone is longer than the whole, because the two partly cancel. `backward` multiplies by the table without writing it down.
@@ -429,7 +431,7 @@ show(
 )
 
 # %% [markdown]
-# **The puzzle.** No. Without a penalty accuracy rises to 57 % at 2 shots and then collapses: at 6 shots, 30 pictures for 32 features, 32 % are left, far less than with a single shot. (With the nets of seeds 1 and 2: 36 and 33 %.) Then it recovers. An error that falls, climbs and falls again is called [double descent](../lessons/GLOSSARY.md#double-descent "双下降").
+# **The puzzle.** No. Without a penalty accuracy rises to 57 % at 2 shots and then collapses: at 6 shots, 30 pictures for 32 features, 32 % are left, far less than with a single shot. (Nets of seeds 1 and 2: 36 and 33 %.) Then it recovers. An error that falls, climbs and falls again is called [double descent](../lessons/GLOSSARY.md#double-descent "双下降").
 
 # %% [markdown]
 # Near $S = D$, the [interpolation threshold](../lessons/GLOSSARY.md#interpolation-threshold "插值阈值"), hardly any choice is left among the weights that fit every label, and those that are left are long, as the last line shows: they fit accidents. With fewer pictures the solve can choose short weights; with more it must average. A penalty as large as the variance forbids long weights, and the dip is gone.
@@ -437,7 +439,7 @@ show(
 # %% [markdown]
 # ## Where does the solve win?
 #
-# With a fitting penalty the solve beat class means on random features. Predict: will it also do so on the embeddings of the shipped ProtoNet? The next cell prints paired differences over the same 200 tasks, for three penalties; at 20 ways, too, because at 5 ways the ProtoNet leaves hardly anything to win.
+# With a fitting penalty the solve beat class means on random features. Predict: will it also do so on the embeddings of the shipped ProtoNet? The next cell prints paired differences over the same 200 tasks, for three penalties; also at 20 ways, because at 5 the ProtoNet leaves hardly anything to win.
 
 # %%
 for field, table in fields.items():
@@ -452,9 +454,9 @@ for field, table in fields.items():
         print(told)
 
 # %% [markdown]
-# On random features $\lambda = v$ gains 3 to 4 points at 5 ways from 5 shots on, and at most 2 at 20 ways. (Nets of seeds 1 and 2, 5 shots: +1.8 and +0.1 at 5 ways, −0.7 and −1.4 at 20.) A likely reason for the gain: the features scatter in common directions, which the solve can divide out.
+# On random features $\lambda = v$ gains 3 to 4 points at 5 ways from 5 shots on. Over five untrained nets it gains 2 to 5 points at 5 ways and 15 shots, 0 to 3 at 5 shots, and from −1 to +3 at 20 ways. Likely because the features scatter in common directions, which the solve divides out.
 #
-# On ProtoNet's embeddings no penalty gains anything beyond its interval, and at 20 ways each loses. That is the first row that makes the gain vanish: *a trained encoder*. Is it because this one was trained for class means? The recorded runs below train one for the solve.
+# On ProtoNet's embeddings no penalty gains anything beyond its interval, and at 20 ways each loses. So *a trained encoder* makes the gain vanish. Because this one was trained for class means? The recorded runs below train one for the solve.
 
 # %% [markdown]
 # Mind the unit: $\lambda$ means nothing without the size of the features. MetaOptNet's code gives its R2-D2 head a fixed 50; for these random features, whose total variance is below 0.01, nothing but the directions of the class means would be left.
@@ -462,7 +464,7 @@ for field, table in fields.items():
 # %% [markdown]
 # ## A network that writes the classifier
 #
-# A solve is a fixed recipe. A [hypernetwork](../lessons/GLOSSARY.md#hypernetwork "超网络") is a learned one: a network whose outputs are the weights of another. It must not care about the order of the support, so it sums up each class by a *mean* of codes, one for each picture. And it should not start from nothing, so let it correct the prototypes' head:
+# A solve is a fixed recipe. A [hypernetwork](../lessons/GLOSSARY.md#hypernetwork "超网络") is a learned one: a network whose outputs are the weights of another. It must not care about the order of the support, so it sums up each class by a *mean* of codes $\operatorname{relu}(z_iA)$, one for each picture. And it should not start from nothing, so let it correct the prototypes' head:
 #
 # $$w_k = 2c_k + u_k, \qquad b_k = -\|c_k\|^2 + v_k, \qquad (u_k, v_k) = \frac{1}{|\mathcal{S}_k|}\sum_{i \in \mathcal{S}_k} \operatorname{relu}(z_i A)\,B$$
 #
@@ -495,8 +497,7 @@ def written_head(
     # BEGIN SOLUTION
     member = F.one_hot(labels, n_way).to(support.dtype)
     member = member / member.sum(0)  # [S, N], columns sum to one
-    centres, codes = member.T @ support, member.T @ (support @ inner).relu()
-    written = codes @ outer  # [N, D + 1]
+    centres, written = member.T @ support, member.T @ (support @ inner).relu() @ outer
     return 2 * centres + written[:, :-1], written[:, -1] - centres.square().sum(1)
     # END SOLUTION
 
@@ -612,7 +613,7 @@ for a, b in pairs:
 # **The frozen row** explains the hypernetwork. At 1 shot, though at 5 ways where training had 20, the written part adds 0.7 to 1.0 points with every seed. At 5 shots and 5 ways it adds nothing, and at 20 ways and 5 shots it costs a point with two seeds of three. It seems to have learned to correct prototypes of *one* picture. (FiLM gives a little back; we do not know why.)
 
 # %% [markdown]
-# **The ridge** was trained for the solve, and yet at 20 ways and 5 shots class means read its encoder better, with every seed: by 1.0 ± 0.2 points. So it is not training *for class means* that takes the solve's gain away. Why does the solve lose? A tempting reason is that a penalty learned on 20 pictures meets 100 and is too weak. You test it in the next section.
+# **The ridge** was trained for the solve, and yet at 20 ways and 5 shots class means read its encoder better, with every seed: by 1.0 ± 0.2 points. So it is not training *for class means* that takes the solve's gain away. Why does the solve lose? A tempting reason is that a penalty learned on 20 pictures meets 100 and is too weak; the next section tests it.
 
 # %% [markdown]
 # *What may not be claimed:* that ridge regression or hypernetworks are worse than ProtoNet. 200 episodes are a short training, on letters, at one shot; penalty and scale at the start came from one short trial on validation classes, and ProtoNet had no such trial. And the intervals speak about episodes: the seeds differ by more.
@@ -620,11 +621,12 @@ for a, b in pairs:
 # %% [markdown]
 # ## Explore
 #
-# Read the ridge that you trained by class means, by the solve with other penalties than its own, and by a third head: the solve's weights with the bias of a nearest mean, $b_k = -\tfrac12 w_k \cdot c_k$ for centred embeddings. Predict first.
+# Read the ridge that you trained by class means, by the solve with other penalties, and by a third head: the solve's weights with the bias of a nearest mean, $b_k = -\tfrac12 w_k \cdot c_k$ for centred embeddings. Predict first.
 #
 # 1. It was trained at 1 shot. Which penalty is best for the solve at 5 shots: smaller or larger?
 # 2. The outputs have a learned factor. Does it change the accuracy?
 # 3. The penalty grows without end. Where does each of the two heads go?
+# 4. Of 5 queries a class, how many do classes near the mean of all win, and classes far out?
 
 
 # %%
@@ -633,7 +635,7 @@ def with_lengths(l2: float) -> Callable:
 
     def head(support: Tensor, labels: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
         weight, _ = package.ridge_head(support, labels, n_way, l2)
-        weight = weight * n_way / support.shape[-2]  # per shot, as a mean is
+        weight = weight * n_way / support.shape[-2]  # per shot; changes no winner
         centre = support.mean(-2, keepdim=True)
         centred = prototypes(support, labels, n_way) - centre
         bias = -(weight * centred).sum(-1) / 2 - (weight @ centre.mT).squeeze(-1)
@@ -659,19 +661,33 @@ for n_way, k_shot in ((5, 5), (20, 1), (20, 5)):
             told += f"  {times:g}λ {mean:+.1f} ± {half:.1f}"
         print(told)
 
+# %%
+drawn = EpisodeSampler(test, 20, 5, 5, seed=11).layout(0, 200)
+given, asked, given_y = table[drawn.support], table[drawn.query], drawn.support_y
+apart = prototypes(given, given_y, 20) - given.mean(1, keepdim=True)
+order = apart.norm(dim=-1).argsort(1)  # [tasks, N], nearest to the middle first
+heads = {"class means": means_head, "solve": solve_with(l2)}
+heads["with lengths, 5λ"] = with_lengths(5 * l2)
+for name, head in heads.items():
+    weight, bias = head(given, given_y, 20)
+    winners = (asked @ weight.mT + bias.unsqueeze(-2)).argmax(-1)
+    wins = F.one_hot(winners, 20).sum(1).double().gather(1, order)
+    near, far = float(wins[:, :7].mean()), float(wins[:, 13:].mean())
+    print(f"{name:18s}queries won by a class near {near:.1f}, far out {far:.1f}")
+
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1: neither. $X^\top X$ grows with the rows, so a fixed $\lambda$ weighs less at 5 shots; and yet five times the penalty helps the solve nowhere. 2: no. A common factor changes probabilities, not winners. 3: the solve goes to the directions of the class means without their lengths, and loses many points; the third head goes towards the class means themselves.
+# 1: neither. We *sum* the errors, so $X^\top X$ grows with the rows, and a fixed $\lambda$ weighs less at 5 shots; and yet five times the penalty helps the solve nowhere. 2: no. A common factor changes probabilities, not winners. 3: the solve goes to the directions of the class means without their lengths, and loses many points; the third head goes towards the class means themselves. 4: under the solve the near ones win too few and the far ones too many; the lengths undo it. (Training seeds 2 and 3: 4.4 and 4.3 near, 5.5 and 5.6 far out.) A class near the middle is *masked* by its neighbours, as least squares on labels does it (Hastie et al., section 4.2): the likely cause of the loss. The third head resembles a discriminant analysis with a shrunk covariance (4.3).
 #
 # </details>
 #
-# The tempting reason is half of the story. A penalty 5 or 10 times as strong helps at 20 ways and 5 shots, but only together with the lengths: then it beats class means by one to three points with the training seeds 1, 2 and 3, where the solve loses one to four. Least squares on labels leaves the lengths out: with equal shots all its outputs are equal at the mean of the support.
+# The tempting reason is half of the story. A penalty 5 or 10 times as strong helps at 20 ways and 5 shots only together with the lengths: then it beats class means by one to three points with the training seeds 1, 2 and 3, where the solve loses one to four. Least squares on labels leaves the lengths out: with equal shots all its outputs are equal at the mean of the support.
 
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: two labs share an encoder, the weights of a solve and a task with unequal shots, 11 pictures of one class and one of each other. Lab B's export adds the same constant to every embedding. All differences between pictures are as before, and yet the labs report accuracies that lie points apart. Read the head that both use before you read on.
+# The symptom: two labs share an encoder, the weights of a solve and a task with unequal shots, 11 pictures of one class and one of each other. Lab B's export adds the same constant to every embedding. Differences between pictures stay, and yet the labs' accuracies lie points apart. Read the head that both use before you read on.
 
 
 # %%
@@ -682,7 +698,6 @@ def shared_head(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> T
     return ones[1] @ ridge_weights(ones[0], targets, 10.0)
 
 
-# %%
 def lab(head: Callable, move: float, tasks: int = 150) -> Tensor:
     """Accuracies [tasks] with 1, 1, 1, 1 and 11 shots, embeddings moved by `move`."""
     table = fields["ProtoNet"] - fields["ProtoNet"].mean(0) + move
@@ -734,7 +749,9 @@ print("the shared head feels a shift:", feels_a_shift(shared_head, *task))
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# The column of ones gets a weight of its own, and `ridge_weights` penalises it like all others. How much bias a task can afford then depends on how far the embeddings lie from the origin. The code of R2-D2's authors does this, too: `bertinetto/r2d2`, `fewshots/models/r2d2.py`, appends the ones and adds the penalty on the whole diagonal. With equal shots we measured a difference of at most half a point, so it is easy to miss.
+# The column of ones gets a weight of its own, and `ridge_weights` penalises it like all others. How much bias a task can afford then depends on how far the embeddings lie from the origin. The code of R2-D2's authors does this, too: `bertinetto/r2d2`, `fewshots/models/r2d2.py`, appends the ones and adds the penalty on the whole diagonal. With equal shots, at 5 and 20 ways and 1 and 5 shots of these embeddings, we measured a difference of at most half a point, so it is easy to miss.
+#
+# (That code also divides rows and targets by $\sqrt S$. Its λ therefore stands beside the *mean* of the squared errors and keeps its strength over the shots; ours stands beside the sum.)
 #
 # </details>
 
@@ -760,27 +777,41 @@ def balanced_head(support: Tensor, labels: Tensor, query: Tensor, n_way: int) ->
     return (query - centre) @ solved + target
 
 
+def nearest_mean(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    weight, bias = means_head(support, labels, n_way)
+    return query @ weight.T + bias
+
+
 # %%
 assert feels_a_shift(shared_head, *task)
-for name, head in (("cured", cured_head), ("cured, balanced", balanced_head)):
+found = {}
+for name, head in (
+    ("cured", cured_head),
+    ("cured, balanced", balanced_head),
+    ("class means", nearest_mean),
+):
     assert not feels_a_shift(head, *task)
-    found = [float(lab(head, move).mean()) for move in (0.0, 2.0)]
-    print(f"{name:16s} lab A {found[0]:.1%}, lab B {found[1]:.1%}")
+    found[name] = [lab(head, move) for move in (0.0, 2.0)]
+    a, b = (float(each.mean()) for each in found[name])
+    print(f"{name:16s} lab A {a:.1%}, lab B {b:.1%}")
+gap = found["cured, balanced"][0] - found["class means"][0]
+mean, half = (100 * v for v in mean_and_ci95(gap))
+print(f"balanced minus class means: {mean:+.1f} ± {half:.1f} points")
 
 # %% [markdown]
-# The labs agree now, but at the *lower* number. Lab A's high one was an accident of its origin: a bias that is held back could not follow the labels' shares, 11 of 15, and the queries come in equal shares.
+# The labs agree now, but at the *lower* number. Lab A's high one was an accident of its origin: its bias could not follow the labels' shares, 11 of 15, while queries come in equal shares.
 #
-# So a cure need not raise a score; it makes the score mean something. If classes should count equally, weight each row by one over its class's shots: the accuracy rises in both labs.
+# So a cure need not raise a score; it makes the score mean something. If classes should count equally, weight each row by one over its class's shots: the accuracy rises in both labs. Class means count classes equally anyway and do as well: the balanced solve leads by less than its interval.
 
 # %% [markdown]
 # ## Quiz
 #
-# **1. A map's λ is learned at 1 shot and used at 10. What happens to its relative strength?**
+# **1. A map sums the squared errors, as ours does. Its λ is learned at 1 shot and used at 10. What happens to λ's relative strength?**
 # (a) it stays, (b) it falls, (c) it grows
 #
 # <details><summary>Answer</summary>
 #
-# (b). $X^\top X$ sums over rows and grows with them, while λ stays. So not (a); (c) would need a λ that grows faster than the rows.
+# (b). $X^\top X$ sums over rows and grows with them, while λ stays. So not (a), which would need a mean of the errors, as in R2-D2's code; (c) would need a λ that grows faster than the rows.
 #
 # </details>
 #
@@ -831,9 +862,9 @@ for name, head in (("cured", cured_head), ("cured, balanced", balanced_head)):
 # | λ | from the directions of the class means (large) to the dip at $S = D$ (none); its unit is the features' variance |
 # | bias | free: centre rows and targets, put the means back |
 # | hypernetwork | means of codes; born as a ProtoNet |
-# | measured | at 5 ways the solve wins on features that nobody trained; at 20 ways class means read trained ones better; written parts help at the shots they were trained on |
+# | measured | at 5 ways the solve wins on features that nobody trained (at 15 shots with five of five nets); at 20 ways class means read trained ones better; written parts help at the shots they were trained on |
 #
-# Pitfalls: a penalised bias, a fixed λ, labels read from positions, a scale of 1 on outputs near 0 and 1. Exercise 12.5 ★ shows what else the dual form is good for. [Next lesson]({{next}}).
+# Pitfalls: a penalised bias, a fixed λ beside a sum of errors, labels read from positions, a scale of 1 on outputs near 0 and 1. Exercise 12.5 ★ shows what else the dual form is good for. [Next lesson]({{next}}).
 #
 # ## References
 #
@@ -842,13 +873,13 @@ for name, head in (("cured", cured_head), ("cured, balanced", balanced_head)):
 # | Bertinetto et al. (2019), *Meta-learning with Differentiable Closed-form Solvers* | ridge regression in the inner loop, R2-D2 |
 # | Lee et al. (2019), *Meta-Learning with Differentiable Convex Optimization* | MetaOptNet: other solvers |
 # | Ha, Dai and Le (2017), *HyperNetworks* | networks that write weights |
-# | Hastie, Tibshirani and Friedman (2009), *The Elements of Statistical Learning* | sections 3.4 and 4.2: ridge regression, least squares on labels |
+# | Hastie, Tibshirani and Friedman (2009), *The Elements of Statistical Learning* | sections 3.4, 4.2, 4.3: ridge regression, masked classes, shrunk covariances |
 # | Requeima et al. (2019), *Fast and Flexible Multi-Task Classification Using Conditional Neural Adaptive Processes* | CNAPs: a written head, FiLM in every block |
 
 # %% [markdown]
 # ### Exercise 12.5 ★  Inner products are enough  (difficulty 2/5, 6 min)
 #
-# In the dual form the predictions for queries $Q$ are $QX^\top (XX^\top + \lambda I)^{-1} Y$. Embeddings occur only in inner products, so any other measure of similarity that behaves like one, a *kernel*, may stand for them. Return these predictions. (Without a bias here.)
+# In the dual form the predictions for queries $Q$ are $QX^\top (XX^\top + \lambda I)^{-1} Y$. Embeddings occur only in inner products, so any other measure of similarity that behaves like one, a *kernel*, may stand for them. Return these predictions. (Without a bias here.) Stay in PyTorch: gradient must reach all three tensors.
 #
 # Below the check, two rings lie one inside the other. A linear border cannot part them; the solve with a Gaussian kernel can.
 #
