@@ -13,6 +13,7 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.methods.unsupervised import OBJECTIVES, ProtoCLR, nt_xent
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
+from fsl_course.weights.checkpoints import card, pretrained
 from tests.conftest import settled, toy_images
 from tests.fsl_course.methods import laws
 
@@ -141,3 +142,14 @@ def test_wrong_settings_are_explained():
         ProtoCLR(conv4(4), "triplet")
     with pytest.raises(ValueError, match=r"temperature must be above 0; got 0\.0"):
         ProtoCLR(conv4(4), temperature=0.0)
+
+
+def test_shipped_weights_used_no_labels_and_reach_the_number_on_their_card():
+    about = card("unsupervised", "glyphs")
+    assert about["labels"].startswith("none")
+    assert about["validation"] == []
+    row = about["test"][0]
+    sampler = EpisodeSampler(load_glyphs().split("test"), row["way"], row["shot"], row["query"])
+    result = evaluate(pretrained("unsupervised", "glyphs"), sampler, 100)
+    assert abs(result.mean - row["mean"]) < 2 * result.ci95
+    assert row["mean"] > 0.85  # nearest neighbours of pixels reach 0.51
