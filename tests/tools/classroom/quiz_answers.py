@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import stdtrit
 
+from fsl_course.methods.hallucination import calibrated, kl_to_prior
 from fsl_course.methods.in_context import context_mask, linear_attention
 from fsl_course.methods.label_propagation import affinities, propagate
 from fsl_course.methods.maml import adapt
@@ -166,6 +167,9 @@ COMPUTED = {
         refined(tensor([0], [2]), torch.tensor([0, 0]), tensor([4], [6]), tensor([0.5], [0.5]), 1)[0, 0]
     ),
     "15-3": lambda: float((-2 * (tensor(2, 4, 6) / tensor(2, 4, 6).mean() - 0.5)).sigmoid()[1]),
+    "16-1": lambda: float(kl_to_prior(tensor([2]), tensor([0]))[0]),
+    "16-2": lambda: float(torch.pdist(tensor([0], [0], [6])).mean()),
+    "16-3": lambda: float(calibrated(tensor([2]), tensor([3], [7], [20]), torch.ones(3, 1, 1).double(), 2, 0.0)[0]),
     "17-1": lambda: sum(len({i // 2 for i in three}) < 3 for three in combinations(range(6), 3)) / 20,
     "17-2": lambda: float(F.cross_entropy(-squared_distances(tensor([0.5]), tensor([0], [1])), torch.tensor([0]))),
     "17-3": lambda: float(nt_xent(torch.ones(3, 4), torch.ones(3, 4))),
