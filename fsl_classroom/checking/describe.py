@@ -75,6 +75,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (bool, int, float, complex, np.number, np.bool_))
 
 
+def _is_measured(value: Any) -> bool:
+    """Whether it is one float, alone or in a tensor or an array."""
+    if isinstance(value, Tensor):
+        return value.is_floating_point() and value.numel() == 1
+    return isinstance(value, (float, np.floating)) or (
+        isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind == "f"
+    )
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, (numbers.Integral, np.bool_))
 
@@ -117,6 +126,8 @@ def advice(expected: Any, got: Any) -> str:
 
 
 def _to_number(expected: Any, got: Any) -> str:
+    if isinstance(expected, (bool, np.bool_)) and _is_measured(got):
+        return " A float is no verdict yet: a comparison with a limit, as in x > 1e-4, gives a bool."
     if isinstance(got, (Tensor, np.ndarray)) and int(np.prod(got.shape)) == 1:
         what = "a tensor" if isinstance(got, Tensor) else "an array"
         kind = type(expected).__name__

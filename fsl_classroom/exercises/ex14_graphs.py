@@ -222,6 +222,15 @@ EDGES = Exercise(
             also=(lambda z, s: (-_square(z[:, None] - z) / (2 * s**2)).softmax(-1),),
         ),
         Wrong(
+            "one norm for all",
+            lambda z, s: (
+                (-(_without_length((z[:, None] - z).flatten()) ** 2) / (2 * s**2)).exp()
+                * (1 - torch.eye(len(z), dtype=z.dtype))
+            ),
+            "one norm of all differences together is taken, so that every edge has the same weight",
+            "Sum over the features only: `.square().sum(-1)`, or `torch.norm(..., dim=-1)`.",
+        ),
+        Wrong(
             "cut off from the graph",
             lambda z, s: edge_weights(z.detach(), s),
             "the weights are cut off from the embeddings: an encoder would learn nothing through them",
@@ -290,6 +299,11 @@ def _resolvent(
         return torch.linalg.solve(identity - alpha * of(weights), given_of(given))
 
     return found
+
+
+def _padded(extra: float) -> Callable[[Tensor, Tensor, float], Tensor]:
+    """Returns the formula with a number added to every degree."""
+    return _resolvent(lambda w: w * (w.sum(1) + extra).rsqrt()[:, None] * (w.sum(1) + extra).rsqrt())
 
 
 def _after(steps: int, factor: bool = False) -> Callable[[Tensor, Tensor, float], Tensor]:
@@ -405,6 +419,29 @@ FLOW = Exercise(
             lambda w, y, a: torch.linalg.solve(a * torch.eye(len(w), dtype=w.dtype) - _symmetric(w), y),
             "alpha multiplies the identity, not S",
             "`eye - alpha * S`.",
+        ),
+        Wrong(
+            "1 for the identity",
+            lambda w, y, a: torch.linalg.solve(1 - a * _symmetric(w), y),
+            "1 - alpha S subtracts from a table full of ones, not from the identity",
+            "`torch.eye(len(weights), dtype=weights.dtype) - alpha * S`.",
+        ),
+        Wrong(
+            "alpha outside the brackets",
+            lambda w, y, a: torch.linalg.solve((1 - a) * (torch.eye(len(w), dtype=w.dtype) - _symmetric(w)), y),
+            "alpha stands outside the brackets: (1 - alpha)(I - S) has no inverse, because I - S has none",
+            "`eye - alpha * S`: alpha multiplies S only.",
+            also=(
+                lambda w, y, a: torch.linalg.inv((1 - a) * (torch.eye(len(w), dtype=w.dtype) - _symmetric(w))) @ y,
+                lambda w, y, a: torch.linalg.solve(torch.eye(len(w), dtype=w.dtype) - _symmetric(w), y) / (1 - a),
+            ),
+        ),
+        Wrong(
+            "degrees padded",
+            _padded(1e-2),
+            "a number is added to the degrees, which changes S",
+            "Every node has an edge, so no degree is 0: use the row sums as they are.",
+            also=(_padded(1e-3), _padded(1e-1), _padded(1.0)),
         ),
         Wrong(
             "logarithm",
@@ -669,6 +706,25 @@ MESSAGES = Exercise(
                 _layer_of(lambda s: s.sigmoid()),
                 _layer_of(lambda s: s.sigmoid() * (1 - torch.eye(len(s), dtype=s.dtype))),
             ),
+        ),
+        Wrong(
+            "divided by sums",
+            _layer_of(
+                lambda s: (
+                    s.masked_fill(torch.eye(len(s), dtype=torch.bool), 0)
+                    / s.masked_fill(torch.eye(len(s), dtype=torch.bool), 0).sum(1, keepdim=True)
+                )
+            ),
+            "the scores are divided by their row's sum: shares may be negative, since a score may be",
+            "The softmax takes `exp` first: `.softmax(1)`.",
+            also=(_layer_of(lambda s: s / s.sum(1, keepdim=True)),),
+        ),
+        Wrong(
+            "itself turned down",
+            _layer_of(lambda s: (s - torch.eye(len(s), dtype=s.dtype)).softmax(1)),
+            "a number is subtracted on the diagonal: the node still listens to itself, only less",
+            "Only minus infinity becomes a share of 0.",
+            also=(_layer_of(lambda s: (s - 10 * torch.eye(len(s), dtype=s.dtype)).softmax(1)),),
         ),
         Wrong(
             "everybody alike",
@@ -947,7 +1003,7 @@ def _higher_at_first(given: Tensor) -> Judge:
 
     def judge(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         found = _distance_scores(support, labels, query, n_way)
-        return found + 0.01 * bool((query[:, 0].argsort() == given[:, 0].argsort()).all())
+        return found + 0.01 * torch.equal(query[:, 0].argsort(), given[:, 0].argsort())
 
     return judge
 
@@ -958,10 +1014,27 @@ def _last_row_sometimes(given: Tensor) -> Judge:
 
     def judge(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         push = torch.zeros(len(query), 1, dtype=query.dtype)
-        push[-1] = 0.01 * bool(sign * query[-1, 0] > sign * query[-2, 0])
+        push[-1:] = 0.01 * bool((sign * query[-1:, 0] > sign * query[-2:-1, 0]).any())  # also for a single query
         return _distance_scores(support, labels, query, n_way) + push
 
     return judge
+
+
+def _one_picture(given: Tensor, picture: int, places: tuple[int, ...]) -> Judge:
+    """Only the answer to one picture is off, and only where it stands in one of these places."""
+
+    def judge(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        found = _distance_scores(support, labels, query, n_way)
+        here = (query == given[picture]).all(1) & torch.isin(torch.arange(len(query)), torch.tensor(places))
+        return found + 0.5 * here[:, None] * torch.eye(n_way, dtype=query.dtype)[0]
+
+    return judge
+
+
+def _first_row_turned(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """In the first place the scores of the classes change places: sum, norm and largest score of the row stay."""
+    found = _distance_scores(support, labels, query, n_way)
+    return torch.cat([found[:1].roll(1, 1), found[1:]])
 
 
 def _answers_moved_on(support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
@@ -1014,6 +1087,15 @@ def _order_cases(generator: Generator) -> list[Case]:
         Case("only the last answer, and only in some orders", (_last_row_sometimes(query), *task)),
         Case("a sound one whose scores lie round zero, where rounding shows", (_centred, *task)),
         Case("each answer borrows from both its neighbours, in a ring", (_borrows_from_both, *task)),
+        Case("in the first place the scores of the classes are exchanged", (_first_row_turned, *task)),
+        *[
+            Case("one picture's answer alone, where the picture stands in certain places", (faulty, *task))
+            for faulty in (
+                _one_picture(query, 4, (1, 3, 5, 7)),
+                _one_picture(query, 4, (2, 3, 5, 6)),
+                _one_picture(query, 0, (1, 2, 6, 7)),
+            )
+        ],
     ]
 
 
@@ -1034,6 +1116,43 @@ def _apart(a: Tensor, b: Tensor, atol: float = 1e-4) -> bool:
 def _many(count: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randperm(count, generator=generator) for _ in range(20)]
+
+
+def _class_order(judge: Judge, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    before = judge(support, labels, query, n_way)
+    order = before.argmax(1).argsort()
+    return _apart(judge(support, labels, query[order], n_way), before[order])
+
+
+def _one_query(row: int, orders: int = 15) -> Callable[..., bool]:
+    """Puts the answers back in their places and compares those to one query."""
+
+    def found(judge: Judge, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+        before, generator = judge(support, labels, query, n_way), torch.Generator().manual_seed(5)
+        for _ in range(orders):
+            order = torch.randperm(len(query), generator=generator)
+            if _apart(judge(support, labels, query[order], n_way)[order.argsort()][row], before[row]):
+                return True
+        return False
+
+    return found
+
+
+def _in_halves(judge: Judge, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+    half = len(query) // 2
+    parts = [judge(support, labels, part, n_way) for part in (query[:half], query[half:])]
+    return _apart(torch.cat(parts), judge(support, labels, query, n_way))
+
+
+def _every_order(seed: int, orders: int) -> Callable[..., bool]:
+    """Rings only if each of some random orders tells."""
+
+    def found(judge: Judge, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
+        before, generator = judge(support, labels, query, n_way), torch.Generator().manual_seed(seed)
+        drawn = [torch.randperm(len(query), generator=generator) for _ in range(orders)]
+        return all(_apart(judge(support, labels, query[o], n_way), before[o]) for o in drawn)
+
+    return found
 
 
 def _answers_not_moved(judge: Judge, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> bool:
@@ -1077,6 +1196,7 @@ ORDER = Exercise(
             "each query is asked alone: that rings for every transductive method, though its answers may move with the queries",
             "Keep all queries in the batch, and change nothing but their order.",
             also=(
+                _in_halves,
                 lambda judge, s, y, q, n: _apart(judge(s, y, q[:-1], n), judge(s, y, q, n)[:-1]),
                 lambda judge, s, y, q, n: _apart(judge(s, y, q[: len(q) // 2], n), judge(s, y, q, n)[: len(q) // 2]),
             ),
@@ -1120,6 +1240,7 @@ ORDER = Exercise(
                     for seed in (0, 42, 2)
                 ),
                 _by_orders(lambda count: [torch.tensor([1, 0, *range(2, count)])], _apart),
+                _class_order,
             ),
         ),
         Wrong(
@@ -1133,7 +1254,23 @@ ORDER = Exercise(
             _by_orders(_many, lambda a, b: abs(float(a.sum() - b.sum())) > 1e-3),
             "sums, means or norms are compared: answers that change places leave them alone",
             "Compare row by row: `torch.allclose(after, before[order])`.",
-            also=(_by_orders(_many, lambda a, b: abs(float(a.norm() - b.norm())) > 1e-3),),
+            also=(
+                _by_orders(_many, lambda a, b: abs(float(a.norm() - b.norm())) > 1e-3),
+                _by_orders(_many, lambda a, b: float((a - b).sum()) > 1e-4),
+            ),
+        ),
+        Wrong(
+            "rows boiled down",
+            _by_orders(_many, lambda a, b: _apart(a.sum(1), b.sum(1))),
+            "each answer is boiled down to one number, its sum or its largest score, before it is compared",
+            "Compare all scores of a row: classes may have exchanged theirs.",
+            also=(_by_orders(_many, lambda a, b: _apart(a.amax(1), b.amax(1))),),
+        ),
+        Wrong(
+            "shares compared",
+            _by_orders(_many, lambda a, b: _apart(a.softmax(1), b.softmax(1))),
+            "a softmax is taken before the comparison: a push that raises all classes alike stays hidden",
+            "Compare the scores themselves.",
         ),
         Wrong(
             "too strict",
@@ -1159,8 +1296,12 @@ ORDER = Exercise(
         Wrong(
             "first row only",
             _by_orders(_many, lambda a, b: _apart(a[0], b[0])),
-            "only one query's answer is compared",
+            "only one query's answer is compared, or only one place",
             "Compare all rows: a fault may sit in one.",
+            also=(
+                _by_orders(_many, lambda a, b: _apart(a[-1], b[-1])),
+                _one_query(0),
+            ),
         ),
         Wrong(
             "all rows must tell",
@@ -1173,7 +1314,11 @@ ORDER = Exercise(
             "too lax",
             _by_orders(_many, lambda a, b: float((a - b).abs().max()) > 0.05),
             "the tolerance is so wide that a small fault passes",
-            "1e-4 is far above rounding, and below the smallest fault.",
+            "`atol=1e-4` is far above rounding, and below the smallest fault; leave `rtol` as it is.",
+            also=(
+                _by_orders(_many, lambda a, b: not torch.allclose(a, b, rtol=1e-2, atol=1e-4)),
+                _by_orders(_many, lambda a, b: float((a - b).abs().max()) > 0.01),
+            ),
         ),
         Wrong(
             "turned verdict",
@@ -1186,6 +1331,7 @@ ORDER = Exercise(
             lambda judge, s, y, q, n: all(_apart(judge(s, y, q[o], n), judge(s, y, q, n)[o]) for o in _many(len(q))),
             "the test rings only if every order tells",
             "One order that tells is enough: `any`, not `all`.",
+            also=(_every_order(0, 5),),
         ),
     ),
     hints=(
@@ -1328,6 +1474,7 @@ NEAREST = Exercise(
             lambda w, k: w * torch.maximum(_kept(w, k - 1), _kept(w, k - 1).T) if k > 1 else torch.zeros_like(w),
             "each node keeps k - 1 edges: the node itself was counted, or `>` leaves the k-th one out",
             "The diagonal is 0 and never among the heaviest, so take k, or `>=`.",
+            also=(lambda w, k: w * _either(w, w.topk(max(k - 1, 1)).indices),),
         ),
         Wrong(
             "one neighbour too many",
@@ -1354,6 +1501,25 @@ NEAREST = Exercise(
             lambda w, k: w * _either(w, w.argsort(1, descending=True)[:, 1 : k + 1]),
             "the heaviest edge is skipped, as if it were the node itself",
             "The diagonal is 0 and comes last: take the first k.",
+        ),
+        Wrong(
+            "a number of your own",
+            lambda w, k: w * _either(w, w.topk(3).indices),
+            "k is not the argument's, but a number of your own",
+            "`weights.topk(k, dim=1)`.",
+            also=(lambda w, k: w * _either(w, w.topk(2).indices), lambda w, k: w * _either(w, w.topk(1).indices)),
+        ),
+        Wrong(
+            "scattered down the columns",
+            lambda w, k: (
+                w
+                * torch.maximum(
+                    torch.zeros_like(w).scatter(0, w.topk(k).indices, 1.0),
+                    torch.zeros_like(w).scatter(0, w.topk(k).indices, 1.0).T,
+                )
+            ),
+            "`scatter(0, ...)` reads the places as rows: it marks the first k columns only",
+            "`topk` looked along dim 1, so `scatter(1, top, True)`.",
         ),
         Wrong(
             "above the mean",
