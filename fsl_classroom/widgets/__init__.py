@@ -6,6 +6,7 @@
     InnerLoopStepper()        take one inner step at a time, from two starts
     OuterLoopMicroscope()     compare true and first-order slope for one parameter and two tasks
     LabelFlow()               let labels flow along a graph, with more or fewer edges
+    AttributeBoard()          describe a letter, and see which unseen ones answer
     SketchPad()               draw; .image() returns the drawing in the form the networks were trained on
     WorkKeeper()              save your answers to a file and restore them elsewhere
 
@@ -16,6 +17,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "AttributeBoard": "attribute_board",
     "EpisodeExplorer": "episode_explorer",
     "InnerLoopStepper": "inner_loop_stepper",
     "LabelFlow": "label_flow",

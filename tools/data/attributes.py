@@ -79,13 +79,16 @@ NAMED: dict[str, Callable[[str, str], bool]] = {
 }
 
 
+def description(strokes: list[Array], code: int) -> list[bool]:
+    """Returns which attributes hold for one letter. strokes: those of the file, uint8 [n, 2]; code: its codepoint."""
+    pen, name, category = Pen.of(strokes), unicodedata.name(chr(code)).lower(), unicodedata.category(chr(code))
+    return [holds(pen) for holds in SEEN.values()] + [holds(name, category) for holds in NAMED.values()]
+
+
 def of_letters() -> tuple[list[str], list[str], Array]:
     """Returns the names of the letters [C], of the attributes [A], and the table of zeros and ones, float32 [C, A]."""
     letters = load_letters(DATA / "glyphs_strokes.npz")
-    rows = []
-    for strokes, code, name in zip(letters.strokes, letters.codepoint, letters.names, strict=True):
-        pen, category = Pen.of(strokes), unicodedata.category(chr(code))
-        rows.append([holds(pen) for holds in SEEN.values()] + [holds(name, category) for holds in NAMED.values()])
+    rows = [description(strokes, code) for strokes, code in zip(letters.strokes, letters.codepoint, strict=True)]
     return letters.names, [*SEEN, *NAMED], np.array(rows, dtype=np.float32)
 
 

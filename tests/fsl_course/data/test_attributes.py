@@ -8,6 +8,7 @@ import torch
 from fsl_course.data import load_glyphs, load_icons, rotations_as_classes
 from fsl_course.data.attributes import described, load_attributes, misdescribed
 from fsl_course.episodes import EpisodeSampler
+from fsl_course.inner_loop.task_batches import tensors_of
 from tests.conftest import toy_images
 
 
@@ -88,3 +89,9 @@ def test_what_cannot_be_is_explained(glyphs):
         misdescribed(toy_images())
     with pytest.raises(ValueError, match=r"attributes must be \[2, A\]; got \[3, 4\]"):
         replace(toy_images(2), attributes=torch.zeros(3, 4))
+
+
+def test_methods_with_an_inner_loop_do_not_see_them(glyphs):
+    batch = EpisodeSampler(glyphs, 4, 1, 2).batch(0, 2)
+    assert len(tensors_of(batch)) == 5
+    assert not any(tensor is batch.attributes for tensor in tensors_of(batch))
