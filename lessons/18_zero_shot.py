@@ -41,7 +41,7 @@
 # %% [markdown]
 # ## A puzzle: five letters over the telephone
 #
-# A friend describes five letters of scripts that you have never seen: "two strokes, a loop below, wider than tall". Then you get drawings of the five, and must say which is which. You have seen other scripts, and you know what a loop is. Write down your guess for
+# A friend describes five letters of scripts that you have never seen: "two strokes, a loop below, wider than tall". Then you get drawings of the five, and must say which is which. You have seen other scripts, and you know what a loop is. Guess:
 #
 # - **A**: accuracy with descriptions alone (chance is 20 %),
 # - **B**: accuracy with one drawing of each letter, and no description,
@@ -86,7 +86,7 @@ print("\nP:", ", ".join(said))
 # %% [markdown]
 # ## The idea in one picture
 #
-# Learning from no example at all is called [zero-shot learning](../lessons/GLOSSARY.md#zero-shot-learning "零样本学习"). It goes through words. A picture is mapped to what can be said of it; that is learned on the *training* letters. A class is its description. So a picture and a class that never met can be compared. The figure shows five unseen letters and their descriptions.
+# Learning from no example at all is called [zero-shot learning](../lessons/GLOSSARY.md#zero-shot-learning "零样本学习"). It goes through words. A picture is mapped to what can be said of it; that is learned on the *training* letters. A class is its description. The figure shows five unseen letters and their descriptions.
 
 # %% tags=["draws"]
 seven = [w for w in words if w not in words[-5:]][::3]
@@ -110,9 +110,8 @@ show(
 )
 
 # %% [markdown]
-# No two columns of the table are equal, so five correct answers to these questions would name the letter. The answers must come from a picture, and that is where errors enter.
-
-# %% [markdown]
+# No two columns are equal, so correct answers would name the letter. They must come from a picture, and there errors enter.
+#
 # ## Pictures to numbers
 #
 # The encoder is the [ProtoNet](../lessons/05_prototypical.py) that the course ships. It was trained on the training scripts without any description. We embed a few drawings of every letter once, and standardise by the training letters.
@@ -194,7 +193,7 @@ show(
 # %% [markdown]
 # ### Exercise 18.1  Agreement  (difficulty 1/5, 4 min)
 #
-# The simplest use: decide each attribute, and count. Return the share of attributes on which a picture and a description say the same, both "yes" or both "no".
+# Return the share of attributes on which a picture and a description say the same, both "yes" or both "no".
 #
 # On paper: a picture says yes, no, yes. It agrees with the description yes, yes, yes in 2/3, and with no, no, no in 1/3.
 #
@@ -221,7 +220,7 @@ agreement = check("18.1", agreement)
 # $$p(k \mid x) \;\propto\; p(k)\,\frac{p(a^k \mid x)}{p(a^k)} \;=\; p(k) \prod_{i=1}^{A} \frac{p(a_i = a_i^k \mid x)}{p(a_i = a_i^k)} \tag{1}$$
 
 # %% [markdown]
-# With equal $p(k)$ only the product is left. This is [direct attribute prediction](../lessons/GLOSSARY.md#direct-attribute-prediction "直接属性预测"), DAP (Lampert et al.). The denominator says how often an attribute takes that value among the training classes: to share a rare one means more. Attributes are not really independent (two loops are also a loop), so take (1) as a score and not as a probability.
+# With equal $p(k)$ only the product is left. This is [direct attribute prediction](../lessons/GLOSSARY.md#direct-attribute-prediction "直接属性预测"), DAP (Lampert et al.). The denominator says how often an attribute takes that value among the training classes: to share a rare one means more. Attributes are not really independent (three ends are also two), so (1) is a score, no probability.
 #
 # | symbol | variable | shape |
 # |---|---|---|
@@ -237,7 +236,7 @@ agreement = check("18.1", agreement)
 #
 # $$A:\ \frac{0.9}{0.5}\cdot\frac{0.8}{0.9} = 1.6 \qquad B:\ \frac{0.1}{0.5}\cdot\frac{0.2}{0.1} = 0.4$$
 #
-# Without the denominators the ratio would be 0.72 to 0.02. With them, B loses less, because a dot at 0.2 is twice as likely as usual.
+# Without the denominators it would be 0.72 to 0.02. B loses less, because a dot at 0.2 is twice as likely as usual.
 
 # %% tags=["nbval-check-output"]
 probability = torch.tensor([[0.9, 0.2]])
@@ -364,7 +363,6 @@ lines = inspect.getsource(package.ZeroShot.score).splitlines()
 print("\n".join(lines[-4:]))
 
 
-# %%
 def learned(attributes: Tensor, seed: int = 0, steps: int = 250) -> package.ZeroShot:
     """Trains both linear maps on frozen embeddings, by 20-way tasks."""
     torch.manual_seed(seed)
@@ -441,8 +439,7 @@ for way in (5, 20):
     cells.append(f"{m:6.1%} ± {h:.1%}")
 print(f"{'one drawing':12s}" + "    ".join(cells))
 print(f"{'chance':12s} 20.0%             5.0%              {1 / len(true):.1%}")
-
-# %%
+print()
 for one, other in (("DAP", "agreement"), ("ESZSL", "DAP"), ("prototypes", "ESZSL")):
     for k, way in enumerate((5, 20)):
         m, h = mean_and_ci95(reached[one][k] - reached[other][k])
@@ -510,8 +507,7 @@ for name, (columns, table, deal) in rows.items():
 
 # %% [markdown]
 # The columns are three seeds of tasks. The pen's attributes do all the work: without the name nothing is lost, and with the name alone almost nothing is left. An attribute that cannot be seen does not help, however true it is.
-
-# %% [markdown]
+#
 # The leak is real. With descriptions shuffled *inside* each script the map still reaches about twice chance: scripts have a style, such as round or straight, and a neighbour's description tells it. And within one script accuracy falls by more than ten points. The honest number for "knows the letter" is the row of one script; the mixed row also counts "knows the script".
 
 # %% [markdown]
@@ -622,7 +618,7 @@ show(
 )
 
 # %% [markdown]
-# Without a constant, seen letters take most of the answers. The constant that validation letters chose raises the harmonic mean, at the price of the seen ones. It must come from validation: chosen on the test letters, it would be fitted to what it is judged by. The numbers are low for good reason: 1,324 letters compete, and chance is below a thousandth.
+# Without a constant, seen letters take most of the answers. The constant that validation letters chose raises the harmonic mean, at the price of the seen ones. It must come from validation: chosen on the test letters, it would be fitted to what it is judged by. The numbers are low because 1,324 letters compete; chance is below a thousandth.
 
 # %% [markdown]
 # ## Two towers: words meet icons
@@ -631,8 +627,6 @@ show(
 
 # %%
 print(inspect.getsource(package.symmetric_loss))
-
-# %%
 icons = described(load_icons())
 new_icons = icons.split("test")
 towers = fsl_course.pretrained("zero_shot", "icons")
@@ -649,7 +643,7 @@ for name, part in tables.items():
         print(f"{name:12s}{way:3d}-way  {m:6.1%} ± {h:.1%}")
 
 # %% [markdown]
-# Unseen icons are named well above chance (20 and 5 %), from a vector that knows the *word* only. Names dealt to the wrong icons fall back to chance on average: with 60 classes one shuffle may lie a little above or below. Still it is far less than with letters: training had 180 words only, and a word says less about a drawing than strokes do. Below, you search by word among the 1,200 drawings of unseen icons.
+# Unseen icons are named well above chance (20 and 5 %), from a vector that knows the *word* only. Names dealt to the wrong icons scatter around chance: with 60 classes one shuffle may lie a few points off, which an interval over tasks does not cover. Still it is far less than with letters: training had 180 words only. Below, you search by word among the 1,200 drawings of unseen icons.
 
 # %%
 places = towers.prototypes(new_icons.attributes).detach()
@@ -686,8 +680,7 @@ show(
 
 # %% [markdown]
 # A few words find their drawings, and many find none. The mean over 60 words is several times chance. A likely reason is how near a word lies to words of training; we did not test it.
-
-# %% [markdown]
+#
 # ## Explore
 #
 # Say which attributes a letter should have, and see which unseen letters answer. The board ranks all 408 test letters with the shipped weights; what you do not tick counts as unknown. Predict the answers first.
