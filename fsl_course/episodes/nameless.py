@@ -1,7 +1,4 @@
-"""Tasks without labels: every picture is a class of its own, and warped copies of it are the queries.
-
-Khodadadeh et al. 2019 (UMTRA) made such tasks for MAML, Medina et al. 2020 (ProtoCLR) for prototypes.
-"""
+"""Tasks without labels: a picture is a class, its warped copies are the queries (Khodadadeh et al. 2019, Medina et al. 2020)."""
 
 import hashlib
 import math
@@ -41,12 +38,7 @@ def warped(pictures: Tensor, generator: Generator, strength: float = 1.0) -> Ten
 class PictureSampler:
     """Draws tasks of N pictures, whichever they are: N classes of one support picture each, and Q warped copies as queries.
 
-    source:   an ImageSet; which picture belongs to which of its classes changes nothing
-    n_way:    N, pictures in a task
-    n_query:  Q, warped copies of each
-    seed:     fixes a task completely, together with its index
-    strength: of the warp (`warped`)
-    dtype:    of the pictures, torch.float32 or torch.float64
+    source: an ImageSet, whose classes play no part; seed: fixes a task completely, together with its index; strength: of `warped`
 
     Pictures are numbered in the order of a digest of their pixels, because the order of the source follows its classes.
     """
@@ -78,10 +70,8 @@ class PictureSampler:
         self.strength, self.dtype = float(strength), dtype
 
     def __repr__(self) -> str:
-        return (
-            f"PictureSampler({self.source.name} without labels: {self.n_way} pictures, {self.n_query} warped copies of each, "
-            f"strength {self.strength:g}, seed {self.seed})"
-        )
+        about = f"{self.n_way} pictures, {self.n_query} copies of each, strength {self.strength:g}, seed {self.seed}"
+        return f"PictureSampler({self.source.name} without labels: {about})"
 
     @property
     def key(self) -> str:

@@ -1,7 +1,6 @@
 """Learning to learn without labels: ProtoCLR (Medina et al. 2020), and NT-Xent (Chen et al. 2020) beside it.
 
-Tasks come from `PictureSampler`: N pictures are N classes, and warped copies of them the queries. The same tasks with N = 5 and
-MAML are UMTRA (Khodadadeh et al. 2019).
+Tasks come from `PictureSampler`. The same tasks with N = 5 and MAML are UMTRA (Khodadadeh et al. 2019).
 """
 
 from __future__ import annotations
