@@ -839,14 +839,11 @@ ALPHA = Exercise(
         Wrong(
             "sums",
             _judged(lambda a, b: abs(float(a.sum() - b.sum())) < 1e-4),
-            "sums, norms or determinants are compared: what one entry gains another may lose",
+            "sums, norms, determinants or eigenvalues are compared, and different matrices share them",
             "Compare entry by entry: `torch.allclose(a, b)`.",
             also=(
                 _judged(lambda a, b: abs(float(a.norm() - b.norm())) < 1e-4),
-                _judged(lambda a, b: abs(float(a.mean() - b.mean())) < 1e-5),
                 _judged(lambda a, b: _close(a.sum(0), b.sum(0))),
-                _judged(lambda a, b: _close(a.sum(1), b.sum(1))),
-                _judged(lambda a, b: abs(float(torch.linalg.det(a) - torch.linalg.det(b))) < 1e-4),
             ),
         ),
         Wrong(
@@ -854,10 +851,6 @@ ALPHA = Exercise(
             lambda widen, c: any(float(torch.linalg.eigvals(widen(c, a)).real.min()) <= 0 for a in (0.21, 1.7)),
             "the alarm asks only whether the result is positive definite: most wrong matrices are",
             "You know the right matrix: compare with it.",
-            also=(
-                lambda widen, c: any(int(torch.linalg.cholesky_ex(widen(c, a)).info) != 0 for a in (0.21, 1.7)),
-                lambda widen, c: float(torch.linalg.eigvalsh(widen(c, 0.21)).min()) < 0.21,
-            ),
         ),
         Wrong(
             "symmetric",
@@ -870,31 +863,25 @@ ALPHA = Exercise(
             _judged(_close, (0.0,)),
             "alpha is 0 in every trial, or far too small to be seen",
             "Try values such as 0.2 and 1.5.",
-            also=(_judged(_close, (1e-6,)),),
         ),
         Wrong(
             "one alpha",
             _judged(_close, (0.21,)),
             "only one alpha is tried: code with a fixed number, or with a power of alpha, may pass",
             "Try at least two values, none of them 1.",
-            also=(_judged(_close, (1.0,)), _judged(_close, (0.5,)), _judged(_close, (0.0, 1.0))),
+            also=(_judged(_close, (1.0,)),),
         ),
         Wrong(
             "too generous",
             _judged(lambda a, b: torch.allclose(a, b, atol=0.05)),
             "the tolerance is so wide that a small fault passes",
             "Rounding is far below 1e-4: `torch.allclose(a, b, rtol=1e-4, atol=1e-5)`.",
-            also=(
-                _judged(lambda a, b: torch.allclose(a, b, rtol=0.02, atol=1e-2)),
-                _judged(lambda a, b: torch.allclose(a, b, rtol=0.1, atol=1e-2)),
-            ),
         ),
         Wrong(
             "exactly equal",
             _judged(torch.equal),
             "the matrices are compared to the last digit: rounding rings the alarm",
             "`torch.allclose` with a small tolerance.",
-            also=(_judged(lambda a, b: bool((a == b).all())),),
         ),
         Wrong(
             "every entry",
@@ -927,7 +914,6 @@ ALPHA = Exercise(
             _judged(lambda a, b: bool(torch.isclose(a, b, rtol=1e-4, atol=1e-5).any())),
             "the alarm waits until *all* entries are wrong, or every alpha",
             "One wrong entry is enough.",
-            also=(lambda widen, c: all(not _close(widen(c, a), _sound(c, a)) for a in (0.21, 1.7)),),
         ),
         Wrong(
             "one direction",
@@ -935,16 +921,6 @@ ALPHA = Exercise(
             "only entries that are too large ring, or only those that are too small",
             "Compare both ways: `torch.allclose`, or the absolute difference.",
             also=(_judged(lambda a, b: bool((a >= b - 1e-5).all())),),
-        ),
-        Wrong(
-            "eigenvalues",
-            _judged(
-                lambda a, b: _close(
-                    torch.linalg.eigvals(a).real.sort().values, torch.linalg.eigvals(b).real.sort().values
-                )
-            ),
-            "eigenvalues are compared: rows and columns in another order have the same ones",
-            "Compare the matrices themselves.",
         ),
         Wrong(
             "a zero matrix",
@@ -959,7 +935,6 @@ ALPHA = Exercise(
             lambda widen, c: True,
             "the alarm always rings",
             "A right implementation must pass: compare with `covariance + alpha * torch.eye(D)`.",
-            also=(_judged(lambda a, b: _close(a, b * 0)),),
         ),
         Wrong(
             "never",

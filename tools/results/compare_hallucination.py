@@ -222,7 +222,6 @@ LABELS = {
         "none", "Tukey alone", "real drawings", "strokes of the letter itself", "warps", "warps, half as strong", "VAE", "GAN",
         "deltas, z of 1", "deltas, z of 16", *CALIBRATIONS,
     ),
-    "transfer": ("none", "Tukey alone", "real drawings", "calibration"),
 }  # fmt: skip
 
 
