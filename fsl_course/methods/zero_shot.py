@@ -4,7 +4,6 @@ ZeroShot     description and picture are embedded into one space (Snell et al. 2
              meet as in CLIP (Radford et al. 2021)
 dap_scores   attributes predicted one by one (Lampert et al. 2014)
 eszsl        a bilinear map in closed form (Romera-Paredes, Torr 2015)
-harmonic, stacked   for tests where seen and unseen classes compete (Xian et al. 2017; Chao et al. 2016)
 """
 
 from __future__ import annotations
@@ -138,13 +137,3 @@ def eszsl(x: Tensor, targets: Tensor, attributes: Tensor, gamma: float, lam: flo
 def per_class_accuracy(answers: Tensor, labels: Tensor) -> float:
     """Returns the mean over the classes that occur of the share of each that is right. answers, labels int64 [M]."""
     return sum(float((answers[labels == k] == k).double().mean()) for k in labels.unique()) / len(labels.unique())
-
-
-def stacked(logits: Tensor, seen: Tensor, constant: float) -> Tensor:
-    """Lowers the scores of seen classes (calibrated stacking: Chao et al. 2016). logits [..., N], seen bool [N] -> [..., N]."""
-    return logits - constant * seen.to(logits.dtype)
-
-
-def harmonic(a: float, b: float) -> float:
-    """Returns 2ab / (a + b), which is small when either accuracy is, and 0 for two zeros (Xian et al. 2017)."""
-    return 2 * a * b / (a + b) if a + b else 0.0
