@@ -73,7 +73,7 @@ glyphs = described(load_glyphs())
 words = load_attributes("glyphs")[2]
 
 # %% [markdown]
-# `described` adds a table to the letters: one row for each letter, one column for each [attribute](../lessons/GLOSSARY.md#attribute "属性"), 1 where it holds and 0 where it does not. A tool of the course read them off the pen strokes and the Unicode names; the [card](../data/attributes.md) says how. Nobody looked at a test letter to make them.
+# `described` adds a table to the letters: one row for each letter, one column for each [attribute](../lessons/GLOSSARY.md#attribute "属性"), 1 where it holds and 0 where it does not. A tool of the course read them off the pen strokes and the Unicode names; the [card](../data/attributes.md) says how. Its thresholds, such as what counts as wide, were set on the training scripts.
 
 # %%
 splits = {name: glyphs.split(name) for name in ("train", "val", "test")}
