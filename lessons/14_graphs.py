@@ -309,14 +309,15 @@ for row, (number, (i, chosen)) in zip(axes, sorted(first_of.items())):
     row[1 + len(path)].set_title("the query", fontsize=7)
 show(
     figure,
-    "Four rows of handwritten letters. On the left the support picture that the nearest "
-    "mean chose wrongly. Then a chain of drawings of the right letter, from the "
-    "labelled one over one or two queries to the query, each resembling the next.",
+    "Four rows of handwritten letters. On the left the support picture that the "
+    "nearest mean chose wrongly. Then a chain of drawings of the right letter, from "
+    "the labelled one over one or two queries to the query, each resembling the next.",
 )
 
 # %% [markdown]
 # Read each row from the third column on: two neighbours in a chain look alike, though its two ends may not. The drawings in the middle are queries without a label, and they carry it. (All paths add up in $F$; these are only the strongest.)
-#
+
+# %% [markdown]
 # ## Shape or balance?
 #
 # Where does the gain come from? Two candidates: the *shape* of the query cloud, as in the crescents, or the plain fact that every class has 15 queries. To part them you need tasks whose classes are uneven. The next cells embed every test picture once and deal such tasks by hand.
@@ -426,7 +427,7 @@ show(
 # %% [markdown]
 # **The puzzle's answer.** With balanced queries B and C both beat A, by about as much. C has no graph at all, only the news that classes are equal. Without row C you would have credited the graph with all of B's gain: on balanced queries nobody can tell a good graph from a good guess about balance.
 #
-# With uneven queries C falls far below A, because it forces every class to the same total. How far depends on the 4 that softens its scores: sharper, C loses more. Evening out turns B's gain into a loss, too. B as it is keeps its gain, at these settings. Does nothing in it lean on balance? Look again at what starts to flow.
+# With uneven queries C falls far below A, because it forces every class to the same total. How far depends on the 4 that softens its scores: sharper, C loses more. Evening out turns B's gain into a loss, too. B as it is keeps its gain, at these settings. Does nothing in it lean on balance?
 
 # %% [markdown]
 # ## The hidden lean on balance
@@ -596,7 +597,8 @@ show(
 
 # %% [markdown]
 # Starting from edges that favour near nodes, the graph network has learned to compare in 360 tasks. The last line says that it is a little worse than the nearest mean, which is already in its embeddings. In one longer trial (2,400 tasks, validation letters) it drew level and came no further. That is likely because these embeddings were trained to make the nearest mean right. Another suspect: the encoder already knew the training letters, where hard tasks are rare, as the live curve shows.
-#
+
+# %% [markdown]
 # The shipped graph trained its encoder, too, for 3,000 steps. It is behind as well; but it learned from tasks of 5 classes and the ProtoNet from tasks of 30, so this compares no methods. And label propagation's number is of another kind: it judges all queries together.
 
 # %% [markdown]
@@ -707,7 +709,8 @@ print(f"cured, in any order: accuracy {torch.stack(right).mean():.1%}")
 
 # %% [markdown]
 # Without its table the code scores nearly what the cheat scored, and in any order.
-#
+
+# %% [markdown]
 # ## Quiz
 #
 # **1. A label-propagation classifier gets one single query. Compared with many, it is**
