@@ -1,11 +1,9 @@
 """Hallucination: examples that nobody drew, as pictures (warps, a conditional VAE) and as embeddings (deltas, calibration).
 
-None of it is a learner of episodes: each function or module adds examples to a support set, and any classifier may use them.
-
-`warp`, `random_flow`    label-preserving warps (affine, elastic) of a drawing
-`Drawer`, `DrawingVAE`   q(z | x, ref) and p(x | z, ref) (Sohn et al. 2015); the drawer bends the reference as z says
-`DeltaEncoder`           z = E(x, ref), x^ = D(ref, z) on embeddings (Schwartz et al. 2018, section 3.1)
-`tukey`, `calibrated`    a Gaussian for a class seen once, borrowed from base classes (Yang et al. 2021, equations 3 to 6)
+None of it is a learner of episodes: each part adds examples to a support set, and any classifier may use them. `warp` bends
+drawings. `DrawingVAE` holds q(z | x, ref) and p(x | z, ref) (Sohn et al. 2015); its `Drawer` bends ref as z says. `DeltaEncoder`
+works on embeddings (Schwartz et al. 2018, section 3.1). `calibrated` lends a class seen once a Gaussian (Yang et al. 2021,
+equations 3 to 6).
 """
 
 from __future__ import annotations
@@ -121,10 +119,7 @@ class DeltaEncoder(nn.Module):
 
 
 def tukey(features: Tensor, power: float = 0.5) -> Tensor:
-    """Returns features**power, which makes skewed features more Gaussian (Yang et al. 2021, equation 3).
-
-    Raises ValueError for a negative feature, whose root does not exist.
-    """
+    """Returns features**power, which are more Gaussian (Yang et al. 2021, equation 3). Raises ValueError for negative features."""
     if features.numel() and float(features.detach().min()) < 0:
         raise ValueError("Tukey's power needs features that are not negative: take embeddings after the last ReLU.")
     return features**power
@@ -142,8 +137,7 @@ def calibrated(
 ) -> tuple[Tensor, Tensor]:
     """Borrows a Gaussian for each embedding (Yang et al. 2021, equations 4 to 6): [R, D] -> means [R, D], covariances [R, D, D].
 
-    means [C, D], covariances [C, D, D] of base classes. alpha is added to the diagonal only: there it makes every covariance
-    positive definite, whatever the base classes are.
+    means [C, D], covariances [C, D, D] of base classes. alpha on the diagonal alone makes every covariance positive definite.
     """
     near = torch.cdist(x, means).topk(nearest, largest=False).indices  # [R, nearest]
     mean = (means[near].sum(1) + x) / (nearest + 1)
