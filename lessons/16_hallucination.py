@@ -692,9 +692,8 @@ for name, wider in (("every entry", widen), ("diagonal", cured)):
     low = torch.linalg.eigvalsh(wider(plain, 0.21)).min()
     info = int(torch.linalg.cholesky_ex(wider(plain, 0.21)).info)
     told = "exists" if info == 0 else "does not exist"
-    print(
-        f"alpha in {name:12s} smallest eigenvalue {low.abs():5.2f}, Cholesky factor {told}"
-    )
+    start = f"alpha in {name:12s} smallest eigenvalue {low.abs():5.2f}"
+    print(f"{start}, Cholesky factor {told}")
 
 # %% [markdown]
 # The mean of the imagined examples is the same with and without the bug, so a nearest mean cannot notice it. A plot or an eigenvalue does.

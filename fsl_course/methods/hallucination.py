@@ -119,7 +119,7 @@ class DeltaEncoder(nn.Module):
 
 
 def tukey(features: Tensor, power: float = 0.5) -> Tensor:
-    """Returns features**power, which are more Gaussian (Yang et al. 2021, equation 3). Raises ValueError for negative features."""
+    """Returns features**power, more Gaussian (Yang et al. 2021, equation 3). Raises ValueError for negative features."""
     if features.numel() and float(features.detach().min()) < 0:
         raise ValueError("Tukey's power needs features that are not negative: take embeddings after the last ReLU.")
     return features**power
