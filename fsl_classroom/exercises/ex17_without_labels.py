@@ -755,15 +755,27 @@ NT_XENT = Exercise(
 
 def _half_plane(count: int) -> Tensor:
     picture = torch.zeros(count, 1, 28, 28)
-    picture[..., :, 4:14] = 1.0
+    picture[..., :, 2:12] = 1.0
     return picture
 
 
 def exposes_turns(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
-    """Returns True when copies may be turned by quarters: in some of many calls ink that was on the left is not."""
+    """Returns True when copies may be turned: in some of many calls a copy is most like another turn of its picture."""
+    turns = torch.stack([_half_plane(1)[0].rot90(r, (-2, -1)).flatten() for r in range(4)])
     for seed in range(12):
-        copies = warp(_half_plane(100), Generator().manual_seed(seed))
-        across, down = torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28)[:, None]
+        copies = warp(_half_plane(100), Generator().manual_seed(seed)).flatten(1)
+        if bool(torch.cdist(copies, turns).argmin(1).any()):
+            return True
+    return False
+
+
+def _exposes_by_the_middle_of_the_ink(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
+    """Ink on the left has to stay more to the left than up or down."""
+    picture = torch.zeros(100, 1, 28, 28)
+    picture[..., :10] = 1.0
+    across, down = torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28)[:, None]
+    for seed in range(12):
+        copies = warp(picture.clone(), Generator().manual_seed(seed))
         left, up = (-copies * across).sum((1, 2, 3)), (-copies * down).sum((1, 2, 3))
         if bool((left <= up.abs()).any()):
             return True
@@ -781,23 +793,10 @@ def _exposes_by_halves(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
     return False
 
 
-def _exposes_by_the_nearest_turn(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
-    generator, picture = Generator().manual_seed(0), _half_plane(1)
-    turns = torch.cat([torch.rot90(picture, r, (-2, -1)) for r in range(4)]).flatten(1)
-    for _ in range(12):
-        copies = warp(picture.repeat(100, 1, 1, 1), generator).flatten(1)
-        if bool(torch.cdist(copies, turns).argmin(1).any()):
-            return True
-    return False
-
-
 def _exposes_by_templates(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
-    """A ramp of ink, and inner products with its four turns."""
-    ramp = torch.linspace(1, 0, 28).expand(1, 1, 28, 28)
-    turns = torch.stack([torch.rot90(ramp - 0.5, r, (-2, -1)).flatten() for r in range(4)])
-    batches = (
-        warp(ramp.repeat(64, 1, 1, 1).contiguous(), Generator().manual_seed(seed)).flatten(1) for seed in range(20)
-    )
+    """Inner products with the four turns; the own one must be the largest."""
+    turns = torch.stack([torch.rot90(_half_plane(1), r, (-2, -1)).flatten() for r in range(4)])
+    batches = (warp(_half_plane(64), Generator().manual_seed(seed)).flatten(1) for seed in range(20))
     return any(bool(((batch @ turns.T).argmax(1) != 0).any()) for batch in batches)
 
 
@@ -960,7 +959,7 @@ TURNS = Exercise(
     title="Bug hunt: a warp that changes the class",
     reference=exposes_turns,
     cases=_warps,
-    right=(_exposes_by_halves, _exposes_by_the_nearest_turn, _exposes_by_templates, _judging(_turned)),
+    right=(_exposes_by_halves, _exposes_by_the_middle_of_the_ink, _exposes_by_templates, _judging(_turned)),
     wrong=(
         Wrong(
             "anything that moves",
