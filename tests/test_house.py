@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fsl_course", "fsl_classroom", "tools")
 MOST_LINES = (
-    9250  # of fsl_course: 6500 for lessons 00 to 11, then own pictures and part III; 9500 once parts III and IV stand
+    9300  # of fsl_course: 6500 for lessons 00 to 11, then own pictures and part III; 9500 once parts III and IV stand
 )
 MOST_ROOMS = MOST_MODULES = 8  # in the root of fsl_course
 MOST_LINES_OF_A_FILE = 300
