@@ -840,14 +840,6 @@ def _half_turns_only(pictures: Tensor, copies: Tensor) -> Tensor:
     return copies[..., :14].sum((1, 2, 3)) < copies[..., 14:].sum((1, 2, 3))
 
 
-def _plus(count: int) -> Tensor:
-    """A cross in the middle, which every quarter turn leaves as it is."""
-    picture = torch.zeros(count, 1, 28, 28)
-    picture[..., 12:16, 4:24] = 1.0
-    picture[..., 4:24, 12:16] = 1.0
-    return picture
-
-
 def _noise(count: int) -> Tensor:
     return torch.rand(1, 1, 28, 28, generator=Generator().manual_seed(5)).repeat(count, 1, 1, 1)
 
@@ -859,17 +851,15 @@ def _bar(count: int) -> Tensor:
     return picture
 
 
-def _dot(count: int) -> Tensor:
-    """A small dot left of the middle: a shift moves it more than half its width."""
-    picture = torch.zeros(count, 1, 28, 28)
-    picture[..., 13:15, 12:13] = 1.0
-    return picture
-
-
 def _shifted(pictures: Tensor, generator: Generator) -> Tensor:
     """All copies of a call move together, by up to three pixels; what leaves comes in on the other side, where nothing is."""
     down, right = torch.randint(-3, 4, (2,), generator=generator).tolist()
     return pictures.roll((down, right), (-2, -1))
+
+
+def _still(pictures: Tensor, generator: Generator) -> Tensor:
+    torch.rand(7, generator=generator)  # so that other calls are turned than after a shift
+    return pictures.clone()
 
 
 def _slightly(pictures: Tensor, generator: Generator) -> Tensor:
@@ -948,7 +938,8 @@ def _warps(_: Generator) -> list[Case]:
         Case("the last copy of a call is turned", (_turns(_one_place(-1)),)),
         Case("the first copy of a call is turned", (_turns(_one_place(0)),)),
         Case("every seventh copy is turned", (_turns(_every_seventh),)),
-        Case("all copies of one call in three are turned", (_turns(_whole_call(0.33)),)),
+        Case("all copies of two calls in five are turned", (_turns(_whole_call(0.4)),)),
+        Case("all copies of two calls in five are turned, and none is shifted", (_turns(_whole_call(0.4), _still),)),
         Case("copies are turned unless there is only one", (_turns(_large_calls_only),)),
         Case("a turn and then a small one", (lambda x, g: _slightly(torch.rot90(x, 3, (-2, -1)), g),)),
     ]
@@ -966,13 +957,13 @@ TURNS = Exercise(
             _judging(_moved),
             "every copy that is not the picture itself rings: sound warps move pictures, too",
             "Ask which of its four turns a copy is most like.",
-            also=(_judging(lambda p, c: (c - p).flatten(1).norm(dim=1) > 1), lambda warp: True),
+            also=(lambda warp: True,),
         ),
         Wrong(
             "never",
             lambda warp: False,
-            "the alarm never rings",
-            "Compare copies with the four turns of the picture.",
+            "the alarm never rings: nothing is compared, or the picture looks the same after every quarter turn",
+            "Draw a picture that is different after each of its four turns, and compare copies with all four.",
         ),
         Wrong(
             "turned round",
@@ -981,53 +972,30 @@ TURNS = Exercise(
             "True means: copies may be turned.",
         ),
         Wrong(
-            "a picture without direction",
-            _judging(_turned, picture=_plus),
-            "the picture looks the same after a quarter turn, so no turn can show",
-            "Draw a picture that is different after each of the four turns, such as ink on the left half.",
-            also=(_judging(_turned, picture=lambda n: torch.ones(n, 1, 28, 28)),),
-        ),
-        Wrong(
             "a half turn does not show",
             _judging(_turned, picture=_bar),
             "the picture looks the same after a half turn, so half turns pass",
             "Draw a picture that is different after each of the four turns, such as ink on the left half.",
-            also=(
-                _judging(lambda p, c: c[..., :14].sum((1, 2, 3)) < 0.55 * c[..., 7:21, :].sum((1, 2, 3)), picture=_bar),
-            ),
         ),
         Wrong(
             "amount of ink",
             _judging(_more_ink),
             "the amount of ink is compared, and a turn does not change it",
             "Compare *where* the ink is.",
-            also=(
-                _judging(lambda p, c: (c.square().sum((1, 2, 3)) - p.square().sum((1, 2, 3))).abs() > 1e-3),
-                _judging(lambda p, c: (c.sum((1, 2, 3)) - p.sum((1, 2, 3))).abs() > 1e-3),
-                _judging(lambda p, c: (c.flatten(1).mean(1) - p.flatten(1).mean(1)).abs() > 1e-4),
-            ),
         ),
         Wrong(
             "one copy",
             _judging(_turned, calls=1, count=1),
             "a single copy is looked at: a turn that happens now and then passes",
             "Look at a thousand copies, in many calls.",
-            also=(_judging(_turned, calls=1, count=2), _judging(_turned, calls=30, count=1)),
+            also=(_judging(_turned, calls=1, count=2),),
         ),
         Wrong(
             "one call",
             _judging(_turned, calls=1),
             "a single call of a hundred copies or fewer is tried: what is rare, or concerns whole calls, passes",
             "Call `warp` several times, with other seeds, a hundred copies each.",
-            also=(
-                _judging(_turned, seeds=False),
-                _judging(_turned, calls=1, count=50),
-                _judging(_turned, calls=1, count=64),
-                _judging(_turned, calls=1, count=32),
-                _judging(_turned, calls=1, count=20),
-                _judging(_turned, calls=3, count=20),
-                _judging(_turned, calls=5, count=10),
-            ),
+            also=(_judging(_turned, calls=1, count=50),),
         ),
         Wrong(
             "the first copy only",
@@ -1042,7 +1010,6 @@ TURNS = Exercise(
             "the copies are averaged first, or their majority decides: a few turned ones vanish",
             "One turned copy is enough: `.any()`.",
             also=(
-                _judging(lambda p, c: (_turned(p, c).double().mean() > 0.5)[None]),
                 _judging(lambda p, c: (_turned(p, c).double().mean() > 0.05)[None]),
                 _judging(lambda p, c: _turned(p, c).all()[None]),
             ),
@@ -1052,23 +1019,12 @@ TURNS = Exercise(
             _judging(_turned, picture=_noise),
             "the picture is so fine that a small shift makes it as unlike itself as a turn does: sound warps ring",
             "Draw something coarse, such as ink on the left half.",
-            also=(_judging(_turned, picture=_dot),),
         ),
         Wrong(
             "half turns only",
             _judging(_half_turns_only),
             "only left and right are compared: after a quarter turn both halves hold the same ink, and nothing rings reliably",
             "Compare left minus right with top minus bottom as well, or all four turns.",
-            also=(
-                _judging(
-                    lambda p, c: (
-                        torch.cdist(
-                            c.flatten(1), torch.stack([p[0].flatten(), p[0].rot90(2, (-2, -1)).flatten()])
-                        ).argmin(1)
-                        == 1
-                    )
-                ),
-            ),
         ),
         Wrong(
             "exactly a turn",
@@ -1079,16 +1035,6 @@ TURNS = Exercise(
             ),
             "only copies that are exactly a turned picture ring: turned and shifted ones pass",
             "Ask which of its four turns a copy is *most like*.",
-            also=(
-                _judging(
-                    lambda p, c: (
-                        torch.stack(
-                            [(c - torch.rot90(p, r, (-2, -1))).flatten(1).abs().amax(1) for r in (1, 2, 3)]
-                        ).amin(0)
-                        < 1e-3
-                    )
-                ),
-            ),
         ),
     ),
     hints=(
