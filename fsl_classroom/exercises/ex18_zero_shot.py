@@ -76,6 +76,7 @@ AGREEMENT = Exercise(
                 lambda p, a: p @ a.T,
                 lambda p, a: p @ a.T / a.sum(1).clamp_min(1),
                 lambda p, a: p @ a.T / p.sum(1, keepdim=True).clamp_min(1),
+                lambda p, a: p @ a.T / a.sum(1),
                 lambda p, a: F.normalize(p, dim=1) @ F.normalize(a, dim=1).T,
             ),
         ),
@@ -129,7 +130,7 @@ AGREEMENT = Exercise(
         Wrong(
             "divided by the classes",
             lambda p, a: (p[:, None] == a).to(p.dtype).sum(2) / len(a),
-            "the number that agree is divided by the number of classes",
+            "the number that agree is divided by the number of classes or pictures",
             "Divide by the number of attributes, `predicted.shape[1]`.",
             also=(lambda p, a: (p[:, None] == a).to(p.dtype).sum(2) / len(p),),
         ),
@@ -160,8 +161,26 @@ AGREEMENT = Exercise(
         Wrong(
             "softmax",
             lambda p, a: agreement(p, a).softmax(1),
-            "a softmax is taken over the classes",
+            "the shares of a picture are made to sum to one over the classes",
             "The share itself is asked for.",
+            also=(lambda p, a: agreement(p, a) / agreement(p, a).sum(1, keepdim=True),),
+        ),
+        Wrong(
+            "attributes not turned round",
+            lambda p, a: (p @ a.T + (1 - p) @ a.T) / p.shape[1],
+            "the second product takes `attributes` where it should take `1 - attributes`: the picture then drops out",
+            "Both lack an attribute where 1 - predicted and 1 - attributes are 1.",
+            also=(lambda p, a: (p @ a.T + p @ (1 - a).T) / p.shape[1],),
+        ),
+        Wrong(
+            "Euclidean distance",
+            lambda p, a: 1 - torch.cdist(p, a) / p.shape[1],
+            "the distance is Euclidean: its root no longer counts attributes",
+            "The sum of |predicted - attributes| counts those that differ: `torch.cdist(..., p=1)`.",
+            also=(
+                lambda p, a: 1 - torch.cdist(p, a) / p.shape[1] ** 0.5,
+                lambda p, a: 1 - torch.cdist(p, a),
+            ),
         ),
     ),
     hints=(
@@ -216,7 +235,9 @@ def _dap_cases(generator: Generator) -> list[Case]:
         return numbers[:m], (torch.rand(n, a, generator=generator) < 0.5).float(), numbers[m]
 
     paper = torch.tensor([[0.9, 0.2]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0.5, 0.1])
-    usual, square, many = drawn(4, 3, 5), drawn(3, 3, 3), drawn(2, 3, 200)
+    usual, square, many, bold = drawn(4, 3, 5), drawn(3, 3, 3), drawn(2, 3, 200), drawn(3, 4, 6)
+    edge = torch.tensor([5e-4, 0.9995, 0.3, 2e-4, 0.6, 0.9998])
+    bold = torch.stack([edge, edge.flip(0), edge.roll(2)]), bold[1], edge.roll(1)
     sure = many[0].clamp(max=0.3) * 0.2, torch.ones(3, 200) - many[1] * (torch.arange(200) < 40), many[2]
     return [
         Case("the example on paper", paper),
@@ -224,6 +245,7 @@ def _dap_cases(generator: Generator) -> list[Case]:
         Case("as many pictures as classes and attributes", square),
         Case("one picture", (usual[0][:1], *usual[1:])),
         Case("200 attributes, most of them unlikely, so that a product is too small for a number", sure),
+        Case("probabilities and priors close to 0 and 1", bold),
         Case("float64", tuple(t.double() for t in usual)),
     ]
 
@@ -232,13 +254,33 @@ def _product(p: Tensor, a: Tensor) -> Tensor:
     return p[:, None] ** a * (1 - p[:, None]) ** (1 - a)
 
 
+def _padded(p: Tensor, a: Tensor, q: Tensor, e: float) -> Tensor:
+    """The scores with a small number added inside each logarithm."""
+    return ((p + e).log() - (q + e).log()) @ a.T + ((1 - p + e).log() - (1 - q + e).log()) @ (1 - a).T
+
+
+def _dap_in_numbers(probability: Tensor, attributes: Tensor, prior: Tensor) -> Tensor:
+    """Plain numbers: no gradient is asked for."""
+    table = torch.zeros(len(probability), len(attributes))
+    for m, k in itertools.product(range(len(probability)), range(len(attributes))):
+        for p, a, q in zip(probability[m].tolist(), attributes[k].tolist(), prior.tolist(), strict=True):
+            table[m, k] += math.log(p / q) if a == 1 else math.log((1 - p) / (1 - q))
+    return table.to(probability.dtype)
+
+
+def _dap_by_entropies(probability: Tensor, attributes: Tensor, prior: Tensor) -> Tensor:
+    shape = (len(probability), *attributes.shape)
+    said = attributes.expand(shape)
+    of = lambda p: F.binary_cross_entropy(p.expand(shape), said, reduction="none").sum(2)  # noqa: E731
+    return of(prior) - of(probability[:, None])
+
+
 DAP = Exercise(
     id="18.2",
     title="Direct attribute prediction",
     reference=dap,
     cases=_dap_cases,
-    gradient=(0, 2),
-    right=(_dap_by_loops, _dap_by_where, _dap_by_odds, _dap_by_powers),
+    right=(_dap_by_loops, _dap_by_where, _dap_by_odds, _dap_by_powers, _dap_in_numbers, _dap_by_entropies),
     wrong=(
         Wrong(
             "no prior",
@@ -309,7 +351,10 @@ DAP = Exercise(
             lambda p, a, q: (_product(p, a) / _product(q[None], a)).prod(2).log(),
             "all factors are multiplied first: of 200 small ones the product rounds to 0, and its logarithm is minus infinity",
             "Take the logarithm of each factor, then sum.",
-            also=(lambda p, a, q: _product(p, a).prod(2).log() - _product(q[None], a).prod(2).log(),),
+            also=(
+                lambda p, a, q: _product(p, a).prod(2).log() - _product(q[None], a).prod(2).log(),
+                lambda p, a, q: (_product(p, a) / _product(q[None], a)).prod(2).clamp_min(1e-38).log(),
+            ),
         ),
         Wrong(
             "missing ones subtracted",
@@ -355,7 +400,11 @@ DAP = Exercise(
             lambda p, a, q: dap((p > 0.5).to(p.dtype).clamp(1e-6, 1 - 1e-6), a, q),
             "each attribute is first decided, so doubt no longer counts",
             "Use the probabilities as they are.",
-            also=(lambda p, a, q: ((p > 0.5).to(p.dtype)[:, None] == a).to(p.dtype).mean(2),),
+            also=(
+                lambda p, a, q: ((p > 0.5).to(p.dtype)[:, None] == a).to(p.dtype).mean(2),
+                lambda p, a, q: dap((p > 0.5).float().clamp(1e-6, 1 - 1e-6), a, q),
+                lambda p, a, q: dap((p > 0.5).to(p.dtype), a, q),
+            ),
         ),
         Wrong(
             "other logarithm",
@@ -365,11 +414,66 @@ DAP = Exercise(
             also=(lambda p, a, q: dap(p, a, q) / torch.log(torch.tensor(10.0, dtype=p.dtype)),),
         ),
         Wrong(
-            "without gradient",
-            lambda p, a, q: dap(p.detach(), a, q.detach()),
-            "the scores are cut off from the graph",
-            "No `.detach()` and no `no_grad`.",
-            also=(lambda p, a, q: dap(p.detach(), a, q), lambda p, a, q: dap(p, a, q.detach())),
+            "prior of missing ones only",
+            lambda p, a, q: p.log() @ a.T + ((1 - p).log() - (1 - q).log()) @ (1 - a).T,
+            "only attributes that the class lacks are divided by a prior",
+            "Where the description says 1, divide p by the prior.",
+        ),
+        Wrong(
+            "common terms left out",
+            lambda p, a, q: (p.logit() - q.logit()) @ a.T,
+            "terms that all classes share are left out: the order of the classes is right, the logarithm of (1) is not",
+            "Add the sum of log((1 - p) / (1 - prior)) over all attributes.",
+        ),
+        Wrong(
+            "prior of the classes at hand",
+            lambda p, a, q: dap(p, a, a.mean(0).clamp(0.01, 0.99)),
+            "the prior is computed from the descriptions that are scored",
+            "Use the argument `prior`: it comes from the training classes.",
+            also=(lambda p, a, q: dap(p, a, a.mean(0)), lambda p, a, q: dap(p, a, a.mean(0).clamp(1e-6, 1 - 1e-6))),
+        ),
+        Wrong(
+            "ratio of logarithms",
+            lambda p, a, q: (p.log() / q.log()) @ a.T + ((1 - p).log() / (1 - q).log()) @ (1 - a).T,
+            "logarithms are divided by each other",
+            "The logarithm of a ratio is a difference: log p - log prior.",
+        ),
+        Wrong(
+            "logarithm of a sum",
+            lambda p, a, q: ((p / q) @ a.T + ((1 - p) / (1 - q)) @ (1 - a).T).log(),
+            "the ratios are added, and the logarithm is taken of their sum",
+            "The logarithm of each ratio first, then the sum.",
+        ),
+        Wrong(
+            "log1p of the ratio",
+            lambda p, a, q: torch.log1p(p / q) @ a.T + torch.log1p((1 - p) / (1 - q)) @ (1 - a).T,
+            "1 is added to each ratio before its logarithm",
+            "`torch.log`, or `log1p(-p)` for log(1 - p).",
+            also=(lambda p, a, q: (p.log1p() - q.log1p()) @ a.T + ((1 - p).log1p() - (1 - q).log1p()) @ (1 - a).T,),
+        ),
+        Wrong(
+            "a small number added",
+            lambda p, a, q: _padded(p, a, q, 1e-3),
+            "a small number is added inside the logarithms, so that all scores are a little off",
+            "Probabilities lie strictly between 0 and 1: their logarithms are finite.",
+            also=(
+                *(lambda p, a, q, e=e: _padded(p, a, q, e) for e in (1e-2, 1e-4, 1e-5, 1e-6)),
+                *(
+                    lambda p, a, q, e=e: (p / q + e).log() @ a.T + ((1 - p) / (1 - q) + e).log() @ (1 - a).T
+                    for e in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+                ),
+            ),
+        ),
+        Wrong(
+            "clamped",
+            lambda p, a, q: dap(p.clamp(0.01, 0.99), a, q.clamp(0.01, 0.99)),
+            "probabilities or priors are clamped, so that sure ones count too little",
+            "Take them as they are: they lie strictly between 0 and 1.",
+            also=(
+                *(lambda p, a, q, e=e: dap(p.clamp(e, 1 - e), a, q.clamp(e, 1 - e)) for e in (0.1, 0.05, 1e-3)),
+                *(lambda p, a, q, e=e: dap(p.clamp(e, 1 - e), a, q) for e in (0.1, 0.05, 0.01, 1e-3)),
+                *(lambda p, a, q, e=e: dap(p, a, q.clamp(e, 1 - e)) for e in (0.1, 0.05, 0.01, 1e-3)),
+            ),
         ),
     ),
     hints=(
@@ -427,6 +531,35 @@ def _parts(x: Tensor, y: Tensor, s: Tensor, gamma: float, lam: float, right: boo
     return left @ torch.linalg.inv(s.T @ s + lam * _eye(s.shape[1], x)) if right else left
 
 
+def _inverses(x: Tensor, y: Tensor, s: Tensor, gamma: float, lam: float) -> Tensor:
+    """The formula by two inverses, whose complaints about a singular matrix differ from those of solve."""
+    left = torch.linalg.inv(x.T @ x + gamma * _eye(x.shape[1], x))
+    return left @ x.T @ y @ s @ torch.linalg.inv(s.T @ s + lam * _eye(s.shape[1], x))
+
+
+def _parts_cut(x: Tensor, y: Tensor, s: Tensor, gamma: float, lam: float, *, left: bool, right: bool) -> Tensor:
+    """The formula with one matrix, or both, cut off from the graph."""
+    a, b = x.T @ x + gamma * _eye(x.shape[1], x), s.T @ s + lam * _eye(s.shape[1], x)
+    half = torch.linalg.solve(a.detach() if left else a, x.T @ y @ s)
+    return half @ torch.linalg.inv(b.detach() if right else b)
+
+
+def _ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+    return torch.linalg.solve(x.T @ x + penalty * _eye(x.shape[1], x), x.T @ y)
+
+
+def _one_system(x: Tensor, y: Tensor, s: Tensor, penalty: float) -> Tensor:
+    """One large system with a single constant on its diagonal."""
+    large = torch.kron((x.T @ x).contiguous(), (s.T @ s).contiguous())
+    long = torch.linalg.solve(large + penalty * _eye(len(large), x), (x.T @ y @ s).reshape(-1))
+    return long.reshape(x.shape[1], s.shape[1])
+
+
+def _eszsl_by_two_ridges(x: Tensor, targets: Tensor, attributes: Tensor, gamma: float, lam: float) -> Tensor:
+    """Ridge regression on the pictures, and then one on the descriptions."""
+    return _ridge(attributes, _ridge(x, targets, gamma).T, lam).T
+
+
 def _eszsl_cases(generator: Generator) -> list[Case]:
     def drawn(m: int, d: int, n: int, a: int) -> tuple[Tensor, Tensor, Tensor]:
         labels = torch.randint(n, (m,), generator=generator)
@@ -451,7 +584,7 @@ ESZSL = Exercise(
     cases=_eszsl_cases,
     gradient=(0, 2),
     tolerance=1e-4,
-    right=(_eszsl_by_inverses, _eszsl_by_cholesky, _eszsl_by_eigenvectors, _eszsl_by_kronecker),
+    right=(_eszsl_by_inverses, _eszsl_by_cholesky, _eszsl_by_eigenvectors, _eszsl_by_kronecker, _eszsl_by_two_ridges),
     wrong=(
         Wrong(
             "constants exchanged",
@@ -485,17 +618,73 @@ ESZSL = Exercise(
             lambda x, y, s, g, lam: eszsl(x, y, s, -g, -lam),
             "the constants are subtracted from the diagonal",
             "`+ gamma * torch.eye(D)`: adding keeps the matrices invertible.",
-            also=(lambda x, y, s, g, lam: eszsl(x, y, s, -g, lam), lambda x, y, s, g, lam: eszsl(x, y, s, g, -lam)),
+            also=(
+                lambda x, y, s, g, lam: eszsl(x, y, s, -g, lam),
+                lambda x, y, s, g, lam: eszsl(x, y, s, g, -lam),
+                lambda x, y, s, g, lam: _inverses(x, y, s, -g, -lam),
+                lambda x, y, s, g, lam: _inverses(x, y, s, g, -lam),
+            ),
         ),
         Wrong(
             "no constants",
             lambda x, y, s, g, lam: eszsl(x, y, s, 0.0, 0.0),
             "the constants are left out: this is least squares without any penalty",
             "Add gamma and lambda on the diagonals before you solve.",
+        ),
+        Wrong(
+            "lambda left out",
+            lambda x, y, s, g, lam: eszsl(x, y, s, g, 0.0),
+            "lambda is left out: only the side of the pictures is penalised",
+            "Add lambda on the diagonal of St S.",
+        ),
+        Wrong(
+            "gamma left out",
+            lambda x, y, s, g, lam: eszsl(x, y, s, 0.0, lam),
+            "gamma is left out: only the side of the descriptions is penalised",
+            "Add gamma on the diagonal of Xt X.",
+        ),
+        Wrong(
+            "descriptions left out",
+            lambda x, y, s, g, lam: _ridge(x, y, g),
+            "the descriptions are left out: this is ridge regression to the training classes alone",
+            "The middle is Xt Y S, and a second inverse stands on its right.",
+        ),
+        Wrong(
+            "one over each entry",
+            lambda x, y, s, g, lam: _parts(x, y, s, g, lam, False) @ (1 / (s.T @ s + lam * _eye(s.shape[1], x))),
+            "each entry of a matrix is inverted on its own: that is not the inverse of the matrix",
+            "`torch.linalg.inv`, or `torch.linalg.solve`.",
             also=(
-                lambda x, y, s, g, lam: eszsl(x, y, s, g, 0.0),
-                lambda x, y, s, g, lam: eszsl(x, y, s, 0.0, lam),
+                lambda x, y, s, g, lam: (
+                    (1 / (x.T @ x + g * _eye(x.shape[1], x)))
+                    @ (x.T @ y @ s)
+                    @ (1 / (s.T @ s + lam * _eye(s.shape[1], x)))
+                ),
             ),
+        ),
+        Wrong(
+            "constants outside the inverse",
+            lambda x, y, s, g, lam: (
+                (torch.linalg.pinv(x.T @ x) + g * _eye(x.shape[1], x))
+                @ (x.T @ y @ s)
+                @ (torch.linalg.pinv(s.T @ s) + lam * _eye(s.shape[1], x))
+            ),
+            "the constants are added after the inverse is taken",
+            "Add them first, then invert or solve.",
+        ),
+        Wrong(
+            "one penalty on the whole",
+            lambda x, y, s, g, lam: _one_system(x, y, s, g * lam),
+            "one constant stands on the diagonal of the large system, not gamma and lambda in the two factors",
+            "Add gamma to Xt X and lambda to St S.",
+            also=(lambda x, y, s, g, lam: _one_system(x, y, s, g + lam),),
+        ),
+        Wrong(
+            "both constants on the left",
+            lambda x, y, s, g, lam: torch.linalg.solve(x.T @ x + (g + lam) * _eye(x.shape[1], x), x.T @ y @ s),
+            "both constants stand beside the pictures, and the right factor is missing",
+            "lambda belongs to St S, whose inverse stands on the right.",
+            also=(lambda x, y, s, g, lam: torch.linalg.solve(x.T @ x + g * lam * _eye(x.shape[1], x), x.T @ y @ s),),
         ),
         Wrong(
             "added everywhere",
@@ -544,6 +733,10 @@ ESZSL = Exercise(
             lambda x, y, s, g, lam: eszsl(x / len(x) ** 0.5, y / len(x) ** 0.5, s, g, lam),
             "sums over the pictures are divided by their number, so the constants weigh more",
             "Xt X and Xt Y are sums.",
+            also=(
+                lambda x, y, s, g, lam: eszsl(x, y, s, g * len(x), lam * len(s)) * len(x) * len(s),
+                lambda x, y, s, g, lam: eszsl(x, y, s, g * len(x), lam) * len(x),
+            ),
         ),
         Wrong(
             "centred",
@@ -591,6 +784,16 @@ ESZSL = Exercise(
             also=(
                 lambda x, y, s, g, lam: eszsl(x.detach(), y, s, g, lam),
                 lambda x, y, s, g, lam: eszsl(x, y, s.detach(), g, lam),
+            ),
+        ),
+        Wrong(
+            "a factor without gradient",
+            lambda x, y, s, g, lam: _parts_cut(x, y, s, g, lam, left=True, right=True),
+            "the matrix that is inverted is cut off from the graph: gradient flows through Xt Y S only",
+            "No `.detach()`, and no `no_grad` around Xt X or St S.",
+            also=(
+                lambda x, y, s, g, lam: _parts_cut(x, y, s, g, lam, left=True, right=False),
+                lambda x, y, s, g, lam: _parts_cut(x, y, s, g, lam, left=False, right=True),
             ),
         ),
     ),
@@ -665,6 +868,7 @@ def _gzsl(scores: Tensor, labels: Tensor, seen: Tensor, constant: float, *, how:
     lowered = {
         "lower": scores - shift, "raise": scores + shift, "none": scores,
         "times": scores * (1 - shift), "over": scores / (1 + shift),
+        "by the constant": torch.where(seen, scores * constant, scores),
     }[how]  # fmt: skip
     answers, found = lowered.argmax(1), []
     for group in (seen, ~seen):
@@ -692,14 +896,55 @@ def _gzsl(scores: Tensor, labels: Tensor, seen: Tensor, constant: float, *, how:
     h = {
         "harmonic": 2 * a * b / (a + b) if a + b else 0.0, "mean": (a + b) / 2, "root": (a * b) ** 0.5, "least": min(a, b),
         "half": a * b / (a + b) if a + b else 0.0, "nan": float(torch.tensor(2 * a * b) / torch.tensor(a + b)),
-        "product": a * b,
+        "product": a * b, "sum": 2 * a * b / (a + b) if a and b else a + b,
+        "mean at zero": 2 * a * b / (a + b) if a and b else (a + b) / 2, "padded": 2 * a * b / (a + b + 1e-2),
+        "padded more": 2 * a * b / (a + b + 1), "padded less": 2 * a * b / (a + b + 1e-3),
     }[join]  # fmt: skip
+    if mean == "class of all":
+        each = [float((answers[labels == k] == k).float().mean()) for k in labels.unique().tolist()]
+        h = len(each) / sum(1 / value for value in each) if min(each) else 0.0
     return torch.tensor([a, b, h])
 
 
 def _overall(scores: Tensor, labels: Tensor, seen: Tensor, constant: float) -> Tensor:
     answers = (scores - constant * seen.to(scores.dtype)).argmax(1)
     return (answers == labels).float().mean()[None]
+
+
+def _all_zero(found: Tensor) -> Tensor:
+    return found if float(found[0] * found[1]) else torch.zeros(3)
+
+
+def _harmonic(a: Tensor, b: Tensor) -> Tensor:
+    return torch.stack([a, b, (2 * a * b / (a + b)).nan_to_num(0.0)])
+
+
+def _first_are_seen(scores: Tensor, labels: Tensor, seen: Tensor, constant: float) -> Tensor:
+    """Lowers the right classes, but sorts pictures by whether the label is below the number of seen classes."""
+    answers = (scores - constant * seen.to(scores.dtype)).argmax(1)
+    met = labels.unique()
+    each = torch.stack([(answers[labels == k] == k).float().mean() for k in met])
+    first = met < seen.sum()
+    return _harmonic(each[first].mean(), each[~first].mean())
+
+
+def _split_by_answers(
+    scores: Tensor, labels: Tensor, seen: Tensor, constant: float, *, per_class: bool = False
+) -> Tensor:
+    """Sorts pictures by the side of the answer."""
+    answers = (scores - constant * seen.to(scores.dtype)).argmax(1)
+    right, found = (answers == labels).float(), []
+    for group in (seen[answers], ~seen[answers]):
+        rows = [group & (labels == k) for k in labels[group].unique()] if per_class else [group]
+        means = [right[row].mean() for row in rows if row.any()]
+        found.append(torch.stack(means).mean() if means else torch.zeros(()))
+    return _harmonic(*found)
+
+
+def _winner_lowered(scores: Tensor, labels: Tensor, seen: Tensor, constant: float) -> Tensor:
+    top, best = scores.max(1)
+    lowered = scores.scatter(1, best[:, None], (top - constant * seen[best].to(scores.dtype))[:, None])
+    return _gzsl(lowered, labels, seen, 0.0)
 
 
 def _generalised_cases(generator: Generator) -> list[Case]:
@@ -714,6 +959,7 @@ def _generalised_cases(generator: Generator) -> list[Case]:
     usual = drawn([1, 6, 3, 2, 9, 4], [1, 1, 0, 1, 0, 0], 1.5)
     absent = drawn([4, 0, 2, 5, 0, 3], [1, 1, 0, 0, 0, 1], 1.5)
     lost = torch.eye(4).roll(1, 1) * 5, torch.arange(4), torch.tensor([True, False, True, False])
+    ahead = usual[0] + 9 * usual[2].float(), *usual[1:]
     return [
         Case("the example on paper", (*paper, 1.0)),
         Case("6 classes with 1 to 9 pictures, constant 0.6", (*usual, 0.6)),
@@ -721,6 +967,9 @@ def _generalised_cases(generator: Generator) -> list[Case]:
         Case("the same with constant 1.5", (*usual, 1.5)),
         Case("two classes without a picture", (*absent, 0.8)),
         Case("every answer wrong", (*lost, 0.1)),
+        Case("6 classes, constant -0.4", (*usual, -0.4)),
+        Case("seen classes far ahead: no picture of an unseen class is right", (*ahead, 0.5)),
+        Case("a constant so large that no picture of a seen class is right", (*usual, 20.0)),
         Case("float64", (usual[0].double(), *usual[1:], 0.6)),
     ]
 
@@ -767,11 +1016,98 @@ GENERALISED = Exercise(
             lambda *args: _gzsl(*args, join="mean"),
             "the third number is the plain mean: 90 % and 0 % would give 45 %",
             "Harmonic: 2ab / (a + b).",
-            also=(
-                lambda *args: _gzsl(*args, join="root"),
-                lambda *args: _gzsl(*args, join="least"),
-                lambda *args: _gzsl(*args, join="product"),
+        ),
+        Wrong(
+            "geometric mean",
+            lambda *args: _gzsl(*args, join="root"),
+            "the third number is the root of the product: that is the geometric mean",
+            "Harmonic: 2ab / (a + b).",
+        ),
+        Wrong(
+            "the smaller",
+            lambda *args: _gzsl(*args, join="least"),
+            "the third number is the smaller of the two",
+            "Harmonic: 2ab / (a + b), which lies between the two.",
+        ),
+        Wrong(
+            "the product of both",
+            lambda *args: _gzsl(*args, join="product"),
+            "the third number is the product of the two",
+            "Harmonic: 2ab / (a + b).",
+        ),
+        Wrong(
+            "a number in the denominator",
+            lambda *args: _gzsl(*args, join="padded"),
+            "a number is added to the denominator 2ab / (a + b): it lowers the mean wherever it is not tiny",
+            "Ask whether a + b is 0, or add at most 1e-9.",
+            also=(lambda *args: _gzsl(*args, join="padded more"), lambda *args: _gzsl(*args, join="padded less")),
+        ),
+        Wrong(
+            "one zero makes all zero",
+            lambda *args: _all_zero(_gzsl(*args)),
+            "one accuracy of zero sets all three numbers to zero: the other accuracy is lost",
+            "Only the harmonic mean is 0 then.",
+        ),
+        Wrong(
+            "the sum where one is zero",
+            lambda *args: _gzsl(*args, join="sum"),
+            "where one accuracy is zero, the other is returned for the harmonic mean",
+            "2ab / (a + b) is 0 where either is 0.",
+            also=(lambda *args: _gzsl(*args, join="mean at zero"),),
+        ),
+        Wrong(
+            "negative constants",
+            lambda scores, labels, seen, constant: _gzsl(scores, labels, seen, abs(constant)),
+            "a negative constant is treated like a positive one, or like 0",
+            "Subtract it as it is: a negative one favours the seen classes.",
+            also=(lambda scores, labels, seen, constant: _gzsl(scores, labels, seen, max(constant, 0.0)),),
+        ),
+        Wrong(
+            "mean over pictures in the third number",
+            lambda *args: torch.cat([_gzsl(*args)[:2], _gzsl(*args, mean="picture")[2:]]),
+            "the harmonic mean is taken of accuracies over pictures, not of the first two numbers",
+            "2ab / (a + b) of the two accuracies per class.",
+        ),
+        Wrong(
+            "harmonic over all classes",
+            lambda *args: _gzsl(*args, mean="class of all"),
+            "the harmonic mean runs over all classes, so a single class without a right answer makes it 0",
+            "It is a mean of two numbers, the accuracies of the two sides.",
+        ),
+        Wrong(
+            "seen classes come first",
+            lambda scores, labels, seen, constant: _gzsl(
+                scores, labels, torch.arange(len(seen)) < seen.sum(), constant
             ),
+            "the seen classes are taken to come first: `seen` may be True anywhere",
+            "Use `seen` as a mask: `seen[labels]`, `scores[:, seen]`.",
+            also=(_first_are_seen,),
+        ),
+        Wrong(
+            "split by the answers",
+            _split_by_answers,
+            "pictures are sorted by whether the chosen class is seen, not by whether the true one is",
+            "`seen[labels]` tells the side of a picture.",
+            also=(lambda *args: _split_by_answers(*args, per_class=True),),
+        ),
+        Wrong(
+            "the winner lowered",
+            _winner_lowered,
+            "only the score of the best class is lowered, not of all seen ones",
+            "Lower every seen class, then take the argmax.",
+        ),
+        Wrong(
+            "softmax first",
+            lambda scores, labels, seen, constant: _gzsl(scores.softmax(1), labels, seen, constant),
+            "the scores pass through a softmax before the constant is subtracted",
+            "Subtract it from the scores as they come.",
+        ),
+        Wrong(
+            "constant scaled",
+            lambda scores, labels, seen, constant: _gzsl(scores, labels, seen, constant * float(scores.std())),
+            "the constant is multiplied by something, such as the spread of the scores",
+            "Subtract it as it is.",
+            also=(lambda scores, labels, seen, constant: _gzsl(scores, labels, seen, 2 * constant),),
         ),
         Wrong(
             "no factor two",
@@ -838,7 +1174,7 @@ GENERALISED = Exercise(
             lambda *args: _gzsl(*args, how="times"),
             "scores are multiplied or divided, not lowered",
             "Subtract the constant.",
-            also=(lambda *args: _gzsl(*args, how="over"),),
+            also=(lambda *args: _gzsl(*args, how="over"), lambda *args: _gzsl(*args, how="by the constant")),
         ),
         Wrong(
             "best alone",
@@ -928,6 +1264,22 @@ def _exposes_by_smooth_hills(search: Search) -> bool:
     return False
 
 
+def _exposes_by_sizes(search: Search) -> bool:
+    """Lists of one to four numbers, and scores with small differences."""
+    generator = torch.Generator().manual_seed(3)
+    for n, m in itertools.product(range(1, 5), repeat=2):
+        gammas, lambdas = [float(k) for k in range(n)], [k + 0.5 for k in range(m)]
+        for _ in range(15):
+            table = dict(
+                zip(
+                    itertools.product(gammas, lambdas), torch.randperm(n * m, generator=generator).tolist(), strict=True
+                )
+            )
+            if search(lambda g, lam, t=table: 1e-6 * t[g, lam], gammas, lambdas) != max(table, key=table.get):
+                return True
+    return False
+
+
 def _by_loops(score: Callable, gammas: list[float], lambdas: list[float]) -> tuple[float, float]:
     best, found = None, None
     for gamma in gammas:
@@ -951,6 +1303,13 @@ def _by_argmax(score: Callable, gammas: list[float], lambdas: list[float]) -> tu
 def _backwards(score: Callable, gammas: list[float], lambdas: list[float]) -> tuple[float, float]:
     """Visits the grid from the end, and the other constant first."""
     return max(((g, lam) for lam in reversed(lambdas) for g in reversed(gammas)), key=lambda pair: score(*pair))
+
+
+def _twice(score: Callable, gammas: list[float], lambdas: list[float]) -> tuple[float, float]:
+    """Looks for the best score first, and then for the pair that has it."""
+    pairs = list(itertools.product(gammas, lambdas))
+    best = max(score(*pair) for pair in pairs)
+    return next(pair for pair in pairs if score(*pair) == best)
 
 
 def _looped(keep: Callable[[float, float, float], bool], what: str = "pair") -> Search:
@@ -977,7 +1336,8 @@ def _better(value: float, best: float, previous: float) -> bool:
 
 
 def _only(rows: slice, columns: slice = slice(None)) -> Search:
-    return lambda score, gammas, lambdas: _by_max(score, gammas[rows], lambdas[columns])
+    """A search in a part of the grid; a list of one stays whole."""
+    return lambda score, gammas, lambdas: _by_max(score, gammas[rows] or gammas, lambdas[columns] or lambdas)
 
 
 def _one_after_the_other(score: Callable, gammas: list[float], lambdas: list[float]) -> tuple[float, float]:
@@ -1010,6 +1370,7 @@ def _search_cases(_: Generator) -> list[Case]:
         ("a right one, by max over all pairs", _by_max),
         ("a right one, by argmax in a table", _by_argmax),
         ("a right one that visits the pairs from the end", _backwards),
+        ("a right one that asks for every score twice", _twice),
         ("the last pair is returned", _looped(_better, "last")),
         ("the best gamma comes with the last lambda", _looped(_better, "last lambda")),
         ("the best lambda comes with the last gamma", _looped(_better, "last gamma")),
@@ -1049,6 +1410,83 @@ def _judged(same: Callable) -> Callable:
     return lambda search: _tries(*_ALL, same=same)(search) or _tries(*_ALL, size=1e-4, same=same)(search)
 
 
+def _one_hot(
+    *gains: float,
+    places: tuple[tuple[int, int], ...] | None = None,
+    grids: tuple[list[float], list[float]] | None = None,
+    good: Callable | None = None,
+    join: Callable = any,
+) -> Callable:
+    """A detector whose scores are all equal but one, which is larger."""
+    gammas, lambdas = grids or (GAMMAS, LAMBDAS)
+    good = good or (lambda found, wanted: tuple(found) == wanted)
+    chosen = places or tuple(itertools.product(range(len(gammas)), range(len(lambdas))))
+
+    def detector(search: Search) -> bool:
+        def goes_wrong(gain: float, i: int, j: int) -> bool:
+            best = gammas[i], lambdas[j]
+            return not good(search(lambda g, lam: gain * float((g, lam) == best), gammas, lambdas), best)
+
+        return bool(join(goes_wrong(gain, i, j) for gain in gains for i, j in chosen))
+
+    return detector
+
+
+def _tables_and(extra: Callable[[Search], bool]) -> Callable:
+    """A sound detector, and one more thing that is asked for."""
+    return lambda search: exposes_search(search) or extra(search)
+
+
+def _counted(search: Search) -> bool:
+    """Rings where the number of calls is not that of the pairs."""
+    return _calls(search, GAMMAS, LAMBDAS) != len(GAMMAS) * len(LAMBDAS)
+
+
+def _calls(search: Search, gammas: list[float], lambdas: list[float]) -> int:
+    calls = []
+    search(lambda g, lam: calls.append((g, lam)) or g * lam, gammas, lambdas)
+    return len(calls)
+
+
+def _in_order(search: Search) -> bool:
+    calls = []
+    found = search(lambda g, lam: calls.append((g, lam)) or -abs(g - 1) - abs(lam - 2), GAMMAS, LAMBDAS)
+    return tuple(found) != (1.0, 2.0) or calls != list(itertools.product(GAMMAS, LAMBDAS))
+
+
+def _reversed(search: Search) -> bool:
+    """The same search on lists that are turned round."""
+    score = _lookup(_peaked(1, 1), GAMMAS, LAMBDAS)
+    return search(score, GAMMAS, LAMBDAS) != search(score, GAMMAS[::-1], LAMBDAS[::-1])
+
+
+def _reversed_hill(search: Search) -> bool:
+    def hill(g: float, lam: float) -> float:
+        return -abs(g - 2) - abs(lam - 5)
+
+    found = search(hill, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    return tuple(found) != tuple(search(hill, [3.0, 2.0, 1.0], [6.0, 5.0, 4.0]))
+
+
+def _smallest(search: Search) -> bool:
+    for seed in range(30):
+        table = torch.rand(3, 4, generator=torch.Generator().manual_seed(seed)).tolist()
+        score = _lookup(table, GAMMAS, LAMBDAS)
+        if tuple(search(score, GAMMAS, LAMBDAS)) != _by_max(lambda g, lam, f=score: -f(g, lam), GAMMAS, LAMBDAS):
+            return True
+    return False
+
+
+def _far_from_good(search: Search) -> bool:
+    """One hill; the score of the answer is held against a fixed limit."""
+    grid = [10.0**k for k in range(6)]
+
+    def score(g: float, lam: float) -> float:
+        return 0.2 - 1e-4 * abs(g - 100) - 1e-3 * abs(lam - 10)
+
+    return score(*search(score, grid, grid)) < 0.1
+
+
 def _square(search: Search) -> bool:
     """One grid for both constants, and scores that do not tell them apart."""
     grid = [0.1, 1.0, 10.0]
@@ -1061,6 +1499,20 @@ def _square(search: Search) -> bool:
 
 def _constant(search: Search) -> bool:
     return tuple(search(lambda g, lam: 0.5, GAMMAS, LAMBDAS)) != (GAMMAS[0], LAMBDAS[0])
+
+
+def _rising_only(search: Search) -> bool:
+    """Scores that only rise, and scores that only fall, along the grid."""
+    order = {pair: 1e-4 * k for k, pair in enumerate(itertools.product(GAMMAS, LAMBDAS))}
+    up = search(lambda g, lam: order[g, lam], GAMMAS, LAMBDAS)
+    down = search(lambda g, lam: -order[g, lam], GAMMAS, LAMBDAS)
+    return (tuple(up), tuple(down)) != ((10.0, 200.0), (0.1, 0.2))
+
+
+def _square_steep(search: Search) -> bool:
+    """As _square, with large differences only."""
+    grid = [1.0, 2.0, 3.0, 4.0]
+    return any(tuple(search(lambda g, lam, c=c: -abs(g - c) - abs(lam - c), grid, grid)) != (c, c) for c in grid)
 
 
 def _hill(search: Search) -> bool:
@@ -1081,21 +1533,34 @@ SEARCH = Exercise(
     title="Bug hunt: a search that forgets",
     reference=exposes_search,
     cases=_search_cases,
-    right=(_exposes_by_random_tables, _exposes_by_score, _exposes_by_permutations, _exposes_by_smooth_hills),
+    right=(
+        _exposes_by_random_tables,
+        _exposes_by_score,
+        _exposes_by_permutations,
+        _exposes_by_smooth_hills,
+        _exposes_by_sizes,
+    ),
     wrong=(
         Wrong(
             "the best comes last",
             _tries((2, 3)),
             "the best pair of the scores that are tried stands at the end of the grid, where loop variables stop as well",
             "Put the best pair into every place of the grid, one after the other.",
-            also=(lambda search: search(lambda g, lam: g + lam, GAMMAS, LAMBDAS) != (10.0, 200.0),),
+            also=(
+                lambda search: search(lambda g, lam: g + lam, GAMMAS, LAMBDAS) != (10.0, 200.0),
+                lambda search: search(lambda g, lam: g + lam, [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) != (3.0, 3.0),
+            ),
         ),
         Wrong(
             "one place only",
             _tries((1, 1)),
-            "the best pair stands in too few places: searches that skip a part of the grid, or stop early, pass",
-            "Put the best pair into every place of the grid, one after the other.",
+            "the best pair stands in too few places (a `return` inside the loop ends with the first): other faults pass",
+            "Put the best pair into every place of the grid, one after the other, among scores that rise and fall.",
             also=(
+                lambda search: search(lambda g, lam: -g - lam, [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) != (1.0, 1.0),
+                _one_hot(1.0, places=((0, 0),)),
+                _one_hot(1.0, places=((1, 1),)),
+                _rising_only,
                 _tries((0, 0)),
                 _tries((1, 2)),
                 _tries((1, 0)),
@@ -1116,7 +1581,13 @@ SEARCH = Exercise(
             _judged(lambda found, wanted: found[0] == wanted[0]),
             "only one of the two constants is looked at",
             "Compare the whole pair.",
-            also=(_judged(lambda found, wanted: found[1] == wanted[1]),),
+            also=(
+                _judged(lambda found, wanted: found[1] == wanted[1]),
+                _one_hot(1.0, good=lambda found, wanted: found[0] == wanted[0]),
+                _one_hot(1.0, good=lambda found, wanted: found[1] == wanted[1]),
+                _one_hot(1.0, 1e-6, good=lambda found, wanted: found[0] == wanted[0]),
+                _one_hot(1.0, 1e-6, good=lambda found, wanted: found[1] == wanted[1]),
+            ),
         ),
         Wrong(
             "sums",
@@ -1125,17 +1596,82 @@ SEARCH = Exercise(
             "Compare gamma with gamma and lambda with lambda.",
         ),
         Wrong(
+            "one peak on a plain",
+            _one_hot(1.0, 1e-4, 1e-8),
+            "all scores but one are equal: a search that compares with the score before, or stops where scores fall, passes",
+            "Let the other scores rise and fall, too: random ones do.",
+            also=(_one_hot(1.0),),
+        ),
+        Wrong(
+            "every try must go wrong",
+            _one_hot(1.0, join=all),
+            "it rings only if all tries go wrong: most broken searches get some right",
+            "One wrong answer is enough: `any`, or `return True` at the first.",
+            also=(lambda search: all(_tries(place)(search) for place in _ALL[:-1]),),
+        ),
+        Wrong(
+            "both constants must be wrong",
+            _judged(lambda found, wanted: found[0] == wanted[0] or found[1] == wanted[1]),
+            "a pair counts as wrong only if gamma and lambda are both wrong",
+            "One of them is enough: `or` in place of `and`, or compare the pairs.",
+            also=(_one_hot(1.0, good=lambda found, wanted: found[0] == wanted[0] or found[1] == wanted[1]),),
+        ),
+        Wrong(
+            "calls counted",
+            _tables_and(_counted),
+            "the calls are counted, or their order is asked for: a right search may visit pairs in any order, and twice",
+            "Look at the pair that is returned, not at the calls.",
+            also=(
+                _counted,
+                _in_order,
+                _tables_and(_in_order),
+                lambda search: _calls(search, [1.0, 2.0, 3.0], [4.0, 5.0]) != 6,
+            ),
+        ),
+        Wrong(
+            "the smallest score",
+            _smallest,
+            "the pair with the smallest score is taken for the right answer",
+            "The largest score is the best.",
+        ),
+        Wrong(
+            "compared with itself",
+            _reversed,
+            "the search is compared with itself on other lists: one that makes the same fault twice passes",
+            "Compare with the best pair, which you know.",
+            also=(_reversed_hill,),
+        ),
+        Wrong(
+            "good enough",
+            _far_from_good,
+            "the score of the answer is held against a fixed limit: a pair that is good and not the best passes",
+            "Compare with the largest score of all pairs.",
+        ),
+        Wrong(
+            "a list of one",
+            _one_hot(1.0, 1e-6, grids=([1.0, 2.0, 3.0], [5.0])),
+            "one list has a single element: faults in that constant cannot show",
+            "Give both lists several elements.",
+            also=(_one_hot(1.0, 1e-6, grids=([5.0], [1.0, 2.0, 3.0])),),
+        ),
+        Wrong(
             "one grid for both",
             _square,
             "gamma and lambda have the same grid, and the best pair lies on its diagonal: exchanged constants pass",
             "Take two different lists, and put the best pair anywhere.",
+            also=(_square_steep,),
         ),
         Wrong(
             "all equal",
             _constant,
-            "all scores are equal: any pair is then a right answer",
+            "a certain pair is asked for although scores are equal: any of the best pairs is then a right answer",
             "Give the pairs different scores, so that only one answer is right.",
-            also=(lambda search: tuple(search(lambda g, lam: 0.0, GAMMAS, LAMBDAS)) == (GAMMAS[-1], LAMBDAS[-1]),),
+            also=(
+                lambda search: tuple(search(lambda g, lam: 0.0, GAMMAS, LAMBDAS)) == (GAMMAS[-1], LAMBDAS[-1]),
+                _tables_and(_constant),
+                _tables_and(lambda search: tuple(search(lambda g, lam: 0.5, GAMMAS, LAMBDAS)) != (10.0, 200.0)),
+                lambda search: _one_hot(1.0, 1e-6)(search) or _constant(search),
+            ),
         ),
         Wrong(
             "in the grid",
@@ -1157,6 +1693,7 @@ SEARCH = Exercise(
                     tuple(search(_lookup(_peaked(i, j), GAMMAS, LAMBDAS), GAMMAS, LAMBDAS)) == (GAMMAS[-1], LAMBDAS[-1])
                     for i, j in _ALL[:-1]
                 ),
+                lambda search: search(lambda g, lam: -g - lam, GAMMAS, LAMBDAS) == (GAMMAS[-1], LAMBDAS[-1]),
             ),
         ),
         Wrong(
@@ -1164,6 +1701,7 @@ SEARCH = Exercise(
             lambda search: not exposes_search(search),
             "True and False have changed places",
             "True means: broken.",
+            also=(lambda search: not _one_hot(1.0)(search), lambda search: not _one_hot(1.0, 1e-6)(search)),
         ),
         Wrong(
             "hills only",
