@@ -50,7 +50,7 @@ class ZeroShot(FewShotLearner):
         super().__init__()
         if head not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}.")
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.n_attributes, self.joint, self.hidden = encoder, head, n_attributes, joint, hidden
         self.picture = nn.Linear(embedding_size(encoder) if features is None else features, joint)
         first = [nn.Linear(n_attributes, hidden), nn.ReLU()] if hidden else []
         self.description = nn.Sequential(*first, nn.Linear(hidden or n_attributes, joint))

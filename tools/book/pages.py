@@ -195,12 +195,14 @@ def weights(book: Book) -> str:
     """Returns a table of all shipped weights, one a line, with the first test on their cards."""
     rows = []
     for card in shipped(book):
-        first = card["test"][0]
         link = f"[{card['file']}](../data/checkpoints/{card['file']}.json)"
-        if "mean" in first:
+        if tests := accuracies(card):
+            first = tests[0]
             rows.append([link, f"{first['way']}-way {first['shot']}-shot", percent(first["mean"], first["ci95"])])
-        else:
+        elif card["data"] == "sinusoids":
             rows.append([link, "sine curves", "[errors](results.md#sine-curves)"])
+        else:  # nets that draw
+            rows.append([link, "drawings", f"[none: they draw](../fsl_course/methods/{card['method']}.py)"])
     return table("weights | tested on | accuracy", rows)
 
 
@@ -208,6 +210,12 @@ def shipped(book: Book) -> list[dict[str, Any]]:
     """Returns the cards of all shipped weights, each with `file`, its name without ending."""
     paths = sorted((book.root / "data" / "checkpoints").glob("*.json"))
     return [{**json.loads(path.read_text(encoding="utf-8")), "file": path.stem} for path in paths]
+
+
+def accuracies(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the tests on a card that measured accuracy: none for sine curves and for nets that draw."""
+    tests = card.get("test", [])
+    return [line for line in tests if "mean" in line] if isinstance(tests, list) else []
 
 
 PARTS: dict[str, Callable[[Book], str]] = {

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from fsl_course.cli import results
-from tools.book.pages import Book, duration, percent, shipped, table, unbroken
+from tools.book.pages import Book, accuracies, duration, percent, shipped, table, unbroken
 from tools.results import files
 from tools.results import table as tables
 
@@ -42,7 +42,7 @@ def _accuracy(runs: list[list[int]], queries: int) -> str:
 
 def cards(book: Book) -> str:
     """Returns the accuracy of all shipped classifiers, in every setting on their cards."""
-    found = [card for card in shipped(book) if "mean" in card["test"][0]]
+    found = [card for card in shipped(book) if accuracies(card)]
     settings = sorted({(line["way"], line["shot"]) for card in found for line in card["test"]})
     rows = []
     for card in found:
