@@ -41,7 +41,7 @@
 # %% [markdown]
 # ## A puzzle: five letters over the telephone
 #
-# A friend describes five letters of scripts that you have never seen: "two strokes, a loop below, wider than tall". Then you get drawings of the five, and must say which is which. You have seen other scripts, and you know what a loop is. Guess:
+# A friend describes five letters of unknown scripts: "two strokes, a loop below, wider than tall". Then you get drawings of the five, and must say which is which. Guess:
 #
 # - **A**: accuracy with descriptions alone (chance is 20 %),
 # - **B**: accuracy with one drawing of each letter, and no description,
@@ -73,7 +73,7 @@ glyphs = described(load_glyphs())
 words = load_attributes("glyphs")[2]
 
 # %% [markdown]
-# `described` adds a table to the letters: one row for each letter, one column for each [attribute](../lessons/GLOSSARY.md#attribute "属性"), 1 where it holds and 0 where it does not. A tool of the course read them off the pen strokes and the Unicode names; the [card](../data/attributes.md) says how. Its thresholds, such as what counts as wide, were set on the training scripts.
+# `described` adds a table to the letters: one row for each letter, one column for each [attribute](../lessons/GLOSSARY.md#attribute "属性"), 1 where it holds and 0 where it does not. A program measured each description, those of test letters too, on the strokes from which our pictures are drawn, and on Unicode names; the [card](../data/attributes.md) says how. Its thresholds, such as what counts as wide, were set on the training scripts.
 
 # %%
 splits = {name: glyphs.split(name) for name in ("train", "val", "test")}
@@ -86,7 +86,7 @@ print("\nP:", ", ".join(said))
 # %% [markdown]
 # ## The idea in one picture
 #
-# Learning from no example at all is called [zero-shot learning](../lessons/GLOSSARY.md#zero-shot-learning "零样本学习"). It goes through words. A picture is mapped to what can be said of it; that is learned on the *training* letters. A class is its description. The figure shows five unseen letters and their descriptions.
+# Learning from no example at all is called [zero-shot learning](../lessons/GLOSSARY.md#zero-shot-learning "零样本学习"). A picture is mapped to what can be said of it; that is learned on the *training* letters. A class is its description. The figure shows five unseen letters and their descriptions.
 
 # %% tags=["draws"]
 seven = [w for w in words if w not in words[-5:]][::3]
@@ -110,11 +110,11 @@ show(
 )
 
 # %% [markdown]
-# No two columns are equal, so correct answers would name the letter. They must come from a picture, and there errors enter.
+# No two columns are equal, so eleven correct answers name the letter. But they come from a picture, and there errors enter. The table errs, too: the last letter looks like one stroke.
 #
 # ## Pictures to numbers
 #
-# The encoder is the [ProtoNet](../lessons/05_prototypical.py) that the course ships. It was trained on the training scripts without any description. We embed a few drawings of every letter once, and standardise by the training letters.
+# The encoder is the [ProtoNet](../lessons/05_prototypical.py) that the course ships. It was trained on the training scripts without any description. We embed a few drawings of every letter, and standardise by the training letters.
 
 
 # %%
@@ -164,7 +164,7 @@ unseen_y = torch.arange(len(sets["test"])).repeat_interleave(z["test"].shape[1])
 asked = sets["test"].attributes[unseen_y]
 area = [roc_auc_score(asked[:, a], predict(unseen)[:, a]) for a in range(len(words))]
 order = sorted(range(len(words)), key=lambda a: area[a])
-for a in [*order[:4], *order[-3:]]:
+for a in [*order[:5], *order[-3:]]:
     print(f"{area[a]:.2f}  {words[a]}")
 
 # %% [markdown]
@@ -182,13 +182,13 @@ axes.axvline(0.5, color=CHANCE, linestyle="--")
 axes.set(xlabel="area under the ROC curve on unseen letters", xlim=(0.4, 1))
 show(
     figure,
-    "A bar for each of 36 attributes. Strokes, ends and loops reach 0.8 to 0.95. "
-    "Hatched bars, attributes of the name such as begins with a vowel, lie near "
-    "the dashed line at 0.5.",
+    "A bar for each of 36 attributes. Most visible ones reach 0.75 to 0.92. Of five "
+    "hatched bars, attributes of the name, three lie near the dashed line at 0.5, and "
+    "two near 0.66: capital, and name ends in a.",
 )
 
 # %% [markdown]
-# Free ends, loops and the number of strokes can be seen in any script. How a letter *sounds* cannot: the hatched attributes come from the name, and three of the five lie within 0.05 of guessing. Why the other two can be guessed a little we do not know. Keep them in mind; they will be a test of honesty below.
+# Free ends, loops and the number of strokes can be seen in any script. Two visible ones fail all the same, the dot and the likeness of top and bottom; why, we did not test. How a letter *sounds* cannot be seen: of five hatched attributes, from the name, three lie within 0.05 of guessing. The other two tell the *script*, as we shall see.
 
 # %% [markdown]
 # ### Exercise 18.1  Agreement  (difficulty 1/5, 4 min)
@@ -288,14 +288,14 @@ assert torch.allclose(turned, vectorised, atol=1e-6)
 print("loop, package, prior and order: four laws hold")
 
 # %% [markdown]
-# ## Skip the words: a map in closed form
+# ## Learn the comparison: a map in closed form
 #
 # DAP learns 36 separate answers, and an error in one is not forgiven. The alternative is to learn *the comparison itself*. Let a picture $x$ and a description $s$ score $x^\top V s$, with one matrix $V$ for all classes. Ask that training pictures score 1 with their own description and −1 with the others: $X V S^\top \approx Y$. With penalties on what $V$ does on either side, the minimum is known:
 #
 # $$V = (X^\top X + \gamma I)^{-1}\, X^\top Y S\, (S^\top S + \lambda I)^{-1} \tag{2}$$
 
 # %% [markdown]
-# This is [ESZSL](../lessons/GLOSSARY.md#eszsl "极简零样本学习") (Romera-Paredes and Torr), ridge regression from two sides. The penalties are $\gamma\|VS^\top\|^2 + \lambda\|XV\|^2 + \gamma\lambda\|V\|^2$. Set the gradient of the whole to zero and sort: $(X^\top X + \gamma I)\,V\,(S^\top S + \lambda I) = X^\top Y S$.
+# This is [ESZSL](../lessons/GLOSSARY.md#eszsl "极简零样本学习") (Romera-Paredes and Torr), ridge regression from two sides. The penalties are $\gamma\|VS^\top\|^2 + \lambda\|XV\|^2 + \gamma\lambda\|V\|^2$: $VS^\top$ holds a weight vector for each class, $XV$ a description for each picture, and both are kept small. Set the gradient of the whole to zero and sort: $(X^\top X + \gamma I)\,V\,(S^\top S + \lambda I) = X^\top Y S$.
 #
 # | symbol | variable | shape |
 # |---|---|---|
@@ -355,7 +355,7 @@ print("one large system, package and gradient agree")
 # %% [markdown]
 # ## Or learn a place for each description
 #
-# A third way keeps the picture of lesson 05: a class has a prototype, and the nearest one wins. Only the prototype is no longer a mean of pictures; it is *embedded from the description*, by a linear map, and scaled to unit length (the zero-shot head of Snell et al.). Training is episodic as ever. Here is the package's scoring; the support arguments are there and are not looked at.
+# A third way keeps the picture of lesson 05: a class has a prototype, and the nearest one wins. Only the prototype is no longer a mean of pictures; it is *embedded from the description*, by a linear map, and scaled to unit length (the zero-shot head of Snell et al.). Training is episodic as ever. The package's scoring does not look at its support arguments.
 
 # %%
 print(inspect.getsource(package.ZeroShot.prototypes))
@@ -382,15 +382,18 @@ def learned(attributes: Tensor, seed: int = 0, steps: int = 250) -> package.Zero
 # %% [markdown]
 # ## Evaluate: letters that nobody has shown
 #
-# Four ways to score, trained on the same drawings, judged on the same tasks of unseen letters. A fifth row gets one *drawing* of each letter and no description. The column `all 408` lets every letter of the 13 test scripts compete; there the number is [accuracy per class](../lessons/GLOSSARY.md#per-class-accuracy "按类平均的准确率"), the mean over the classes of the share that is right, so that a frequent class does not count more.
+# Four ways to score, trained on the same drawings, judged on the same tasks of unseen letters. The constants of ESZSL come from the bug hunt's search on validation letters. A fifth row gets one *drawing* of each letter and no description. The column `all 408` lets every letter of the 13 test scripts compete; there the number is [accuracy per class](../lessons/GLOSSARY.md#per-class-accuracy "按类平均的准确率"), the mean over the classes of the share that is right.
 
 
 # %%
+GAMMA, LAM = 1000.0, 10.0  # chosen on validation letters: see the bug hunt
+
+
 def scorers(attributes: Tensor, seed: int = 0) -> dict:
     """The four methods, fitted to descriptions of the training letters [C, A]."""
     layer, often = predictors(x, attributes[y]), attributes.mean(0).clamp(0.01, 0.99)
     targets = 2 * F.one_hot(y, len(attributes)).float() - 1
-    v = eszsl(x, targets, attributes - often, 100.0, 100.0)
+    v = eszsl(x, targets, attributes - often, GAMMA, LAM)
     head, none = learned(attributes, seed), torch.zeros(0, dtype=torch.int64)
     return {
         "agreement": lambda q, s: agreement((layer(q) > 0).float(), s),
@@ -424,19 +427,23 @@ for name, score in fitted.items():
     cells = [f"{m:6.1%} ± {h:.1%}" for m, h in map(mean_and_ci95, reached[name])]
     print(f"{name:12s}" + "    ".join(cells), f"   {among_all(score, true):6.1%}")
 
-raw = z["test"].flatten(0, 1) * spread + mean  # as the ProtoNet made them
-cells = []
-for way in (5, 20):
-    drawn = EpisodeSampler(sets["test"], way, 1, 3).layout(0, 200)
-    ways = []
+raw = unseen * spread + mean  # as the ProtoNet made them
+
+
+def by_drawing(n_way: int, **deal) -> Tensor:
+    """Accuracies [200] with one drawing of each letter in place of its description."""
+    drawn, found = EpisodeSampler(sets["test"], n_way, 1, 3, **deal).layout(0, 200), []
     for s, s_y, q, q_y in zip(
         drawn.support, drawn.support_y, drawn.query, drawn.query_y
     ):
-        near = squared_distances(raw[q], prototypes(raw[s], s_y, way)).argmin(1)
-        ways.append((near == q_y).double().mean())
-    reached["one drawing", way] = torch.stack(ways)
-    m, h = mean_and_ci95(reached["one drawing", way])
-    cells.append(f"{m:6.1%} ± {h:.1%}")
+        near = squared_distances(raw[q], prototypes(raw[s], s_y, n_way)).argmin(1)
+        found.append((near == q_y).double().mean())
+    return torch.stack(found)
+
+
+cells = [
+    f"{m:6.1%} ± {h:.1%}" for m, h in (mean_and_ci95(by_drawing(w)) for w in (5, 20))
+]
 print(f"{'one drawing':12s}" + "    ".join(cells))
 print(f"{'chance':12s} 20.0%             5.0%              {1 / len(true):.1%}")
 print()
@@ -446,12 +453,12 @@ for one, other in (("DAP", "agreement"), ("ESZSL", "DAP"), ("prototypes", "ESZSL
         print(f"{one} minus {other}, {way}-way: {100 * m:+.1f} ± {100 * h:.1f} points")
 
 # %% [markdown]
-# **The puzzle, A and B.** Descriptions alone name more than four of five letters, among five that nobody has shown. One drawing names nearly all: a picture says more than these 36 words. The paired differences say which steps are real. To weigh attributes by sureness and rarity (DAP) wins twenty points over counting them. ESZSL wins a little more, and its intervals leave out 0. Between ESZSL and learned prototypes (one seed) these tasks do not decide.
+# **The puzzle, A and B.** Descriptions alone name more than four of five letters, among five that nobody has shown. One drawing names nearly all: a picture says more than these 36 words. To weigh attributes by sureness and rarity (DAP) wins twenty points over counting them. ESZSL wins a little more, and its intervals leave out 0. At 20-way learned prototypes (one seed) lead by about two points more; two further seeds, not shown, agree.
 
 # %% [markdown]
 # ## The row that makes the gain vanish
 #
-# Perhaps the numbers come from something else: from the encoder, or from how the classes are chosen. So shuffle the descriptions over the letters, in training and in the test. All numbers stay the same; only their truth is gone. Three shuffles, each with a new seed of the learned prototypes:
+# Perhaps the numbers come from the encoder, or from how the classes are chosen. So shuffle the descriptions over the letters, in training and in the test; only their truth is gone. Three shuffles, each with a new seed of the learned prototypes:
 
 # %%
 wrong = {name: [] for name in fitted}
@@ -464,7 +471,7 @@ for name, rows in wrong.items():
     print(f"{name:12s}" + "   ".join(f"{m:6.1%} ± {h:.1%}" for m, h in rows))
 
 # %% [markdown]
-# **The puzzle, C.** Every row lies at 20 %, within about two half widths: the gain vanishes completely. So what a method reaches above is due to descriptions that are true. What may not be claimed: that people's descriptions would do as well. These were computed from the strokes, without a slip.
+# **The puzzle, C.** Every row lies at 20 %, within about two half widths: the gain vanishes completely. So what a method reaches above is due to descriptions that are true. What may not be claimed: that people's descriptions would do as well. These were measured on the very strokes of the pictures, by thresholds that sometimes err.
 
 # %% [markdown]
 # ## Which words did it, and what leaks?
@@ -480,7 +487,7 @@ targets = 2 * F.one_hot(y, len(truth)).float() - 1
 def closed_form(columns: list[int]):
     """ESZSL on some attributes only."""
     s = truth[:, columns]
-    v = eszsl(x, targets, s - s.mean(0), 100.0, 100.0)
+    v = eszsl(x, targets, s - s.mean(0), GAMMA, LAM)
     return lambda q, table: q @ v @ (table[:, columns] - s.mean(0)).T
 
 
@@ -494,26 +501,33 @@ rows = {
     "31 of the pen": (pen, true, {}),
     "5 of the name": (voice, true, {}),
     "all, one script": (range(36), true, {"within_group": True}),
+    "name, one script": (voice, true, {"within_group": True}),
+    "one drawing": ((), true, {}),
+    "one drawing, one script": ((), true, {"within_group": True}),
     "all, shuffled in script": (range(36), true[same_script], {}),
 }
-leaks = {}
 for name, (columns, table, deal) in rows.items():
-    leaks[name] = [
-        mean_and_ci95(in_tasks(closed_form(list(columns)), 5, table, seed=seed, **deal))
-        for seed in range(3)
+    score = closed_form(list(columns)) if columns else None
+    found = [
+        in_tasks(score, 5, table, seed=k, **deal)
+        if score
+        else by_drawing(5, seed=k, **deal)
+        for k in range(3)
     ]
-    cells = "   ".join(f"{m:6.1%} ± {h:.1%}" for m, h in leaks[name])
+    cells = "   ".join(f"{m:6.1%} ± {h:.1%}" for m, h in map(mean_and_ci95, found))
     print(f"{name:24s}{cells}")
+upper = true[:, words.index("capital")].tolist()
+print("\ncapitals:", {g for g, u in zip(sets["test"].groups, upper) if u})
 
 # %% [markdown]
-# The columns are three seeds of tasks. The pen's attributes do all the work: without the name nothing is lost, and with the name alone almost nothing is left. An attribute that cannot be seen does not help, however true it is.
+# Each column is a seed of tasks. The pen's attributes do all the work: without the name nothing is lost. The name alone gives little, and within one script next to nothing. What it told was the script: only Old Hungarian has capitals here.
 #
-# The leak is real. With descriptions shuffled *inside* each script the map still reaches about twice chance: scripts have a style, such as round or straight, and a neighbour's description tells it. And within one script accuracy falls by more than ten points. The honest number for "knows the letter" is the row of one script; the mixed row also counts "knows the script".
+# The leak is real. With descriptions shuffled *inside* each script the map still reaches nearly twice chance: a neighbour's description tells the script. Within one script accuracy falls by about fifteen points. Part of that is difficulty: one drawing falls too, from 98 to about 92 %. The honest number for "knows the letter" is the row of one script.
 
 # %% [markdown]
 # ## Train for real
 #
-# So far the encoder had not been made for descriptions. Now train it, with both linear maps, on 10-way tasks. A picture of a training letter is compared with ten descriptions. The dashed line is chance.
+# Now train the encoder, too, with both linear maps, on 10-way tasks. A picture of a training letter is compared with ten descriptions. The dashed line is chance.
 
 # %%
 torch.manual_seed(0)
@@ -529,12 +543,12 @@ more, half = mean_and_ci95(longer.per_episode - reached["prototypes"][0])
 print(f"shipped minus frozen prototypes: {100 * more:+.1f} ± {100 * half:.1f} points")
 
 # %% [markdown]
-# A small net of 90 steps is already far above 20 %. The shipped one was trained longer, by the command on its card. On the same tasks it beats the prototypes on the frozen encoder, and the paired interval leaves out 0. Both are one seed; `python -m fsl_course evaluate zero_shot --data glyphs` repeats its number.
+# A small net of 90 steps is already far above 20 %. The shipped one is wider and saw more and 20-way tasks. On the same tasks it beats the prototypes on the frozen encoder, and the paired interval leaves out 0. Both are one seed; `python -m fsl_course evaluate zero_shot --data glyphs` repeats its number.
 
 # %% [markdown]
 # ## When seen letters compete
 #
-# In use nobody tells you that a letter is new. Let all 916 training letters and all 408 test letters stand for choice: [generalised zero-shot learning](../lessons/GLOSSARY.md#generalised-zero-shot-learning "广义零样本学习"). Training asked for high scores of *seen* classes, so they win too often. [Calibrated stacking](../lessons/GLOSSARY.md#calibrated-stacking "校准堆叠") (Chao et al.) subtracts one constant from all scores of seen classes. The [harmonic mean](../lessons/GLOSSARY.md#harmonic-mean "调和平均") $2ab/(a+b)$ of both accuracies is small if either is.
+# In use nobody tells you that a letter is new. Let all 916 training letters and all 408 test letters stand for choice: [generalised zero-shot learning](../lessons/GLOSSARY.md#generalised-zero-shot-learning "广义零样本学习"). Training asked for high scores of *seen* classes, so they may win too often. [Calibrated stacking](../lessons/GLOSSARY.md#calibrated-stacking "校准堆叠") (Chao et al.) subtracts one constant from all scores of seen classes. The [harmonic mean](../lessons/GLOSSARY.md#harmonic-mean "调和平均") $2ab/(a+b)$ of both accuracies is small if either is.
 #
 # On paper: class 0 is seen, class 1 is not. Scores (3, 1), (3, 2.5), (2, 1.8), true classes 0, 1, 1. Without a constant all answers are 0: accuracies 1 and 0, harmonic mean 0. With constant 1 all are right.
 
@@ -588,6 +602,10 @@ curves = {
     for name, case in (("val", on_val), ("test", on_test))
 }
 best = int(curves["val"][:, 2].argmax())
+low = on_test[1] >= len(truth)  # drawings of unseen letters
+taken = on_test[2][on_test[0][low].argmax(1)].double().mean()
+print(f"seen letters: {len(truth) / on_test[0].shape[1]:.0%} of the choices, "
+      f"{taken:.0%} of the answers to drawings of unseen ones")  # fmt: skip
 for title, k in (("without a constant", 0), ("chosen on validation", best)):
     seen_rate, unseen_rate, both = curves["test"][k].tolist()
     print(f"{title:22s}seen {seen_rate:.1%}, unseen {unseen_rate:.1%}, H {both:.1%}")
@@ -614,11 +632,11 @@ show(
     figure,
     "Accuracy against the constant. Seen classes fall, unseen classes rise, and the "
     "harmonic mean has its top between. A dotted line, chosen on validation letters, "
-    "lies near that top.",
+    "lies a little left of that top.",
 )
 
 # %% [markdown]
-# Without a constant, seen letters take most of the answers. The constant that validation letters chose raises the harmonic mean, at the price of the seen ones. It must come from validation: chosen on the test letters, it would be fitted to what it is judged by. The numbers are low because 1,324 letters compete; chance is below a thousandth.
+# Without a constant, seen letters take about two thirds of the answers to drawings of unseen ones; they are about as large a part of the letters that compete. The constant that validation letters chose raises the harmonic mean, at the price of the seen ones. Chosen on test letters, it would be fitted to what it is judged by. 1,324 letters compete, so chance is below a thousandth.
 
 # %% [markdown]
 # ## Two towers: words meet icons
@@ -643,7 +661,7 @@ for name, part in tables.items():
         print(f"{name:12s}{way:3d}-way  {m:6.1%} ± {h:.1%}")
 
 # %% [markdown]
-# Unseen icons are named well above chance (20 and 5 %), from a vector that knows the *word* only. Names dealt to the wrong icons scatter around chance: with 60 classes one shuffle may lie a few points off, which an interval over tasks does not cover. Still it is far less than with letters: training had 180 words only. Below, you search by word among the 1,200 drawings of unseen icons.
+# Unseen icons are named well above chance (20 and 5 %), from the *word* only. Shuffled names scatter around chance: with 60 classes one shuffle may lie a few points off, which an interval over tasks does not cover. Letters went far better. Training had 180 words only, and a word says less than strokes do: likely reasons, which we did not part. Below, you search 1,200 unseen drawings by word.
 
 # %%
 places = towers.prototypes(new_icons.attributes).detach()
@@ -655,6 +673,12 @@ asked_for = [int(ranked[k]) for k in (0, 4, 30, 59)]
 for c in asked_for:
     print(f"{new_icons.class_names[c]:14s}{hits[c]:.0%} of the first six are right")
 print(f"mean over 60 words: {hits.mean():.0%}, chance {1 / 60:.0%}")
+known = F.normalize(icons.split("train").attributes, dim=1)
+near = (F.normalize(new_icons.attributes, dim=1) @ known.T).max(1).values
+area_near = roc_auc_score(hits > 0, near)
+print(
+    f"none found: {int((hits == 0).sum())} words; nearness to training {area_near:.2f}"
+)
 
 # %% tags=["draws"]
 figure, axes = new(7, 4)
@@ -679,19 +703,19 @@ show(
 )
 
 # %% [markdown]
-# A few words find their drawings, and many find none. The mean over 60 words is several times chance. A likely reason is how near a word lies to words of training; we did not test it.
+# A few words find their drawings, and 43 of 60 find none. Nearness to a word of training hardly explains it: its area under the ROC curve is 0.56. We do not know why.
 #
 # ## Explore
 #
-# Say which attributes a letter should have, and see which unseen letters answer. The board ranks all 408 test letters with the shipped weights; what you do not tick counts as unknown. Predict the answers first.
+# Say which attributes a letter should have. The board ranks all 408 test letters with the shipped weights; what you do not tick counts as unknown.
 #
-# 1. How many "yes" does it take until the ranking is mostly right?
+# 1. Does every further "yes" make the ranking better?
 # 2. What happens if the description contradicts itself: straight and winding?
 # 3. Does "name begins with a vowel" find vowels?
 #
 # <details><summary>Answers</summary>
 #
-# 1: few, mostly. But the map weighs: in the second row of the next cell, which asks the closed form, all letters are straight and hardly one has three strokes. 2: nothing breaks: some letters still fit better than others, where a rule would answer "none". 3: more often than usual on the board, and hardly in the next cell. Six or eight letters are few: over all letters the area above was 0.5, a guess.
+# 1: no. On the board "has a loop" alone is true of 4 of 8 letters, and together with "wide" of 3. The map weighs: in the second row of the next cell, which asks the closed form, all letters are straight and none has three strokes. 2: nothing breaks: some letters still fit better than others, where a rule would answer "none". 3: more often than usual on the board, and hardly in the next cell. Six or eight letters are few: over all letters the area above was 0.5, a guess.
 #
 # </details>
 
@@ -733,15 +757,15 @@ for r, wanted in enumerate(questions):
         inset.axis("off")
 show(
     figure,
-    "Four descriptions, each with the six unseen letters that answer best: letters "
-    "with loops, straight letters of several strokes, tall letters with ends at "
-    "opposite corners, and for a vowel no common shape.",
+    "Four descriptions, each with the six unseen letters that answer best: wide "
+    "letters, some with loops, straight letters, tall letters with ends at "
+    "opposite corners, and for a vowel mostly curved ones.",
 )
 
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: $\gamma$ and $\lambda$ are searched on validation letters, over a grid of powers of ten. The log shows a best score near 20 %. Then the search returns its choice, and the chosen map reaches less than half of that. Nothing crashes. Look at the code before you read on.
+# The symptom: $\gamma$ and $\lambda$ are searched on validation letters, over a grid of powers of ten. The log shows a best score near 20 %. Then the search returns its choice, and the chosen map reaches less than half of that. Look at the code before you read on.
 
 
 # %%
@@ -779,7 +803,7 @@ print("chosen:", chosen_pair, f"which scores {on_validation(*chosen_pair):.1%}")
 # %% [markdown]
 # ### Exercise 18.5  Bug hunt: a search that forgets  (difficulty 3/5, 8 min)
 #
-# Write the test that rings. `search(score, gammas, lambdas)` calls `score(gamma, lam)` for pairs from two lists of floats, and should return the pair with the largest score, as `(gamma, lam)`. Return `True` when a search is broken, and `False` when it is sound. A sound one may visit the pairs in any order. A broken one may forget only part of the pair, skip a part of the grid, or overlook small gains.
+# Write the test that rings. `search(score, gammas, lambdas)` calls `score(gamma, lam)` for pairs from two lists of floats, and should return the pair with the largest score, as `(gamma, lam)`. Return `True` when a search is broken, and `False` when it is sound. A sound one may visit the pairs in any order. A broken one may forget only part of the pair, skip a part of the grid, stop early, overlook small gains, or compare with the score before instead of the best.
 #
 # | `search` | returned |
 # |---|---|
@@ -828,7 +852,7 @@ pair = cured(on_validation, grid, grid)
 print("chosen:", pair, f"which scores {on_validation(*pair):.1%}")
 
 # %% [markdown]
-# The score of the choice now equals the best of the log. Two habits would have caught it at once: evaluate what a search *returns*, and choose a grid whose best pair does not stand at its end.
+# The score of the choice now equals the best of the log, and it is the pair that `scorers` uses. Two habits would have caught it at once: evaluate what a search *returns*, and choose a grid whose best pair does not stand at its end.
 
 # %% [markdown]
 # ## Quiz
