@@ -851,6 +851,20 @@ def _bar(count: int) -> Tensor:
     return picture
 
 
+def _dot(count: int) -> Tensor:
+    """A dot above the middle, which a shift of three pixels and a turn of 15 degrees carry across a diagonal of the picture."""
+    picture = torch.zeros(count, 1, 28, 28)
+    picture[..., 4:9, 11:17] = 1.0
+    return picture
+
+
+def _no_longer_above(pictures: Tensor, copies: Tensor) -> Tensor:
+    place = torch.arange(28.0) - 13.5
+    ink = copies.sum((1, 2, 3)).clamp_min(1e-6)
+    down = (copies * place[:, None]).sum((1, 2, 3)) / ink
+    return down > -((copies * place).sum((1, 2, 3)) / ink).abs()
+
+
 def _shifted(pictures: Tensor, generator: Generator) -> Tensor:
     """All copies of a call move together, by up to three pixels; what leaves comes in on the other side, where nothing is."""
     down, right = torch.randint(-3, 4, (2,), generator=generator).tolist()
@@ -1019,6 +1033,13 @@ TURNS = Exercise(
             _judging(_turned, picture=_noise),
             "the picture is so fine that a small shift makes it as unlike itself as a turn does: sound warps ring",
             "Draw something coarse, such as ink on the left half.",
+        ),
+        Wrong(
+            "a dot near the middle",
+            _judging(_no_longer_above, picture=_dot, count=64, calls=100),
+            "sound warps that turn *and* shift ring: a dot near the middle crosses a diagonal after 15 degrees and three pixels",
+            "Draw ink that fills one whole side, so that it stays more on its side than elsewhere.",
+            also=(_judging(_no_longer_above, picture=_dot),),
         ),
         Wrong(
             "half turns only",
