@@ -113,7 +113,8 @@ def test_points_of_the_board_move_with_mouse_and_keys(scratch_notebook: Scratch)
 
 
 @pytest.mark.parametrize(
-    "name", ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope", "LabelFlow", "AttributeBoard"]
+    "name",
+    ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope", "LabelFlow", "AttributeBoard"],
 )
 def test_every_slider_has_a_name(scratch_notebook: Scratch, name: str):
     page = scratch_notebook("sliders", show(name))
