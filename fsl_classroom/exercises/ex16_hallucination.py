@@ -62,6 +62,10 @@ def _kl_cases(generator: Generator) -> list[Case]:
         Case("as many rows as numbers", drawn(3, 3)),
         Case("a row that is the prior itself", (torch.zeros(2, 3), torch.zeros(2, 3))),
         Case("one number", drawn(5, 1)),
+        Case(
+            "rows that are far away, very wide, and very narrow",
+            (torch.tensor([[8.0, -8.0], [0.5, 0.0], [0.0, -0.5]]), torch.tensor([[0.0, 0.1], [7.0, 0.0], [0.0, -8.0]])),
+        ),
         Case("float64", (four[0].double(), four[1].double())),
     ]
 
@@ -117,9 +121,14 @@ KL = Exercise(
         Wrong(
             "without the 1",
             lambda m, v: 0.5 * (m.square() + v.exp() - v).sum(1),
-            "the 1 is forgotten, or subtracted once for a whole row: the prior itself gets a divergence",
+            "the 1 is forgotten, or not subtracted in each coordinate: the prior itself gets a divergence",
             "Subtract 1 in every coordinate, inside the sum.",
-            also=(lambda m, v: 0.5 * ((m.square() + v.exp() - v).sum(1) - 1),),
+            also=(
+                lambda m, v: 0.5 * ((m.square() + v.exp() - v).sum(1) - 1),
+                lambda m, v: 0.5 * (m.square() + v.exp() - v).sum(1) - 1,
+                lambda m, v: 0.5 * ((m.square() + v.exp() - v).sum(1) - len(m)),
+                lambda m, v: (0.5 * (m.square() + v.exp() - v) - 1).sum(1),
+            ),
         ),
         Wrong(
             "variance for its logarithm",
@@ -193,11 +202,50 @@ KL = Exercise(
             lambda m, v: 0.5 * m.square().sum(1),
             "only the means are used",
             "The variance has a cost of its own: variance minus log variance minus 1.",
-            also=(
-                lambda m, v: 0.5 * (v.exp() - v - 1).sum(1),
-                lambda m, v: 0.5 * (m.square() + v.exp() - 1).sum(1),
-                lambda m, v: 0.5 * (m.square() - v - 1).sum(1),
-            ),
+        ),
+        Wrong(
+            "mean forgotten",
+            lambda m, v: 0.5 * (v.exp() - v - 1).sum(1),
+            "only the variances are used",
+            "A mean away from 0 costs half of its square.",
+        ),
+        Wrong(
+            "logarithm forgotten",
+            lambda m, v: 0.5 * (m.square() + v.exp() - 1).sum(1),
+            "the log variance is not subtracted",
+            "The bracket is mean squared, plus variance, minus log variance, minus 1.",
+        ),
+        Wrong(
+            "variance itself forgotten",
+            lambda m, v: 0.5 * (m.square() - v - 1).sum(1),
+            "the log variance is there and the variance is not",
+            "Add `log_variance.exp()` inside the bracket.",
+            also=(lambda m, v: 0.5 * (m.square() - v).sum(1),),
+        ),
+        Wrong(
+            "half in one place only",
+            lambda m, v: (0.5 * (m.square() + v.exp() - 1) - v).sum(1),
+            "the factor 1/2 does not reach the log variance",
+            "One half stands before the whole bracket.",
+        ),
+        Wrong(
+            "one coordinate",
+            lambda m, v: _each(m, v)[:, -1],
+            "only one coordinate of each row is used",
+            "Sum over all of them: `.sum(1)`.",
+            also=(lambda m, v: _each(m, v)[:, 0],),
+        ),
+        Wrong(
+            "product",
+            lambda m, v: _each(m, v).prod(1),
+            "the coordinates are multiplied",
+            "Densities multiply, nats add up: `.sum(1)`.",
+        ),
+        Wrong(
+            "mean over variance",
+            lambda m, v: 0.5 * (m.square() / v.exp() + v.exp() - v - 1).sum(1),
+            "the squared mean is divided by the variance of q",
+            "It is divided by the variance of the prior, which is 1.",
         ),
         Wrong(
             "kept dimension",
@@ -210,11 +258,15 @@ KL = Exercise(
             lambda m, v: kl(m.detach(), v.detach()),
             "the result is cut off from the graph",
             "No `.detach()` and no `no_grad`.",
-            also=(lambda m, v: kl(m.detach(), v), lambda m, v: kl(m, v.detach())),
+            also=(
+                lambda m, v: kl(m.detach(), v),
+                lambda m, v: kl(m, v.detach()),
+                lambda m, v: 0.5 * (m.square() + v.exp().detach() - v - 1).sum(1),
+            ),
         ),
     ),
     hints=(
-        "Equation (2) stands for one coordinate. Coordinates are independent, so their divergences add up.",
+        "The bracket of equation (3) stands for one coordinate. Coordinates are independent, so their divergences add up.",
         "The variance is `log_variance.exp()`. Build the bracket for all entries at once, then sum over `dim=1`.",
         "`0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1)`",
     ),
@@ -266,8 +318,19 @@ def _spread_cases(generator: Generator) -> list[Case]:
         Case("as many letters as drawings", (drawn(3, 3),)),
         Case("all drawings alike", (torch.ones(2, 4, 3),)),
         Case("a copy among the drawings", (torch.cat([drawn(2, 3), torch.zeros(2, 2, 3)], 1),)),
+        Case(
+            "near copies, as a collapsed drawer makes them",
+            (torch.randn(2, 1, 64, generator=generator) + 1e-4 * torch.randn(2, 4, 64, generator=generator),),
+        ),
         Case("float64", (drawn(2, 4).double(),)),
     ]
+
+
+def _by_products(e: Tensor) -> Tensor:
+    """Distances by |a|^2 + |b|^2 - 2ab, which loses the digits of near copies."""
+    products = e @ e.mT
+    squares = products.diagonal(dim1=1, dim2=2)
+    return squares[:, :, None] + squares[:, None] - 2 * products
 
 
 def _no_order(answer: Callable, reference: Callable) -> str | None:
@@ -320,6 +383,8 @@ SPREAD = Exercise(
                 lambda e: _distances(e).sum((1, 2)),
                 lambda e: _distances(e).sum((1, 2)) / (e.shape[1] - 1),
                 lambda e: _distances(e).sum((1, 2)) / e.shape[1],
+                lambda e: _distances(e).triu(1).sum((1, 2)) / e.shape[1],
+                lambda e: _distances(e).sum((1, 2)) / (e.shape[1] - 1) ** 2,
             ),
         ),
         Wrong(
@@ -350,6 +415,7 @@ SPREAD = Exercise(
             lambda e: (e[:, 1:] - e[:, :-1]).norm(dim=-1).mean(1),
             "only drawings that follow each other are compared",
             "All pairs of different drawings.",
+            also=(lambda e: (e.roll(1, 1) - e).norm(dim=-1).mean(1),),
         ),
         Wrong(
             "standard deviation",
@@ -381,13 +447,47 @@ SPREAD = Exercise(
         Wrong(
             "the largest",
             lambda e: _distances(e).amax((1, 2)),
-            "only one pair counts: the farthest, the nearest or the median",
+            "only some pairs count: the farthest, the nearest or the median",
             "The mean over all pairs of different drawings.",
             also=(
+                lambda e: _distances(e).amax(2).mean(1),
+                lambda e: (_distances(e) + 1e9 * torch.eye(e.shape[1]).to(e)).amin(2).mean(1),
                 lambda e: _distances(e).flatten(1).median(1).values,
                 lambda e: torch.stack([torch.pdist(r).median() for r in e]),
                 lambda e: torch.stack([torch.pdist(r).min() for r in e]),
             ),
+        ),
+        Wrong(
+            "root mean square",
+            lambda e: (_distances(e).square().sum((1, 2)) / (e.shape[1] * (e.shape[1] - 1))).sqrt(),
+            "the squares are averaged over the pairs before the root is taken",
+            "A root for every pair first, then the mean.",
+            also=(lambda e: _distances(e).square().mean((1, 2)).sqrt(),),
+        ),
+        Wrong(
+            "lengths made equal",
+            lambda e: spread(torch.nn.functional.normalize(e, dim=-1)),
+            "embeddings are normalised, or compared by their angle",
+            "Take the embeddings as they are.",
+            also=(
+                lambda e: (
+                    torch.stack([(1 - torch.cosine_similarity(r[:, None], r[None], dim=-1)).sum() for r in e])
+                    / (e.shape[1] * (e.shape[1] - 1))
+                ),
+            ),
+        ),
+        Wrong(
+            "largest feature",
+            lambda e: (e[:, :, None] - e[:, None]).abs().amax(-1).sum((1, 2)) / (e.shape[1] * (e.shape[1] - 1)),
+            "only the feature that differs most counts",
+            "Squares of all features, their sum, then the root.",
+        ),
+        Wrong(
+            "rounding of near copies",
+            lambda e: _by_products(e).clamp_min(0).sqrt().sum((1, 2)) / (e.shape[1] * (e.shape[1] - 1)),
+            "distances come from squares minus products: for near copies, rounding is larger than the distance",
+            "Subtract first: `embeddings[:, :, None] - embeddings[:, None]`, or `torch.pdist`.",
+            also=(lambda e: _by_products(e).sqrt().sum((1, 2)) / (e.shape[1] * (e.shape[1] - 1)),),
         ),
         Wrong(
             "axes exchanged",
@@ -491,6 +591,17 @@ def _calibrate_cases(generator: Generator) -> list[Case]:
                 0.5,
             ),
         ),
+        Case("features below 0", (six[0] - 1.2, six[1] - 1.0, *six[2:])),
+        Case(
+            "two classes at one distance, and classes that do not vary",
+            (
+                torch.tensor([0.5, 1.0]),
+                torch.tensor([[9.0, 9.0], [1.5, 1.0], [-0.5, 1.0]]),
+                torch.zeros(3, 2, 2),
+                2,
+                0.5,
+            ),
+        ),
         Case("float64", tuple(t.double() for t in six[:3]) + six[3:]),
     ]
 
@@ -517,11 +628,13 @@ CALIBRATE = Exercise(
         Wrong(
             "alpha multiplied",
             _with(covariance=lambda c, a: c.mean(0) * a),
-            "the covariance is multiplied by alpha, or by 1 + alpha",
+            "the covariance is multiplied by alpha, by 1 + alpha or by 1 - alpha",
             "Add `alpha * torch.eye(D)`.",
             also=(
                 _with(covariance=lambda c, a: c.mean(0) * (1 + a)),
                 _with(covariance=lambda c, a: c.mean(0) * (1 + a * _eye(c))),
+                _with(covariance=lambda c, a: (1 - a) * c.mean(0)),
+                _with(covariance=lambda c, a: (1 - a) * c.mean(0) + a * _eye(c)),
             ),
         ),
         Wrong(
@@ -586,15 +699,19 @@ CALIBRATE = Exercise(
         Wrong(
             "alpha over nearest",
             _with(covariance=lambda c, a: (c.sum(0) + a * _eye(c)) / len(c)),
-            "alpha is divided by nearest, too: it was added before the mean was taken",
+            "alpha is divided, too: it was added before the mean was taken",
             "Average first, then add `alpha * torch.eye(D)`.",
+            also=(_with(covariance=lambda c, a: (c.sum(0) + a * _eye(c)) / (len(c) + 1)),),
         ),
         Wrong(
             "by rows",
             _with(near=lambda x, m, k: (m - x).norm(dim=1).argsort()[:1]),
-            "only one class is taken, however many are asked for, or the first classes of the table",
+            "mean or covariance comes from only one class, from two, or from the first of the table",
             "Take `nearest` of them, in the order of their distance.",
             also=(
+                _with(mean=lambda m, x, k: (m[0] + x) / 2),
+                _with(covariance=lambda c, a: c[0] + a * _eye(c)),
+                lambda x, m, c, k, a: (calibrate(x, m, c, k, a)[0], c[:k].mean(0) + a * _eye(c)),
                 _with(near=lambda x, m, k: torch.arange(k)),
                 _with(near=lambda x, m, k: (m - x).norm(dim=1).argsort()[:2]),
             ),
@@ -640,6 +757,50 @@ CALIBRATE = Exercise(
             "everything off the diagonal is set to 0",
             "Keep the covariance whole; only alpha belongs to the diagonal alone.",
             also=(_with(covariance=lambda c, a: c.mean(0).diagonal() + a),),
+        ),
+        Wrong(
+            "alpha as a floor",
+            _with(covariance=lambda c, a: c.mean(0) + torch.diag((a - c.mean(0).diagonal()).clamp_min(0))),
+            "alpha is the least that a variance may be; it is not added",
+            "Add `alpha * torch.eye(D)`, also where the variance is large.",
+        ),
+        Wrong(
+            "diagonal replaced",
+            _with(covariance=lambda c, a: c.mean(0) * (1 - _eye(c)) + a * _eye(c)),
+            "the diagonal is replaced by alpha",
+            "Add alpha to what stands there.",
+        ),
+        Wrong(
+            "alpha subtracted",
+            _with(covariance=lambda c, a: c.mean(0) - a * _eye(c)),
+            "alpha is subtracted",
+            "Add it: every direction shall vary more.",
+        ),
+        Wrong(
+            "a fixed alpha",
+            _with(covariance=lambda c, a: c.mean(0) + 0.21 * _eye(c)),
+            "alpha is 0.21, whatever is asked for",
+            "Use the argument.",
+        ),
+        Wrong(
+            "one class more",
+            _with(
+                near=lambda x, m, k: (m - x).norm(dim=1).argsort()[: k + 1],
+                mean=lambda m, x, k: (m.sum(0) + x) / (k + 2),
+            ),
+            "nearest + 1 base classes are taken",
+            "`[:nearest]`. The drawing is the one more.",
+            also=(
+                _with(near=lambda x, m, k: (m - x).norm(dim=1).argsort()[: k + 1]),
+                _with(near=lambda x, m, k: (m - x).norm(dim=1).argsort()[: k + 1], mean=lambda m, x, k: m.mean(0)),
+            ),
+        ),
+        Wrong(
+            "weights that are not shares",
+            _with(mean=lambda m, x, k: x + m.sum(0) / (k + 1)),
+            "the drawing and the base means are divided by different numbers",
+            "Add all nearest + 1 vectors, then divide once.",
+            also=(_with(mean=lambda m, x, k: x / (k + 1) + m.mean(0)),),
         ),
         Wrong(
             "alpha in the mean",
@@ -779,7 +940,9 @@ def _missing_last(d: int) -> Tensor:
 def _alpha_cases(generator: Generator) -> list[Case]:
     root = torch.randn(4, 4, generator=generator)
     c = root @ root.T / 4 + 0.1 * torch.eye(4)
-    double = c.double()
+    flat = c.clone()
+    flat[0], flat[:, 0] = 0.0, 0.0  # a feature that does not vary
+    changed = 0.01 * (_one_entry(4, 1.0) - torch.eye(4))
     return [
         Case("a right implementation: alpha times the identity is added", (_sound, c)),
         Case("a right one that writes into the diagonal of a copy", (_sound_in_place, c)),
@@ -802,8 +965,9 @@ def _alpha_cases(generator: Generator) -> list[Case]:
         Case("alpha on the other diagonal", (_added(lambda d: torch.eye(d).flip(0)), c)),
         Case("alpha right, but rows and columns in another order", (lambda m, a: _sound(m, a).flip(0, 1), c)),
         Case("only the diagonal is kept", (lambda m, a: torch.diag(m.diagonal() + a), c)),
-        Case("a right one, in float64", (_sound, double)),
-        Case("alpha in every entry, in float64", (_added(lambda d: torch.ones(d, d)), double)),
+        Case("one pair of entries changed by 0.01, whatever alpha is", (lambda m, a: _sound(m, a) + changed, c)),
+        Case("a right one, where a feature does not vary", (_sound, flat)),
+        Case("alpha in every entry, where a feature does not vary", (_added(lambda d: torch.ones(d, d)), flat)),
     ]
 
 
@@ -839,9 +1003,10 @@ ALPHA = Exercise(
         Wrong(
             "sums",
             _judged(lambda a, b: abs(float(a.sum() - b.sum())) < 1e-4),
-            "sums, norms, determinants or eigenvalues are compared, and different matrices share them",
-            "Compare entry by entry: `torch.allclose(a, b)`.",
+            "sums, norms or eigenvalues are compared, or a matrix where order does not matter: entries that change places pass",
+            "Compare entry by entry, on the given covariance: `torch.allclose(a, b)`.",
             also=(
+                _judged(lambda a, b: _close(torch.linalg.eigvalsh(a), torch.linalg.eigvalsh(b))),
                 _judged(lambda a, b: abs(float(a.norm() - b.norm())) < 1e-4),
                 _judged(lambda a, b: _close(a.sum(0), b.sum(0))),
             ),
@@ -861,8 +1026,8 @@ ALPHA = Exercise(
         Wrong(
             "alpha of zero",
             _judged(_close, (0.0,)),
-            "alpha is 0 in every trial, or far too small to be seen",
-            "Try values such as 0.2 and 1.5.",
+            "alpha is 0 or tiny in every trial, or a trial with alpha 0 must ring, too, before the alarm does",
+            "Try values such as 0.2 and 1.5, and ring as soon as one of them is wrong.",
         ),
         Wrong(
             "one alpha",
@@ -912,15 +1077,34 @@ ALPHA = Exercise(
         Wrong(
             "all must be wrong",
             _judged(lambda a, b: bool(torch.isclose(a, b, rtol=1e-4, atol=1e-5).any())),
-            "the alarm waits until *all* entries are wrong, or every alpha",
+            "the alarm waits until *all* entries are wrong, or both the diagonal and the rest",
             "One wrong entry is enough.",
+            also=(
+                _judged(lambda a, b: _close(a.diagonal(), b.diagonal()) or _close(_off_diagonal(a), _off_diagonal(b))),
+            ),
         ),
         Wrong(
             "one direction",
             _judged(lambda a, b: bool((a <= b + 1e-5).all())),
             "only entries that are too large ring, or only those that are too small",
             "Compare both ways: `torch.allclose`, or the absolute difference.",
-            also=(_judged(lambda a, b: bool((a >= b - 1e-5).all())),),
+            also=(
+                _judged(lambda a, b: bool((a >= b - 1e-5).all())),
+                _judged(lambda a, b: bool((a - b).max() < 1e-4), (0.5,)),
+            ),
+        ),
+        Wrong(
+            "compared with itself",
+            lambda widen, c: not _close(widen(c, 0.21), _sound(widen(c, 0.0), 0.21)),
+            "faults in the covariance itself pass: the code is compared with itself, or alpha is so large that they drown",
+            "Compare with `covariance + alpha * torch.eye(D)`, for alphas such as 0.2 and 1.5.",
+        ),
+        Wrong(
+            "relative to the covariance",
+            lambda widen, c: not torch.allclose(widen(c, 0.3) / c, _sound(c, 0.3) / c, atol=1e-3),
+            "differences are divided by the covariance, which may be 0",
+            "Compare the matrices themselves.",
+            also=(lambda widen, c: bool(((widen(c, 0.3) - _sound(c, 0.3)) / c).abs().max() > 1e-3),),
         ),
         Wrong(
             "a zero matrix",
