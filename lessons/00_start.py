@@ -473,6 +473,9 @@ TeachAlphabet()
 # | [13 in context](../notebooks/13_in_context.ipynb) | a network reads the support and answers, without an update |
 # | [14 graphs](../notebooks/14_graphs.ipynb) | let labels flow from query to query, and ask whether balance made the gain |
 # | [15 unlabelled pictures](../notebooks/15_unlabelled.ipynb) | let pictures without a name move prototypes; choose which to ask about |
+# | [16 hallucination](../notebooks/16_hallucination.ipynb) | add invented examples to a support, and ask whether they help |
+# | [17 without labels](../notebooks/17_without_labels.ipynb) | train on pictures that nobody named, and say what they are worth in labels |
+# | [18 zero-shot](../notebooks/18_zero_shot.ipynb) | classify letters that you know from a description only |
 #
 # Each lesson stands on those before it.
 
