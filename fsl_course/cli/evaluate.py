@@ -152,7 +152,9 @@ def trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict
             raise ValueError("--trained-on and --variant name shipped weights, not those of a run: leave them out.")
         learner, about = checkpoints.load_learner(path)
         return path.stem, learner, path.stem, about
-    trained_on = options.trained_on or (options.data if reads_descriptions(options.method) else None) or "glyphs"
+    trained_on = (
+        options.trained_on or (reads_descriptions(options.method) and getattr(options, "data", None)) or "glyphs"
+    )
     which = (options.method, trained_on, options.way or 5, options.shot)
     name = checkpoints.shipped_name(*which, variant=options.variant)
     learner, about = checkpoints.load_learner(verified(f"checkpoints/{name}.safetensors"))

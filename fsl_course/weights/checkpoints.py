@@ -21,7 +21,7 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.data.assets import asset, verified
 from fsl_course.methods.base import FewShotLearner, not_finite
-from fsl_course.weights.learners import has_head, make
+from fsl_course.weights.learners import MAKERS, has_head, make
 
 
 class CheckpointError(RuntimeError):
@@ -161,8 +161,9 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
 
 
 def shipped() -> list[str]:
-    """Returns the names of all shipped weights, e.g. "maml-omniglot-5w1s" or "matching-omniglot-full_context-5s"."""
-    return sorted(path.stem for path in (asset("checksums.json").parent / "checkpoints").glob("*.safetensors"))
+    """Returns the names of all shipped learners' weights, e.g. "maml-omniglot-5w1s" or "matching-omniglot-full_context-5s"."""
+    names = sorted(path.stem for path in (asset("checksums.json").parent / "checkpoints").glob("*.safetensors"))
+    return [name for name in names if name.partition("-")[0] in MAKERS]  # not the nets that draw, of lesson 16
 
 
 def shipped_name(

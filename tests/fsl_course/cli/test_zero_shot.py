@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fsl_course.__main__ import main
 from tests.fsl_course.cli.runs import train_tiny
@@ -26,3 +27,12 @@ def test_data_without_descriptions_are_refused(tmp_path: Path, capsys: pytest.Ca
     words = ["train", "zero_shot", "--way", "5", "--steps", "1", "--rotations", "--out", str(tmp_path)]
     assert main(words) != 0
     assert "has classes without a description" in capsys.readouterr().err
+
+
+def test_classify_says_that_pictures_alone_carry_no_description(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (28, 28), 255).save(tmp_path / name / "1.png")
+    words = ["classify", "zero_shot", "--support", str(tmp_path), str(tmp_path / "a" / "1.png")]
+    assert main(words) != 0
+    assert "knows classes by their descriptions" in capsys.readouterr().err
