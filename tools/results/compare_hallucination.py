@@ -3,8 +3,10 @@
     OMP_NUM_THREADS=1 python -m tools.results.compare_hallucination
 
 Writes data/hallucination_comparison.json: every source adds its examples to the same support sets, and the same two readers
-judge the same queries, on embeddings of the shipped ProtoNet. Trained sources have three seeds. "sheet" holds how true and how
-varied their drawings are. Call it again after an interruption: it keeps the rows that are there.
+judge the same queries. Trained sources have three seeds. "sheet" holds how true and how varied their drawings are. A label
+without a prefix is measured on embeddings of the shipped ProtoNet, "transfer: ..." on those of the shipped network that learned
+to tell the training letters apart, and "pixels: ..." on raw pixels, averaged in blocks of two by two. It takes up to half an
+hour; call it again after an interruption: it keeps the rows that are there.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Generator, Tensor
 
@@ -48,42 +51,55 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "runs" / "hallucination"
 TESTS = ((5, 1, 9, 10), (5, 5, 5, 2), (20, 1, 9, 10))  # ways, shots, queries, made-up examples for each support picture
 IMAGINED = 750  # examples that calibration draws for each class at 5 ways
 NEW_HANDS = 77  # seed of hands that drew nothing in the data set
-DRAWN = ("warps", "warps, half as strong", "strokes of the letter itself", "VAE", "GAN")
+DRAWN = ("warps", "warps, half as strong", "one warp, copied", "strokes of the letter itself", "VAE", "GAN")
+REAL = ("real drawings", "one real drawing, copied")
 SEEDED = ("VAE", "GAN", "deltas, z of 1", "deltas, z of 16")
+EVERY_ENTRY = "calibration, alpha in every entry"  # the slip of the bug hunt
 CALIBRATIONS = {  # Tukey's power of the task's embeddings, and of the base classes
     "calibration": (0.5, 0.5),
     "calibration, base not rooted": (0.5, 1.0),
     "calibration, nothing rooted": (1.0, 1.0),
+    EVERY_ENTRY: (0.5, 0.5),
 }
 
 
 class World:
-    """What every source shares: letters and their embeddings. encoder: method of the shipped weights; weights: of drawers."""
+    """What every source shares: letters and their embeddings.
+
+    encoder: method of the shipped weights, or "pixels"; weights: folder of the drawers.
+    """
 
     def __init__(self, encoder: str, episodes: int, weights: Path, source: ImageSet | None = None) -> None:
         self.weights = weights
         self.glyphs = load_glyphs() if source is None else source
-        self.learner, self.episodes = pretrained(encoder, "glyphs"), episodes
+        self.learner, self.episodes = None if encoder == "pixels" else pretrained(encoder, "glyphs"), episodes
         self.test, self.train = self.glyphs.split("test"), self.glyphs.split("train")
         self.pictures = self.test.images.flatten(0, 1)
-        self.table = embed_all(self.learner, self.pictures)
-        self.base = embed_all(self.learner, self.train.images.flatten(0, 1)).unflatten(0, (len(self.train), -1))
+        self.table = self.features(self.pictures)
+        self.base = self.features(self.train.images.flatten(0, 1)).unflatten(0, (len(self.train), -1))
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Embeds pictures uint8 [B, 1, 28, 28] -> [B, D]."""
+        if self.learner is None:
+            return F.avg_pool2d(pictures.float() / 255, 2).flatten(1)
+        return embed_all(self.learner, pictures)
 
     def embed(self, drawings: Tensor) -> Tensor:
         """Embeds drawings [..., 1, 28, 28] in 0..1, in the grey levels of a file -> [..., D]."""
-        found = embed_all(self.learner, (drawings.flatten(0, -4) * 255).round().to(torch.uint8))
+        found = self.features((drawings.flatten(0, -4) * 255).round().to(torch.uint8))
         return found.unflatten(0, drawings.shape[:-3])
 
 
 def drawings(name: str, seed: int, world: World) -> Callable[[Tensor, int], Tensor]:
     """Returns a function (places [R] of test pictures, count) -> drawings [R, count, 1, 28, 28] in 0..1."""
     generator = Generator().manual_seed(seed)
-    if name.startswith("warps"):
-        strength = 0.5 if "half" in name else 1.0
+    if "warp" in name:
+        strength, same = 0.5 if "half" in name else 1.0, name.startswith("one")
 
         def bend(places: Tensor, count: int) -> Tensor:
-            pictures = world.pictures[places].float().div(255).repeat_interleave(count, 0)
-            return warp(pictures, strength * random_flow(len(pictures), generator)).unflatten(0, (len(places), count))
+            pictures = world.pictures[places].float().div(255).repeat_interleave(1 if same else count, 0)
+            bent = warp(pictures, strength * random_flow(len(pictures), generator)).unflatten(0, (len(places), -1))
+            return bent.expand(-1, count, -1, -1, -1)
 
         return bend
     if name == "strokes of the letter itself":
@@ -145,11 +161,18 @@ def deltas(world: World, latent: int, seed: int, steps: int = 2000) -> Callable[
     return add
 
 
-def gaussians(world: World, power: float, base_power: float) -> Callable[[Tensor, int], Tensor]:
-    """Returns (support [R, D] after Tukey's power, count) -> imagined [R, count, D]. base_power: of the base classes."""
-    means, covariances = class_statistics(tukey(world.base, base_power))
+def gaussians(world: World, label: str) -> Callable[[Tensor, int], Tensor]:
+    """Returns (support [R, D] after Tukey's power, count) -> imagined [R, count, D]. label: one of CALIBRATIONS."""
+    means, covariances = class_statistics(tukey(world.base, CALIBRATIONS[label][1]))
     generator = Generator().manual_seed(0)
-    return lambda support, count: imagine(*calibrated(support, means, covariances), count, generator)
+    # The slip leaves directions flat, and a Cholesky factor needs a little in each.
+    diagonal, everywhere = (1e-4, 0.21) if label == EVERY_ENTRY else (0.21, 0.0)
+
+    def add(support: Tensor, count: int) -> Tensor:
+        mean, covariance = calibrated(support, means, covariances, alpha=diagonal)
+        return imagine(mean, covariance + everywhere, count, generator)
+
+    return add
 
 
 def judge(support: Tensor, labels: Tensor, query: Tensor, way: int, reader: str) -> Tensor:
@@ -162,10 +185,10 @@ def judge(support: Tensor, labels: Tensor, query: Tensor, way: int, reader: str)
 
 def run(label: str, seed: int, world: World) -> list[dict[str, Any]]:
     """Counts the right answers of one source in every test and episode."""
-    power, base_power = CALIBRATIONS.get(label, (0.5 if label == "Tukey alone" else 1.0, 1.0))
+    power = CALIBRATIONS.get(label, (0.5 if label == "Tukey alone" else 1.0,))[0]
     make: Callable[[Tensor, int], Tensor] | None = None
     if label in CALIBRATIONS:
-        make = gaussians(world, power, base_power)
+        make = gaussians(world, label)
     elif label.startswith("deltas"):
         make = deltas(world, int(label.split()[-1]), seed)
     draw = drawings(label, seed, world) if label in DRAWN else None
@@ -190,8 +213,9 @@ def run(label: str, seed: int, world: World) -> list[dict[str, Any]]:
                 made = world.embed(draw(places, count)) if draw is not None else make(table[places], count)  # type: ignore[misc]
                 rows.append(made.flatten(0, 1))
                 names.append(labels.repeat_interleave(count))
-            elif label == "real drawings":
-                rows.append(table[more])
+            elif label in REAL:
+                first = torch.stack([more[more_y == slot][0] for slot in more_y])
+                rows.append(table[more if label == "real drawings" else first])
                 names.append(more_y)
             for reader in readers:
                 found = judge(torch.cat(rows), torch.cat(names), table[asked], way, reader)
@@ -217,11 +241,17 @@ def sheet(label: str, seed: int, world: World) -> dict[str, float]:
     return {"named": round(named.item(), 4), "spread": round(apart.item(), 3), "from_reference": round(away.item(), 3)}
 
 
+EVERYWHERE = (
+    "none", "Tukey alone", "real drawings", "warps", "warps, half as strong", "VAE", "deltas, z of 1",
+    "calibration", "calibration, base not rooted", "calibration, nothing rooted",
+)  # fmt: skip
 LABELS = {
     "prototypical": (
-        "none", "Tukey alone", "real drawings", "strokes of the letter itself", "warps", "warps, half as strong", "VAE", "GAN",
-        "deltas, z of 1", "deltas, z of 16", *CALIBRATIONS,
+        *EVERYWHERE, EVERY_ENTRY, "deltas, z of 16", "GAN",
+        "strokes of the letter itself", "one warp, copied", "one real drawing, copied",
     ),
+    "transfer": EVERYWHERE,
+    "pixels": EVERYWHERE,
 }  # fmt: skip
 
 

@@ -52,9 +52,11 @@ def test_the_committed_table_is_whole():
     table = json.loads(asset("hallucination_comparison.json").read_text(encoding="utf-8"))
     rows = {(row["label"], row["seed"]): row for row in table["rows"]}
     assert len(rows) == len(table["rows"])
-    for label in compare.LABELS["prototypical"]:
+    pairs = [(encoder, label) for encoder, labels in compare.LABELS.items() for label in labels]
+    for encoder, label in pairs:
         for seed in range(3 if label in compare.SEEDED else 1):
-            results = rows[label, seed]["results"]
+            name = label if encoder == "prototypical" else f"{encoder}: {label}"
+            results = rows[name, seed]["results"]
             assert len(results) == 5
             for found in results:
                 episodes = table["episodes"] // (1 if found["way"] == 5 else 4)
