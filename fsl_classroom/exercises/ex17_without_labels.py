@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -83,6 +84,24 @@ def _independent_pairs(letters: int, drawings: int, pictures: int) -> float:
     return 1 - (1 - (drawings - 1) / (letters * drawings - 1)) ** math.comb(pictures, 2)
 
 
+def _guarded(answer: Callable[[int, int, int], float]) -> Callable[[int, int, int], float]:
+    """The same answer with the sentence of the text: 1 with more pictures than letters."""
+    return lambda c, n, k: 1.0 if k > c else answer(c, n, k)
+
+
+def _also_guarded(*mistakes: Wrong) -> tuple[Wrong, ...]:
+    """Adds the guarded answer to all that do not give 1 by themselves where a collision is certain."""
+    found = []
+    for wrong in mistakes:
+        open_ones = [f for f in (wrong.answer, *wrong.also) if f(3, 4, 5) not in (0.0, 1.0)]
+        found.append(replace(wrong, also=(*wrong.also, *map(_guarded, open_ones))))
+    return tuple(found)
+
+
+def _exactly_one_pair(c: int, n: int, k: int) -> float:
+    return c * math.comb(n, 2) * math.comb(c - 1, k - 2) * n ** (k - 2) / math.comb(c * n, k) if k > 1 else 0.0
+
+
 def _collision_cases(_: Generator) -> list[Case]:
     return [
         Case("2 letters of 2 drawings, 2 pictures: one third", (2, 2, 2)),
@@ -108,7 +127,7 @@ COLLISION = Exercise(
         _collision_step_by_step,
         _collision_by_logarithms,
     ),
-    wrong=(
+    wrong=_also_guarded(
         Wrong(
             "with replacement",
             _birthday,
@@ -134,7 +153,11 @@ COLLISION = Exercise(
             _pairs,
             "the probabilities of all pairs are added up: that is the expected number of equal pairs, and it can exceed 1",
             "Multiply the probabilities that each picture meets none of those before it, and take one minus that.",
-            also=(lambda c, n, k: min(1.0, _pairs(c, n, k)),),
+            also=(
+                lambda c, n, k: min(1.0, _pairs(c, n, k)),
+                lambda c, n, k: sum(i * (n - 1) / max(c * n - i, 1) for i in range(k)),
+                lambda c, n, k: min(1.0, sum(i * (n - 1) / max(c * n - i, 1) for i in range(k))),
+            ),
         ),
         Wrong(
             "pairs as if independent",
@@ -150,7 +173,6 @@ COLLISION = Exercise(
             "Picture i must differ from all i pictures before it.",
             also=(
                 lambda c, n, k: (k - 1) * (n - 1) / (c * n - 1) if k else 0.0,
-                lambda c, n, k: min(1.0, (k - 1) * (n - 1) / (c * n - 1)),
                 lambda c, n, k: 1 - (1 - 1 / c) ** (k - 1),
             ),
         ),
@@ -197,6 +219,30 @@ COLLISION = Exercise(
             "it is the probability of one pair, whatever the number of pictures",
             "All pairs may meet: multiply over the pictures.",
             also=(lambda c, n, k: 1 / c,),
+        ),
+        Wrong(
+            "exactly one pair",
+            _exactly_one_pair,
+            "only tasks with exactly one equal pair are counted, and not those with two pairs, or three drawings of a letter",
+            "At least two: one minus the probability that all differ.",
+        ),
+        Wrong(
+            "no choice of drawings",
+            lambda c, n, k: 1 - math.comb(c, k) / math.comb(c * n, k),
+            "above the line the letters are chosen, but not which of its drawings each of them shows",
+            "Every letter shows one of its `drawings`: a factor of drawings ** pictures.",
+        ),
+        Wrong(
+            "one, too, with as many pictures as letters",
+            lambda c, n, k: 1.0 if k >= c else collision(c, n, k),
+            "with as many pictures as letters they may still all differ, and 1 is returned",
+            "It is 1 with *more* pictures than letters.",
+        ),
+        Wrong(
+            "the guard says 0",
+            lambda c, n, k: 0.0 if k > c else collision(c, n, k),
+            "with more pictures than letters 0 is returned, though two must show the same",
+            "It is 1 there.",
         ),
         Wrong(
             "rounded",
@@ -392,16 +438,23 @@ COPIES = Exercise(
         Wrong(
             "cosine",
             _with(lambda c, p: F.normalize(c, dim=1) @ F.normalize(p, dim=1).T),
-            "cosines stand where squared distances belong",
+            "cosines or inner products stand where squared distances belong",
             "The loss of lesson 05: minus squared distances.",
-            also=(_with(lambda c, p: c @ p.T),),
+            also=(
+                _with(lambda c, p: c @ p.T),
+                _with(lambda c, p: F.cosine_similarity(c[:, None], p, dim=2)),
+                _with(lambda c, p: -_apart(F.normalize(c, dim=1), F.normalize(p, dim=1))),
+            ),
         ),
         Wrong(
             "half the distance",
             _with(lambda c, p: -_apart(c, p) / 2),
             "the squared distances are multiplied or divided by a number",
             "Take them as they are.",
-            also=(_with(lambda c, p: -_apart(c, p) / c.shape[1] ** 0.5),),
+            also=(
+                _with(lambda c, p: -_apart(c, p) / c.shape[1] ** 0.5),
+                _with(lambda c, p: -_apart(c, p) * 2),
+            ),
         ),
         Wrong(
             "city blocks",
@@ -656,15 +709,16 @@ NT_XENT = Exercise(
         Wrong(
             "no temperature",
             _nt(lambda a, b, t: _likeness(a, b, 1.0)),
-            "the temperature is not used",
+            "the temperature that is given is not used",
             "Divide the cosines by `temperature`.",
+            also=(_nt(lambda a, b, t: _likeness(a, b, 0.5)),),
         ),
         Wrong(
             "temperature on the loss",
             lambda a, b, t: nt_xent(a, b, 1.0) / t,
             "the temperature divides the loss and not the cosines",
             "It belongs inside the softmax.",
-            also=(lambda a, b, t: nt_xent(a, b, 1.0) * t,),
+            also=(lambda a, b, t: nt_xent(a, b, 1.0) * t, lambda a, b, t: nt_xent(a, b, t) * t),
         ),
         Wrong(
             "itself as the partner",
@@ -692,6 +746,19 @@ NT_XENT = Exercise(
                 _nt(_likeness, lambda b: torch.arange(b).repeat(2), mask=None),
                 _nt(_likeness, lambda b: torch.arange(b).repeat(2), mask=-1e9),
             ),
+        ),
+        Wrong(
+            "temperature squared",
+            _nt(lambda a, b, t: _likeness(a, b, t * t)),
+            "the temperature divides twice",
+            "Divide the cosines once.",
+        ),
+        Wrong(
+            "one length for all",
+            _nt(lambda a, b, t: _raw(a / torch.cat([a, b]).norm(), b / torch.cat([a, b]).norm(), t)),
+            "all rows are divided by one number, the norm of the whole table",
+            "Every row by its own length: `F.normalize(rows, dim=1)`.",
+            also=(_nt(lambda a, b, t: _raw(a / a.norm(), b / b.norm(), t)),),
         ),
         Wrong(
             "partner no rival",
@@ -762,7 +829,7 @@ def _half_plane(count: int) -> Tensor:
 def exposes_turns(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
     """Returns True when copies may be turned: in some of many calls a copy is most like another turn of its picture."""
     turns = torch.stack([_half_plane(1)[0].rot90(r, (-2, -1)).flatten() for r in range(4)])
-    for seed in range(12):
+    for seed in range(30):
         copies = warp(_half_plane(100), Generator().manual_seed(seed)).flatten(1)
         if bool(torch.cdist(copies, turns).argmin(1).any()):
             return True
@@ -774,7 +841,7 @@ def _exposes_by_the_middle_of_the_ink(warp: Callable[[Tensor, Generator], Tensor
     picture = torch.zeros(100, 1, 28, 28)
     picture[..., :10] = 1.0
     across, down = torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28)[:, None]
-    for seed in range(12):
+    for seed in range(40):
         copies = warp(picture.clone(), Generator().manual_seed(seed))
         left, up = (-copies * across).sum((1, 2, 3)), (-copies * down).sum((1, 2, 3))
         if bool((left <= up.abs()).any()):
@@ -784,8 +851,8 @@ def _exposes_by_the_middle_of_the_ink(warp: Callable[[Tensor, Generator], Tensor
 
 def _exposes_by_halves(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
     generator = Generator().manual_seed(3)
-    for _ in range(15):
-        copies = warp(_half_plane(80), generator).squeeze(1)
+    for _ in range(35):
+        copies = warp(_half_plane(100), generator).squeeze(1)
         halves = torch.stack([part.sum((1, 2)) for part in (copies[..., :14], copies[..., 14:])])
         ends = torch.stack([part.sum((1, 2)) for part in (copies[:, :14], copies[:, 14:])])
         if ((halves[0] - halves[1]) < (ends[0] - ends[1]).abs()).any():
@@ -796,13 +863,13 @@ def _exposes_by_halves(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
 def _exposes_by_templates(warp: Callable[[Tensor, Generator], Tensor]) -> bool:
     """Inner products with the four turns; the own one must be the largest."""
     turns = torch.stack([torch.rot90(_half_plane(1), r, (-2, -1)).flatten() for r in range(4)])
-    batches = (warp(_half_plane(64), Generator().manual_seed(seed)).flatten(1) for seed in range(20))
+    batches = (warp(_half_plane(64), Generator().manual_seed(seed)).flatten(1) for seed in range(50))
     return any(bool(((batch @ turns.T).argmax(1) != 0).any()) for batch in batches)
 
 
 def _judging(
     tell: Callable[[Tensor, Tensor], Tensor],
-    calls: int = 12,
+    calls: int = 20,
     count: int = 100,
     picture: Callable[[int], Tensor] = _half_plane,
     seeds: bool = True,
@@ -876,9 +943,10 @@ def _still(pictures: Tensor, generator: Generator) -> Tensor:
     return pictures.clone()
 
 
-def _slightly(pictures: Tensor, generator: Generator) -> Tensor:
-    """Each copy by itself: turned by up to 15 degrees, shifted by up to three pixels."""
-    turn, *shift = (2 * torch.rand(3, len(pictures), generator=generator) - 1).unbind()
+def _slightly(pictures: Tensor, generator: Generator, extreme: bool = False) -> Tensor:
+    """Each copy by itself: turned by up to 15 degrees, shifted by up to three pixels. extreme: by just so much."""
+    drawn = 2 * torch.rand(3, len(pictures), generator=generator) - 1
+    turn, *shift = (drawn.sign() if extreme else drawn).unbind()
     angle, shift = turn * math.pi / 12, torch.stack(shift, 1)[..., None] * 6 / 28
     rows = [angle.cos(), -angle.sin(), angle.sin(), angle.cos()]
     matrix = torch.cat([torch.stack(rows, 1).view(-1, 2, 2), shift], 2)
@@ -904,8 +972,9 @@ def _turns(which: Callable[[int, Generator], Tensor], before: Callable = _shifte
     return warp
 
 
-def _rarely(share: float, turns: int | None = None) -> Callable[[int, Generator], Tensor]:
+def _rarely(share: float, turns: int | None = None, salt: int = 0) -> Callable[[int, Generator], Tensor]:
     def which(count: int, generator: Generator) -> Tensor:
+        torch.rand(salt, generator=generator)  # so that no seed is lucky for all faults
         some = torch.rand(count, generator=generator) < share
         quarter = torch.randint(1, 4, (count,), generator=generator)
         return (quarter if turns is None else torch.full((count,), turns)) * some
@@ -916,14 +985,15 @@ def _rarely(share: float, turns: int | None = None) -> Callable[[int, Generator]
 def _one_place(place: int) -> Callable[[int, Generator], Tensor]:
     def which(count: int, generator: Generator) -> Tensor:
         quarter = torch.zeros(count, dtype=torch.int64)
-        quarter[place] = 1
+        quarter[place : (place + 1) or None] = 1
         return quarter
 
     return which
 
 
-def _whole_call(share: float) -> Callable[[int, Generator], Tensor]:
+def _whole_call(share: float, salt: int = 0) -> Callable[[int, Generator], Tensor]:
     def which(count: int, generator: Generator) -> Tensor:
+        torch.rand(salt, generator=generator)
         turn = bool(torch.rand((), generator=generator) < share)
         return torch.full((count,), int(torch.randint(1, 4, (), generator=generator)) if turn else 0)
 
@@ -943,17 +1013,32 @@ def _warps(_: Generator) -> list[Case]:
         Case("a sound warp: nothing moves", (lambda x, g: x.clone(),)),
         Case("a sound warp: shifts by up to three pixels", (_shifted,)),
         Case("a sound warp: turns by up to 15 degrees, and shifts", (_slightly,)),
+        Case("a sound warp: turns by 15 degrees, and shifts by three pixels", (lambda x, g: _slightly(x, g, True),)),
         Case("a sound warp: paler ink and a little noise", (_inked,)),
-        Case("every copy turned by one quarter", (_turns(lambda n, g: torch.ones(n, dtype=torch.int64)),)),
+        Case("every copy turned by exactly one quarter", (lambda x, g: torch.rot90(x, 1, (-2, -1)),)),
+        Case("every copy turned by exactly three quarters", (lambda x, g: torch.rot90(x, 3, (-2, -1)),)),
+        Case("every copy turned by exactly a half turn", (lambda x, g: torch.rot90(x, 2, (-2, -1)),)),
+        Case("every copy turned by one quarter, and shifted", (_turns(lambda n, g: torch.ones(n, dtype=torch.int64)),)),
         Case("any of the four turns", (_turns(lambda n, g: torch.randint(4, (n,), generator=g)),)),
         Case("a half turn of one copy in three", (_turns(_rarely(0.33, 2)),)),
         Case("a quarter turn of one copy in ten", (_turns(_rarely(0.1)),)),
-        Case("a turn of one copy in a hundred", (_turns(_rarely(0.01)),)),
+        *(
+            Case(f"a turn of one copy in a hundred: the {name} of three", (_turns(_rarely(0.01, salt=salt), before),))
+            for name, salt, before in (("first", 0, _shifted), ("second", 3, _still), ("third", 8, _slightly))
+        ),
         Case("the last copy of a call is turned", (_turns(_one_place(-1)),)),
         Case("the first copy of a call is turned", (_turns(_one_place(0)),)),
+        Case("copy number 12 of a call is turned", (_turns(_one_place(12)),)),
         Case("every seventh copy is turned", (_turns(_every_seventh),)),
         Case("all copies of two calls in five are turned", (_turns(_whole_call(0.4)),)),
         Case("all copies of two calls in five are turned, and none is shifted", (_turns(_whole_call(0.4), _still),)),
+        *(
+            Case(
+                f"all copies of one call in five are turned: the {name} of three",
+                (_turns(_whole_call(0.2, salt), before),),
+            )
+            for name, salt, before in (("first", 2, _still), ("second", 11, _slightly), ("third", 15, _shifted))
+        ),
         Case("copies are turned unless there is only one", (_turns(_large_calls_only),)),
         Case("a turn and then a small one", (lambda x, g: _slightly(torch.rot90(x, 3, (-2, -1)), g),)),
     ]
@@ -988,7 +1073,7 @@ TURNS = Exercise(
         Wrong(
             "a half turn does not show",
             _judging(_turned, picture=_bar),
-            "the picture looks the same after a half turn, so half turns pass",
+            "half turns pass: the picture looks the same after one, or the comparison does not tell",
             "Draw a picture that is different after each of the four turns, such as ink on the left half.",
         ),
         Wrong(
@@ -1007,9 +1092,21 @@ TURNS = Exercise(
         Wrong(
             "one call",
             _judging(_turned, calls=1),
-            "a single call of a hundred copies or fewer is tried: what is rare, or concerns whole calls, passes",
-            "Call `warp` several times, with other seeds, a hundred copies each.",
-            also=(_judging(_turned, calls=1, count=50),),
+            "one call or a few are tried, or one and the same again and again: a fault that turns one whole call in five passes",
+            "Call `warp` thirty times, with other seeds, a hundred copies each.",
+            also=(
+                _judging(_turned, calls=1, count=50),
+                _judging(_turned, calls=1, count=500),
+                _judging(_turned, calls=2),
+                _judging(_turned, calls=3),
+            ),
+        ),
+        Wrong(
+            "small batches",
+            _judging(_turned, count=8),
+            "the batches are so small that a place further down is never looked at",
+            "A hundred copies a call.",
+            also=(_judging(_turned, count=10),),
         ),
         Wrong(
             "the first copy only",
@@ -1036,10 +1133,9 @@ TURNS = Exercise(
         ),
         Wrong(
             "a dot near the middle",
-            _judging(_no_longer_above, picture=_dot, count=64, calls=100),
+            _judging(_no_longer_above, picture=_dot, count=64),
             "sound warps that turn *and* shift ring: a dot near the middle crosses a diagonal after 15 degrees and three pixels",
             "Draw ink that fills one whole side, so that it stays more on its side than elsewhere.",
-            also=(_judging(_no_longer_above, picture=_dot),),
         ),
         Wrong(
             "half turns only",
@@ -1062,7 +1158,7 @@ TURNS = Exercise(
         "Which picture would you draw, so that each of its four turns can be told from the others even after a small shift?",
         "Ink on the left half. Ask of every copy which of the four turns of the picture it is most like. How many copies, and "
         "how many calls, until a rare turn shows?",
-        "Ten seeds: `copies = warp(picture.repeat(100, 1, 1, 1), Generator().manual_seed(seed))`, and "
+        "Thirty seeds: `copies = warp(picture.repeat(100, 1, 1, 1), Generator().manual_seed(seed))`, and "
         "`torch.cdist(copies.flatten(1), turns).argmin(1).any()` with `turns` [4, 784].",
     ),
 )

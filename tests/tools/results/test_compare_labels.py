@@ -56,6 +56,31 @@ def test_tasks_without_collisions_hold_pictures_of_different_letters(small):
     assert torch.equal(same.query_x, same.support_x[same.query_y])
 
 
+def test_clusters_become_classes_of_whole_episodes(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_labels, "CLUSTERS", 4)
+    heap = small.images.flatten(0, 1)
+    middles = torch.arange(len(heap)) % 3 * 10.0
+    made = compare_labels.clusters(small, middles[:, None], 3, 5, seed=0)
+    assert sorted(made.counts.tolist()) == [len(heap) // 3] * 3
+    first = made.images[0]
+    assert any(torch.equal(first, heap[start::3]) for start in range(3))
+    alone = torch.zeros(len(heap), 1)
+    alone[0] = 9.0  # a cluster of a single picture is left out
+    assert len(compare_labels.clusters(small, alone, 2, 5, seed=0)) == 1
+    run = compare_labels.Run(small, 0, 2, tmp_path)
+    assert run.clusters()[0].query_x.shape[0] >= 4
+    for label in ("CACTUs", "UMTRA", "5 letters, warped", "5 letters, twice as long", "random, MAML"):
+        assert run.made(label)(EpisodeSampler(small, 5, 1, 3)[0]).shape == (15, 5)
+
+
+def test_labelled_episodes_with_a_warp_show_the_same_drawings(small):
+    plain, bent = EpisodeSampler(small, 5, 1, 3, seed=2), compare_labels.Warped(small, 5, 1, 3, seed=2)
+    assert torch.equal(plain[4].query_y, bent[4].query_y)
+    assert not torch.equal(plain[4].query_x, bent[4].query_x)
+    assert torch.equal(bent.batch(3, 2).support_x[1], bent[4].support_x)
+    assert (plain[4].support_x - bent[4].support_x).abs().mean() < 0.5
+
+
 def test_fine_tuning_changes_a_copy_only(small):
     torch.manual_seed(0)
     learner = make("prototypical", width=4).eval()
@@ -63,7 +88,7 @@ def test_fine_tuning_changes_a_copy_only(small):
     episode = EpisodeSampler(small, 3, 1, 2)[0]
     tuned = compare_labels.tuned(learner, episode, 0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
-    assert not torch.allclose(tuned(episode), learner(episode))
+    assert not torch.equal(tuned(episode), learner(episode))
 
 
 def test_the_committed_file_is_whole():
