@@ -145,14 +145,14 @@ show(
 # - the reader $q(z \mid x, \text{ref})$ sees both and says in 16 numbers, with an uncertainty, what was done to ref;
 # - the drawer $p(x \mid z, \text{ref})$ draws from ref and these numbers.
 #
-# Our drawer turns ref and $z$ into a warp. It learns *which* bends people make, and it cannot add a stroke.
+# Our drawer turns ref and $z$ into a warp. It learns *which* bends hands make, and it cannot add a stroke.
 
 # %% [markdown]
 # How likely is $x$ given ref? That is an integral over all $z$, and its logarithm has a lower bound:
 #
 # $$\log p(x \mid \text{ref}) \ge \mathbb{E}_{q}\big[\log p(x \mid z, \text{ref})\big] - \mathrm{KL}\big(q(z \mid x, \text{ref}) \,\|\, \mathcal{N}(0, I)\big) \tag{2}$$
 #
-# A nat is the unit of information when logarithms are natural. The first term, with its sign turned round, is the reconstruction: each pixel is a coin, and the term counts by how many nats the drawing $x$ surprises the coins. The second is the [KL divergence](../lessons/GLOSSARY.md#kl-divergence "KL 散度"): the nats that $z$ tells about $x$. For a Gaussian with mean $m_i$ and variance $s_i^2$ in each coordinate it is
+# A nat is the unit of information when logarithms are natural. The first term, with its sign turned round, is the reconstruction: each pixel is a coin, and the term counts, in nats, how surprising the drawing $x$ is. The second is the [KL divergence](../lessons/GLOSSARY.md#kl-divergence "KL 散度"): the nats that $z$ tells about $x$. For a Gaussian with mean $m_i$ and variance $s_i^2$ in each coordinate it is
 #
 # $$\mathrm{KL} = \tfrac12 \sum_i \big(m_i^2 + s_i^2 - \log s_i^2 - 1\big) \tag{3}$$
 
@@ -216,7 +216,7 @@ print("loop, 100,000 draws, gradient and package agree")
 #
 # `DrawingVAE` holds both halves. Its method `terms` returns the two parts of equation (2). The chances of the coins are a blurred copy of the drawing, and how much to blur is learned.
 #
-# You train it for 100 steps on pairs of training letters. The line of ignorance, in place of chance: a KL of 0 means that $z$ is not used.
+# You train it for 100 steps on pairs of training letters. There is no chance level here; compare with a KL of 0, where $z$ is not used.
 
 # %%
 print(inspect.getsource(package.DrawingVAE.terms))
@@ -251,7 +251,7 @@ for step in range(1, 101):
         )
 
 # %% [markdown]
-# The reconstruction goes up and down from one step to the next, because every step sees other letters. The KL grows: the drawer begins to use $z$. That costs nats, and it saves more of them in the reconstruction.
+# The reconstruction goes up and down from one step to the next, because every step sees other letters. The KL grows: the drawer begins to use $z$. That costs nats; training pays them only where it saves more in the reconstruction.
 #
 # A hundred steps are too few. The course ships a VAE that `python -m tools.results.train_hallucination vae` trained for a thousand.
 
@@ -292,9 +292,9 @@ show(
 )
 
 # %% [markdown]
-# The shipped VAE needs fewer nats in all. The last printed line shows where most of the higher KL after 100 steps comes from: in `eval` mode, batch norm uses running means instead of those of the batch.
+# The shipped VAE needs fewer nats in all. Why 5.9 here for your net, after 3.47 at step 100? The last line shows most of it: in `eval` mode, batch norm uses running means, not those of the batch.
 #
-# Nobody drew the letters on the sheet. They differ in size, slant and proportion, as people's drawings do, and most can be read. A few are smeared where the net folds over itself. And each has exactly the strokes of its reference.
+# Nobody drew the letters on the sheet. They differ in size, slant and proportion, as real drawings do, and most can be read. A few are smeared where the net folds over itself. And each has exactly the strokes of its reference.
 
 # %% [markdown]
 # ## The same drawer as a GAN
@@ -389,12 +389,12 @@ for name, rows in {"none": real[:, :1], **made}.items():
     print(f"{told}   {far / gap:11.3f}")
 
 # %% [markdown]
-# **Collapse** is a number now: the GAN's spread is a small part of that of real drawings. Its drawings do differ a little, but less than the eye sees.
+# **Collapse** is a number now: the GAN's spread is a small part of that of real drawings.
 
 # %% [markdown]
-# **The VAE** is nearly as varied as people are, but far fewer of its drawings are named right than of real ones, about as few as of strong warps.
+# **The VAE** is nearly as varied as the hands that drew the letters, but far fewer of its drawings are named right, about as few as of strong warps.
 #
-# Now read the last three columns. Bending does bring the mean a little nearer to the middle: the error falls. But the gap falls more, because bent letters are more like each other. The ratio therefore grows, least with gentle warps. Real drawings cut the error to a quarter and keep most of the gap.
+# Now read the last three columns. Bending does bring the mean a little nearer to the middle: the error falls. But the gap falls more: by 4.5 even with real drawings, whose means lose noise, and by 6 to 9 with bent ones. The ratio therefore grows, least with gentle warps. Real drawings cut the error to a quarter and keep most of the gap.
 
 # %% [markdown]
 # ## Deltas between embeddings
@@ -569,7 +569,7 @@ for label in [label for label in right if ":" not in label]:
 # **The puzzle.** Real drawings (C) help: two points at 5 ways, seven at 20. Bent drawings (A) and the learned drawer (B) do not: where the interval leaves out 0, both lose, and gentle warps do least harm. So A and B come nowhere near C. The column error / gap told you why.
 
 # %% [markdown]
-# **The GAN** hurts most. Is that because its drawings are all alike? The two rows of copies say: not by that alone. One *real* drawing, added ten times, does not hurt; one strong warp, added ten times, costs far more than ten different warps. Copies hurt if they are wrong, because they all err in the same direction and outvote the real drawing.
+# **The GAN** hurts the nearest mean most. Is that because its drawings are all alike? The two rows of copies say: not by that alone. One *real* drawing, added ten times, does not hurt; one strong warp, added ten times, costs far more than ten different warps. Copies hurt if they are wrong, because they all err in the same direction and outvote the real drawing.
 #
 # **Deltas** with sixteen numbers hurt, too; with one number they lose about half a point.
 
@@ -622,7 +622,7 @@ for label, seeds in right.items():
 # %% [markdown]
 # At five shots there is nothing left to win on the good encoder: even real drawings gain no more than their interval. The seeds of a trained source lie close together, but for those of the GAN.
 #
-# **What survives?** Real drawings, everywhere. Made-up examples gain much on raw pixels, next to nothing on a trained encoder, and on the best one they lose.
+# **What survives?** At one shot, real drawings, everywhere. Made-up examples gain much on raw pixels, half a point on the transfer network, and nothing clear on the best encoder.
 
 # %% [markdown]
 # *What may not be claimed:* that made-up examples never help a good encoder. These are letters, and at 5 ways there are only three points to win. Our drawer can only bend. Three seeds are few.

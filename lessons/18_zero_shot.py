@@ -188,7 +188,7 @@ show(
 )
 
 # %% [markdown]
-# Free ends, loops and the number of strokes can be seen in any script. Two visible ones fail all the same, the dot and the likeness of top and bottom; why, we did not test. How a letter *sounds* cannot be seen: of five hatched attributes, from the name, three lie within 0.05 of guessing. The other two tell the *script*, as we shall see.
+# Free ends, loops and the number of strokes can be seen in any script. Two visible ones fail too, the dot and the likeness of top and bottom; we did not test why. How a letter *sounds* cannot be seen: of five hatched attributes, from the name, three lie within 0.05 of guessing. The other two reach about 0.66; `capital` tells the *script*, as we shall see.
 
 # %% [markdown]
 # ### Exercise 18.1  Agreement  (difficulty 1/5, 4 min)
@@ -290,7 +290,7 @@ print("loop, package, prior and order: four laws hold")
 # %% [markdown]
 # ## Learn the comparison: a map in closed form
 #
-# DAP learns 36 separate answers, and an error in one is not forgiven. The alternative is to learn *the comparison itself*. Let a picture $x$ and a description $s$ score $x^\top V s$, with one matrix $V$ for all classes. Ask that training pictures score 1 with their own description and −1 with the others: $X V S^\top \approx Y$. With penalties on what $V$ does on either side, the minimum is known:
+# DAP learns 36 separate answers, and one sure error can sink the right class. The alternative is to learn *the comparison itself*. Let a picture $x$ and a description $s$ score $x^\top V s$, with one matrix $V$ for all classes. Ask that training pictures score 1 with their own description and −1 with the others: $X V S^\top \approx Y$. With penalties on what $V$ does on either side, the minimum is known:
 #
 # $$V = (X^\top X + \gamma I)^{-1}\, X^\top Y S\, (S^\top S + \lambda I)^{-1} \tag{2}$$
 
@@ -382,7 +382,7 @@ def learned(attributes: Tensor, seed: int = 0, steps: int = 250) -> package.Zero
 # %% [markdown]
 # ## Evaluate: letters that nobody has shown
 #
-# Four ways to score, trained on the same drawings, judged on the same tasks of unseen letters. The constants of ESZSL come from the bug hunt's search on validation letters. A fifth row gets one *drawing* of each letter and no description. The column `all 408` lets every letter of the 13 test scripts compete; there the number is [accuracy per class](../lessons/GLOSSARY.md#per-class-accuracy "按类平均的准确率"), the mean over the classes of the share that is right.
+# Four ways to score, trained on the same drawings, judged on the same tasks of unseen letters. ESZSL gets descriptions minus their mean, and constants from the bug hunt's search on validation letters. A fifth row gets one *drawing* of each letter and no description. The column `all 408` lets every letter of the 13 test scripts compete; there the number is [accuracy per class](../lessons/GLOSSARY.md#per-class-accuracy "按类平均的准确率"), the mean over the classes of the share that is right.
 
 
 # %%
@@ -453,12 +453,12 @@ for one, other in (("DAP", "agreement"), ("ESZSL", "DAP"), ("prototypes", "ESZSL
         print(f"{one} minus {other}, {way}-way: {100 * m:+.1f} ± {100 * h:.1f} points")
 
 # %% [markdown]
-# **The puzzle, A and B.** Descriptions alone name more than four of five letters, among five that nobody has shown. One drawing names nearly all: a picture says more than these 36 words. To weigh attributes by sureness and rarity (DAP) wins twenty points over counting them. ESZSL wins a little more, and its intervals leave out 0. At 20-way learned prototypes (one seed) lead by about two points more; two further seeds, not shown, agree.
+# **The puzzle, A and B.** Except by counting, descriptions name over four of five letters among five, but about one in nine among all 408. One drawing names nearly all: a picture says more than these 36 words. To weigh attributes by sureness and rarity (DAP) wins twenty points over counting them. ESZSL wins a little more, and its intervals leave out 0. At 20-way learned prototypes (one seed) lead by about two points more.
 
 # %% [markdown]
 # ## The row that makes the gain vanish
 #
-# Perhaps the numbers come from the encoder, or from how the classes are chosen. So shuffle the descriptions over the letters, in training and in the test; only their truth is gone. Three shuffles, each with a new seed of the learned prototypes:
+# Perhaps the numbers come from the encoder, or from the choice of classes. So shuffle the descriptions over the letters, in training and test; only their truth is gone. Three shuffles, each with a new seed of prototypes:
 
 # %%
 wrong = {name: [] for name in fitted}
@@ -471,7 +471,7 @@ for name, rows in wrong.items():
     print(f"{name:12s}" + "   ".join(f"{m:6.1%} ± {h:.1%}" for m, h in rows))
 
 # %% [markdown]
-# **The puzzle, C.** Every row lies at 20 %, within about two half widths: the gain vanishes completely. So what a method reaches above is due to descriptions that are true. What may not be claimed: that people's descriptions would do as well. These were measured on the very strokes of the pictures, by thresholds that sometimes err.
+# **The puzzle, C.** Every number lies within about one half width of 20 %: no clear gain is left. So what a method reaches above is due to descriptions that are true. What may not be claimed: that people's descriptions would do as well. These were measured on the very strokes of the pictures, by thresholds that sometimes err.
 
 # %% [markdown]
 # ## Which words did it, and what leaks?
@@ -543,7 +543,7 @@ more, half = mean_and_ci95(longer.per_episode - reached["prototypes"][0])
 print(f"shipped minus frozen prototypes: {100 * more:+.1f} ± {100 * half:.1f} points")
 
 # %% [markdown]
-# A small net of 90 steps is already far above 20 %. The shipped one is wider and saw more and 20-way tasks. On the same tasks it beats the prototypes on the frozen encoder, and the paired interval leaves out 0. Both are one seed; `python -m fsl_course evaluate zero_shot --data glyphs` repeats its number.
+# A small net of 90 steps is already far above 20 %. The shipped one is wider and trained for longer, on 20-way tasks. On the same tasks it beats the prototypes on the frozen encoder, and the paired interval leaves out 0. Both are one seed; `python -m fsl_course evaluate zero_shot --data glyphs` repeats its number.
 
 # %% [markdown]
 # ## When seen letters compete
@@ -715,7 +715,7 @@ show(
 #
 # <details><summary>Answers</summary>
 #
-# 1: no. On the board "has a loop" alone is true of 4 of 8 letters, and together with "wide" of 3. The map weighs: in the second row of the next cell, which asks the closed form, all letters are straight and none has three strokes. 2: nothing breaks: some letters still fit better than others, where a rule would answer "none". 3: more often than usual on the board, and hardly in the next cell. Six or eight letters are few: over all letters the area above was 0.5, a guess.
+# 1: no. On the board "has a loop" alone is true of 4 of 8 letters, and together with "wide" of 3. Wishes compete: in the cell after the board, which asks ESZSL, all letters of row two are straight and none has three strokes. 2: nothing breaks: some letters still fit better than others, where a rule would answer "none". 3: more often than usual on the board, and hardly in the next cell. Six or eight letters are few: over all letters the area above was 0.5, a guess.
 #
 # </details>
 
@@ -880,7 +880,7 @@ print("chosen:", pair, f"which scores {on_validation(*pair):.1%}")
 #
 # <details><summary>Answer</summary>
 #
-# (b): it can be seen, and about a third of the letters have it. (a) is true but cannot be seen; without it nothing was lost. (c) parts no classes.
+# (b): it can be seen, and about two in five test letters have it. (a) is true but cannot be seen; without it nothing was lost. (c) parts no classes.
 #
 # </details>
 
@@ -914,7 +914,7 @@ print("chosen:", pair, f"which scores {on_validation(*pair):.1%}")
 # | learned | prototypes embedded from descriptions; two towers |
 # | gain vanishes | descriptions shuffled over the classes |
 # | leak | a script's style: draw tasks from one script |
-# | in use | seen classes win: calibrated stacking, harmonic mean |
+# | in use | seen classes compete: calibrated stacking, harmonic mean |
 #
 # Pitfalls: true attributes that nobody can see; test classes among those of the encoder's training; constants chosen on test classes; a search that returns its loop variables. [Next lesson]({{next}}).
 #
