@@ -72,6 +72,8 @@ LABELS = {
     "graph": Label("graph", "Graph network"),
     "label_propagation": Label("label_propagation", "Label propagation"),
     "soft_kmeans": Label("soft_kmeans", "Soft k-means, 5 unlabelled"),
+    "unsupervised": Label("unsupervised", "Without labels"),
+    "zero_shot": Label("zero_shot", "Zero-shot"),
 }
 
 

@@ -15,7 +15,7 @@ SINES = asset("checkpoints/maml-sinusoids.safetensors")
     [
         (["train", "baselines", "--out", "x"], "nothing to train"),
         (["train", "protonet", "--out", "x"], "no trainable method 'protonet': choose one of"),
-        (["train", "protonet", "--out", "x"], 'transfer. Did you mean "prototypical"?'),
+        (["train", "protonet", "--out", "x"], 'zero_shot. Did you mean "prototypical"?'),
         (["train", "prototypical", "--data", "glyps", "--out", "x"], 'is no folder. Did you mean "glyphs"?'),
         (["train", "matching", "--set", "full_contxt=1", "--out", "x"], 'Did you mean "full_context"?'),
         (["train", "matching", "--set", "width=100000000", "--out", "x"], "from 1 to 1024; got 100000000"),
