@@ -114,7 +114,7 @@ def test_points_of_the_board_move_with_mouse_and_keys(scratch_notebook: Scratch)
 
 @pytest.mark.parametrize(
     "name",
-    ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope", "LabelFlow", "AttributeBoard"],
+    ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope", "LabelFlow"],
 )
 def test_every_slider_has_a_name(scratch_notebook: Scratch, name: str):
     page = scratch_notebook("sliders", show(name))
