@@ -159,6 +159,15 @@ def test_labels_flow_with_other_sliders(scratch_notebook: Scratch):
     screenshot(page, "label_flow")
 
 
+def test_ticking_an_attribute_changes_what_is_asked_for(scratch_notebook: Scratch):
+    page = scratch_notebook("attributes", show("AttributeBoard"))
+    page.wait_for_selector(".fsl-attribute-board input[type=checkbox]")
+    before = page.inner_text(".fsl-attribute-board")
+    assert "has a loop: true of" in before
+    page.locator(".fsl-attribute-board input[type=checkbox]:checked").first.click()
+    page.wait_for_function("old => document.querySelector('.fsl-attribute-board').innerText !== old", arg=before)
+
+
 def test_work_is_saved_to_a_file_and_comes_back(scratch_notebook: Scratch, tmp_path):
     code = (
         "from fsl_classroom import check\nfrom fsl_classroom.widgets import WorkKeeper\n"
