@@ -75,8 +75,9 @@ class AttributeBoard(WithTwin):
 
     def _update(self, _: Any = None) -> None:
         large = Image.fromarray(self._picture()).resize((SHOWN * 70, 70))
-        self._view.value = image_tag(large, f"A row of {SHOWN} letters. {self.words()}")
-        self._status.value = status(self.words())
+        words = self.words()  # asks the net, so only once
+        self._view.value = image_tag(large, f"A row of {SHOWN} letters. {words}")
+        self._status.value = status(words)
 
     def _draw(self, axes: Axes) -> None:
         axes.imshow(self._picture(), cmap="gray")

@@ -72,11 +72,10 @@ class ZeroShot(FewShotLearner):
 
         Raises ValueError for a task without descriptions, or with longer or shorter ones than those of training.
         """
-        known = self.description[0].in_features
-        if attributes is None or attributes.shape[-1] != known:
+        if attributes is None or attributes.shape[-1] != self.n_attributes:
             there = "none" if attributes is None else f"those of {attributes.shape[-1]}"
             raise ValueError(
-                f"this learner reads descriptions of {known} numbers, and these classes have {there}: sample from "
+                f"this learner reads descriptions of {self.n_attributes} numbers, and these classes have {there}: sample from "
                 "described(load_glyphs()) or described(load_icons()), and take the weights trained on that set."
             )
         centres = self.prototypes(attributes.to(query.dtype))
