@@ -8,7 +8,7 @@ Floors, from the ground up (imports run downwards only):
 3. ``inner_loop``, ``figures``   what methods with an inner loop share; pictures of episodes and results
 4. ``methods``                   one paper a file
 5. ``evaluation``, ``weights``   accuracies with intervals; shipped and saved weights, learners by name
-6. ``classifier``, ``support``   what is in this picture?; what a learner has read
+6. ``classifier``, ``support``   what is in this picture?; what a learner has read; ``trust``: why, how sure, what breaks it
 7. ``training``                  the training loop, and what makes a long run survive
 8. ``cli``, ``__main__``         the command line, ``python -m fsl_course``
 

@@ -16,9 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fsl_course", "fsl_classroom", "tools")
 MOST_LINES = (
-    9300  # of fsl_course: 6500 for lessons 00 to 11, then own pictures and part III; 9500 once parts III and IV stand
+    11000  # of fsl_course: 6500 for lessons 00 to 11, then own pictures, part III, and part IV with tasks of three new kinds
 )
-MOST_ROOMS = MOST_MODULES = 8  # in the root of fsl_course
+MOST_ROOMS = MOST_MODULES = 8  # in the root of fsl_course, without _system, which holds no idea of the course
 MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 60  # without its docstring
 # "path:function": why it is longer
@@ -42,7 +42,7 @@ def test_imports_keep_the_contracts():
 
 
 def test_the_root_of_the_reference_package_is_a_short_listing():
-    rooms = [p.name for p in (ROOT / "fsl_course").iterdir() if p.is_dir() and any(p.glob("*.py"))]
+    rooms = [p.name for p in (ROOT / "fsl_course").iterdir() if p.name != "_system" and any(p.glob("*.py"))]
     modules = [p.name for p in (ROOT / "fsl_course").glob("*.py")]
     assert len(rooms) <= MOST_ROOMS, rooms
     assert len(modules) <= MOST_MODULES, modules

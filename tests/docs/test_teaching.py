@@ -36,7 +36,7 @@ def tables(text: str) -> list[list[Row]]:
 
 def guide() -> dict[str, str]:
     """Lesson number -> its section of the guide."""
-    pages = [TEACHING / f"guide_{part}.md" for part in ("start", "metric", "meta", "beyond")]
+    pages = [TEACHING / f"guide_{part}.md" for part in ("start", "metric", "meta", "beyond", "elsewhere")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     parts = re.split(r"^## Lesson (\d\d)", text, flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
