@@ -31,9 +31,18 @@ class FewShotLearner(nn.Module):
     uses_attributes: ClassVar[bool] = False
     made_from: dict[str, Any] | None = None
 
+    def embed(self, x: Tensor) -> Tensor:
+        """Embeds pictures [B, c, H, W] -> [B, D], where a method compares embeddings: by its encoder unless it does more."""
+        return self.encoder(x)
+
     def forward(self, episode: Episode) -> Tensor:
-        """Predicts the queries of one task, which has no task axis -> logits [N*Q, N] (regression: predictions [Q, d_out])."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(episode) -> logits [N*Q, N].")
+        """Predicts the queries of one task, which has no task axis -> logits [N*Q, N] (regression: predictions [Q, d_out]).
+
+        A method with `score` compares embeddings; every other one defines its own forward.
+        """
+        if not isinstance(self, ComparesEmbeddings):
+            raise NotImplementedError(f"{type(self).__name__} must define forward(episode) -> logits [N*Q, N].")
+        return by_embeddings(self, episode)
 
     def loss(self, episode: Episode) -> Tensor:
         """Returns the loss of one task, a scalar: cross-entropy of forward unless a paper differs; regression: squared error."""
@@ -50,13 +59,6 @@ class FewShotLearner(nn.Module):
         keeps. Statistics belong in a buffer, so that they are saved with the weights. `fit` writes its checkpoint before the
         call: a run that goes on from there has no trace of the statistics, and computes them again at its end.
         """
-
-    def for_shipping(self) -> tuple[FewShotLearner, dict[str, Any], str]:
-        """Returns the learner without the parts that only training needs, the settings that differ, and a note for its card.
-
-        This default leaves nothing out: (self, {}, "").
-        """
-        return self, {}, ""
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels
+from fsl_course.methods.base import FewShotLearner, check_labels
 from fsl_course.methods.prototypical import PrototypicalNetwork, cosine_similarities, squared_distances
 from fsl_course.nets import conv4
 
@@ -52,10 +52,6 @@ class PixelNearestNeighbour(FewShotLearner):
             (*likeness.shape[:-1], n_way), -torch.inf
         )  # reduced by scatter, without an array [..., M, N, S]
         return best.scatter_reduce(-1, labels.unsqueeze(-2).expand_as(likeness), likeness, "amax")
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)
 
 
 def random_conv4(seed: int = 0, width: int = 64, in_channels: int = 1) -> PrototypicalNetwork:

@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels
+from fsl_course.methods.base import FewShotLearner, check_labels
 from fsl_course.nets import embedding_size
 
 _FLOATS_AT_ONCE = 20_000_000  # of the differences |x_i - x_j| in memory
@@ -72,10 +71,6 @@ class GraphNetwork(FewShotLearner):
         self.edges = nn.ModuleList(Edges(width, hidden) for width in widths)
         self.messages = nn.ModuleList(Messages(*pair) for pair in zip(widths, [hidden, hidden, n_way], strict=True))
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
-        return self.encoder(x)
-
     def read(self, nodes: Tensor) -> Tensor:
         """Passes messages in B graphs: nodes [B, V, D + N] -> [B, V, N]. Dense: x <- [x, relu(layer(x))] (section 4.2)."""
         for edges, messages in zip(self.edges[:-1], self.messages[:-1], strict=True):
@@ -97,7 +92,3 @@ class GraphNetwork(FewShotLearner):
         at_once = max(1, _FLOATS_AT_ONCE // ((len(known) + 1) ** 2 * self.edges[-1].mlp[0].in_features))
         graphs = (torch.cat([known.expand(len(p), -1, -1), p.unsqueeze(1)], 1) for p in asked.split(at_once))
         return torch.cat([self.read(graph)[:, -1] for graph in graphs])
-
-    def forward(self, episode: Episode) -> Tensor:
-        """Predicts the queries of one task -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)

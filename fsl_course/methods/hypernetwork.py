@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, class_means
+from fsl_course.methods.base import FewShotLearner, class_means
 from fsl_course.nets import embedding_size
 
 
@@ -32,10 +31,6 @@ class Hypernetwork(FewShotLearner):
             if last is not None:
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
-        return self.encoder(x)
 
     def codes(self, support: Tensor, labels: Tensor, n_way: int) -> tuple[Tensor, Tensor]:
         """Sums up classes and task without an order: class codes [..., n_way, hidden], their mean [..., 1, hidden].
@@ -68,7 +63,3 @@ class Hypernetwork(FewShotLearner):
             support, query = self.modulate(self.codes(support, labels, n_way)[1], support, query)
         weight, bias = self.head(support, labels, n_way)
         return query @ weight.mT + bias.unsqueeze(-2)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)

@@ -110,10 +110,6 @@ class InContextLearner(FewShotLearner):
         self.blocks = nn.ModuleList(Block(tokens, heads, codes) for _ in range(layers))
         self.answer = nn.Sequential(nn.LayerNorm(tokens), nn.Linear(tokens, outputs or codes))
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Embeds pictures [B, c, H, W] -> [B, D]; rows of numbers stay as they are."""
-        return self.encoder(x)
-
     def read(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """Runs the transformer: support [..., S, D], targets [..., S, o], query [..., M, D] -> [..., M, o]; o: codes, outputs."""
         shots = support.shape[-2]

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels
+from fsl_course.methods.base import FewShotLearner, check_labels
 from fsl_course.methods.prototypical import squared_distances
 
 LEAST = 1e-9  # stands for a share of 0, whose logarithm is not finite
@@ -68,10 +67,6 @@ class LabelPropagation(FewShotLearner):
             raise ValueError(f"neighbours must be at least 1, and sigma above 0; got {neighbours} and {sigma}.")
         self.encoder, self.neighbours, self.sigma, self.alpha = encoder, neighbours, sigma, alpha
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
-        return self.encoder(x)
-
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]; leading axes are tasks."""
         check_labels(labels, n_way)
@@ -79,7 +74,3 @@ class LabelPropagation(FewShotLearner):
         given = F.pad(F.one_hot(labels, n_way).to(weights), (0, 0, 0, query.shape[-2]))  # rows of zeros for the queries
         arrived = propagate(normalised(weights), given, self.alpha)[..., support.shape[-2] :, :]
         return arrived.clamp_min(LEAST).log()
-
-    def forward(self, episode: Episode) -> Tensor:
-        """Predicts the queries of one task together -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels, embed_episode
+from fsl_course.methods.base import FewShotLearner, check_labels, embed_episode
 from fsl_course.methods.prototypical import cosine_similarities, squared_distances
 from fsl_course.nets import embedding_size
 
@@ -95,10 +95,6 @@ class MatchingNetwork(FewShotLearner):
             size = embedding_size(encoder) if features is None else features
             self.support_context, self.query_context = SupportContext(size), QueryContext(size, steps)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D], without context."""
-        return self.encoder(x)
-
     def similarities(self, support: Tensor, query: Tensor) -> Tensor:
         """support [..., S, D], query [..., M, D] -> scaled similarities [..., M, S]; their softmax is the attention."""
         if self.full_context:
@@ -118,7 +114,3 @@ class MatchingNetwork(FewShotLearner):
     def attention(self, episode: Episode) -> Tensor:
         """One task -> the attention of each query over the support rows [N*Q, N*K]; each row sums to one."""
         return self.similarities(*embed_episode(self, episode)).softmax(-1)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> log-probabilities [N*Q, N]."""
-        return by_embeddings(self, episode)

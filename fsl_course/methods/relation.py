@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, class_means, class_sums
+from fsl_course.methods.base import FewShotLearner, class_means, class_sums
 from fsl_course.nets import conv_block
 
 
@@ -92,10 +92,6 @@ class RelationNetwork(FewShotLearner):
         tasks = zip(classes.flatten(0, -5), query.flatten(0, -5), strict=True)
         # task by task, because all pairs of 64 tasks at once would need gigabytes
         return torch.stack([self.relation(c, q) for c, q in tasks]).unflatten(0, lead)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> relation logits [N*Q, N]."""
-        return by_embeddings(self, episode)
 
     def loss(self, episode: Episode) -> Tensor:
         """Mean squared error of the relation scores (equation 2, over the pairs), or cross-entropy; a scalar."""

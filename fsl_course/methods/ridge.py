@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels
+from fsl_course.methods.base import FewShotLearner, check_labels
 
 
 def solve_primal(rows: Tensor, targets: Tensor, l2: Tensor | float) -> Tensor:
@@ -75,15 +74,7 @@ class RidgeRegression(FewShotLearner):
         """The learned factor on the outputs."""
         return self.log_scale.exp().item()
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
-        return self.encoder(x)
-
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]; leading axes are tasks."""
         weight, bias = ridge_head(support, labels, n_way, self.log_l2.exp())
         return self.log_scale.exp() * (query @ weight.mT + bias.unsqueeze(-2))
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, class_means
+from fsl_course.methods.base import FewShotLearner, class_means
 from fsl_course.nets import embedding_size
 
 OBJECTIVES = ("bce", "contrastive", "triplet")
@@ -141,10 +141,6 @@ class SiameseNetwork(FewShotLearner):
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """support [..., S, D], labels [..., S], query [..., M, D] -> [..., M, n_way]: similarities, averaged over the shots."""
         return class_means(self.similarities(support, query), labels, n_way).mT
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> scores [N*Q, N]."""
-        return by_embeddings(self, episode)
 
     def loss(self, episode: Episode) -> Tensor:
         """The loss over all pairs (or triplets) of an episode's pictures, support or query alike, a scalar.

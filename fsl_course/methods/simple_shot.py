@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode, EpisodeSampler
-from fsl_course.methods.base import FewShotLearner, by_embeddings, class_means
+from fsl_course.methods.base import FewShotLearner, class_means
 from fsl_course.methods.prototypical import squared_distances
-from fsl_course.methods.transfer import WITHOUT_BASE_HEAD, base_head, pretraining_loss
+from fsl_course.methods.transfer import base_head, pretraining_loss
 from fsl_course.nets import embedding_size
 
 
@@ -32,10 +32,6 @@ class SimpleShot(FewShotLearner):
         self.encoder, self.head, self.n_base = encoder, base_head(size, n_base), n_base
         self.register_buffer("mean", torch.zeros(size))
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Embeds pictures [B, c, H, W] -> [B, D]."""
-        return self.encoder(x)
-
     def training_step(self, episodes: Episode) -> Tensor:
         """Returns the loss of pretraining (`pretraining_loss`) on T stacked tasks, a scalar."""
         return pretraining_loss(self.embed, self.head, episodes)
@@ -48,17 +44,7 @@ class SimpleShot(FewShotLearner):
         total = sum(self.embed(part.to(self.mean).div(255)).cpu().double().sum(0) for part in real.split(512))
         self.mean.copy_(total / len(real))
 
-    def for_shipping(self) -> tuple[SimpleShot, dict, str]:
-        """Leaves out the head over the base classes, which new tasks do not use."""
-        bare = SimpleShot(self.encoder, 0, len(self.mean))
-        bare.mean = self.mean
-        return bare, *WITHOUT_BASE_HEAD
-
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Scores queries [..., M, D], given support [..., S, D] with labels [..., S] -> [..., M, n_way]; other axes are tasks."""
         support, query = (F.normalize(z - self.mean, dim=-1) for z in (support, query))
         return -squared_distances(query, class_means(support, labels, n_way))
-
-    def forward(self, episode: Episode) -> Tensor:
-        """Predicts the queries of one task -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)

@@ -92,10 +92,6 @@ class SoftKMeans(FewShotLearner):
             self.log_radius = nn.Parameter(torch.zeros(()))
         self.mask = Mask() if distractors == "mask" else None
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
-        return self.encoder(x)
-
     def weights(self, unlabelled: Tensor, centres: Tensor) -> Tensor:
         """Says how much each unlabelled picture counts for each centre. [..., U, D], [..., N, D] -> [..., U, N], from 0 to 1."""
         distances = squared_distances(unlabelled, centres)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +14,11 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
 from fsl_course.inner_loop.functional import call_with
-from fsl_course.methods.base import FewShotLearner, by_embeddings, check_labels, class_means
+from fsl_course.methods.base import FewShotLearner, check_labels, class_means
 from fsl_course.methods.prototypical import cosine_similarities
 from fsl_course.nets import embedding_size
 
 CLASSIFIERS = ("centroid", "probe", "linear", "cosine")
-# The setting and the note of weights that ship without the head of pretraining: a megabyte with thousands of classes.
-WITHOUT_BASE_HEAD = {"n_base": 0}, "shipped without the head over the base classes, which new tasks do not use"
 
 
 class CosineClassifier(nn.Module):
@@ -161,19 +158,9 @@ class TransferNetwork(FewShotLearner):
         self.encoder, self.head = encoder, base_head(size, n_base, head)
         self.classifier, self.steps, self.lr, self.n_base = classifier, steps, lr, n_base
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Embeds pictures [B, c, H, W] -> [B, D]."""
-        return self.encoder(x)
-
     def training_step(self, episodes: Episode) -> Tensor:
         """Returns the loss of pretraining (`pretraining_loss`) on T stacked tasks, a scalar."""
         return pretraining_loss(self.embed, self.head, episodes)
-
-    def for_shipping(self) -> tuple[TransferNetwork, dict[str, Any], str]:
-        """Leaves out the head over the base classes, which new tasks do not use."""
-        size, head = self.head.weight.shape[1], "cosine" if isinstance(self.head, CosineClassifier) else "linear"
-        bare = TransferNetwork(self.encoder, 0, head, self.classifier, self.steps, self.lr, size)
-        return bare, *WITHOUT_BASE_HEAD
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Scores queries [..., M, D], given support [..., S, D] with labels [..., S] -> [..., M, n_way]; other axes are tasks."""
@@ -188,10 +175,6 @@ class TransferNetwork(FewShotLearner):
         else:
             weight, bias = fit_linear(support, labels, n_way, self.steps, self.lr)
         return query @ weight.mT + bias.unsqueeze(-2)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """Predicts the queries of one task -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)
 
 
 class FineTuneAll(FewShotLearner):

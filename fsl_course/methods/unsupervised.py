@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
-from fsl_course.methods.base import FewShotLearner, by_embeddings, embed_episode
+from fsl_course.methods.base import FewShotLearner, embed_episode
 from fsl_course.methods.prototypical import cosine_similarities, prototypes, squared_distances
 
 OBJECTIVES = ("prototypes", "nt_xent")
@@ -44,20 +44,12 @@ class ProtoCLR(FewShotLearner):
             raise ValueError(f"temperature must be above 0; got {temperature!r}.")
         self.encoder, self.objective, self.temperature = encoder, objective, temperature
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Pictures [B, c, H, W] -> embeddings [B, D]."""
-        return self.encoder(x)
-
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]; leading axes are tasks."""
         centres = prototypes(support, labels, n_way)
         if self.objective == "nt_xent":
             return cosine_similarities(query, centres) / self.temperature
         return -squared_distances(query, centres)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]."""
-        return by_embeddings(self, episode)
 
     def loss(self, episode: Episode) -> Tensor:
         """Returns the loss of one task, a scalar. "nt_xent" is the mean over the Q copies, one of each class at a time."""

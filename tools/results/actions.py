@@ -6,12 +6,16 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fsl_course.cli.results import key_of
 from tools.results import trained
 from tools.results.files import rows
 from tools.results.runs import RUNS, Run
 from tools.results.trained import RunError, card_of, data_arguments, folder_of, not_trained, weights_of
+
+if TYPE_CHECKING:  # PyTorch is imported by the functions
+    from fsl_course.methods.base import FewShotLearner
 
 LARGEST = 1_000_000  # bytes of shipped weights
 
@@ -56,17 +60,27 @@ def ship(run: Run) -> None:
 
 
 def _trim(weights: Path) -> None:
-    """Leaves out of the weights what only training needs (see `FewShotLearner.for_shipping`); the card says what was left out."""
-    from fsl_course.weights import checkpoints
+    """Leaves the head over the base classes out of the weights of plain classification; the card says so."""
+    from fsl_course.weights import checkpoints, learners
 
     learner, about = checkpoints.load_learner(weights)
-    trimmed, settings, note = learner.for_shipping()
-    if trimmed is learner:
+    if "n_base" not in learners.OWN_SETTINGS.get(about["method"], {}):
         return
-    about["settings"] = about["settings"] | settings
-    checkpoints.save_learner(weights, trimmed, about)
+    about["settings"] = about["settings"] | {"n_base": 0}
+    checkpoints.save_learner(weights, without_base_head(learner), about)
     card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    note = "shipped without the head over the base classes, which new tasks do not use"
     checkpoints.save_json(weights.with_suffix(".json"), card | {"settings": about["settings"], "note": note})
+
+
+def without_base_head(learner: FewShotLearner) -> FewShotLearner:
+    """Returns a copy of a learner of plain classification for new tasks: its head holds a megabyte with thousands of classes."""
+    from fsl_course.weights import learners
+
+    bare = learners.make(learner.made_from["method"], **learner.made_from["settings"] | {"n_base": 0})
+    kept = {name: tensor for name, tensor in learner.state_dict().items() if not name.startswith("head.")}
+    bare.load_state_dict(bare.state_dict() | kept)
+    return bare.eval()
 
 
 def status() -> str:

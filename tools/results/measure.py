@@ -19,9 +19,9 @@ from fsl_course._system.allocator import keep_memory
 from fsl_course.cli.results import USUAL_TURNS, key_of
 from fsl_course.data import ImageSet, load_glyphs, load_omniglot, rotations_as_classes
 from fsl_course.data.assets import sha256
-from fsl_course.episodes import Episode, EpisodeSampler
+from fsl_course.episodes import EpisodeSampler
 from fsl_course.evaluation import embed_all, evaluate, mean_and_ci95
-from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, by_embeddings
+from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
 from fsl_course.methods.baselines import baselines
 from fsl_course.weights.checkpoints import load_learner
 from fsl_course.weights.learners import has_head
@@ -89,10 +89,6 @@ class Remembered(FewShotLearner):
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int, *unlabelled: Tensor) -> Tensor:
         """Returns what the wrapped learner returns for these embeddings."""
         return self.learner.score(support, labels, query, n_way, *unlabelled)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """Returns the logits [N*Q, N] of one task."""
-        return by_embeddings(self, episode)
 
 
 def _remembered(learner: FewShotLearner, split: ImageSet) -> FewShotLearner:

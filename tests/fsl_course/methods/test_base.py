@@ -89,16 +89,28 @@ def test_by_embeddings_embeds_once_and_parts_support_from_query():
     assert found[3] == 5
 
 
+def test_by_default_pictures_are_embedded_by_the_encoder(task):
+    class Ruler(FewShotLearner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = torch.nn.Flatten()
+
+        def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+            return query @ class_means(support, labels, n_way).mT
+
+    expected = task.query_x.flatten(1) @ class_means(task.support_x.flatten(1), task.support_y, task.n_way).mT
+    assert torch.allclose(Ruler()(task), expected)
+
+
 def test_a_plain_learner_compares_no_embeddings_and_says_what_is_missing(task):
     assert not isinstance(FewShotLearner(), ComparesEmbeddings)
     with pytest.raises(NotImplementedError, match=r"FewShotLearner must define forward\(episode\)"):
         FewShotLearner()(task)
 
 
-def test_by_default_nothing_follows_training_and_everything_ships(toys):
+def test_by_default_nothing_follows_training(toys):
     learner = Recorder()
     assert learner.after_training(EpisodeSampler(toys, 3, 1, 2)) is None
-    assert learner.for_shipping() == (learner, {}, "")
     assert not learner.joins_tasks
 
 

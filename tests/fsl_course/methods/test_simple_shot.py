@@ -18,7 +18,6 @@ from fsl_course.nets import conv4
 from fsl_course.training.distributed import Processes
 from fsl_course.training.loop import fit
 from fsl_course.weights.checkpoints import load_file
-from fsl_course.weights.learners import make
 from tests.conftest import permute_support, relabel, settled, toy_images
 from tests.fsl_course.methods.laws import evaluating_twice_changes_nothing, judges_each_query_alone, other_queries
 from tests.fsl_course.methods.transferring import LABELS, randn
@@ -196,21 +195,3 @@ def test_its_tasks_cannot_be_shared_where_batch_norm_sees_them_together():
     with pytest.raises(ValueError, match="normalises the pictures of all tasks of a step together"):
         Processes(0, 2).check(SimpleShot(conv4(4), 12), tasks=2)
     Processes(0, 2).check(SimpleShot(conv4(4, norm="group"), 12), tasks=2)
-
-
-def test_it_ships_with_its_mean_and_without_the_head_over_the_base_classes(toys):
-    torch.manual_seed(0)
-    settings = {"width": 4, "n_base": 12}
-    learner = make("simple_shot", **settings).eval()
-    learner.mean = torch.rand(4)
-    bare, changed, note = learner.for_shipping()
-    assert changed == {"n_base": 0}
-    assert "without the head over the base classes" in note
-    shipped = bare.state_dict()
-    made = make("simple_shot", **settings | changed).state_dict()
-    assert {name: t.shape for name, t in shipped.items()} == {name: t.shape for name, t in made.items()}
-    kept = {name: t for name, t in learner.state_dict().items() if not name.startswith("head.")}
-    assert torch.equal(kept["mean"], learner.mean)
-    assert all(torch.equal(shipped[name], t) for name, t in kept.items())
-    sampler = EpisodeSampler(toys, 4, 1, 3)
-    assert torch.equal(evaluate(bare, sampler, 5).per_episode, evaluate(learner, sampler, 5).per_episode)

@@ -21,7 +21,6 @@ from fsl_course.methods.transfer import (
 )
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
-from fsl_course.weights.learners import make
 from tests.conftest import permute_support, relabel, settled, toy_images
 from tests.fsl_course.methods.laws import judges_each_query_alone, other_queries
 from tests.fsl_course.methods.transferring import LABELS, randn
@@ -212,24 +211,6 @@ def test_only_the_transferred_learner_lets_evaluate_embed_each_picture_once(lear
     """A learner that trains its encoder on each task has no embedding before it."""
     assert isinstance(learner, ComparesEmbeddings)
     assert not isinstance(FineTuneAll(conv4(8)), ComparesEmbeddings)
-
-
-@pytest.mark.parametrize("head", ["linear", "cosine"])
-def test_it_ships_without_the_head_over_the_base_classes(toys, head):
-    torch.manual_seed(0)
-    settings = {"width": 4, "n_base": 12, "head": head}
-    learner = make("transfer", **settings).eval()
-    bare, changed, note = learner.for_shipping()
-    assert changed == {"n_base": 0}
-    assert "without the head over the base classes" in note
-    made = make("transfer", **settings | changed).state_dict()
-    shipped = bare.state_dict()
-    assert {name: t.shape for name, t in shipped.items()} == {name: t.shape for name, t in made.items()}
-    kept = {f"encoder.{name}": t for name, t in learner.encoder.state_dict().items()}
-    assert all(torch.equal(shipped[name], t) for name, t in kept.items())
-    assert all(torch.equal(shipped[name], t) for name, t in made.items() if name not in kept)
-    sampler = EpisodeSampler(toys, 4, 1, 3)
-    assert torch.equal(evaluate(bare, sampler, 5).per_episode, evaluate(learner, sampler, 5).per_episode)
 
 
 def test_without_base_classes_nothing_warns(recwarn):

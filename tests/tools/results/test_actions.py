@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from fsl_course.cli import train as train_command
+from fsl_course.episodes import EpisodeSampler
+from fsl_course.evaluation import evaluate
 from fsl_course.weights.checkpoints import save_learner
 from fsl_course.weights.learners import make
+from tests.conftest import toy_images
 from tests.tools.results.tiny import TINY, put_weights
 from tools.results import actions
 from tools.results.__main__ import main
-from tools.results.actions import ship, train
+from tools.results.actions import ship, train, without_base_head
 from tools.results.runs import RUNS, Run
 from tools.results.trained import RunError, card_of, weights_of
 
@@ -89,6 +92,22 @@ def test_transfer_ships_the_bytes_of_a_learner_that_never_had_base_classes(place
     written = json.loads(shipped.with_suffix(".json").read_text())
     assert written == card | {"settings": settings | {"n_base": 0}, "note": note}
     assert list(written) == [*card, "note"]
+
+
+@pytest.mark.parametrize(("method", "more"), [("transfer", {}), ("transfer", {"head": "cosine"}), ("simple_shot", {})])
+def test_without_the_head_over_the_base_classes_new_tasks_are_solved_alike(method, more):
+    torch.manual_seed(0)
+    settings = {"width": 4, "n_base": 12} | more
+    learner = make(method, **settings).eval()
+    if method == "simple_shot":
+        learner.mean = torch.rand(4)
+    shipped = (bare := without_base_head(learner)).state_dict()
+    made = make(method, **settings | {"n_base": 0}).state_dict()
+    assert {name: t.shape for name, t in shipped.items()} == {name: t.shape for name, t in made.items()}
+    kept = {name: t for name, t in learner.state_dict().items() if not name.startswith("head.")}
+    assert all(torch.equal(shipped[name], t) for name, t in (made | kept).items())
+    sampler = EpisodeSampler(toy_images(), 4, 1, 3)
+    assert torch.equal(evaluate(bare, sampler, 5).per_episode, evaluate(learner, sampler, 5).per_episode)
 
 
 def test_status_tells_every_run(capsys):
