@@ -1,7 +1,6 @@
 """A network trained on photographs as an encoder: torchvision's ResNet-18 with ImageNet weights, if they are installed."""
 
 import re
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,23 +67,11 @@ def load_photographs(encoder: PhotographEncoder, weights: str | Path | None = No
         )
     named = re.fullmatch(r"resnet18-([0-9a-f]{8})\.pth", path.name)
     if named and not sha256(path).startswith(named[1]):
-        raise ValueError(
-            f"{path} is damaged: its SHA-256 does not start with {named[1]}. Delete it and fetch it again."
-        )
+        raise ValueError(f"{path} is damaged: its SHA-256 does not start with {named[1]}. Fetch it again.")
     try:
-        read = (
-            load_safetensors
-            if path.suffix == ".safetensors"
-            else partial(torch.load, weights_only=True, map_location="cpu")
-        )
-        found = {name: tensor for name, tensor in read(path).items() if not name.startswith("fc.")}
+        safe = path.suffix == ".safetensors"
+        read = load_safetensors(path) if safe else torch.load(path, weights_only=True, map_location="cpu")
+        found = {name: tensor for name, tensor in read.items() if not name.startswith("fc.")}
         encoder.resnet.load_state_dict(found)
     except Exception as error:  # each format has errors of its own for files that are something else
         raise ValueError(f"{path} does not hold the weights of a ResNet-18 ({error!s:.200}).") from error
-
-
-def photograph_encoder(weights: str | Path | None = None) -> PhotographEncoder:
-    """Returns ResNet-18 with the weights that `load_photographs` finds, frozen: [B, 1 or 3, H, W] in [0, 1] -> [B, 512]."""
-    encoder = bare_encoder()
-    load_photographs(encoder, weights)
-    return encoder.eval()

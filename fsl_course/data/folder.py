@@ -34,8 +34,7 @@ def load_folder(path: str | Path, size: int = 28, channels: int = 1, *, invert: 
 
     A picture is turned upright (EXIF), converted to grey (channels=1) or RGB (channels=3), scaled to fit into the square without
     distortion, and padded with its background, the median of its outermost pixels. Transparent parts become white, or black if
-    the visible part is light on average, so that no drawing vanishes in its background. Only the first frame of an animation
-    is read.
+    the visible part is light on average. Only the first frame of an animation is read.
 
     invert: "auto" decides once for the whole set: grey pictures become their negatives if most backgrounds are lighter than
             mid-grey, because ink is light on dark everywhere in this course; colour pictures (channels=3) stay as they are.
@@ -113,10 +112,8 @@ def class_folders(root: Path, least: int = 2) -> list[_Class]:
 
 def _visible(folder: Path) -> list[Path]:
     """Returns the visible contents of a folder by name, because the order of the disk differs between machines."""
-    hidden = (".", "__MACOSX")
-    return sorted(
-        (entry for entry in folder.iterdir() if not entry.name.startswith(hidden)), key=lambda entry: entry.name
-    )
+    seen = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    return sorted(seen, key=lambda entry: entry.name)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -133,9 +130,7 @@ def _find_splits(root: Path, least: int) -> list[_Class]:
     if not root.exists():
         raise FileNotFoundError(f"there is no folder {root}: load_folder needs a folder with one folder per class.")
     if not root.is_dir():
-        raise ValueError(
-            f"{root} is a file: load_folder needs a folder with one folder per class (unpack an archive first)."
-        )
+        raise ValueError(f"{root} is a file: load_folder needs a folder with one folder per class: unpack it.")
     folders = _folders(root)
     splits = [folder for name in SPLITS for folder in folders if folder.name == name and not pictures_in(folder)]
     if not splits:
@@ -148,14 +143,13 @@ def _find_splits(root: Path, least: int) -> list[_Class]:
     if loose := pictures_in(root):
         raise ValueError(f"{loose[0]} belongs to no class: move it into a class folder of one of the splits.")
     classes = [entry for split in splits for entry in _find_classes(split, split.name, least)]
-    seen: dict[str, str | None] = {}
+    seen: dict[str, _Class] = {}
     for entry in classes:
-        if entry.name in seen:
+        if (other := seen.setdefault(entry.name, entry)) is not entry:
             raise ValueError(
-                f"the class {entry.name} of {root} is in {seen[entry.name]} and in {entry.split}: in few-shot learning the "
-                "splits share no class, because a test asks for classes never seen. Put all its pictures into one split."
+                f"the class {entry.name} of {root} is in {other.split} and in {entry.split}: in few-shot learning the splits "
+                "share no class, because a test asks for classes never seen. Put all its pictures into one split."
             )
-        seen[entry.name] = entry.split
     return classes
 
 
@@ -167,22 +161,17 @@ def _find_classes(root: Path, split: str | None, least: int) -> list[_Class]:
     for folder in _folders(root):
         inner = _folders(folder)
         if inner and (loose := pictures_in(folder)):
-            raise ValueError(
-                f"{loose[0]} lies beside the folder {inner[0].name}: a class holds pictures only, a group folders only."
-            )
+            words = "a class holds pictures only, a group folders only."
+            raise ValueError(f"{loose[0]} lies beside the folder {inner[0].name}: {words}")
         for place in inner or [folder]:
             if deeper := _folders(place):
-                raise ValueError(
-                    f"{deeper[0]} lies too deep: classes are one or two levels below {root} (class, or group/class)."
-                )
+                raise ValueError(f"{deeper[0]} lies too deep: classes are one or two levels below {root}.")
             name, pictures = place.relative_to(root).as_posix(), _checked_pictures(place, least)
             others = [e for e in _visible(place) if e not in pictures and e.name.lower() not in _NOT_MISSED]
             classes.append(_Class(name, place.parent.name, split, pictures, others))
     if len(classes) < 2:
         found = f"only one class, {classes[0].name}" if classes else "no class folders"
-        raise ValueError(
-            f"{root} holds {found}: few-shot tasks need at least two classes, each in a folder of its own."
-        )
+        raise ValueError(f"{root} holds {found}: few-shot tasks need at least two classes, each in its folder.")
     return classes
 
 

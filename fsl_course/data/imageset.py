@@ -83,9 +83,8 @@ class ImageSet:
             )
         index = index.to(torch.int64)
         if len(index) and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
-            raise IndexError(
-                f"class positions must lie in 0..{len(self) - 1}; got {int(index.min())}..{int(index.max())}."
-            )
+            low, high = int(index.min()), int(index.max())
+            raise IndexError(f"class positions must lie in 0..{len(self) - 1}; got {low}..{high}.")
         rows = index.tolist()
         return replace(
             self,
@@ -105,9 +104,8 @@ class ImageSet:
             raise ValueError(f"{self.name} has no splits of its own: make them with split_classes(source, seed=0).")
         rows = [i for i, s in enumerate(self.splits) if s == name]
         if not rows:
-            raise ValueError(
-                f"{self.name} has no class in split {name!r}: it holds {', '.join(sorted(set(self.splits)))}."
-            )
+            there = ", ".join(sorted(set(self.splits)))
+            raise ValueError(f"{self.name} has no class in split {name!r}: it holds {there}.")
         return replace(self.select(rows), name=f"{self.name}/{name}")
 
     def to(self, device: str | torch.device) -> ImageSet:

@@ -34,9 +34,7 @@ def listed(pictures: Pictures) -> list[Picture]:
     array = isinstance(pictures, (Tensor, np.ndarray))
     if (array and pictures.ndim != 4) or isinstance(pictures, (str, os.PathLike)) or not isinstance(pictures, Iterable):
         got = f"shape {list(pictures.shape)}" if array else repr(pictures)
-        raise TypeError(
-            f"pictures are a list, or a tensor or array [S, c, H, W]; got {got:.80}. One picture: [picture]."
-        )
+        raise TypeError(f"pictures are a list, or a tensor or array [S, c, H, W]; got {got:.80}. Of one: [picture].")
     return list(pictures)
 
 
@@ -99,9 +97,7 @@ def _from_array(values: np.ndarray) -> Image.Image:
     if values.ndim == 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] not in (3, 4)) or 0 in values.shape:
-        raise ValueError(
-            f"its shape is {list(values.shape)}: arrays are [H, W] or [H, W, c], tensors [H, W] or [c, H, W]"
-        )
+        raise ValueError(f"its shape is {list(values.shape)}: arrays are [H, W] or [H, W, c], tensors [c, H, W]")
     if np.issubdtype(values.dtype, np.floating):
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise ValueError("floats must lie in [0, 1]")

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from fsl_course import EpisodeSampler, evaluate, photographs
 from fsl_course._system.torchvision_guard import import_torchvision
 from fsl_course.methods.transfer import TransferNetwork
-from fsl_course.photographs import PIXELS, PhotographEncoder, photograph_encoder
+from fsl_course.photographs import PIXELS, PhotographEncoder, bare_encoder, load_photographs
 
 
 @pytest.fixture
@@ -21,6 +21,12 @@ def stand_in(tmp_path, monkeypatch):
     path = path.rename(tmp_path / f"resnet18-{digest}.pth")
     monkeypatch.setattr(photographs, "WEIGHTS", path.name)
     return path, resnet
+
+
+def photograph_encoder(weights=None):
+    encoder = bare_encoder()
+    load_photographs(encoder, weights)
+    return encoder.eval()
 
 
 def test_it_equals_torchvisions_network_without_its_last_layer(stand_in):

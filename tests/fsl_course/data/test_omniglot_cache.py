@@ -30,7 +30,7 @@ def cache_file(tmp_path):
 def test_the_second_call_reads_the_cache_and_gives_the_same(fake, tmp_path, monkeypatch):
     root = fake()
     first = load_omniglot(root)
-    assert cache_file(tmp_path).suffix == ".safetensors"
+    assert cache_file(tmp_path).suffix == ".npz"
     monkeypatch.setattr(omniglot, "_build", lambda parts: pytest.fail("the cache was not used"))
     assert same(load_omniglot(root), first)
 
