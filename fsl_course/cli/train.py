@@ -124,9 +124,7 @@ def _check_own(own: dict[str, Any], source: ImageSet, options: argparse.Namespac
     channels, size = source.images.shape[2], source.images.shape[-1]
     there_is = {"in_channels": channels, "size": size, "n_way": options.way, "net": "conv4"}
     if {"encoder", "frozen"} & set(own):
-        raise ValueError(
-            "--set takes neither encoder nor frozen: give --encoder resnet18, and --train-encoder to train it."
-        )
+        raise ValueError("--set takes neither encoder nor frozen: give --encoder resnet18, or --train-encoder, too.")
     for name, value in own.items():
         if name in there_is and value != there_is[name]:
             raise ValueError(
@@ -156,7 +154,6 @@ def _fitted(
     first = distributed.current().first
     before = settings.read_bytes() if first and settings.exists() else None
     if first:
-        _check_same_learner(card, before, state)
         checkpoints.save_json(settings, card)
     validation = None if options.join_validation else _validation(source, options)
     try:
@@ -178,30 +175,6 @@ def _fitted(
             elif first and not state.exists():
                 settings.unlink()
         raise
-
-
-def _check_same_learner(card: dict[str, Any], before: bytes | None, state: Path) -> None:
-    """Checks the learner's settings against those saved with a state: some, such as halving, do not show in its weights.
-
-    Deletes a state without a finished step, with which nothing is lost. Raises CheckpointError where settings differ.
-    """
-    try:
-        there = json.loads(before or b"{}")["settings"]
-        usual = learners.SETTINGS | learners.OWN_SETTINGS.get(card["method"], {})
-        there, now = usual | there, usual | card["settings"]
-    except (ValueError, KeyError, TypeError):
-        return  # no settings, or none that can be read: `fit` compares what the state itself knows
-    if there == now or not state.exists():
-        return
-    if checkpoints.load_file(state)[1].get("done") == 0:
-        state.unlink()
-        return
-    changed = sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name))
-    lines = "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in changed)
-    raise CheckpointError(
-        f"{state} belongs to a run with other settings ({lines}). Take the same settings to go on; "
-        "to start anew, delete it or name another place."
-    )
 
 
 def _episodes(
@@ -250,14 +223,11 @@ def _photographs(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings of --encoder resnet18, and its usual form of pictures; {} for Conv4. Raises ValueError as needed."""
     if options.encoder == "conv4":
         if options.encoder_weights or options.train_encoder:
-            raise ValueError(
-                "--encoder-weights and --train-encoder go with --encoder resnet18: add it, or leave them out."
-            )
+            raise ValueError("--encoder-weights and --train-encoder go with --encoder resnet18: add it, or neither.")
         return {}
     if options.method not in learners.EMBEDS:
-        raise ValueError(
-            f"--encoder resnet18 is for {', '.join(learners.EMBEDS)}; {options.method} has a network of its own."
-        )
+        there_is = ", ".join(learners.EMBEDS)
+        raise ValueError(f"--encoder resnet18 is for {there_is}; {options.method} has a network of its own.")
     if options.data not in OWN_DATA:
         options.size, options.channels = options.size or PIXELS, options.channels or 3
     return {"encoder": "resnet18", "frozen": not options.train_encoder}
@@ -268,11 +238,9 @@ def _say_what_to_expect(
 ) -> None:
     """Prints notes on what the data and the settings make of the run."""
     if options.data not in OWN_DATA:
-        kind = "colour" if options.channels == 3 else "grey"
-        done = "inverted" if source.inverted else "not inverted"
-        note(
-            f"own pictures are read in {options.size} x {options.size} pixels, {kind}, {done}: --size, --channels, --invert."
-        )
+        how = f"{options.size} x {options.size} pixels, {'colour' if options.channels == 3 else 'grey'}"
+        how += ", inverted" if source.inverted else ", not inverted"
+        note(f"own pictures are read in {how}: --size, --channels, --invert.")
     note_unlabelled(options.method, learner.uses_unlabelled, options)
     if not any(p.requires_grad and p.numel() for p in learner.parameters()):
         note(f"{options.method} on a frozen encoder has no weights to train: --steps has no effect.")

@@ -14,6 +14,7 @@ from fsl_course.evaluation import evaluate
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training.distributed import Processes
 from fsl_course.weights.checkpoints import CheckpointError, layouts_like, load_file, load_weights, save_file
+from fsl_course.weights.learners import OWN_SETTINGS, SETTINGS
 
 
 @dataclass
@@ -134,8 +135,8 @@ class RunState:
                 parts[part][rest] = tensor
         if wrong := _wrong(about):
             raise CheckpointError(_damaged(path, wrong))
-        found = about["settings"]
-        changed = [k for k in {**found, **self.settings} if k != "steps" and found.get(k) != self.settings.get(k)]
+        found, mine = self._flat(about["settings"]), self._flat(self.settings)
+        changed = [k for k in {**found, **mine} if k != "steps" and found.get(k) != mine.get(k)]
         if about["done"] > self.settings["steps"]:
             raise CheckpointError(
                 f"{path} has {about['done']} steps behind it, more than the {self.settings['steps']} asked for. "
@@ -144,7 +145,7 @@ class RunState:
         if self.settings["cosine"] and found.get("steps") != self.settings["steps"]:
             changed.append("steps")
         if changed:
-            lines = "; ".join(f"{k}: {found.get(k)!r} there, {self.settings.get(k)!r} now" for k in changed)
+            lines = "; ".join(f"{k}: {found.get(k)!r} there, {mine.get(k)!r} now" for k in changed)
             raise CheckpointError(
                 f"{path} belongs to a run with other settings ({lines}). Take the same settings to go on; "
                 "to start anew, delete it or name another place."
@@ -169,6 +170,13 @@ class RunState:
         torch.set_rng_state(tensors["rng"])
         if self.device.type == "cuda" and "cuda_rng" in tensors:  # missing if the run was on a processor before
             torch.cuda.set_rng_state(tensors["cuda_rng"], self.device)
+
+    def _flat(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Returns the settings of a run, and beside them all those of its learner, of which some do not show in its weights."""
+        method = (self.learner.made_from or {}).get("method", "")
+        made = settings.get("made", self.settings.get("made", {}))  # an older state does not tell
+        others = {name: value for name, value in settings.items() if name != "made"}
+        return SETTINGS | OWN_SETTINGS.get(method, {}) | made | others
 
     def _unfit(self, parts: dict[str, dict[str, Tensor]], done: int, rng: Tensor | None) -> str:
         """Returns what else than the weights of a saved state cannot be used, or "" if all can."""
