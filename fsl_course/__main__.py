@@ -1,4 +1,4 @@
-"""The command line: python -m fsl_course train / evaluate / classify / results / doctor."""
+"""The command line: python -m fsl_course train / evaluate / classify / export / results / doctor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import fsl_course
 from fsl_course._system import threads
-from fsl_course.cli import classify, doctor, options, results
+from fsl_course.cli import classify, doctor, export, options, results
 from fsl_course.cli.terminal import run_command
 
 
@@ -36,6 +36,7 @@ def _parser() -> tuple[options.Parser, argparse._SubParsersAction]:
     options.add_train(commands)
     options.add_evaluate(commands)
     classify.add_parser(commands)
+    export.add_parser(commands)
     results.add_parser(commands)
     return parser, commands
 
@@ -67,7 +68,9 @@ def _run(arguments: argparse.Namespace) -> int:
         with _undisturbed():
             from fsl_course.cli import evaluate, train
 
-        run = {"train": train.run, "evaluate": evaluate.run, "classify": classify.run}[arguments.command]
+        run = {"train": train.run, "evaluate": evaluate.run, "classify": classify.run, "export": export.run}[
+            arguments.command
+        ]
         return run(arguments)
     except KeyboardInterrupt:  # outside the training loop, which handles Ctrl-C itself
         again = ["The same command goes on from what was saved last."] if arguments.command == "train" else []
