@@ -82,7 +82,6 @@ def fit(
         "steps": steps, "tasks": tasks, "lr": lr, "weight_decay": weight_decay, "clip": clip, "halve_every": halve_every,
         "cosine": cosine, "sampler": sampler.key, "validation": None if validation is None else validation.key,
         "validate_every": validate_every, "validation_episodes": validation_episodes, "learner": named(learner),
-        "made": (learner.made_from or {}).get("settings", {}),
     } | ({"bfloat16": True} if bfloat16 else {})  # fmt: skip
     group = distributed.current()
     parameters = _checked(learner, settings, save_every, group)

@@ -80,7 +80,8 @@ class RunState:
     """The state of one run: everything that a killed run needs to go on bit for bit."""
 
     def __init__(self, learner: FewShotLearner, optimiser: torch.optim.Optimizer, settings: dict[str, Any]) -> None:
-        self.learner, self.optimiser, self.settings = learner, optimiser, settings
+        self.learner, self.optimiser = learner, optimiser
+        self.settings = settings | {"made": (learner.made_from or {}).get("settings", {})}
         self.history, self.done = History(), 0
         self.best: dict[str, Tensor] = {}
         self.device = next(learner.parameters()).device
@@ -174,7 +175,7 @@ class RunState:
     def _flat(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Returns the settings of a run, and beside them all those of its learner, of which some do not show in its weights."""
         method = (self.learner.made_from or {}).get("method", "")
-        made = settings.get("made", self.settings.get("made", {}))  # an older state does not tell
+        made = settings.get("made", self.settings["made"])  # an older state does not tell
         others = {name: value for name, value in settings.items() if name != "made"}
         return SETTINGS | OWN_SETTINGS.get(method, {}) | made | others
 
