@@ -21,4 +21,5 @@ label_propagation  labels that flow along a graph of support and queries (Liu et
 soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
 unsupervised   prototypes learned from pictures alone, without labels (Medina et al. 2020)
 zero_shot      classes known by their descriptions alone (Snell et al. 2017, Romera-Paredes, Torr 2015)
+continual      classes that come session by session: running means, replay, EWC (Kirkpatrick et al. 2017)
 """
