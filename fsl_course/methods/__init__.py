@@ -22,4 +22,5 @@ soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
 unsupervised   prototypes learned from pictures alone, without labels (Medina et al. 2020)
 zero_shot      classes known by their descriptions alone (Snell et al. 2017, Romera-Paredes, Torr 2015)
 continual      classes that come session by session: running means, replay, EWC (Kirkpatrick et al. 2017)
+adapters       few numbers beside a frozen encoder, fitted to each task (Li et al. 2022)
 """

@@ -7,6 +7,7 @@ from torch import nn
 
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.data import ImageSet
+from fsl_course.methods.adapters import Adapters
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.graph import GraphNetwork
@@ -36,19 +37,11 @@ from fsl_course.photographs import FEATURES, bare_encoder
 SETTINGS: dict[str, Any] = {
     "width": 64, "norm": "batch", "in_channels": 1, "size": 28, "halving": "pool", "encoder": "conv4", "frozen": True,
 }  # fmt: skip
+# The methods that take any encoder.
 EMBEDS = (
-    "prototypical",
-    "matching",
-    "siamese",
-    "simple_shot",
-    "transfer",
-    "ridge",
-    "hypernetwork",
-    "soft_kmeans",
-    "graph",
-    "label_propagation",
-    "unsupervised",
-)  # the methods that take any encoder
+    "prototypical", "matching", "siamese", "simple_shot", "transfer", "ridge", "hypernetwork", "soft_kmeans", "graph",
+    "label_propagation", "unsupervised",
+)  # fmt: skip
 WITHOUT_LABELS = ("unsupervised",)  # the methods that learn from tasks of PictureSampler
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
@@ -70,6 +63,7 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "graph": {"n_way": 5, "transductive": False, "hidden": 48},
     "label_propagation": {"neighbours": 10, "sigma": 0.3, "alpha": 0.9},
     "unsupervised": {"objective": "prototypes", "temperature": 0.5},
+    "adapters": {"kind": "film", "inner_lr": 0.01, "inner_steps": 20},
     "zero_shot": {"n_attributes": 36, "joint": 64, "hidden": 0, "head": "prototypes"},
 }
 
@@ -140,6 +134,7 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "graph": lambda s, own: GraphNetwork(_encoder(s), features=_features(s), **own),
     "label_propagation": lambda s, own: LabelPropagation(_encoder(s), **own),
     "unsupervised": lambda s, own: ProtoCLR(_encoder(s), **own),
+    "adapters": lambda s, own: Adapters(_encoder(s), own["kind"], own["inner_lr"], own["inner_steps"]),
     "zero_shot": lambda s, own: ZeroShot(_conv4(s), features=_features(s), **own),
 }
 
@@ -174,10 +169,8 @@ def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
 def check_method(method: object) -> None:
     """Raises ValueError, with the methods that there are, if this is no trainable method."""
     if not isinstance(method, str) or method not in MAKERS:
-        there_is = sorted(MAKERS)
-        raise ValueError(
-            f"there is no trainable method {method!r:.60}: choose one of {', '.join(there_is)}.{did_you_mean(method, there_is)}"
-        )
+        there_is, near = ", ".join(sorted(MAKERS)), did_you_mean(method, sorted(MAKERS))
+        raise ValueError(f"there is no trainable method {method!r:.60}: choose one of {there_is}.{near}")
 
 
 def make(method: str, /, **settings: Any) -> FewShotLearner:
@@ -188,17 +181,13 @@ def make(method: str, /, **settings: Any) -> FewShotLearner:
     check_method(method)
     own = OWN_SETTINGS.get(method, {})
     if unknown := sorted(set(settings) - set(SETTINGS) - set(own)):
-        there_is = [*SETTINGS, *own]
-        raise ValueError(
-            f"{method} has no setting {', '.join(unknown):.60}: choose from {', '.join(there_is)}."
-            f"{did_you_mean(unknown[0], there_is)}"
-        )
+        there_is, near = ", ".join([*SETTINGS, *own]), did_you_mean(unknown[0], [*SETTINGS, *own])
+        raise ValueError(f"{method} has no setting {', '.join(unknown):.60}: choose from {there_is}.{near}")
     for name, value in settings.items():
         _check(name, value, (SETTINGS | own)[name])
     if settings.get("encoder", "conv4") not in ("conv4", "resnet18")[: 1 + (method in EMBEDS)]:
-        raise ValueError(
-            f'encoder must be "conv4", or for {", ".join(EMBEDS)} "resnet18"; got {settings["encoder"]!r:.60}.'
-        )
+        got = settings["encoder"]
+        raise ValueError(f'encoder must be "conv4", or for {", ".join(EMBEDS)} "resnet18"; got {got!r:.60}.')
     common, own = ({name: settings.get(name, default) for name, default in d.items()} for d in (SETTINGS, own))
     try:
         learner = MAKERS[method](common, own)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.methods.adapters import Adapters
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.graph import GraphNetwork
@@ -70,6 +71,7 @@ def learners() -> dict[str, FewShotLearner]:
         "soft_kmeans": SoftKMeans(conv4(4), "mask"),
         "unsupervised": ProtoCLR(conv4(4), "nt_xent"),
         "zero_shot": ZeroShot(conv4(4), 3, head="towers"),
+        "adapters": Adapters(conv4(4), steps=1),
         "graph": GraphNetwork(conv4(4), n_way=3, hidden=6),
         "label_propagation": LabelPropagation(conv4(4), neighbours=3),
         "transfer": TransferNetwork(conv4(4, norm="group"), 12),

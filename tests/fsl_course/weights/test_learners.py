@@ -3,6 +3,7 @@ import inspect
 import pytest
 import torch
 
+from fsl_course.methods.adapters import Adapters
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
@@ -46,6 +47,7 @@ OWN = {
     "meta_sgd": {**ADAPTS, "test_steps": 3},
     "reptile": {**ADAPTS, "test_steps": 3, "batch": 4},
     "meta_lstm": {**ADAPTS, "hidden": 6, "truncate": 1},
+    "adapters": {"kind": "residual", "inner_lr": 0.5, "inner_steps": 3},
     "zero_shot": {"n_attributes": 7, "joint": 5, "hidden": 3, "head": "towers"},
 }
 RATES = {
@@ -83,6 +85,7 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "graph": GraphNetwork,
         "label_propagation": LabelPropagation,
         "zero_shot": ZeroShot,
+        "adapters": Adapters,
         **HEADED,
     }
     stand_for = {"net": "model", "n_way": "model", "inner_lr": "lr", "inner_steps": "steps"}
