@@ -74,6 +74,7 @@ LABELS = {
     "soft_kmeans": Label("soft_kmeans", "Soft k-means, 5 unlabelled"),
     "unsupervised": Label("unsupervised", "Without labels"),
     "zero_shot": Label("zero_shot", "Zero-shot"),
+    "adapters": Label("adapters", "Adapters"),
 }
 
 
