@@ -101,9 +101,7 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         # clones, because the tensors are views of the file, which a later save replaces
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
         if checksum not in (None, _digest(tensors, about)):
-            raise CheckpointError(
-                f"{path} is damaged: it has changed since it was written. Restore a copy, or train again."
-            )
+            raise CheckpointError(f"{path} is damaged: it has changed since it was written. Restore a copy.")
         return tensors, about
 
 
@@ -116,9 +114,8 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Pat
     try:
         learner.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights in {path} do not fit this learner: {' '.join(str(error).split())}"
-        ) from error
+        words = " ".join(str(error).split())
+        raise CheckpointError(f"the weights in {path} do not fit this learner: {words}") from error
 
 
 def save_learner(path: str | Path, learner: FewShotLearner, about: dict[str, Any]) -> None:
@@ -154,9 +151,8 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
     learner = make(method, **settings)
     load_weights(learner, {name: tensor for name, tensor in load_file(path)[0].items() if name in expected}, path)
     if damaged := not_finite(learner.state_dict()):
-        raise CheckpointError(
-            f"{path} cannot be used: {damaged} holds numbers that are not finite. It is damaged, or its training diverged."
-        )
+        words = f"{damaged} holds numbers that are not finite. It is damaged, or its training diverged"
+        raise CheckpointError(f"{path} cannot be used: {words}.")
     return learner.eval(), about
 
 
@@ -176,22 +172,17 @@ def shipped_name(
     Raises ValueError, with a list of what is shipped, if there are none.
     """
     if not (isinstance(method, str) and isinstance(data, str)):
-        raise TypeError(
-            f"method and data are names, such as prototypical and glyphs; got {method!r:.60} and {data!r:.60}."
-        )
+        got = f"{method!r:.60} and {data!r:.60}"
+        raise TypeError(f"method and data are names, such as prototypical and glyphs; got {got}.")
     stem, there_is = "-".join([method, data, *([variant] if variant else [])]), shipped()
-    if has_head(method):
-        wanted = [stem] if None in (way, shot) else [f"{stem}-{way}w{shot}s", f"{stem}-{way}w"]
-        usual = wanted[0]
-    else:
-        wanted = [f"{stem}-{shot}s"] * (shot is not None) + [stem]
-        usual = stem
+    head, known = has_head(method), None not in (way, shot)
+    usual = f"{stem}-{way}w{shot}s" if head and known else stem
+    wanted = [usual, *[f"{stem}-{way}w"] * known] if head else [f"{stem}-{shot}s", usual]
     for name in wanted:
         if name in there_is:
             return name
-    raise ValueError(
-        f"no weights are shipped as {usual!r}; shipped are: {', '.join(there_is) or 'none'}.{did_you_mean(usual, there_is)}"
-    )
+    names, near = ", ".join(there_is) or "none", did_you_mean(usual, there_is)
+    raise ValueError(f"no weights are shipped as {usual!r}; shipped are: {names}.{near}")
 
 
 def card(

@@ -168,6 +168,8 @@ def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
 
 def check_method(method: object) -> None:
     """Raises ValueError, with the methods that there are, if this is no trainable method."""
+    if method in ("maml_rl", "recurrent_rl"):
+        raise ValueError(f"{method} acts in worlds and judges no pictures: python -m tools.results.train_acting trains it.")
     if not isinstance(method, str) or method not in MAKERS:
         there_is, near = ", ".join(sorted(MAKERS)), did_you_mean(method, sorted(MAKERS))
         raise ValueError(f"there is no trainable method {method!r:.60}: choose one of {there_is}.{near}")
