@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from fsl_course.episodes import Episode
 from fsl_course.evaluation import evaluation_mode
-from fsl_course.methods.base import FewShotLearner, check_labels
+from fsl_course.inner_loop.functional import supervised_loss
+from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, check_labels, embed_episode
 
 
 def project(x: Tensor, start: Tensor, epsilon: float) -> Tensor:
@@ -44,14 +45,23 @@ def poisoned(learner: FewShotLearner, episode: Episode, rows: Tensor, epsilon: f
     MAML through all inner steps, with second derivatives unless its first_order is True. Judge the result by other queries than
     those of `episode`, from which it was made.
     """
-    start = episode.support_x[rows]
-
-    def loss(changed: Tensor) -> Tensor:
-        return learner.loss(replace(episode, support_x=episode.support_x.index_copy(0, rows, changed)))
-
     with evaluation_mode(learner):
-        changed = ascend(loss, start, epsilon, steps)
+        changed = ascend(_loss_of_rows(learner, episode, rows), episode.support_x[rows], epsilon, steps)
     return replace(episode, support_x=episode.support_x.index_copy(0, rows, changed))
+
+
+def _loss_of_rows(learner: FewShotLearner, episode: Episode, rows: Tensor) -> Callable[[Tensor], Tensor]:
+    """Returns a function: these support pictures -> query loss. Where a learner compares embeddings, the others embed once."""
+    if not isinstance(learner, ComparesEmbeddings) or learner.uses_unlabelled or learner.uses_attributes:
+        return lambda x: learner.loss(replace(episode, support_x=episode.support_x.index_copy(0, rows, x)))
+    with torch.no_grad():
+        support, query = embed_episode(learner, episode)
+
+    def loss(x: Tensor) -> Tensor:
+        changed = support.index_copy(0, rows, learner.embed(x))
+        return supervised_loss(learner.score(changed, episode.support_y, query, episode.n_way), episode.query_y)
+
+    return loss
 
 
 def perturbed_queries(learner: FewShotLearner, episode: Episode, epsilon: float, steps: int = 10) -> Episode:

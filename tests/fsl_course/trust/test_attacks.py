@@ -83,6 +83,18 @@ def test_gradient_passes_through_the_inner_loop(task):
         assert close is not learner.first_order
 
 
+@pytest.mark.parametrize("kind", [PrototypicalNetwork, MatchingNetwork, RidgeRegression])
+def test_embedding_the_others_once_changes_nothing(kind, task, monkeypatch):
+    learner = made(kind).eval()
+    short = attacks._loss_of_rows(learner, task, ROWS)
+    monkeypatch.setattr(attacks, "isinstance", lambda *_: False, raising=False)
+    long = attacks._loss_of_rows(learner, task, ROWS)
+    x = (task.support_x[ROWS] * 0.9).requires_grad_()
+    gradients = [torch.autograd.grad(loss(x), x)[0] for loss in (short, long)]
+    assert torch.allclose(*gradients, atol=1e-12)
+    assert float(gradients[0].abs().max()) > 0
+
+
 def test_queries_are_perturbed_one_by_one(task):
     learner = made(PrototypicalNetwork)
     bad = attacks.perturbed_queries(learner, task, 0.05, steps=3)
