@@ -21,7 +21,7 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.data.assets import asset, verified
 from fsl_course.methods.base import FewShotLearner, not_finite
-from fsl_course.weights.learners import MAKERS, has_head, make
+from fsl_course.weights.learners import ACT_IN_WORLDS, MAKERS, check_method, has_head, make
 
 
 class CheckpointError(RuntimeError):
@@ -167,13 +167,14 @@ def shipped_name(
 ) -> str:
     """Returns the name of the shipped weights for these tasks: METHOD-DATA[-VARIANT][-SHOTs | -WAYwSHOTs | -WAYw].
 
-    Weights of a method with a trained head serve one way, and one shot or all of them. Other weights serve every way. If weights
-    for this shot are shipped, takes them, otherwise the general ones.
-    Raises ValueError, with a list of what is shipped, if there are none.
+    Weights of a method with a trained head serve one way, other weights every way. If weights for this shot are shipped, takes
+    them, otherwise the general ones. Raises ValueError, with a list of what is shipped, if there are none.
     """
     if not (isinstance(method, str) and isinstance(data, str)):
         got = f"{method!r:.60} and {data!r:.60}"
         raise TypeError(f"method and data are names, such as prototypical and glyphs; got {got}.")
+    if method in ACT_IN_WORLDS:
+        check_method(method)  # says what they are
     stem, there_is = "-".join([method, data, *([variant] if variant else [])]), shipped()
     head, known = has_head(method), None not in (way, shot)
     usual = f"{stem}-{way}w{shot}s" if head and known else stem

@@ -42,6 +42,7 @@ EMBEDS = (
     "prototypical", "matching", "siamese", "simple_shot", "transfer", "ridge", "hypernetwork", "soft_kmeans", "graph",
     "label_propagation", "unsupervised",
 )  # fmt: skip
+ACT_IN_WORLDS = ("maml_rl", "recurrent_rl")  # lesson 21: no learners of pictures
 WITHOUT_LABELS = ("unsupervised",)  # the methods that learn from tasks of PictureSampler
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
@@ -168,7 +169,7 @@ def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
 
 def check_method(method: object) -> None:
     """Raises ValueError, with the methods that there are, if this is no trainable method."""
-    if method in ("maml_rl", "recurrent_rl"):
+    if method in ACT_IN_WORLDS:
         raise ValueError(f"{method} acts in worlds and judges no pictures: python -m tools.results.train_acting trains it.")
     if not isinstance(method, str) or method not in MAKERS:
         there_is, near = ", ".join(sorted(MAKERS)), did_you_mean(method, sorted(MAKERS))

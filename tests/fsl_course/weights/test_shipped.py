@@ -27,6 +27,13 @@ def test_unknown_weights_name_what_is_shipped():
         pretrained("prototypical", "photos")
 
 
+@pytest.mark.parametrize("name", ["maml_rl", "recurrent_rl"])
+def test_what_acts_in_worlds_is_no_learner_of_pictures(name, tmp_path, capsys):
+    for words in (["train", name, "--steps", "1", "--out", str(tmp_path)], ["evaluate", name]):
+        assert main(words) != 0
+        assert f"{name} acts in worlds and judges no pictures" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("which", [(None, "glyphs"), ("prototypical", None), (3, ["glyphs"])])
 def test_what_is_no_name_is_explained(which):
     for call in (pretrained, card, shipped_name):
