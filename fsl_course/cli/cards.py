@@ -53,9 +53,8 @@ def about(options: argparse.Namespace, settings: dict[str, Any], source: ImageSe
     """
     found = {"method": options.method, "settings": settings, "data": data_name(options)}
     if options.method in WITHOUT_LABELS:
-        found["labels"] = (
-            "none: pictures are drawn irrespective of class, and nothing is validated; only the test uses labels"
-        )
+        none = "none: pictures are drawn irrespective of class, and nothing is validated; only the test uses labels"
+        found["labels"] = none
     if options.data == "omniglot":
         found["omniglot_protocol"] = options.protocol
     if options.data not in OWN_DATA:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsl_course.cli.options import INVERT, add_photographs, named, one_of
+from fsl_course.cli.options import INVERT, add_weights, named, one_of
 
 if TYPE_CHECKING:  # PyTorch is imported by the functions, because the help works without it
     from fsl_course.classifier import FewShotClassifier
@@ -18,7 +18,6 @@ def add_parser(commands: Any) -> None:
     classify = commands.add_parser(
         "classify",
         help="names pictures by a folder of examples",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m fsl_course classify prototypical --support mine new1.png new2.png\n"
         "  python -m fsl_course classify runs/mine --support mine new --html page.html\n"
         "  python -m fsl_course classify runs/mine --support mine new --none-of-these\n"
@@ -32,9 +31,7 @@ def add_parser(commands: Any) -> None:
     classify.add_argument("method", metavar="WEIGHTS", type=named, help=which)
     classify.add_argument("pictures", metavar="PICTURE", nargs="+", type=named, help="pictures, or folders of them")
     classify.add_argument("--support", metavar="FOLDER", type=named, help="the examples: one folder for each class")
-    classify.add_argument("--trained-on", help="which shipped weights of the method (glyphs)")
-    classify.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
-    add_photographs(classify)
+    add_weights(classify)
     classify.add_argument("--invert", type=one_of(tuple(INVERT)), help=invert)
     classify.add_argument("--none-of-these", action="store_true", help="pictures that are like no class get no name")
     classify.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
@@ -134,23 +131,14 @@ def _fitted(options: argparse.Namespace) -> tuple[FewShotClassifier, str]:
     from fsl_course.weights.learners import has_head
 
     if options.support is None:
-        usual = {
-            "trained_on": None,
-            "variant": None,
-            "encoder": None,
-            "encoder_weights": None,
-            "invert": None,
-            "device": "auto",
-        }
+        usual = dict.fromkeys(("trained_on", "variant", "encoder", "encoder_weights", "invert")) | {"device": "auto"}
         if extra := [f"--{name.replace('_', '-')}" for name, value in usual.items() if getattr(options, name) != value]:
             raise ValueError(f"{', '.join(extra)} goes with --support FOLDER: give it, or leave {extra[0]} out.")
         if (path := evaluate.weights_file(options.method)) is None:
             raise ValueError("--support is missing: name a folder that holds one folder of pictures for each class.")
         return FewShotClassifier.load(path), path.stem
     if not (root := Path(options.support).expanduser().resolve()).is_dir():
-        raise ValueError(
-            f"--support takes a folder that holds one folder for each class; {options.support} is no folder."
-        )
+        raise ValueError(f"--support takes a folder with one folder for each class; {options.support} is no folder.")
     try:
         classes = class_folders(root, least=1)
     except ValueError as error:
@@ -167,9 +155,7 @@ def _fitted(options: argparse.Namespace) -> tuple[FewShotClassifier, str]:
             f"{options.method} serves as many classes as its weights were made for, and --support {options.support} has "
             f"{options.way}: there is {', '.join(own)}. Or take a method that serves any number, such as prototypical."
         ) from error
-    form = about.get("pictures")
-    usual = form.get("inverted") if isinstance(form, dict) else None
-    invert = INVERT[options.invert] if options.invert else usual if isinstance(usual, bool) else "auto"
+    invert = INVERT[options.invert or evaluate.inversion_of(about)]
     return FewShotClassifier(learner.to(choose(options.device)), invert=invert).fit(*zip(*pairs, strict=True)), weights
 
 

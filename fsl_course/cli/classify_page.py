@@ -34,10 +34,8 @@ def write_page(path: Path, classifier: FewShotClassifier, rows: list[dict[str, A
         sheet += f"<h3>{_safe(name)}</h3>{pictures}"
     frame = Template((Path(__file__).parent / "classify.html").read_text(encoding="utf-8"))
     inverted = "as negatives of the files" if classifier.inverted_ else "not inverted"
-    none = "" if classifier.threshold_ is None else _NONE
-    page = frame.substitute(
-        weights=_safe(rows[0]["weights"]), inverted=inverted, none=none, answers=answers, sheet=sheet
-    )
+    words = {"inverted": inverted, "none": "" if classifier.threshold_ is None else _NONE}
+    page = frame.substitute(words, weights=_safe(rows[0]["weights"]), answers=answers, sheet=sheet)
     replace_file(path, page.encode("utf-8"))
 
 

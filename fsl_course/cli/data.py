@@ -70,14 +70,11 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
     if options.way > there:
         more = ", --split all" if getattr(options, "split", "all") != "all" else ""
         cure = f"give --way {there}{more}" if there > 1 else f"give{more.lstrip(',')} a folder with more"
-        raise ValueError(
-            f"--way {options.way} needs {options.way} classes, and {classes.name} has {there}: {cure}, or add classes."
-        )
-    if options.way + options.distractors > there:
-        raise ValueError(
-            f"--way {options.way} and --distractors {options.distractors} need {options.way + options.distractors} classes, and "
-            f"{classes.name} has {there}: take fewer of either."
-        )
+        name = f"--way {options.way} needs {options.way} classes, and {classes.name}"
+        raise ValueError(f"{name} has {there}: {cure}, or add classes.")
+    if (drawn := options.way + options.distractors) > there:
+        asked = f"--way {options.way} and --distractors {options.distractors} need {drawn} classes"
+        raise ValueError(f"{asked}, and {classes.name} has {there}: take fewer of either.")
     if options.query is None:
         options.query = max(1, min(most_queries, least - shot))
         if shot < least < shot + most_queries and least < int(classes.counts.max()):
@@ -95,12 +92,10 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
             f"and {short} of {classes.name} has {least}: {fits}, or add pictures."
         )
     largest = max(classes.groups.count(group) for group in set(classes.groups))
-    drawn = options.way + options.distractors
     if one_group(options) and drawn > largest:
         more = f" and --distractors {options.distractors}" if options.distractors else ""
-        raise ValueError(
-            f"--way {options.way}{more} from one group: the largest group of {classes.name} has {largest} classes."
-        )
+        there_is = f"the largest group of {classes.name} has {largest} classes"
+        raise ValueError(f"--way {options.way}{more} from one group: {there_is}.")
     return EpisodeSampler(
         classes, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options),
         n_unlabelled=options.unlabelled, n_distractors=options.distractors,

@@ -137,12 +137,9 @@ def _torch() -> Iterator[Finding]:
         yield True, f"PyTorch computes with {torch.get_num_threads()} threads"
     else:
         yield False, "PyTorch computes wrongly: reinstall it."
-    if torch.cuda.is_available():
-        yield None, f"GPU: {torch.cuda.get_device_name()} (no lesson needs one)"
-    elif torch.backends.mps.is_available():
-        yield None, "GPU: Apple mps (no lesson needs one)"
-    else:
-        yield None, "no GPU (no lesson needs one)"
+    apple = "GPU: Apple mps" if torch.backends.mps.is_available() else "no GPU"
+    found = f"GPU: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else apple
+    yield None, f"{found} (no lesson needs one)"
 
 
 CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {

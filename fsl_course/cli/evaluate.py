@@ -86,18 +86,14 @@ def _take_form(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, 
     """
     made = SETTINGS | about.get("settings", {})
     if made.get("net") == "mlp":
-        raise ValueError(
-            "these weights predict sine curves, which evaluate does not test: it takes weights for pictures."
-        )
+        raise ValueError("these weights predict sine curves, which evaluate does not test: take weights for pictures.")
     ways = made.get("n_way", 5)
     if has_head(about.get("method", "")) and options.way not in (None, ways):
         raise ValueError(f"these weights have a head for {ways} classes: give --way {ways}, or leave --way out.")
     options.way = options.way or (ways if has_head(about.get("method", "")) else None)
     if options.data not in OWN_DATA:
         options.size, options.channels = options.size or made["size"], options.channels or made["in_channels"]
-        form = about.get("pictures")
-        inverted = form.get("inverted") if isinstance(form, dict) else None
-        options.invert = options.invert or ("auto" if not isinstance(inverted, bool) else "yes" if inverted else "no")
+        options.invert = options.invert or inversion_of(about)
     protocol = about.get("omniglot_protocol")
     protocol = protocol if protocol in ("alphabets", "random") else None
     if options.data == "omniglot":
@@ -108,6 +104,13 @@ def _take_form(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, 
                 "classes of this test may have been among them."
             )
     return made
+
+
+def inversion_of(about: dict[str, Any]) -> str:
+    """Returns the --invert with which the weights saw the pictures of their folder: yes, no, or auto where they do not say."""
+    form = about.get("pictures")
+    inverted = form.get("inverted") if isinstance(form, dict) else None
+    return ("yes" if inverted else "no") if isinstance(inverted, bool) else "auto"
 
 
 def _warn_of_seen_classes(about: dict[str, Any], split: ImageSet, options: argparse.Namespace) -> None:
@@ -132,9 +135,7 @@ def _check_fits(
             learner(sampler[0].to(sampler.source.images.device))
     except (RuntimeError, ValueError) as error:
         own = options.data not in OWN_DATA
-        cure = (
-            "leave --size and --channels out" if own else "give --data FOLDER, whose pictures are brought to that form"
-        )
+        cure = "leave --size and --channels out" if own else "give --data FOLDER: its pictures are brought to that form"
         raise ValueError(
             f"these weights take pictures of {made['size']} x {made['size']} pixels and {made['in_channels']} channel(s); "
             f"those of {sampler.source.name} have {size} x {size} and {channels}: {cure}."
@@ -152,9 +153,8 @@ def trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict
             raise ValueError("--trained-on and --variant name shipped weights, not those of a run: leave them out.")
         learner, about = checkpoints.load_learner(path)
         return path.stem, learner, path.stem, about
-    trained_on = (
-        options.trained_on or (reads_descriptions(options.method) and getattr(options, "data", None)) or "glyphs"
-    )
+    same = getattr(options, "data", None) if reads_descriptions(options.method) else None
+    trained_on = options.trained_on or same or "glyphs"
     which = (options.method, trained_on, options.way or 5, options.shot)
     name = checkpoints.shipped_name(*which, variant=options.variant)
     learner, about = checkpoints.load_learner(verified(f"checkpoints/{name}.safetensors"))
@@ -179,9 +179,7 @@ def weights_file(method: str) -> Path | None:
         if not found and any(path.glob("*.state.safetensors")):
             raise ValueError(f"the run in {path} is not finished: the command that began it goes on with it.")
         names = ", ".join(f.name for f in found) or "none"
-        raise ValueError(
-            f"the folder {path} should hold the weights of one finished run; it holds {names}. Name the file."
-        )
+        raise ValueError(f"{path} should hold the weights of one finished run; it holds {names}. Name the file.")
     return found[0]
 
 
@@ -193,9 +191,7 @@ def _on_photographs(options: argparse.Namespace) -> tuple[str, FewShotLearner, s
             f"{options.method!r} is none of these. `train METHOD --encoder resnet18` makes weights of others."
         )
     if options.trained_on or options.variant:
-        raise ValueError(
-            "--trained-on and --variant name shipped weights; --encoder resnet18 takes none: leave them out."
-        )
+        raise ValueError("--trained-on and --variant name shipped weights; --encoder resnet18 takes none.")
     learner = make(options.method, encoder="resnet18", in_channels=3, size=PIXELS)
     load_photographs(learner.encoder, options.encoder_weights)
     return options.method, learner, f"{options.method} on ResNet-18", dict(learner.made_from or {})

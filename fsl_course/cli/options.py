@@ -20,7 +20,10 @@ INVERT: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}  # th
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a mistake in one line and ends with status 2."""
+    """An argument parser that reports a mistake in one line and ends with status 2. It leaves the lines of examples alone."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | settings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message.rstrip('.')} (`{self.prog} --help` says more).\n")
@@ -30,8 +33,8 @@ class Parser(argparse.ArgumentParser):
         print(message, end="", file=file or sys.stderr, flush=True)
 
 
-def _must(what: str, text: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"must be {what}; got {text!r}")
+def _must(what: str, text: str, more: str = "") -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"must be {what}; got {text!r}{more and '.' + more}")
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -81,9 +84,7 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if text not in names:
-            raise argparse.ArgumentTypeError(
-                f"must be one of {', '.join(names)}; got {text!r}.{did_you_mean(text, names)}"
-            )
+            raise _must(f"one of {', '.join(names)}", text, did_you_mean(text, names))
         return text
 
     return read
@@ -97,18 +98,14 @@ class _ListPresets(argparse.Action):
 
 def presets_text() -> str:
     """Returns every preset with its method, source, settings and what it leaves out, for a terminal."""
-
-    def wrapped(text: str, first: str) -> list[str]:
-        return textwrap.wrap(
-            text, 79, initial_indent=first, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
-        )
-
+    paragraph = textwrap.TextWrapper(79, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
     lines = []
     for name, preset in PRESETS.items():
-        lines += wrapped(f"{name}: {preset.method}. {preset.source[0].upper()}{preset.source[1:]}.", "")
         words = [f"{k}={v}" for k, v in preset.options.items() if k != "set" and v is not None]
-        lines += wrapped(" ".join([*words, *preset.options.get("set", ())]), "    ") + wrapped(preset.note, "    ")
-        lines += wrapped(f"The paper's test: evaluate DIR {preset.test}", "    ") if preset.test else []
+        words += preset.options.get("set", ())
+        test = preset.test and f"The paper's test: evaluate DIR {preset.test}"
+        lines += paragraph.wrap(f"{name}: {preset.method}. {preset.source[0].upper()}{preset.source[1:]}.")
+        lines += [line for text in (" ".join(words), preset.note, test) for line in paragraph.wrap(f"    {text}")]
     return "\n".join(lines) + "\n"
 
 
@@ -117,7 +114,6 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="trains a method and writes its weights and card",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  python -m fsl_course train --preset glyphs-quick --out runs/quick\n"
         "  python -m fsl_course train prototypical --data glyphs --way 20 --steps 1000 \\\n"
@@ -143,15 +139,12 @@ def add_train(commands: Any) -> None:
     norms, halvings = one_of(("batch", "group", "none")), one_of(("pool", "stride"))
     train.add_argument("--width", type=whole(1, 1024), default=64, help="filters of Conv4 (64)")
     train.add_argument("--norm", type=norms, default="batch", help="batch, group or none (batch)")
-    train.add_argument(
-        "--halving", type=halvings, default="pool", help="how Conv4 halves its maps: pool, stride (pool)"
-    )
+    train.add_argument("--halving", type=halvings, default="pool", help="how Conv4 halves its maps: pool, stride")
     own = "a setting of the method itself, e.g. full_context=true for matching; repeat it for more"
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=own)
     train.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes weights and episodes (0)")
-    train.add_argument(
-        "--out", type=named, required=True, metavar="DIR", help="folder for weights, card and the state of the run"
-    )
+    out = "folder for weights, card and the state of the run"
+    train.add_argument("--out", type=named, required=True, metavar="DIR", help=out)
     train.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -176,7 +169,6 @@ def add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="accuracy with its 95 %% interval on test episodes",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m fsl_course evaluate prototypical --data glyphs --way 5 --shot 1\n"
         "  python -m fsl_course evaluate runs/proto --data icons --split all\n"
         "  python -m fsl_course evaluate baselines --data omniglot --root DIR --json\n"
@@ -186,9 +178,7 @@ def add_evaluate(commands: Any) -> None:
     splits, flatters = one_of(("train", "val", "test", "all")), "batch norm may see all queries at once (flatters)"
     evaluate.add_argument("method", help=which)
     _add_episodes(evaluate, protocol=None, way=None, query=15)
-    evaluate.add_argument("--trained-on", help="which shipped weights of the method (glyphs)")
-    evaluate.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
-    add_photographs(evaluate)
+    add_weights(evaluate)
     evaluate.add_argument("--split", type=splits, default="test", help="train, val, test or all (test)")
     evaluate.add_argument("--episodes", type=whole(2, 1_000_000), default=600, help="(600)")
     evaluate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes the episodes (0)")
@@ -196,8 +186,10 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
 
 
-def add_photographs(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a method that needs no training on the network for photographs."""
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose among shipped weights, or take a method without its own on the network for photographs."""
+    parser.add_argument("--trained-on", help="which shipped weights of the method (glyphs)")
+    parser.add_argument("--variant", help="of the shipped weights, e.g. full_context of matching")
     ready = "no weights of the method: its formula on resnet18, trained on photographs"
     parser.add_argument("--encoder", type=one_of(("resnet18",)), help=ready)
     parser.add_argument("--encoder-weights", type=named, metavar="FILE", help=ENCODER_WEIGHTS)
@@ -220,18 +212,13 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
     parser.add_argument("--size", type=whole(16, 1024), help=f"pixels {form}")
     parser.add_argument("--channels", type=int, choices=(1, 3), help=form)
     parser.add_argument("--invert", type=one_of(tuple(INVERT)), help=negative)
-    parser.add_argument(
-        "--within-group", action=flag, default=False, help="all classes of an episode from one alphabet"
-    )
+    parser.add_argument("--within-group", action=flag, default=False, help="all classes of a task from one alphabet")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... or mps (auto)")
     ways = f"{way}, or what fits" if way else "5, what fits, or those of a trained head"
     parser.add_argument("--way", type=whole(2, 10_000), help=f"classes in an episode ({ways})")
     parser.add_argument("--shot", type=whole(1, 10_000), default=1, help="support drawings for each class (1)")
     parser.add_argument("--query", type=whole(1, 10_000), help=f"queries for each class ({query}, or what fits)")
-    nameless, strangers = (
-        "drawings without a label for each class (0)",
-        "further classes, each with as many of these (0)",
-    )
+    nameless, strangers = "drawings without a label for each class (0)", "further classes with as many of these (0)"
     parser.add_argument("--unlabelled", type=whole(0, 10_000), default=0, help=nameless)
     parser.add_argument("--distractors", type=whole(0, 10_000), default=0, help=strangers)
 
@@ -243,10 +230,8 @@ def read(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namespa
     status 2 where something is wrong.
     """
     if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
-        there_is = ", ".join(commands.choices)
-        parser.error(
-            f"there is no command {argv[0]!r}: choose one of {there_is}.{did_you_mean(argv[0], commands.choices)}"
-        )
+        there_is, near = ", ".join(commands.choices), did_you_mean(argv[0], commands.choices)
+        parser.error(f"there is no command {argv[0]!r}: choose one of {there_is}.{near}")
     given, extra = parser.parse_known_args(argv)
     if given.command is None:
         return given
@@ -260,15 +245,12 @@ def read(parser: Parser, commands: Any, argv: Sequence[str]) -> argparse.Namespa
     if given.preset is not None:
         preset = PRESETS[given.preset]
         if given.method not in (None, preset.method):
-            command.error(
-                f"the preset {given.preset} trains {preset.method}, not {given.method}: leave the method out, or the preset"
-            )
+            command.error(f"the preset {given.preset} trains {preset.method}, not {given.method}: leave either out")
         command.set_defaults(method=preset.method, **preset.options)
         given = parser.parse_args(argv)
         plain = vars(parser.parse_args(["train", f"--preset={given.preset}", f"--out={given.out}"]))
-        given.preset_changed = {
-            name: value for name, value in vars(given).items() if value != plain[name] and name not in ("root", "quiet")
-        }
+        plain |= {"root": given.root, "quiet": given.quiet}  # which change no result
+        given.preset_changed = {name: value for name, value in vars(given).items() if value != plain[name]}
     if given.method is None:
         command.error("which method? Give its name, e.g. `train prototypical`, or --preset NAME")
     if given.data is None:

@@ -49,11 +49,6 @@ def measured(*, transfer: bool = False, folder: Path | None = None) -> list[Row]
         raise ValueError(f"the results file {path} is damaged ({error}). {cure}") from error
 
 
-def key_of(row: Row) -> str:
-    """Returns a task's key in the papers' numbers: 5w1s for 5-way 1-shot."""
-    return f"{row['way']}w{row['shot']}s"
-
-
 def task_of(row: Row) -> str:
     """Returns a task's name in tables: 5-way 1-shot."""
     return f"{row['way']}-way {row['shot']}-shot"
@@ -181,7 +176,6 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "results",
         help="prints what was measured on Omniglot, beside the papers' numbers",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m fsl_course results\n  python -m fsl_course results --method prototypical --json\n"
         "  python -m fsl_course results --protocol alphabets --way 20\n  python -m fsl_course results --transfer",
     )

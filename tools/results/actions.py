@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsl_course.cli.results import key_of
 from tools.results import trained
 from tools.results.files import rows
+from tools.results.rows import key_of
 from tools.results.runs import RUNS, Run
 from tools.results.trained import RunError, card_of, data_arguments, folder_of, not_trained, weights_of
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fsl_course._system.files import replace_file
-from fsl_course.cli.results import PROTOCOLS, Row, is_comparable, key_of, task_of
+from fsl_course.cli.results import PROTOCOLS, Row, is_comparable, task_of
 from fsl_course.data.assets import asset
-from tools.results.rows import row_lines
+from tools.results.rows import key_of, row_lines
 
 # In the order of the lessons.
 METHODS = (

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fsl_course._system.allocator import keep_memory
-from fsl_course.cli.results import USUAL_TURNS, key_of
+from fsl_course.cli.results import USUAL_TURNS
 from fsl_course.data import ImageSet, load_glyphs, load_omniglot, rotations_as_classes
 from fsl_course.data.assets import sha256
 from fsl_course.episodes import EpisodeSampler
@@ -26,7 +26,7 @@ from fsl_course.methods.baselines import baselines
 from fsl_course.weights.checkpoints import load_learner
 from fsl_course.weights.learners import has_head
 from tools.results.files import papers
-from tools.results.rows import write
+from tools.results.rows import key_of, write
 from tools.results.runs import ALL_CELLS, LABELS, RUNS, Cell, Label, Run
 from tools.results.trained import (
     CHECKPOINTS,

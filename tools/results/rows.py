@@ -32,6 +32,11 @@ def kept(path: Path, head: dict[str, Any], same: tuple[str, ...] = ("train", "ep
     return there["rows"]
 
 
+def key_of(row: dict[str, Any]) -> str:
+    """Returns a task's key in the papers' numbers: 5w1s for 5-way 1-shot."""
+    return f"{row['way']}w{row['shot']}s"
+
+
 def is_there(rows: list[dict[str, Any]], label: str, seed: int) -> bool:
     """Returns True if one of the rows has this label and this seed."""
     return any(row["label"] == label and row["seed"] == seed for row in rows)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fsl_course.cli import results
-from fsl_course.cli.results import Row, key_of, task_of
+from fsl_course.cli.results import Row, task_of
 from tools.results import files
+from tools.results.rows import key_of
 
 NBSP = "\N{NO-BREAK SPACE}"
 
