@@ -1,9 +1,10 @@
 // A square to draw on. A stroke stays here while it is drawn and goes to Python once, when the pen is lifted.
+// The web book's page to try takes this file, too, with a model of its own: it gives a `side`, which notebooks leave out.
 
 const SIDE = 200; // pixels of the canvas if the page is wide enough
 const STYLE = `
-.fsl-pad { max-width: ${SIDE}px; }
-.fsl-pad canvas { display: block; box-sizing: border-box; width: 100%; max-width: ${SIDE}px; aspect-ratio: 1;
+.fsl-pad { max-width: var(--fsl-side); }
+.fsl-pad canvas { display: block; box-sizing: border-box; width: 100%; aspect-ratio: 1;
   background: white; border: 1px solid #767676; border-radius: 4px; cursor: crosshair; touch-action: none; }
 .fsl-pad canvas:focus-visible { outline: 3px solid #0072B2; outline-offset: -2px; }
 .fsl-pad .tools { display: flex; gap: 6px; margin: 4px 0; }
@@ -31,6 +32,8 @@ function render({ model, el }) {
   node("style", { text: STYLE }, el);
   const pad = node("div", { class: "fsl-pad", "data-lm-suppress-shortcuts": "true" }, el);
   const name = model.get("label");
+  const wide = model.get("side") ?? SIDE;
+  pad.style.setProperty("--fsl-side", `${wide}px`);
   const canvas = node("canvas", { tabindex: 0, role: "application", "aria-label": `${name}. ${KEYS}` }, pad);
   const tools = node("div", { class: "tools" }, pad);
   const undo = node("button", { type: "button", text: "Undo stroke", "aria-label": `Undo a stroke: ${name}` }, tools);
@@ -41,7 +44,7 @@ function render({ model, el }) {
   node("div", { text: KEYS }, help);
 
   const sharp = Math.min(3, Math.max(1, window.devicePixelRatio || 1));
-  canvas.width = canvas.height = SIDE * sharp;
+  canvas.width = canvas.height = wide * sharp;
   const pen = canvas.getContext("2d");
   let stroke = null; // the stroke being drawn
   let cursor = null; // [x, y] of the keyboard's pen, shown after the first arrow key

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Collection
 from pathlib import Path
 
-from tools.book import access, api, check, lessons, pages, results, slides, vendor
+from tools.book import access, api, check, lessons, pages, results, slides, try_page, vendor
 from tools.book.links import GLOSSARY, LinkError, Links, with_targets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def build(root: Path, out: Path, work: Path | None = None, only: Collection[str]
 
     only: numbers of the lessons to take, all by default
 
-    Raises BookError, LinkError, LessonError, PageError, SlidesError or VendorError, each with a message that says what to do.
+    Raises BookError, LinkError, LessonError, PageError, SlidesError, TryPageError or VendorError, which say what to do.
     """
     work = work or root / "build" / "book-work"
     _empty(out)
@@ -104,6 +104,7 @@ def build(root: Path, out: Path, work: Path | None = None, only: Collection[str]
     for one in book.lessons:
         _write(out / "slides" / f"{one.stem}.html", slides.page(root, one, links))
     _write(out / "slides" / "index.html", slides.index(book.lessons))
+    try_page.write(root, out)
     for path in sorted(out.rglob("*.html")):
         path.write_text(access.mended(path.read_text(encoding="utf-8")), encoding="utf-8")
     if found := check.faults(out):
@@ -151,7 +152,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "book")
     options = parser.parse_args()
-    errors = (BookError, LinkError, vendor.VendorError, lessons.LessonError, pages.PageError, slides.SlidesError)
+    errors = (BookError, LinkError, lessons.LessonError, pages.PageError, slides.SlidesError)
+    errors += (try_page.TryPageError, vendor.VendorError)
     try:
         build(ROOT, options.out.resolve())
     except errors as error:

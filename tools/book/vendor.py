@@ -1,4 +1,6 @@
-"""Scripts of others that the web book carries with it, so that it needs no network: MathJax, reveal.js, the widget manager.
+"""Scripts of others that the web book carries with it, so that it needs no network.
+
+MathJax, reveal.js, the widget manager, and ONNX Runtime for the page to try.
 
 `book/package.json` names them and `book/package-lock.json` their checksums, which npm checks. `npm ci` fetches them once into
 `.cache/npm`; after that the book is built without a network. Nothing of a package is run here.
@@ -16,6 +18,7 @@ FILES = {
     "reveal.js": ("LICENSE", "dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js"),
     "requirejs": ("require.js",),  # has no licence file: the script begins with its licence
     "@jupyter-widgets/html-manager": ("LICENSE", "dist/embed-amd.js"),
+    "onnxruntime-web": (),  # tools/book/try_page.py packs two of its files; the script begins with its licence
 }
 _ASKED = ("package.json", "package-lock.json", ".npmrc")
 

@@ -58,10 +58,12 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_the_landing_page_has_three_doors_and_the_drawings(small):
+def test_the_landing_page_has_four_doors_and_the_drawings(small):
     page = (small / "index.html").read_text(encoding="utf-8")
     doors = re.findall(r'<div class="door docutils container">\s*<p><strong>(\w+)</strong>', page)
-    assert doors == ["Learn", "Teach", "Use"]
+    assert doors == ["Try", "Learn", "Teach", "Use"]
+    assert page.index('href="try.html"') < page.index("<strong>Learn</strong>")
+    assert (small / "try.html").exists()
     for name in ("metric", "loops"):
         assert f"{name}.svg" in page
         assert html.escape(diagrams.DIAGRAMS[name].alt) in page
