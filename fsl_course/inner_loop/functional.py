@@ -41,8 +41,7 @@ def call(model: nn.Module, params: Params, x: Tensor) -> Tensor:
 def call_with(model: nn.Module, tensors: Params, x: Tensor) -> Tensor:
     """Returns model(x) with these tensors in place of its parameters and buffers; a tied one is named once, by its first name.
 
-    functional_call alone would put back wrong tensors where one layer occurs twice: it exchanges them under both names, and
-    takes for the layer's own what it has just put in under the first.
+    functional_call alone would put back wrong tensors where one layer occurs twice, because it exchanges them under both names.
     """
     first: dict[int, str] = {}
     for prefix, module in model.named_modules():  # each layer once
@@ -56,9 +55,8 @@ def call_with(model: nn.Module, tensors: Params, x: Tensor) -> Tensor:
 def grad(f: Callable[[Params], Tensor]) -> Callable[[Params], Params]:
     """Returns the gradient of a scalar function of parameters as a function: torch.func.grad, in half the time for small nets.
 
-    torch.func.grad wraps every tensor at every operation, so that transforms may be nested. Outside of any transform, plain
-    autograd gives the same, and keeps the graph of the gradient where gradients are enabled. In torch.inference_mode() plain
-    autograd records nothing and every gradient would be 0, so torch.func.grad is used there.
+    Outside of any transform, plain autograd gives the same, and keeps the graph of the gradient where gradients are enabled. In
+    torch.inference_mode() it records nothing, so torch.func.grad is used there.
     """
 
     def gradient(params: Params) -> Params:
@@ -88,9 +86,8 @@ def with_gradient(value: Tensor, tensors: Iterable[Tensor], gradients: Iterable[
 
     For gradients that do not come from autograd. The value itself is not differentiated. None leaves a tensor out.
     """
-    pull = sum(
-        ((t * g.detach()).sum() for t, g in zip(tensors, gradients, strict=True) if g is not None), value.new_zeros(())
-    )
+    pairs = zip(tensors, gradients, strict=True)
+    pull = sum(((t * g.detach()).sum() for t, g in pairs if g is not None), value.new_zeros(()))
     return value.detach() + (pull - pull.detach())
 
 

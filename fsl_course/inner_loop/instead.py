@@ -11,13 +11,9 @@ class Instead(TorchFunctionMode):
 
     functions: PyTorch's function -> the function that gets the same arguments in its place
 
-    A layer such as nn.Conv2d fixes which function it calls, and torch.func.functional_call exchanges parameters, not functions.
-    This mode exchanges the function when it is called, so the model itself stays as it is:
-    - Threads: a block affects only the thread that runs it.
-    - Nesting: the innermost block is asked first. A call that a replacement makes goes to the next block outwards, and in the
-      end to PyTorch, so a replacement may call the function that it replaces.
-    - Exceptions end the block like any other `with`.
-    - Cost: every call of PyTorch in the block passes through Python once more, so enter a block only for models that need it.
+    The model itself stays as it is, and a block affects only its own thread. The innermost block is asked first; a call that a
+    replacement makes goes to the next one outwards, and in the end to PyTorch. Every call of PyTorch in the block passes through
+    Python once more, so enter a block only for models that need it.
     """
 
     def __init__(self, functions: Mapping[Callable, Callable]) -> None:

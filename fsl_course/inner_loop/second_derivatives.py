@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm as _NormLayer
+from torch.nn.modules.utils import _pair
 
 from fsl_course.inner_loop.instead import Instead
 
@@ -213,10 +214,6 @@ def _max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fa
         return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     stride = kernel_size if stride is None else stride
     return max_pool(x, _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), ceil_mode)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
 
 
 def cheap_second_derivatives(model: nn.Module) -> AbstractContextManager:

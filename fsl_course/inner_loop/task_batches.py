@@ -43,9 +43,8 @@ def mean_over_tasks(learner: nn.Module, episodes: Episode, at_once: bool | None 
     """Returns the mean of learner.loss over T stacked tasks, a scalar to call backward on.
 
     at_once: True passes all tasks to learner.forward, which calls the model by vmap; the memory of the graph grows with T. False
-             takes one task after the other and keeps its gradient, not its graph, so memory stays flat. None: `prefers_vmap`
-
-    With batch norm in evaluation mode every task needs a support pass, so the tasks go one after the other in any case.
+             takes one task after the other and keeps its gradient, not its graph, so memory stays flat. None: `prefers_vmap`.
+             With batch norm in evaluation mode every task needs a support pass, so they go one after the other in any case
     """
     if at_once is None:
         at_once = prefers_vmap(learner, episodes.query_x.device)

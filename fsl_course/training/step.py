@@ -1,10 +1,7 @@
 """What `fit` puts around a training step: a record of accuracies, convolutions in bfloat16, and the undoing of a failed step.
 
-Why bfloat16 replaces the `forward` of networks for the time of a step: only embeddings (and relations) are computed in bfloat16;
-distances, losses and whatever else a method does with embeddings stay in float32. Autocast around the whole training step would
-lower these too; inside `embed`, every method would have to do it; a wrapper module around the encoder would rename its weights;
-forward hooks would have to keep a context manager open between two calls. The replacement touches one attribute of one or two
-modules, and is undone at the end of the block.
+Why bfloat16 replaces the `forward` of networks for the time of a step: autocast around the whole step would lower distances and
+losses, too; inside `embed`, every method would have to do it; a wrapper module around the encoder would rename its weights.
 """
 
 from collections.abc import Iterator
@@ -41,9 +38,8 @@ def embedding_networks(learner: FewShotLearner) -> list[nn.Module]:
     """
     networks = [net for name in ("encoder", "relation") if (net := getattr(learner, name, None)) is not None]
     if not networks:
-        raise ValueError(
-            f"bfloat16 is for methods with an encoder; {type(learner).__name__} adapts its weights, which needs float32."
-        )
+        kind = type(learner).__name__
+        raise ValueError(f"bfloat16 is for methods with an encoder; {kind} adapts its weights, which needs float32.")
     return networks
 
 
