@@ -28,13 +28,11 @@ METHODS = (
     "Matching",
     "Relation, transductive, turned tasks",
     "MAML, transductive",
-    "SimpleShot",
 )  # rows of `short_results`
 # Rows of `short_speed`: the work, what is compared, and the other library. The first measured row of each is shown.
 WORKS = (
     ("sampling-memory", "draw one 20-way 5-shot episode", "easyfsl"),
     ("evaluate-1000", "evaluate 1,000 5-way 1-shot episodes", "easyfsl"),
-    ("prototypical-step", "train one 60-way prototypical step", "easyfsl"),
     ("maml-sine-25", "one MAML update on 25 sine curves, 5 inner steps", "learn2learn"),
     ("time-to-95", "train until 20-way 1-shot tasks reach 95 %", "easyfsl"),
 )

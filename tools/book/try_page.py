@@ -1,6 +1,7 @@
 """The page try.html: draw a thing once, and the shipped network finds it again. No kernel and no network are needed.
 
-python -m tools.book.try_page FOLDER     writes the page alone into a folder, which `make book` does for the whole book
+python -m tools.book.try_page FOLDER                            writes the page alone into a folder; `make book` makes it, too
+python -m tools.book.try_page FOLDER --picture docs/try.png     also looks at it in Chromium, for README.md
 
 The texts, styles and scripts lie in tools/book/try. A page that is opened from a folder may fetch nothing, so what is not text
 goes into script files as base64: the encoder as `python -m fsl_course export` writes it, and ONNX Runtime, which npm fetches.
@@ -8,6 +9,7 @@ goes into script files as base64: the encoder as `python -m fsl_course export` w
 
 from __future__ import annotations
 
+import argparse
 import base64
 import gzip
 import io
@@ -32,6 +34,7 @@ _RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # of onnx
 # Five letters of a script that no training has seen, as Glyphs and the page name them, and which of them lies on the pad.
 _LETTERS = {f"tamil letter {name}": f"Tamil {name}" for name in ("ka", "tta", "ma", "ya", "ra")}
 _ON_THE_PAD = 2
+_COLOURS = 48  # of the picture
 
 
 class TryPageError(Exception):
@@ -121,17 +124,44 @@ def letters(root: Path) -> dict[str, Any]:
     return {"characters": found, "query": slanted}
 
 
+def picture(page: Path, to: Path) -> None:
+    """Writes what the page shows at first into a small PNG. Raises TryPageError where there is no Chromium."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    from tools.setup.chromium import find
+
+    if (chromium := find()) is None:
+        raise TryPageError(
+            "There is no Chromium to look at the page with: `python -m tools.setup.chromium` installs it."
+        )
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_page(viewport={"width": 1000, "height": 1200}, color_scheme="light")
+        opened.goto(page.resolve().as_uri())
+        opened.evaluate("fsl.page.ready")
+        opened.add_style_tag(content=".why, .steps { display: none; }")  # a picture in README.md shows the game alone
+        box = opened.locator("#board").bounding_box()
+        clip = {"x": box["x"] - 8, "y": box["y"] - 8, "width": box["width"] + 16, "height": box["height"] + 16}
+        seen = Image.open(io.BytesIO(opened.screenshot(clip=clip)))
+        browser.close()
+    seen.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(to, optimize=True)
+
+
 def main() -> int:
     """Runs the command line. Returns 1, after a message, if the page cannot be made."""
-    if len(sys.argv) != 2:
-        print("usage: python -m tools.book.try_page FOLDER", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--picture", type=Path, metavar="FILE")
+    options = parser.parse_args()
     try:
-        write(ROOT, Path(sys.argv[1]))
+        write(ROOT, options.folder)
+        if options.picture:
+            picture(options.folder / "try.html", options.picture)
     except (TryPageError, vendor.VendorError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(Path(sys.argv[1]) / "try.html")
+    print(options.folder / "try.html")
     return 0
 
 

@@ -142,3 +142,14 @@ def test_an_encoder_that_cannot_be_exported_is_told_with_its_reason(monkeypatch:
     monkeypatch.setattr(try_page, "METHOD", "maml")
     with pytest.raises(try_page.TryPageError, match="maml does more than compare embeddings"):
         try_page.encoder()
+
+
+def test_the_picture_of_the_readme_needs_chromium(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    pytest.importorskip("playwright", reason="the picture is taken by playwright")
+    monkeypatch.setattr("tools.setup.chromium.find", lambda: None)
+    with pytest.raises(try_page.TryPageError, match="no Chromium"):
+        try_page.picture(tmp_path / "try.html", tmp_path / "try.png")
+
+
+def test_the_picture_of_the_readme_is_small():
+    assert (ROOT / "docs" / "try.png").stat().st_size < 60_000
