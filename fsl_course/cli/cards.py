@@ -1,7 +1,9 @@
-"""What is written beside weights: every setting of a run, and the command that repeats it."""
+"""What is written beside weights: every setting of a run, and the command that repeats it. A finished run is not overwritten."""
 
 import argparse
+import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ import fsl_course
 from fsl_course.cli.data import data_name
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import SPLITS, ImageSet
+from fsl_course.weights.checkpoints import CheckpointError
 from fsl_course.weights.learners import WITHOUT_LABELS
 
 # (way, shot) of the test rows in the card of every trained model, with 15 queries a class and 600 episodes of seed 0.
@@ -24,6 +27,7 @@ _OF_A_FOLDER = ("size", "channels", "invert")
 _FLAGS = ("rotations", "turn_tasks", "within_group", "join_validation", "cosine", "bfloat16", "train_encoder")
 # Places and views, which change no weight.
 _NOT_SETTINGS = ("command", "out", "root", "quiet", "list_presets", "preset", "preset_changed", "encoder_weights")
+_SAME_WEIGHTS = ("device", "root")  # options with which the same command gives the same weights
 
 
 def command(options: argparse.Namespace) -> str:
@@ -75,3 +79,25 @@ def settings_card(
         "seed": options.seed, "device": str(device), "torch": torch.__version__, "fsl_course": fsl_course.__version__,
         "threads": torch.get_num_threads(),
     }  # fmt: skip
+
+
+def check_not_finished(weights: Path, card: dict[str, Any]) -> None:
+    """Lets a run begin whose weights are not there yet, or whose settings are those of the run that wrote them.
+
+    weights: where the run will write its weights; card: what it will write beside them, with all options
+    Raises CheckpointError where the weights of a run with other settings would be lost.
+    """
+    if not weights.exists() or weights.with_suffix(".state.safetensors").exists():
+        return  # nothing is there, or a run that can continue and compares its settings itself
+    place = f"Name another folder with --out, or move {weights.name} and its card away first."
+    try:
+        there = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))["options"]
+        now = json.loads(json.dumps(card["options"]))
+        common = [name for name in there.keys() & now.keys() if name not in _SAME_WEIGHTS]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{weights} is there already, and its card does not say how it was made ({error!s:.100}). {place}"
+        ) from error
+    if changed := sorted(name for name in common if there[name] != now[name]):
+        lines = "; ".join(f"--{name.replace('_', '-')}: {there[name]!r} there, {now[name]!r} now" for name in changed)
+        raise CheckpointError(f"{weights} is a finished run with other settings ({lines}). {place}")

@@ -16,7 +16,6 @@ from fsl_course._system.locks import only_run
 from fsl_course.cli import cards
 from fsl_course.cli.cards import CARD_EPISODES, CARD_ROWS
 from fsl_course.cli.data import data_name, episodes, load_data, nameless, note, note_unlabelled
-from fsl_course.cli.finished import check_not_finished
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import ImageSet
 from fsl_course.episodes import EpisodeSampler
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         with distributed.processes() as group:
             if group.first:  # the first of several processes writes, tests and prints for all
                 lock.enter_context(only_run(weights.with_suffix(".lock")))
-                check_not_finished(weights, card)
+                cards.check_not_finished(weights, card)
                 _say_what_to_expect(learner, classes, source, options)
             if any(p.requires_grad and p.numel() for p in learner.parameters()):
                 history = _fitted(learner, sampler, source, options, weights, card)

@@ -61,3 +61,21 @@ def load_embedded(name: str, group: str) -> ImageSet:
         splits=splits,
         name=name,
     )
+
+
+def load_glyphs() -> ImageSet:
+    """Loads the letters of 50 scripts, offline: images uint8 [1529, 20, 1, 28, 28], ink 255 on 0, one group for each script.
+
+    Splits share no script: 30 scripts for training, 7 for validation, 13 for test. Class names are the letters' Unicode
+    names in lower case. Raises FileNotFoundError if the file is missing and ValueError if it is damaged.
+    """
+    return load_embedded("glyphs", group="script")
+
+
+def load_icons() -> ImageSet:
+    """Loads ideas, each drawn by 20 designers: images uint8 [300, 20, 1, 28, 28], ink 255 on 0, one group for each theme.
+
+    Splits share no class: 180 classes for training, 60 for validation, 60 for test; a theme may occur in all three. Class
+    names are words ("alarm clock"). Raises FileNotFoundError if the file is missing and ValueError if it is damaged.
+    """
+    return load_embedded("icons", group="theme")

@@ -40,10 +40,9 @@ def load_folder(path: str | Path, size: int = 28, channels: int = 1, *, invert: 
             mid-grey, because ink is light on dark everywhere in this course; colour pictures (channels=3) stay as they are.
             True: all; False: none. The field `inverted` of the result says what was done.
 
-    Raises FileNotFoundError or ValueError, which name the folder or file and say what to do: no folder, no class or only one, a
-    class with fewer than two pictures (one for support, one for query), pictures that belong to no class, a class in two
-    splits, a picture that is damaged or too large to be decoded safely, one class so large that the others' padding takes the
-    memory, wrong arguments.
+    Raises FileNotFoundError or ValueError, which name the folder or file and say what to do: no folder, fewer than two classes,
+    fewer than two pictures in one, pictures that belong to no class, a class in two splits, a picture that is damaged or too
+    large to be decoded safely, one class so large that the others' padding takes the memory, wrong arguments.
     """
     check_form(size, channels, invert)
     root = Path(path).expanduser().resolve()

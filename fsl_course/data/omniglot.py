@@ -69,9 +69,8 @@ def load_omniglot(
     rotations: makes every character turned by 90, 180 and 270 degrees a class of its own: 6,492 classes
     download:  fetches missing files through torchvision into root
 
-    The first call takes seconds and writes a cache to the folder FSL_CACHE (default ~/.cache/fsl_course).
-    Raises FileNotFoundError if root or a part of it is missing, ValueError if a file is damaged or is not the published
-    Omniglot, ImportError or ConnectionError if a download is impossible; each message names the file.
+    The first call writes a cache to the folder FSL_CACHE (default ~/.cache/fsl_course). Raises FileNotFoundError if root or a
+    part of it is missing, ValueError for another file than the published one, ImportError or ConnectionError for a download.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
@@ -131,8 +130,7 @@ def _find_parts(root: Path, download: bool) -> dict[str, Path]:
     if missing:
         raise FileNotFoundError(
             f"{root} holds no {' and no '.join(f'{part}.zip' for part in missing)}, neither there nor in its folder omniglot-py, "
-            f"zipped or unpacked. Get the files from {SOURCE}, or pass download=True; "
-            "root (or FSL_DATA) must name the folder that holds omniglot-py."
+            f"zipped or unpacked. Name another root (or FSL_DATA), get the files from {SOURCE}, or pass download=True."
         )
     return found
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsl_course.data import assets
-from fsl_course.data.glyphs import load_glyphs
+from fsl_course.data.assets import load_glyphs
 
 SCRIPTS = {"train": 30, "val": 7, "test": 13}
 LETTERS = {"train": 916, "val": 205, "test": 408}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fsl_course.data import assets
-from fsl_course.data.icons import load_icons
+from fsl_course.data.assets import load_icons
 from tools.data.make_icons import DROPPED, LICENCES
 
 SPLITS = {"train": 180, "val": 60, "test": 60}

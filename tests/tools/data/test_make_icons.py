@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsl_course.data.icons import load_icons
+from fsl_course.data.assets import load_icons
 from tools.data.make_icons import (
     Candidate,
     Package,
