@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import fsl_course
 from fsl_course._system import threads
+from fsl_course._system.interrupts import gentle_interrupt
 from fsl_course.cli import classify, doctor, export, options, results
 from fsl_course.cli.terminal import run_command
 
@@ -41,22 +39,6 @@ def _parser() -> tuple[options.Parser, argparse._SubParsersAction]:
     return parser, commands
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the block, because NumPy and PyTorch break when their import is interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-    pressed = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-    if pressed.is_set():
-        raise KeyboardInterrupt
-
-
 def _run(arguments: argparse.Namespace) -> int:
     """Runs one command. PyTorch is imported only by the commands that need it, so that the others work without it."""
     if arguments.command == "doctor":
@@ -65,13 +47,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return results.run(arguments)
     threads.prepare()
     try:
-        with _undisturbed():
+        with gentle_interrupt() as asked:  # NumPy and PyTorch break when their import is interrupted
             from fsl_course.cli import evaluate, train
 
-        run = {"train": train.run, "evaluate": evaluate.run, "classify": classify.run, "export": export.run}[
-            arguments.command
-        ]
-        return run(arguments)
+        if asked.is_set():
+            raise KeyboardInterrupt
+        command = {"train": train, "evaluate": evaluate, "classify": classify, "export": export}[arguments.command]
+        return command.run(arguments)
     except KeyboardInterrupt:  # outside the training loop, which handles Ctrl-C itself
         again = ["The same command goes on from what was saved last."] if arguments.command == "train" else []
         raise KeyboardInterrupt(*again) from None

@@ -20,9 +20,8 @@ class BusyError(OSError):
 
 @contextmanager
 def only_run(path: str | Path) -> Iterator[None]:
-    """Holds the lock file at path while the block runs, and removes it afterwards. Makes the folder if it is missing.
+    """Holds the lock file at path while the block runs, and removes it afterwards. A killed run leaves the file, but no lock.
 
-    A killed run leaves the file behind, but not the lock, so that the next run can take it.
     Raises BusyError, with process number and computer, if another run holds the lock; OSError if the folder cannot be written to.
     """
     path = Path(path)

@@ -2,9 +2,8 @@
 
 An OpenMP thread that waits for the others spins on its core. Where a busy program has another core, the thread that all wait for
 cannot run. Measured on two cores with one busy neighbour: a step of a prototypical network takes 427 to 948 ms by default and
-52 ms with GOMP_SPINCOUNT=2000; evaluation runs at 428 to 902 and at 15,000 episodes/s. On a quiet machine a step takes 23 to
-27 ms either way, but 29 to 44 ms with OMP_WAIT_POLICY=PASSIVE. libgomp, which comes with PyTorch's wheels for Linux, reads the
-variable when it is loaded, so it must be set before PyTorch is imported. The OpenMP libraries of macOS and Windows ignore it.
+52 ms with GOMP_SPINCOUNT=2000; on a quiet machine 23 to 27 ms either way. libgomp, which comes with PyTorch's wheels for Linux,
+reads the variable when it is loaded, so it must be set before PyTorch is imported. macOS and Windows ignore it.
 
 A container may have a quota of processor time that PyTorch does not see: it would start a thread for every core of the machine.
 

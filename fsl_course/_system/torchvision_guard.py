@@ -13,10 +13,9 @@ _kept_alive: list[torch.library.Library] = []  # PyTorch withdraws the schemas w
 def import_torchvision() -> ModuleType:
     """Returns the module torchvision, which only some parts of the course need. Raises ImportError, with the cure, if it fails.
 
-    A torchvision built for CUDA cannot load its compiled operators next to a PyTorch built for the CPU, and stops with
-    "operator torchvision::nms does not exist". Nothing in this course calls these operators. On exactly that error, this
-    function declares their schemas without code and imports once more: datasets, models and transforms then work, and a
-    call of the operators themselves still fails with a clear message.
+    A torchvision built for CUDA cannot load its compiled operators next to a PyTorch built for the CPU. Nothing in this course
+    calls them. On exactly that error, this function declares their schemas without code and imports once more: datasets, models
+    and transforms then work, and a call of the operators themselves still fails with a clear message.
     """
     try:
         return importlib.import_module("torchvision")

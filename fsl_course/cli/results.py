@@ -154,11 +154,9 @@ def table(
     as_html: bool = False,
     folder: Path | None = None,
 ) -> str:
-    """Draws measured rows as a table with notes below: plain text, or HTML for a notebook.
+    """Draws the measured rows that `chosen` chooses as a table with notes below: plain text, or HTML for a notebook.
 
-    protocol, method (or label), way, shot: draw only such rows; None takes all, with one table for each protocol.
-    transfer: draw the rows of weights tested on the other data set instead, of any protocol.
-    Raises ValueError where no row is left, and names the nearest value that exists.
+    protocol: None draws one table for each. transfer: the rows of weights tested on the other data set, of any protocol
     """
     found = measured(transfer=transfer, folder=folder)
     found = chosen(found, protocol=None if transfer else protocol, method=method, way=way, shot=shot)

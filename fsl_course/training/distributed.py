@@ -88,20 +88,19 @@ class Processes:
     def combine(
         self, learner: FewShotLearner, buffers: Sequence[tuple[Tensor, Tensor]], numbers: Sequence[float]
     ) -> list[float]:
-        """Combines the processes after backward, and returns the sums of `numbers` over the processes.
+        """Combines the processes after backward by one message, and returns the sums of `numbers` over the processes.
 
-        Gradients become their mean over the processes; running statistics become those of all tasks in order. A parameter that
-        has no gradient in any process keeps none. All of it is one message, so that there is one wait.
-        buffers: each buffer of the learner with a copy from before the step.
+        Gradients become their mean over the processes (none where no process has one), running statistics those of all tasks in
+        order. buffers: each buffer of the learner with a copy from before the step.
         """
         if self.size == 1:
             return list(numbers)
         parameters = [p for p in learner.parameters() if p.requires_grad]
-        statistics = _Statistics(learner, buffers, self)
+        statistics = _statistics(learner, buffers, self)
         extra = [*numbers, *(float(p.grad is not None) for p in parameters)]
         parts = [torch.tensor(extra, dtype=parameters[0].dtype, device=parameters[0].device)]
         parts += [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        parts += statistics.parts
+        parts += [own for _, _, own in statistics]
         bucket = torch.cat([part.flatten() for part in parts])
         with _reachable():
             dist.all_reduce(bucket)
@@ -111,43 +110,35 @@ class Processes:
             if present:
                 mean = torch.empty_like(parameter).copy_(total / self.size)
                 parameter.grad = mean if parameter.grad is None else parameter.grad.copy_(mean)
-        statistics.put(sums[1 + len(parameters) :])
+        for (buffer, kept, _), total in zip(statistics, sums[1 + len(parameters) :], strict=True):
+            buffer.copy_(kept + total)
         return found[: len(numbers)]
 
 
-class _Statistics:
-    """Running statistics r after the tasks of all processes, one after the other, each of which does r <- (1-m) r + m s.
+def _statistics(
+    learner: FewShotLearner, buffers: Sequence[tuple[Tensor, Tensor]], group: Processes
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Returns every buffer that changed, with what it keeps of its value before, and what this process adds to that.
 
+    Running statistics r are those after the tasks of all processes, one after the other, each of which does r <- (1-m) r + m s.
     L tasks move r to (1-m)^L r + S. Every process knows its own S, which the tasks of the processes after it shrink further.
     Other buffers become their mean over the processes if they are floating-point numbers, and are left alone otherwise.
     """
-
-    def __init__(self, learner: FewShotLearner, buffers: Sequence[tuple[Tensor, Tensor]], group: Processes) -> None:
-        before = {id(buffer): old for buffer, old in buffers}
-        self.parts: list[Tensor] = []
-        self._targets: list[tuple[Tensor, Tensor | None, float]] = []  # buffer, its value before, what remains of that
-        done = set()
-        for norm in learner.modules():
-            if not isinstance(norm, _BatchNorm) or norm.num_batches_tracked is None or norm.momentum is None:
-                continue
-            counter = norm.num_batches_tracked
-            batches = int(counter - before[id(counter)])
-            counter.add_(batches * (group.size - 1))
-            kept = (1 - norm.momentum) ** batches
-            for buffer in (norm.running_mean, norm.running_var):
-                old = before[id(buffer)]
-                self.parts.append((buffer - kept * old) * kept ** (group.size - 1 - group.rank))
-                self._targets.append((buffer, old, kept**group.size))
-            done |= {id(counter), id(norm.running_mean), id(norm.running_var)}
-        for buffer, _ in buffers:
-            if id(buffer) not in done and buffer.is_floating_point():
-                self.parts.append(buffer / group.size)
-                self._targets.append((buffer, None, 0.0))
-
-    def put(self, sums: Sequence[Tensor]) -> None:
-        """Sets the buffers. sums: those of `parts` over the processes."""
-        for (buffer, old, kept), total in zip(self._targets, sums, strict=True):
-            buffer.copy_(total if old is None else kept * old + total)
+    before, found, done = {id(buffer): old for buffer, old in buffers}, [], set()
+    for norm in learner.modules():
+        if not isinstance(norm, _BatchNorm) or norm.num_batches_tracked is None or norm.momentum is None:
+            continue
+        counter = norm.num_batches_tracked
+        batches = int(counter - before[id(counter)])
+        counter.add_(batches * (group.size - 1))
+        kept = (1 - norm.momentum) ** batches
+        for buffer in (norm.running_mean, norm.running_var):
+            old = before[id(buffer)]
+            own = (buffer - kept * old) * kept ** (group.size - 1 - group.rank)
+            found.append((buffer, kept**group.size * old, own))
+        done |= {id(counter), id(norm.running_mean), id(norm.running_var)}
+    others = [b for b, _ in buffers if id(b) not in done and b.is_floating_point()]
+    return found + [(b, torch.zeros_like(b), b / group.size) for b in others]
 
 
 _present = Processes()  # a global, as PyTorch has one default group for each process
@@ -156,9 +147,7 @@ _present = Processes()  # a global, as PyTorch has one default group for each pr
 def current() -> Processes:
     """Returns the processes among which `fit` shares its tasks: those of the `processes()` block around it, or this one alone."""
     if _present.size == 1 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        raise ValueError(
-            "start the group of processes with `with fsl_course.training.distributed.processes():` around fit."
-        )
+        raise ValueError("start the group of processes with `with training.distributed.processes():` around fit.")
     return _present
 
 
@@ -166,8 +155,8 @@ def current() -> Processes:
 def processes() -> Iterator[Processes]:
     """Joins the group of processes that torchrun started, for the time of the block. Without torchrun, yields one process alone.
 
-    Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Tensors on a CPU travel by gloo, those on a GPU by nccl.
-    Raises ValueError if one of them is missing, ConnectionError if other processes do not come or leave before the end.
+    Tensors on a CPU travel by gloo, those on a GPU by nccl. Raises ValueError if one of torchrun's variables is missing,
+    ConnectionError if other processes do not come or leave before the end.
     """
     global _present
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -175,9 +164,8 @@ def processes() -> Iterator[Processes]:
         yield Processes()
         return
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise ValueError(
-            f"WORLD_SIZE={size} asks for {size} processes, but {', '.join(missing)} is not set: start them with torchrun."
-        )
+        asked = f"WORLD_SIZE={size} asks for {size} processes"
+        raise ValueError(f"{asked}, but {', '.join(missing)} is not set: start them with torchrun.")
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

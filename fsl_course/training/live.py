@@ -24,8 +24,11 @@ class LiveProgress:
 
     def __init__(self, steps: int, start: int, chance: float | None, *, quiet: bool = False) -> None:
         self.steps, self.chance, self.quiet = steps, chance, quiet
-        self._notebook = not quiet and _in_notebook()
-        self._bar = None
+        self._notebook, self._bar = False, None
+        if not quiet:
+            from fsl_course import figures  # here, because it imports matplotlib, which a quiet run does not need
+
+            self._notebook = figures.in_notebook()
         if not quiet and not self._notebook:
             # a log file keeps every line, so two a minute are enough; smoothing, because validation makes single steps slow
             pause = _BAR_SECONDS if sys.stderr.isatty() else _LOG_SECONDS
@@ -84,12 +87,6 @@ class LiveProgress:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def _in_notebook() -> bool:
-    from fsl_course import figures  # here, because it imports matplotlib, which a quiet run does not need
-
-    return figures.in_notebook()
 
 
 def _recent(values: Numbers, window: int = 20) -> float:

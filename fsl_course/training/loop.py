@@ -12,7 +12,7 @@ from fsl_course._system.allocator import keep_memory
 from fsl_course._system.interrupts import gentle_interrupt
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.episodes._blocks import check_whole
-from fsl_course.evaluation import check_kinds
+from fsl_course.evaluation import check_kinds, metric_of
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training import distributed
 from fsl_course.training.live import LiveProgress
@@ -64,18 +64,16 @@ def fit(
                  keeps the validation made at its old end)
     progress:    a bar in a terminal, a live curve with the chance line in a notebook
 
-    Works on the device of the learner's parameters; batches are moved there, wherever the sampler's pictures are. A complete run
-    ends with `learner.after_training(sampler)`. Ctrl-C or SIGTERM ends the run after the current step: the learner keeps its last
-    weights, the checkpoint is written, and the returned history says interrupted=True. A second Ctrl-C stops at once.
+    Works on the device of the learner's parameters. A complete run ends with `learner.after_training(sampler)`. Ctrl-C or SIGTERM
+    ends the run after the current step: the learner keeps its last weights, the checkpoint is written, and the returned history
+    says interrupted=True. A second Ctrl-C stops at once.
 
     Inside `distributed.processes()` each process takes its share of the tasks of every step. This needs a training_step that is
-    the mean over its tasks: all processes then hold the same weights, those of one process up to rounding. The number of
-    processes is no setting of the run, which may go on with another number. Only the first validates, saves and shows progress.
+    the mean over its tasks. A run may go on with another number of processes. Only the first validates, saves and shows progress.
 
     Raises ValueError for settings that cannot work; CheckpointError if the checkpoint belongs to another run, is damaged or
     cannot be written (at the start and at the end; in between this is a warning); FloatingPointError if the loss or the gradient
-    is no longer finite: the learner then holds the weights and running statistics before that step, in evaluation mode;
-    ConnectionError if another process of the run has ended: likewise, and the checkpoint is written.
+    is no longer finite, and ConnectionError if another process has ended: the learner is then as it was before that step.
     """
     check_kinds(learner, sampler)
     settings = {
@@ -89,7 +87,7 @@ def fit(
     optimiser = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     run = RunState(learner, optimiser, settings)
     saver = Saver(run, checkpoint if group.first else None, save_every)
-    chance = None if isinstance(sampler, SinusoidSampler) else 1 / sampler.n_way
+    chance = 1 / sampler.n_way if metric_of(sampler) == "accuracy" else None
     asked = 0.0
     with (
         gentle_interrupt() as interrupted,  # first, so that it also covers the save after a lost connection
@@ -141,10 +139,7 @@ def _checked(
 
 
 def _check_finite(numbers: dict[str, float], step: int, lr: float) -> None:
-    """Raises FloatingPointError, with advice, if a number is not finite.
-
-    The gradient is checked besides the loss, because a finite loss can have one that is not, e.g. a bare square root at 0.
-    """
+    """Raises FloatingPointError, with advice, if a number is not finite: a finite loss may have a gradient that is not."""
     for name, number in numbers.items():
         if not math.isfinite(number):
             raise FloatingPointError(

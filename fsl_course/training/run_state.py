@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
-from fsl_course.evaluation import evaluate
+from fsl_course.evaluation import evaluate, metric_of
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training.distributed import Processes
 from fsl_course.weights.checkpoints import CheckpointError, layouts_like, load_file, load_weights, save_file
 from fsl_course.weights.learners import OWN_SETTINGS, SETTINGS
+
+_ANEW = "to start anew, delete it or name another place."
+_GO_ON = f"Take the same settings to go on; {_ANEW}"
 
 
 @dataclass
@@ -44,32 +47,25 @@ def named(learner: FewShotLearner) -> str:
     return f"{type(learner).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"
 
 
-def _wrong(about: dict[str, Any]) -> str:
-    """Returns what is wrong with the metadata of a saved state, or "" if nothing is."""
+def _whole(about: dict[str, Any]) -> bool:
+    """Returns True if the metadata of a saved state has the form in which `save` wrote it."""
 
     def numbers(values: Any) -> bool:
         return isinstance(values, (list, tuple)) and all(type(value) in (int, float) for value in values)
 
     settings, done, history = (about.get(name) for name in ("settings", "done", "history"))
-    if not isinstance(settings, dict) or type(done) is not int or done < 0:
-        return "its settings or its number of steps are missing"
-    if not isinstance(history, dict) or set(history) != {each.name for each in fields(History)}:
-        return "its history is missing"
-    best, rows = history["best_step"], history["validation"]
-    if not (
-        numbers(history["loss"])
-        and len(history["loss"]) == done
-        and numbers(history["accuracy"])
-        and numbers([history["seconds"], 0 if best is None else best])
-        and isinstance(rows, list)
-        and all(numbers(row) and len(row) == 3 for row in rows)
-    ):
-        return f"its history is not one of {done} steps"
-    return ""
+    if not isinstance(settings, dict) or type(done) is not int or not isinstance(history, dict):
+        return False
+    if set(history) != {each.name for each in fields(History)}:
+        return False
+    best, rows, losses = history["best_step"], history["validation"], history["loss"]
+    single = [history["seconds"], 0 if best is None else best]
+    lists = all(map(numbers, (losses, history["accuracy"], single))) and isinstance(rows, list)
+    return lists and len(losses) == done and all(numbers(row) and len(row) == 3 for row in rows)
 
 
-def _damaged(path: Path | str, why: str) -> str:
-    return f"{path} is no whole state of a run ({why}). Delete it to start again, or restore a copy."
+def _damaged(path: Path | str, what: str) -> CheckpointError:
+    return CheckpointError(f"{path} is no whole state of a run ({what}). Delete it to start again, or restore a copy.")
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
@@ -96,10 +92,10 @@ class RunState:
     def validate(self, sampler: EpisodeSampler | SinusoidSampler, episodes: int, group: Processes) -> None:
         """Evaluates the learner in the first process, and keeps its weights if they are the best so far. The others wait."""
         if group.first:
-            regression, history = isinstance(sampler, SinusoidSampler), self.history
-            result = evaluate(self.learner, sampler, episodes, metric="mse" if regression else "accuracy")
+            metric, history = metric_of(sampler), self.history
+            result = evaluate(self.learner, sampler, episodes, metric=metric)
             history.validation.append((self.done, result.mean, result.ci95))
-            means = [-mean if regression else mean for _, mean, _ in history.validation]
+            means = [-mean if metric == "mse" else mean for _, mean, _ in history.validation]
             if means[-1] > max(means[:-1], default=-math.inf):
                 history.best_step = self.done
                 # copies, because a state_dict goes on changing with the weights
@@ -134,32 +130,25 @@ class RunState:
             part, _, rest = name.partition(".")
             if part in parts:
                 parts[part][rest] = tensor
-        if wrong := _wrong(about):
-            raise CheckpointError(_damaged(path, wrong))
+        if not _whole(about):
+            raise _damaged(path, "settings, steps or history are missing or of another form")
         found, mine = self._flat(about["settings"]), self._flat(self.settings)
         changed = [k for k in {**found, **mine} if k != "steps" and found.get(k) != mine.get(k)]
         if about["done"] > self.settings["steps"]:
-            raise CheckpointError(
-                f"{path} has {about['done']} steps behind it, more than the {self.settings['steps']} asked for. "
-                "Ask for at least as many; to start anew, delete it or name another place."
-            )
+            asked = f"more than the {self.settings['steps']} asked for. Ask for at least as many; {_ANEW}"
+            raise CheckpointError(f"{path} has {about['done']} steps behind it, {asked}")
         if self.settings["cosine"] and found.get("steps") != self.settings["steps"]:
             changed.append("steps")
         if changed:
             lines = "; ".join(f"{k}: {found.get(k)!r} there, {mine.get(k)!r} now" for k in changed)
-            raise CheckpointError(
-                f"{path} belongs to a run with other settings ({lines}). Take the same settings to go on; "
-                "to start anew, delete it or name another place."
-            )
+            raise CheckpointError(f"{path} belongs to a run with other settings ({lines}). {_GO_ON}")
         there, now = _shapes(parts["model"]), _shapes(self.learner.state_dict())
         if differ := sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name)):
             name = differ[0]
-            raise CheckpointError(
-                f"the weights in {path} do not fit this learner: {name:.80} is {there.get(name)} there, {now.get(name)} now. "
-                "Take the same settings to go on; to start anew, delete it or name another place."
-            )
+            shapes = f"{name:.80} is {there.get(name)} there, {now.get(name)} now"
+            raise CheckpointError(f"the weights in {path} do not fit this learner: {shapes}. {_GO_ON}")
         if wrong := self._unfit(parts, about["done"], tensors.get("rng")):
-            raise CheckpointError(_damaged(path, wrong))
+            raise _damaged(path, wrong)
         load_weights(self.learner, parts["model"], path)
         self._load_optimiser(parts["optimiser"])
         self.best = parts["best"]

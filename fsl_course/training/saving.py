@@ -24,10 +24,9 @@ class Saver:
 
     @contextmanager
     def begun(self, group: Processes) -> Iterator[History]:
-        """Goes on from the file if it exists, in all processes; otherwise writes it. Yields the history of the run.
+        """Goes on from the file if it exists, in all processes; otherwise writes it, or fails. Yields the history of the run.
 
-        A folder that cannot be written to thus shows before the training, not after it. If another process ends, and the block
-        therefore raises ConnectionError, saves once more and says in the message where to go on.
+        If another process ends, and the block therefore raises ConnectionError, saves once more and says where to go on.
         """
         run = self._run
         if self.path is not None and self.path.exists():

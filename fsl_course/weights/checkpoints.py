@@ -29,10 +29,7 @@ class CheckpointError(RuntimeError):
 
 
 def save_file(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Writes tensors and a JSON-able dictionary to one file, atomically: either the old file or the whole new one is there.
-
-    Raises CheckpointError if the disk is full or the folder cannot be written to.
-    """
+    """Writes tensors and a JSON-able dictionary to one file, atomically. Raises CheckpointError if it cannot be written."""
     # clones, because tied weights share memory, which the format does not allow
     own = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
     plain = json.loads(json.dumps(about))  # as it will be read
@@ -199,7 +196,6 @@ def pretrained(
 ) -> FewShotLearner:
     """Returns a learner with shipped weights in evaluation mode, e.g. pretrained("prototypical", "glyphs"). Works offline.
 
-    method:    the name of its file in `methods`
     data:      what it was trained on: "glyphs", "omniglot" (classes drawn at random, turned ones are classes, too) or
                "omniglot-alphabets" (tested on whole alphabets never seen)
     way, shot: of the tasks to solve. Methods with a trained head need both, e.g. pretrained("maml", "omniglot", 5, 1). For other
