@@ -6,8 +6,20 @@ from operator import index
 import numpy as np
 import torch
 
+from fsl_course.episodes.episode import Episode
+
 BLOCK = 256  # episodes drawn together
 MOST_TASKS = 1_000_000  # episodes asked for at once, so that a slip of the keyboard cannot take all memory
+
+
+class Numbered:
+    """A sampler whose episodes have numbers: each is a pure function of (seed, index). A class defines batch(start, tasks)."""
+
+    def __getitem__(self, index: int) -> Episode:
+        """Returns episode number `index`, any whole number from 0 on."""
+        return self.batch(index, 1)[0]
+
+    __iter__ = None  # makes `for episode in sampler` an error, because the loop would never end
 
 
 def generator_of(*key: int) -> torch.Generator:

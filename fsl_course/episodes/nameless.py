@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from fsl_course.data.imageset import ImageSet
-from fsl_course.episodes._blocks import check_dtype, check_span, check_whole, generator_of
+from fsl_course.episodes._blocks import Numbered, check_dtype, check_span, check_whole, generator_of
 from fsl_course.episodes.episode import Episode
 
 # The warp at strength 1: largest turn in degrees, shear, log of the scale of each axis, shift as a part of the picture, and the
@@ -35,7 +35,7 @@ def warped(pictures: Tensor, generator: Generator, strength: float = 1.0) -> Ten
     return F.grid_sample(pictures, grid.to(pictures), align_corners=False)
 
 
-class PictureSampler:
+class PictureSampler(Numbered):
     """Draws tasks of N pictures, whichever they are: N classes of one support picture each, and Q warped copies as queries.
 
     source: an ImageSet, whose classes play no part; seed: fixes a task completely, together with its index; strength: of `warped`
@@ -92,9 +92,3 @@ class PictureSampler:
         query = warped(support[label], generator, self.strength)
         slots = torch.arange(self.n_way)
         return support, slots.to(place), query, label.to(place), place
-
-    def __getitem__(self, index: int) -> Episode:
-        """Returns task number `index`, a pure function of (seed, index)."""
-        return self.batch(index, 1)[0]
-
-    __iter__ = None  # makes `for episode in sampler` an error, because the loop would never end

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fsl_course.data.imageset import ImageSet
-from fsl_course.episodes._blocks import BLOCK, check_dtype, check_span, check_whole, generator_of, spans
+from fsl_course.episodes._blocks import BLOCK, Numbered, check_dtype, check_span, check_whole, generator_of, spans
 from fsl_course.episodes.episode import Episode
 
 _MOST_BYTES = 2**35  # of pictures in one call of batch
@@ -38,7 +38,7 @@ def _shuffled(rows: Tensor, labels: Tensor, generator: torch.Generator) -> tuple
     return rows.gather(1, order), labels.gather(1, order)
 
 
-class EpisodeSampler:
+class EpisodeSampler(Numbered):
     """Draws N-way K-shot episodes with Q queries for each class from an image set.
 
     source:       an ImageSet, usually one split of it
@@ -73,15 +73,11 @@ class EpisodeSampler:
         check_whole(1, n_way=n_way, k_shot=k_shot, n_query=n_query)
         check_whole(0, seed=seed, n_unlabelled=n_unlabelled, n_distractors=n_distractors)
         if n_distractors and not n_unlabelled:
-            raise ValueError(
-                f"n_distractors={n_distractors} classes add n_unlabelled pictures each, and n_unlabelled is 0: "
-                "take n_unlabelled >= 1."
-            )
+            words = f"n_distractors={n_distractors} classes add n_unlabelled pictures each"
+            raise ValueError(f"{words}, and n_unlabelled is 0: take n_unlabelled >= 1.")
         check_dtype(dtype)
         if not isinstance(source, ImageSet):
-            raise TypeError(
-                f"source must be an ImageSet, such as load_glyphs() or load_folder(path); got {source!r:.60}."
-            )
+            raise TypeError(f"source must be an ImageSet, such as load_glyphs() or load_folder(); got {source!r:.60}.")
         self.source, self.n_way, self.k_shot, self.n_query = source, int(n_way), int(k_shot), int(n_query)
         self.seed, self.within_group, self.dtype = int(seed), within_group, dtype
         self.n_unlabelled, self.n_distractors = int(n_unlabelled), int(n_distractors)
@@ -208,9 +204,3 @@ class EpisodeSampler:
             unlabelled_x=gather(layout.unlabelled) if self.n_unlabelled else None,
             attributes=self.descriptions(layout.classes),
         )
-
-    def __getitem__(self, index: int) -> Episode:
-        """Returns episode number `index`, a pure function of (seed, index). index: any whole number from 0 on."""
-        return self.batch(index, 1)[0]
-
-    __iter__ = None  # makes `for episode in sampler` an error, because the loop would never end

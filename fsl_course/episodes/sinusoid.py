@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from fsl_course.episodes._blocks import BLOCK, check_dtype, check_whole, generator_of, spans
+from fsl_course.episodes._blocks import BLOCK, Numbered, check_dtype, check_whole, generator_of, spans
 from fsl_course.episodes.episode import Episode
 
 
-class SinusoidSampler:
+class SinusoidSampler(Numbered):
     """Draws sine curves y = a sin(x - p) as regression tasks; same interface as EpisodeSampler.
 
     k_shot:    K support points
@@ -21,6 +21,8 @@ class SinusoidSampler:
     Episodes hold support_x, support_y float [K, 1], query_x, query_y float [Q, 1] and classes [0].
     `curves(start, tasks)` returns the hidden amplitudes and phases.
     """
+
+    metric = "mse"
 
     def __init__(
         self,
@@ -73,9 +75,3 @@ class SinusoidSampler:
         x, k = x.to(self.dtype)[..., None], self.k_shot
         nothing = torch.zeros(tasks, 0, dtype=torch.int64)
         return Episode(support_x=x[:, :k], support_y=y[:, :k], query_x=x[:, k:], query_y=y[:, k:], classes=nothing)
-
-    def __getitem__(self, index: int) -> Episode:
-        """Returns episode number `index`, a pure function of (seed, index)."""
-        return self.batch(index, 1)[0]
-
-    __iter__ = None  # makes `for episode in sampler` an error, because the loop would never end

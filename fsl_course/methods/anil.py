@@ -1,5 +1,6 @@
 """ANIL, almost no inner loop (Raghu, Raghu, Bengio, Vinyals 2020): only the head adapts, the body learns in the outer loop."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class ANIL(FewShotLearner):
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
         if head is None and not linear:
             raise ValueError(
-                "the model has no linear layer to adapt: name the head, e.g. ANIL(model, lr, steps, head='out')."
+                "there is no linear layer to adapt: name the head, e.g. ANIL(model, lr, steps, head='out')."
             )
         self.head = linear[-1] if head is None else head
         model.get_submodule(self.head)  # raises now, not in the first episode, if the name is unknown
@@ -55,15 +56,8 @@ class ANIL(FewShotLearner):
         finally:
             hook.remove()
         if len(seen) != 1 or seen[0][1] is not output:
-            raise ValueError(
-                f"the head {self.head!r} must be the last thing that the model does, once: its output is the model's."
-            )
+            raise ValueError(f"the head {self.head!r} must be the last thing that the model does, once.")
         return seen[0][0]
-
-    def _features_stacked(self, x: Tensor) -> Tensor:
-        """Computes features for T tasks: [T, B, ...] -> [T, B, D]. Batch norm sees each task by itself."""
-        with norms_for_vmap(self.model):
-            return vmap(self.features)(x)
 
     def adapted(self, episode: Episode) -> Params:
         """Returns the model's parameters after the inner loop on one task's support: the body's own, and the adapted head's."""
@@ -80,11 +74,12 @@ class ANIL(FewShotLearner):
 
     def forward(self, episode: Episode) -> Tensor:
         """One task -> logits [N*Q, N], regression: predictions [Q, d_out]. T stacked tasks: a leading axis [T]."""
-        features = self._features_stacked if episode.stacked else self.features
-        with batch_statistics(self.model):
-            support = features(episode.support_x)
-        with query_statistics(self.model, lambda: features(episode.support_x)):
-            query = features(episode.query_x)
+        features = vmap(self.features) if episode.stacked else self.features  # each task by itself
+        with norms_for_vmap(self.model) if episode.stacked else nullcontext():
+            with batch_statistics(self.model):
+                support = features(episode.support_x)
+            with query_statistics(self.model, lambda: features(episode.support_x)):
+                query = features(episode.query_x)
         task = replace(episode, support_x=support, query_x=query)
         return predict(self.model.get_submodule(self.head), self._adapted_head(task), task)
 

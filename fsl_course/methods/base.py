@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
-from fsl_course.inner_loop.functional import supervised_loss
+from fsl_course.inner_loop.functional import predict, supervised_loss
 
 
 class FewShotLearner(nn.Module):
@@ -38,11 +38,14 @@ class FewShotLearner(nn.Module):
     def forward(self, episode: Episode) -> Tensor:
         """Predicts the queries of one task, which has no task axis -> logits [N*Q, N] (regression: predictions [Q, d_out]).
 
-        A method with `score` compares embeddings; every other one defines its own forward.
+        A method with `score` compares embeddings, one with `adapted` predicts with a model's adapted parameters; every other
+        one defines its own forward.
         """
-        if not isinstance(self, ComparesEmbeddings):
-            raise NotImplementedError(f"{type(self).__name__} must define forward(episode) -> logits [N*Q, N].")
-        return by_embeddings(self, episode)
+        if isinstance(self, ComparesEmbeddings):
+            return by_embeddings(self, episode)
+        if callable(getattr(self, "adapted", None)):
+            return predict(self.model, self.adapted(episode), episode)
+        raise NotImplementedError(f"{type(self).__name__} must define forward(episode) -> logits [N*Q, N].")
 
     def loss(self, episode: Episode) -> Tensor:
         """Returns the loss of one task, a scalar: cross-entropy of forward unless a paper differs; regression: squared error."""
@@ -53,11 +56,9 @@ class FewShotLearner(nn.Module):
         return torch.stack([self.loss(episode) for episode in episodes]).mean()
 
     def after_training(self, sampler: EpisodeSampler | SinusoidSampler) -> None:
-        """Does nothing; for methods that need statistics over the base classes, which are in sampler.source.
+        """Does nothing; for methods that need statistics over the base classes, which are in sampler.source, in a buffer.
 
-        `fit` calls it once, when all steps are done, in evaluation mode and without gradients, with the weights that the learner
-        keeps. Statistics belong in a buffer, so that they are saved with the weights. `fit` writes its checkpoint before the
-        call: a run that goes on from there has no trace of the statistics, and computes them again at its end.
+        `fit` calls it once, after its last checkpoint, in evaluation mode and without gradients, with the weights that remain.
         """
 
 
@@ -91,9 +92,7 @@ def check_labels(labels: Tensor, n_way: int) -> None:
     if labels.numel() == 0 or int(labels.min()) < 0 or int(labels.max()) >= n_way or not bool(present.all()):
         tasks = [sorted(set(task.tolist())) for task in labels.reshape(-1, max(labels.shape[-1], 1))]
         found = next((task for task in tasks if task != list(range(n_way))), [])
-        raise ValueError(
-            f"support labels must cover the slots 0..{n_way - 1}; got {found}. A class without support has no prototype."
-        )
+        raise ValueError(f"support labels must cover the slots 0..{n_way - 1}; got {found}: each class needs support.")
 
 
 def class_sums(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
@@ -110,9 +109,8 @@ def class_means(rows: Tensor, labels: Tensor, n_way: int) -> Tensor:
 def embed_episode(learner: ComparesEmbeddings, episode: Episode) -> tuple[Tensor, Tensor]:
     """Embeds one task -> its support [N*K, D] and its queries [N*Q, D].
 
-    Support and query pass through the encoder together, as in the code of Snell et al. (that of Sung et al. passes them one after
-    the other). In training mode batch norm therefore sees the whole episode; in evaluation mode it uses running statistics, and
-    every query is judged on its own.
+    Support and query pass through the encoder together, as in the code of Snell et al. In training mode batch norm therefore sees
+    the whole episode; in evaluation mode it uses running statistics, and every query is judged on its own.
     """
     shots = len(episode.support_x)
     embeddings = learner.embed(torch.cat([episode.support_x, episode.query_x]))
@@ -120,6 +118,12 @@ def embed_episode(learner: ComparesEmbeddings, episode: Episode) -> tuple[Tensor
 
 
 def by_embeddings(learner: ComparesEmbeddings, episode: Episode) -> Tensor:
-    """Predicts the queries of one task, for a learner that compares embeddings -> logits [N*Q, N]."""
-    support, query = embed_episode(learner, episode)
-    return learner.score(support, episode.support_y, query, episode.n_way)
+    """Predicts the queries of one task, for a learner that compares embeddings -> logits [N*Q, N].
+
+    All its pictures are embedded together, as in `embed_episode`.
+    """
+    parts = [episode.support_x, episode.query_x]
+    if learner.uses_unlabelled and episode.unlabelled_x is not None:
+        parts.append(episode.unlabelled_x)
+    support, query, *unlabelled = learner.embed(torch.cat(parts)).split([len(part) for part in parts])
+    return learner.score(support, episode.support_y, query, episode.n_way, *unlabelled)

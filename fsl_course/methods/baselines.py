@@ -45,12 +45,9 @@ class PixelNearestNeighbour(FewShotLearner):
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         """support [..., S, D], labels [..., S], query [..., M, D] -> logits [..., M, n_way]: the best row of each class."""
         check_labels(labels, n_way)
-        likeness = (
-            cosine_similarities(query, support) if self.metric == "cosine" else -squared_distances(query, support)
-        )
-        best = likeness.new_full(
-            (*likeness.shape[:-1], n_way), -torch.inf
-        )  # reduced by scatter, without an array [..., M, N, S]
+        cosine = self.metric == "cosine"
+        likeness = cosine_similarities(query, support) if cosine else -squared_distances(query, support)
+        best = likeness.new_full((*likeness.shape[:-1], n_way), -torch.inf)  # scatter needs no array [..., M, N, S]
         return best.scatter_reduce(-1, labels.unsqueeze(-2).expand_as(likeness), likeness, "amax")
 
 

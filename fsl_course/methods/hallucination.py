@@ -1,9 +1,8 @@
 """Hallucination: examples that nobody drew, as pictures (warps, a conditional VAE) and as embeddings (deltas, calibration).
 
-None of it is a learner of episodes: each part adds examples to a support set, and any classifier may use them. `warp` bends
-drawings. `DrawingVAE` holds q(z | x, ref) and p(x | z, ref) (Sohn et al. 2015); its `Drawer` bends ref as z says. `DeltaEncoder`
-works on embeddings (Schwartz et al. 2018, section 3.1). `calibrated` lends a class seen once a Gaussian (Yang et al. 2021,
-equations 3 to 6).
+None of it is a learner of episodes: each part adds examples to a support set, and any classifier may use them. `DrawingVAE` holds
+q(z | x, ref) and p(x | z, ref) (Sohn et al. 2015); `DeltaEncoder` works on embeddings (Schwartz et al. 2018, section 3.1);
+`calibrated` lends a class seen once a Gaussian (Yang et al. 2021, equations 3 to 6).
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ class Drawer(nn.Module):
     def __init__(self, latent: int = 16, width: int = 16, cells: int = 7) -> None:
         super().__init__()
         self.latent, self.cells = latent, cells
-        self.look = nn.Sequential(
-            *_halving(1, width), *_halving(width, 2 * width), nn.Flatten(), nn.Linear(2 * width * 49, 64), nn.ReLU()
-        )
+        maps = *_halving(1, width), *_halving(width, 2 * width)
+        self.look = nn.Sequential(*maps, nn.Flatten(), nn.Linear(2 * width * 49, 64), nn.ReLU())
         self.bend = nn.Sequential(nn.Linear(64 + latent, 128), nn.ReLU(), nn.Linear(128, 2 * cells * cells))
         nn.init.zeros_(self.bend[2].weight)  # an untrained drawer copies its reference
         nn.init.zeros_(self.bend[2].bias)
@@ -105,9 +103,8 @@ class DeltaEncoder(nn.Module):
     def __init__(self, features: int, latent: int = 16, hidden: int = 256) -> None:
         super().__init__()
         self.encode = nn.Sequential(nn.Linear(2 * features, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, latent))
-        self.decode = nn.Sequential(
-            nn.Linear(features + latent, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, features)
-        )
+        told = features + latent
+        self.decode = nn.Sequential(nn.Linear(told, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, features))
 
     def delta(self, x: Tensor, reference: Tensor) -> Tensor:
         """Returns z = E(x, ref), [B, latent]."""

@@ -17,10 +17,7 @@ from fsl_course.nets import embedding_size
 
 
 def context_mask(shots: int, queries: int) -> Tensor:
-    """Returns who may read whom: bool [S+M, S+M], True where row i reads row j.
-
-    Every row reads the S support rows. A query reads itself, too, and no other query, so that each is judged alone.
-    """
+    """Returns bool [S+M, S+M], True where row i reads row j: all read the support, and a query also itself, but no other one."""
     rows = shots + queries
     return (torch.arange(rows) < shots) | torch.eye(rows, dtype=torch.bool)
 
@@ -82,10 +79,9 @@ class InContextLearner(FewShotLearner):
     layers:   its depth; heads: how many attentions a layer has
     outputs:  0 for classes; else the targets are rows of so many numbers, and the loss is the squared error
 
-    A class's code is random, so nothing can be learned about a slot, only how to use codes. In training they are drawn anew for
-    every task. In evaluation they are fixed, and which class gets which code follows from the support alone: the classes are
-    ordered by their means along a fixed direction. So relabelling the slots permutes the answers exactly. Rows have no
-    positions, so the order of the support does not matter.
+    Codes are drawn anew for every task of training, so nothing can be learned about a slot, only how to use codes. In evaluation
+    they are fixed, and the order of the classes' means along a fixed direction says which class gets which: relabelling the slots
+    permutes the answers exactly. Rows have no positions, so the order of the support does not matter.
     """
 
     def __init__(

@@ -51,9 +51,8 @@ class LabelPropagation(FewShotLearner):
     """Support and queries are the nodes of one graph; the logits are the logarithms of what has flowed to a query.
 
     The softmax of these logits is F divided by the sum of its row. (The code of Liu et al. takes the softmax of F itself,
-    keeps the diagonal of W, and learns s for each picture.)
+    keeps the diagonal of W, and learns s for each picture.) The queries of a call are judged together: transductive by nature.
 
-    Transductive by nature: the queries of a call are judged together, and each one is a road for the labels of the others.
     encoder: pictures [B, c, H, W] -> embeddings [B, D]; neighbours, sigma, alpha: as above
     """
 

@@ -25,10 +25,7 @@ def class_log_probabilities(similarity: Tensor, labels: Tensor, n_way: int) -> T
 
 
 class SupportContext(nn.Module):
-    """g: support embeddings in the context of each other, by a bidirectional LSTM over the support (appendix A.2).
-
-    A support set has no order, but an LSTM reads in order, so shuffling the support changes predictions.
-    """
+    """g: the support in the context of itself, by a bidirectional LSTM (appendix A.2), so its order changes predictions."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

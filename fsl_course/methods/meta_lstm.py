@@ -8,7 +8,7 @@ from torch.func import grad_and_value
 
 from fsl_course.episodes import Episode
 from fsl_course.episodes._blocks import check_whole
-from fsl_course.inner_loop.functional import Params, predict, support_loss, trainable
+from fsl_course.inner_loop.functional import Params, support_loss, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
 
@@ -79,10 +79,6 @@ class MetaLSTM(FewShotLearner):
             f = self.forget_gate(torch.cat([state[0], theta[:, None], f[:, None]], dim=1)).squeeze(1).sigmoid()
             theta = f * theta - i * gradient
         return self._split(theta)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]."""
-        return predict(self.model, self.adapted(episode), episode)
 
     def training_step(self, episodes: Episode) -> Tensor:
         """T stacked tasks -> mean query loss after adaptation, a scalar; one task after the other."""

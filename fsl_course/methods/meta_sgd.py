@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import Episode
 from fsl_course.episodes._blocks import check_whole
-from fsl_course.inner_loop.functional import Params, predict, trainable
+from fsl_course.inner_loop.functional import Params, trainable
 from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import adapt_model
@@ -25,9 +25,8 @@ class MetaSGD(FewShotLearner):
         super().__init__()
         check_whole(0, steps=steps, test_steps=test_steps or 0)
         self.model, self.steps, self.test_steps, self.vmap = model, steps, test_steps, vmap
-        self.rates = nn.ParameterList(
-            torch.full_like(p, lr) for p in trainable(model).values()
-        )  # in the order of the model
+        # in the order of the model
+        self.rates = nn.ParameterList(torch.full_like(p, lr) for p in trainable(model).values())
 
     def named_rates(self) -> Params:
         """Returns the learned rates by the name of their parameter, each in its shape."""
@@ -37,10 +36,6 @@ class MetaSGD(FewShotLearner):
         """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
         return adapt_model(self.model, episode, lr=self.named_rates(), steps=steps)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N], regression: predictions [Q, d_out]. T stacked tasks: a leading axis [T]."""
-        return predict(self.model, self.adapted(episode), episode)
 
     def training_step(self, episodes: Episode) -> Tensor:
         """T stacked tasks -> mean query loss after adaptation, a scalar with the gradient for parameters and rates."""

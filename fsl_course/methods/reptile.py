@@ -64,10 +64,6 @@ class Reptile(FewShotLearner):
             params = adapt(loss, params, lr=self.lr, steps=1, track=False)
         return params
 
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]; regression: predictions [Q, d_out]. Not differentiable in the initialisation."""
-        return predict(self.model, self.adapted(episode), episode)
-
     def training_step(self, episodes: Episode) -> Tensor:
         """T stacked tasks -> a scalar whose gradient is the mean of theta - theta_task.
 

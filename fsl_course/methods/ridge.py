@@ -51,9 +51,8 @@ class RidgeRegression(FewShotLearner):
     l2:      the strength lambda of the penalty before training; lambda = exp(log_l2) is learned and stays positive
     scale:   what multiplies the regression's outputs, which lie near 0 and 1, before training; learned as exp(log_scale)
 
-    The defaults come from short trials on validation classes of Glyphs. The authors' code appends a column of ones to the
-    embeddings and penalises its weights, too; the bias here is free. They also learn one offset for all logits together, which a
-    softmax cannot see; it is left out.
+    The defaults come from short trials on validation classes of Glyphs. The authors' code penalises its bias, too, and learns one
+    offset for all logits together, which a softmax cannot see; it is left out.
     """
 
     def __init__(self, encoder: nn.Module, l2: float = 10.0, scale: float = 10.0) -> None:

@@ -15,10 +15,9 @@ OBJECTIVES = ("bce", "contrastive", "triplet")
 
 
 def sample_pairs(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws as many pairs of one class as of two classes, with replacement. labels: int64 [B].
+    """Draws as many pairs of one class as of two, with replacement: at random only about one in N would be of one class.
 
-    -> first, second: int64 [count], two different rows each; same: bool [count], the first count // 2 are True.
-    Of two rows drawn at random only about one pair in N is of one class, so always answering "different" would be mostly right.
+    labels: int64 [B] -> first, second: int64 [count], two different rows each; same: bool [count], the first count // 2 are True
     """
     row = torch.arange(len(labels), device=labels.device)
     equal = labels[:, None] == labels
@@ -26,9 +25,8 @@ def sample_pairs(labels: Tensor, count: int, generator: torch.Generator) -> tupl
     for pool, size in ((equal & (row[:, None] != row), count // 2), (~equal, count - count // 2)):
         pairs = pool.nonzero()
         if size and not len(pairs):
-            raise ValueError(
-                f"pairs need two classes and a class with two pictures; got labels {sorted(labels.tolist())}."
-            )
+            got = sorted(labels.tolist())
+            raise ValueError(f"pairs need two classes and a class with two pictures; got labels {got}.")
         picked = torch.randint(max(len(pairs), 1), (size,), generator=generator).to(labels.device)
         drawn.append(pairs[picked])
     first, second = torch.cat(drawn).unbind(1)
@@ -38,10 +36,8 @@ def sample_pairs(labels: Tensor, count: int, generator: torch.Generator) -> tupl
 def weighted_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """Returns sum_j weight_j |a_j - b_j| for all pairs of rows (Koch et al. 2015, section 3.1).
 
-    a: [..., M, D]; b: [..., S, D]; weight: [D] -> [..., M, S]
-
-    Weights may have either sign. Each sign is one L1 distance of scaled rows, so no array [M, S, D] is made. A weight of
-    exactly 0 gets the gradient 0, so do not start there.
+    a: [..., M, D]; b: [..., S, D]; weight: [D] -> [..., M, S]. Each sign of the weights is one L1 distance of scaled rows, so no
+    array [M, S, D] is made. A weight of exactly 0 gets the gradient 0, so do not start there.
     """
     plus, minus = weight.clamp_min(0), weight.neg().clamp_min(0)
     return torch.cdist(a * plus, b * plus, p=1) - torch.cdist(a * minus, b * minus, p=1)
@@ -50,8 +46,7 @@ def weighted_l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 def euclidean_distances(a: Tensor, b: Tensor) -> Tensor:
     """Returns Euclidean distances, not squared. a [..., M, D], b [..., S, D] -> [..., M, S].
 
-    The gradient of a square root is infinite at zero; cdist returns 0 there, one of the subgradients. The mode forbids the fast
-    |a|^2 - 2ab + |b|^2, whose error of about 1e-3 for equal rows comes exactly where the gradient is steep.
+    The mode forbids the fast |a|^2 - 2ab + |b|^2, whose error of about 1e-3 for equal rows comes where the gradient is steep.
     """
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 

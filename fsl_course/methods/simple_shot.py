@@ -20,8 +20,7 @@ class SimpleShot(FewShotLearner):
     features: D; None finds it by embedding a blank 28x28 picture
     mean:     a buffer [D]; zero until training ends, so that validation during training sees features without centring
 
-    The paper also measures features without centring (L2N) or as they are (UN), and trains larger networks by SGD on augmented
-    photographs in shuffled batches; here a batch holds the pictures of stacked tasks, without augmentation.
+    The paper trains larger networks by SGD on augmented photographs in shuffled batches; here a batch holds stacked tasks.
     """
 
     joins_tasks = True

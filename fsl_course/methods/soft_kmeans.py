@@ -1,8 +1,7 @@
 """Soft k-means (Ren et al. 2018): prototypes that pictures without labels refine, by one step of clustering.
 
-The prototypes are the centres from which k-means starts. Every unlabelled picture is shared out among them by a softmax, and each
-centre moves to the weighted mean of its support and of its shares. What belongs to no class of the task, a distractor, would pull
-the centres away; a cluster of its own, or a mask, keeps it out.
+Every unlabelled picture is shared out among the prototypes by a softmax, and each moves to the weighted mean of its support and
+of its shares. A distractor, of no class of the task, would pull them away; a cluster of its own, or a mask, keeps it out.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_course.episodes import Episode
 from fsl_course.methods.base import FewShotLearner, class_sums
 from fsl_course.methods.prototypical import prototypes, squared_distances
 
@@ -108,11 +106,3 @@ class SoftKMeans(FewShotLearner):
         if unlabelled is not None and unlabelled.shape[-2]:
             centres = refined(support, labels, unlabelled, self.weights(unlabelled, centres), n_way)
         return -squared_distances(query, centres)
-
-    def forward(self, episode: Episode) -> Tensor:
-        """One task -> logits [N*Q, N]. All its pictures are embedded together, as in `embed_episode`."""
-        parts = [episode.support_x, episode.query_x]
-        if episode.unlabelled_x is not None:
-            parts.append(episode.unlabelled_x)
-        support, query, *unlabelled = self.embed(torch.cat(parts)).split([len(part) for part in parts])
-        return self.score(support, episode.support_y, query, episode.n_way, *unlabelled)

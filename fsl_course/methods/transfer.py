@@ -38,7 +38,7 @@ class CosineClassifier(nn.Module):
 
 
 def base_head(features: int, n_base: int, kind: str = "linear") -> nn.Module:
-    """Makes the head of pretraining: "linear" or "cosine", with n_base outputs (none where weights ship without it)."""
+    """Makes the head of pretraining, "linear" or "cosine", with n_base outputs: none where weights ship without it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return nn.Linear(features, n_base) if kind == "linear" else CosineClassifier(features, n_base)
@@ -51,20 +51,15 @@ def pretraining_loss(embed: Callable[[Tensor], Tensor], head: nn.Module, episode
     """
     slots = torch.cat([episodes.support_y, episodes.query_y], dim=1)
     target = episodes.classes.gather(1, slots).flatten()  # from slots back to the classes of the source
-    if int(target.max()) >= len(head.weight):
-        raise ValueError(
-            f"this learner has {len(head.weight)} base classes and met class number {int(target.max())}: "
-            "make it with n_base=len(source) of the image set that it trains on."
-        )
+    if (met := int(target.max())) >= (known := len(head.weight)):
+        cure = "make it with n_base=len(source) of the image set that it trains on"
+        raise ValueError(f"this learner has {known} base classes and met class number {met}: {cure}.")
     pictures = torch.cat([episodes.support_x, episodes.query_x], dim=1).flatten(0, 1)
     return F.cross_entropy(head(embed(pictures)), target)
 
 
 def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums each task's mean cross-entropy over the tasks. logits [..., S, N], labels [..., S] -> scalar.
-
-    A sum, because the gradient of one task must not depend on how many others there are.
-    """
+    """Sums the tasks' mean cross-entropies: a mean would share gradients out. logits [..., S, N], labels [..., S] -> scalar."""
     chosen = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1))
     return -chosen.squeeze(-1).mean(-1).sum()
 
@@ -78,9 +73,8 @@ def fit_probe(support: Tensor, labels: Tensor, n_way: int, l2: float = 0.01) -> 
     # The last column is the bias. In float32 the line search gives up before the minimum, and some GPUs have no float64.
     z, labels = F.pad(support.detach().cpu().double(), (0, 1), value=1.0), labels.cpu()
     weight = z.new_zeros(*z.shape[:-2], n_way, z.shape[-1]).requires_grad_()
-    solver = torch.optim.LBFGS(
-        [weight], max_iter=200, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
+    until = {"max_iter": 200, "tolerance_grad": 1e-6, "tolerance_change": 1e-12}
+    solver = torch.optim.LBFGS([weight], line_search_fn="strong_wolfe", **until)
 
     def objective() -> Tensor:
         solver.zero_grad()

@@ -68,10 +68,7 @@ class ZeroShot(FewShotLearner):
     def score(
         self, support: Tensor, labels: Tensor, query: Tensor, n_way: int, attributes: Tensor | None = None
     ) -> Tensor:
-        """Scores queries [..., M, D] by descriptions [..., N, A] -> logits [..., M, N]. Support and labels are not looked at.
-
-        Raises ValueError for a task without descriptions, or with longer or shorter ones than those of training.
-        """
+        """Scores queries [..., M, D] by descriptions [..., N, A] of the length of those in training -> logits [..., M, N]."""
         if attributes is None or attributes.shape[-1] != self.n_attributes:
             there = "none" if attributes is None else f"those of {attributes.shape[-1]}"
             raise ValueError(
@@ -90,12 +87,8 @@ class ZeroShot(FewShotLearner):
 
     def loss(self, episode: Episode) -> Tensor:
         """Returns cross-entropy over the classes; for towers the symmetric one."""
-        logits = self(episode)
-        return (
-            F.cross_entropy(logits, episode.query_y)
-            if self.log_scale is None
-            else symmetric_loss(logits, episode.query_y)
-        )
+        loss = F.cross_entropy if self.log_scale is None else symmetric_loss
+        return loss(self(episode), episode.query_y)
 
 
 def symmetric_loss(logits: Tensor, labels: Tensor) -> Tensor:
