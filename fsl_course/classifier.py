@@ -35,8 +35,7 @@ class FewShotClassifier:
     """Names pictures by the few examples that `fit` is given.
 
     learner:   any FewShotLearner; it is never changed. Methods that compare embeddings serve any number of classes and shots,
-               methods that adapt a head (MAML and its kin) the number of classes that it was made for. A head is bound to its
-               slots, which are in the order of the sorted names: other names for the same classes change its answers a little
+               methods that adapt a head the number of classes that it was made for, in slots sorted by name
     size, channels: of the pictures that the learner takes. None: those it was made with; for a learner made by hand the
                channels of its first convolution, and the size of the first square tensor, or else 28
     invert:    "auto" looks at the support once: if most of its pictures are dark on light, they and all queries become their
@@ -65,9 +64,8 @@ class FewShotClassifier:
         self.invert, self.threshold = invert, threshold
 
     def __repr__(self) -> str:
-        read = (
-            f"{len(self.labels_)} pictures of {', '.join(self.classes_)}" if hasattr(self, "classes_") else "not fitted"
-        )
+        fitted = hasattr(self, "classes_")
+        read = f"{len(self.labels_)} pictures of {', '.join(self.classes_)}" if fitted else "not fitted"
         return f"FewShotClassifier({type(self.learner).__name__}: {read})"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -84,7 +82,7 @@ class FewShotClassifier:
     def fit(self, pictures: Pictures, names: Sequence[str]) -> FewShotClassifier:
         """Reads the support: S pictures and their S names, at least two different ones; shots may differ. Returns the classifier.
 
-        A learner that adapts does so here, once. Raises TypeError, ValueError or FileNotFoundError for what it cannot use.
+        Raises TypeError, ValueError or FileNotFoundError for what it cannot use.
         """
         vars(self).pop("classes_", None)  # a fit that fails leaves nothing half fitted
         if not isinstance(self.learner, FewShotLearner):
@@ -132,18 +130,15 @@ class FewShotClassifier:
         return self._images(pictures, self.inverted_)[0] if pictures else self.support_images_[:0]
 
     def decision_function(self, pictures: Pictures) -> Tensor:
-        """Returns the learner's own scores [M, N] (minus distances, log-odds, cosines, ...), columns as in classes_.
+        """Returns the learner's own scores [M, N], columns as in classes_. Raises ValueError if one is not finite.
 
-        A transductive learner judges those of a call together. Raises ValueError before `fit`, and if a score is not finite.
+        A transductive learner judges those of a call together.
         """
         images = self.pictures(pictures)
         return _finite(self._support.scores(images)) if len(images) else torch.zeros(0, len(self.classes_))
 
     def predict_proba(self, pictures: Pictures) -> Tensor:
-        """Returns the softmax of the scores [M, N]; each row sums to 1.
-
-        How sure it sounds depends on the method: log-odds and distances soon say 0.99, and cosines never say much.
-        """
+        """Returns the softmax of the scores [M, N]. Log-odds and distances soon say 0.99, and cosines never say much."""
         return self.decision_function(pictures).softmax(-1)
 
     def predict(self, pictures: Pictures) -> list[str | None]:
@@ -169,8 +164,7 @@ class FewShotClassifier:
 
         share:    of new pictures of these classes that may get None: threshold_ is the lower end of the prediction interval of
                   one more best score, by Student's t. On glyphs, 5 % became 3 to 11 % with two pictures of three to five classes
-        pictures: held-out ones of these classes. None: every support picture, judged by the others
-        Raises ValueError if a class has a single support picture, or the share is not between 0 and 1.
+        pictures: held-out ones of these classes. None: every support picture, judged by the others; each class needs two
         """
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
             raise ValueError(f"share is a fraction between 0 and 1, e.g. 0.05; got {share!r}.")
@@ -191,10 +185,7 @@ class FewShotClassifier:
         return self
 
     def features(self, pictures: Pictures) -> Tensor:
-        """Returns what `nearest` compares [M, D]: embeddings; of a learner that adapts, the input of its adapted last layer.
-
-        Of a learner that has neither, pixels.
-        """
+        """Returns what `nearest` compares [M, D]: embeddings, or the input of an adapted last layer, or else pixels."""
         images = self.pictures(pictures)
         return self._support.features(images) if len(images) else self.support_features_[:0]
 
@@ -231,9 +222,8 @@ class FewShotClassifier:
             )
         weights, twin = dict(self.learner.state_dict()), make(made["method"], **made["settings"])
         load_weights(twin, weights, path)
-        again = read_support(
-            twin.to(self._support.images.device), self.support_images_, self.labels_, len(self.classes_)
-        )
+        twin = twin.to(self._support.images.device)
+        again = read_support(twin, self.support_images_, self.labels_, len(self.classes_))
         before, after = (support.scores(self.support_images_) for support in (self._support, again))
         if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.std())):
             raise ValueError(
@@ -250,9 +240,7 @@ class FewShotClassifier:
         learner, about = load_learner(path)
         tensors = load_file(path)[0]
         if _IMAGES not in tensors:
-            raise CheckpointError(
-                f"{path} holds a learner without support: make FewShotClassifier(learner), and fit it."
-            )
+            raise CheckpointError(f"{path} holds a learner without support: make FewShotClassifier(learner).")
         try:
             form, classes, inverted = about["form"], about["classes"], about["inverted"]
             invert = "auto" if about["auto"] else inverted
@@ -294,7 +282,5 @@ def _form_of(
 
 def _finite(scores: Tensor) -> Tensor:
     if not bool(scores.isfinite().all()):
-        raise ValueError(
-            "the learner's scores are not finite numbers: its training diverged, or its weights are damaged."
-        )
+        raise ValueError("the learner's scores are not finite: its training diverged, or its weights are damaged.")
     return scores

@@ -7,6 +7,7 @@ The colours are Okabe and Ito's, which colour-blind readers can tell apart; ever
 import base64
 import html
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,13 +62,9 @@ def to_html(figure: Figure, alt: str) -> str:
 
 
 def in_notebook() -> bool:
-    """Returns True if the code runs in a Jupyter kernel."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    shell = get_ipython()
-    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+    """Returns True if the code runs in a Jupyter kernel, which has imported IPython."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def show(figure: Figure, alt: str) -> None:
@@ -185,9 +182,8 @@ def intervals(
     for place, (_, (mean, half)) in enumerate(ordered):
         axes.errorbar(mean, place, xerr=half, color=SLOTS[0], marker="o", capsize=4)
         axes.annotate(f"{mean:.1%} ± {half:.1%}", (mean, place), (0, 7), ha="center", **plain)
-    axes.set(
-        yticks=range(len(rows)), yticklabels=[name for name, _ in ordered], xlabel=xlabel, ylim=(-0.6, len(rows) - 0.2)
-    )
+    axes.set(yticks=range(len(rows)), yticklabels=[name for name, _ in ordered], xlabel=xlabel)
+    axes.set_ylim(-0.6, len(rows) - 0.2)
     return figure
 
 

@@ -3,8 +3,6 @@
 Each picture is scored on its own, unless the learner is transductive: then the pictures of one call are scored together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cached_property
 
@@ -77,9 +75,8 @@ class Support:
 
     def _left_out(self, row: Tensor) -> Tensor:
         others = self._others(row)
-        return type(self)(self.learner, self.images[others], self.labels[others], self.n_way)._scores(
-            self.images[row][None]
-        )
+        read = type(self)(self.learner, self.images[others], self.labels[others], self.n_way)
+        return read._scores(self.images[row][None])
 
 
 class _Embedded(Support):

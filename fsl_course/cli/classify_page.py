@@ -1,7 +1,5 @@
 """The page that `classify --html` writes: every picture with its name and the nearest examples, and all examples by class."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

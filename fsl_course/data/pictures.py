@@ -34,7 +34,7 @@ def listed(pictures: Pictures) -> list[Picture]:
     array = isinstance(pictures, (Tensor, np.ndarray))
     if (array and pictures.ndim != 4) or isinstance(pictures, (str, os.PathLike)) or not isinstance(pictures, Iterable):
         got = f"shape {list(pictures.shape)}" if array else repr(pictures)
-        raise TypeError(f"pictures are a list, or a tensor or array [S, c, H, W]; got {got:.80}. Of one: [picture].")
+        raise TypeError(f"pictures are a list, or an array [S, c, H, W]; got {got:.80}. One picture: [picture].")
     return list(pictures)
 
 

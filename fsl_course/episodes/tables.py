@@ -1,7 +1,5 @@
 """Tasks whose examples are rows of numbers: lines with noise, and small made-up tables with classes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Generator, Tensor
 

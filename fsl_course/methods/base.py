@@ -1,7 +1,5 @@
 """The interface of every few-shot learner, and what learners that compare embeddings share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 

@@ -5,8 +5,6 @@ q(z | x, ref) and p(x | z, ref) (Sohn et al. 2015); `DeltaEncoder` works on embe
 `calibrated` lends a class seen once a Gaussian (Yang et al. 2021, equations 3 to 6).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn

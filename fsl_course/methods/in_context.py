@@ -1,7 +1,5 @@
 """Learning in context (Garg et al. 2022; Fifty et al. 2024): a transformer reads the support and answers, without an update."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from dataclasses import replace

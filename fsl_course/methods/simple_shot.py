@@ -1,7 +1,5 @@
 """SimpleShot (Wang et al. 2019): the nearest class mean of centred features of unit length, without meta-learning."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

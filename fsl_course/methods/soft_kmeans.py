@@ -4,8 +4,6 @@ Every unlabelled picture is shared out among the prototypes by a softmax, and ea
 of its shares. A distractor, of no class of the task, would pull them away; a cluster of its own, or a mask, keeps it out.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -3,8 +3,6 @@
 Baseline and Baseline++ of Chen et al. 2019, nearest class means, a linear probe, and fine-tuning of the whole network.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 

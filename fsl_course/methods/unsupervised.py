@@ -3,8 +3,6 @@
 Tasks come from `PictureSampler`. The same tasks with N = 5 and MAML are UMTRA (Khodadadeh et al. 2019).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -6,8 +6,6 @@ dap_scores   attributes predicted one by one (Lampert et al. 2014)
 eszsl        a bilinear map in closed form (Romera-Paredes, Torr 2015)
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

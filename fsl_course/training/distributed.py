@@ -54,10 +54,8 @@ class Processes:
         if self.size == 1:
             return
         if tasks % self.size:
-            raise ValueError(
-                f"tasks={tasks} cannot be shared evenly among {self.size} processes: "
-                f"take tasks={self.size * -(-tasks // self.size)} (on the command line --tasks)."
-            )
+            cure = f"take tasks={self.size * -(-tasks // self.size)} (on the command line --tasks)"
+            raise ValueError(f"tasks={tasks} cannot be shared evenly among {self.size} processes: {cure}.")
         if learner.joins_tasks and any(isinstance(m, _BatchNorm) for m in learner.modules()):
             raise ValueError(
                 "pretraining normalises the pictures of all tasks of a step together, so with batch norm they cannot be "

@@ -1,7 +1,5 @@
 """Shows the progress of a training run: a bar in a terminal, a growing curve in a notebook."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence
@@ -81,7 +79,7 @@ class LiveProgress:
             self._handle.update(content)
         self._drawn = time.monotonic()
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> "LiveProgress":
         return self
 
     def __exit__(self, *error: object) -> None:

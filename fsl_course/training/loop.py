@@ -142,10 +142,8 @@ def _check_finite(numbers: dict[str, float], step: int, lr: float) -> None:
     """Raises FloatingPointError, with advice, if a number is not finite: a finite loss may have a gradient that is not."""
     for name, number in numbers.items():
         if not math.isfinite(number):
-            raise FloatingPointError(
-                f"the {name} became {number} at step {step}: try a smaller lr (now {lr}) or clip=1.0. "
-                "The learner holds the weights before this step."
-            )
+            cure = f"try a smaller lr (now {lr}) or clip=1.0. The learner holds the weights before this step"
+            raise FloatingPointError(f"the {name} became {number} at step {step}: {cure}.")
 
 
 def _finish(

@@ -140,11 +140,9 @@ def load_learner(path: str | Path) -> tuple[FewShotLearner, dict[str, Any]]:
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
     if differ := sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n)):
-        name = differ[0]
-        raise CheckpointError(
-            f"the weights in {path} do not fit this learner: {len(differ)} differ, e.g. {name:.80} is {shapes.get(name)} in the "
-            f"file and {expected.get(name)} in {method} with its settings."
-        )
+        name, count = differ[0], len(differ)
+        words = f"{name:.80} is {shapes.get(name)} in the file and {expected.get(name)} in {method}"
+        raise CheckpointError(f"the weights in {path} do not fit this learner: {count} differ, e.g. {words}.")
     learner = make(method, **settings)
     load_weights(learner, {name: tensor for name, tensor in load_file(path)[0].items() if name in expected}, path)
     if damaged := not_finite(learner.state_dict()):
