@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Episode:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Episode:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Episode(**{name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()})
+        return replace(self, **{name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()})
 
     def __len__(self) -> int:
         """T, the number of stacked tasks."""

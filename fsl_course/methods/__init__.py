@@ -21,6 +21,7 @@ label_propagation  labels that flow along a graph of support and queries (Liu et
 soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
 unsupervised   prototypes learned from pictures alone, without labels (Medina et al. 2020)
 zero_shot      classes known by their descriptions alone (Snell et al. 2017, Romera-Paredes, Torr 2015)
+dense          where in a scene a class is, by prototypes of object and background (Wang et al. 2019)
 maml_rl        a policy to start from, and steps up its own return (Finn et al. 2017, Foerster et al. 2018)
 recurrent_rl   a recurrent policy whose memory learns the task (Duan et al. 2016)
 continual      classes that come session by session: running means, replay, EWC (Kirkpatrick et al. 2017)
