@@ -35,7 +35,7 @@ test: lint  ## Check everything: lint, tests, notebooks against lessons, solutio
 	@chosen=$$($(PYTHON_BIN) -m tools.notebooks.pick $(FSL_ROTATE)) || exit 1; \
 	if [ -n "$$chosen" ]; then export FSL_PROGRESS="$$(mktemp -d)/progress.json"; set -x; PYTHONPATH=tools/notebooks/offline $(PYTEST) $(NBVAL) $$chosen; fi
 
-test-browser: env  ## Lessons and widgets in a real browser, screenshots in build/browser (FSL_BROWSER_LESSONS=all: all lessons)
+test-browser: env  ## Lessons, widgets and the page to try in a real browser, screenshots in build/browser (FSL_BROWSER_LESSONS=all: all lessons)
 	@chromium=$$($(PYTHON_BIN) -m tools.setup.chromium) || { status=$$?; \
 	if [ $$status = 3 ]; then echo "test-browser: SKIPPED, see the line above."; exit 0; else exit $$status; fi; }; \
 	export FSL_CHROMIUM="$$chromium" FSL_BROWSER_LESSONS="$(FSL_BROWSER_LESSONS)"; set -x; \

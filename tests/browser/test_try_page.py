@@ -169,6 +169,11 @@ def test_everything_works_with_the_keyboard_alone(open_page: Opener):
     for key in ["Space", *["ArrowRight"] * 7, *["ArrowDown"] * 5, *["ArrowLeft"] * 7, "Space"]:
         page.keyboard.press(key)
     answer(page, "corner")
+    reach("#characters input")
+    page.keyboard.type("mug")
+    page.keyboard.press("Tab")
+    page.wait_for_function("[...document.querySelectorAll('.keep')].some((e) => e.ariaLabel.endsWith(' mug'))")
+    assert page.evaluate("document.activeElement.className") == "keep"  # the list was built anew around the focus
 
 
 def test_every_control_has_a_name(open_page: Opener):

@@ -81,6 +81,7 @@
     const number = ++latest;
     const strokes = model.get("strokes");
     const known = characters.filter((character) => character.examples.length);
+    if (!strokes.length) $("hint").hidden = true;
     if (!strokes.length || known.length < 2) {
       listed(characters.map(() => null));
       showEvidence(false);
@@ -145,13 +146,16 @@
         node("button", { type: "button", class: "keep", disabled: drawn && !full ? null : "", "aria-label": `Keep my drawing as ${name}`,
           text: full ? "Full" : "Keep here", onclick: () => keep(character) }));
     });
+    const controls = () => [...$("characters").querySelectorAll("button, input")];
+    const held = controls().indexOf(document.activeElement); // the new list keeps the keyboard's place
     $("characters").replaceChildren(...rows);
+    if (held >= 0) (controls()[held] ?? $("new")).focus({ preventScroll: true });
     $("new").disabled = !drawn || characters.length >= MOST_CHARACTERS;
   }
 
   function rename(character, field) {
     character.name = field.value.trim() || character.name;
-    ask();
+    setTimeout(ask); // when the Tab key has moved on
   }
 
   async function keep(character) {
