@@ -15,9 +15,8 @@ def keep_memory() -> bool:
 
     One call is enough; further calls do nothing. `fit` and the command line call it. `evaluate` does not: the caller decides.
     By default glibc returns every large block to the system when it is freed, and the system hands it out again as zeroed pages
-    at the first touch. A training step frees and asks for hundreds of megabytes; Conv4 forward and backward on 360 pictures took
-    0.45 s before and 0.26 s after (one thread; the field keep_memory_brings of `python -m tools.benchmark --json
-    --only prototypical-step` measures what it brings a whole step).
+    at the first touch. Conv4 forward and backward on 360 pictures took 0.45 s before and 0.26 s after (one thread; see the field
+    keep_memory_brings of `python -m tools.benchmark --json --only prototypical-step`).
     The price: the process keeps its largest size until it ends.
     """
     if not sys.platform.startswith("linux"):

@@ -147,21 +147,20 @@ def _as_html(title: str, head: list[str], lines: list[list[str]], below: list[st
 def table(
     protocol: str | None = "random",
     *,
-    method: str | None = None,
-    way: int | None = None,
-    shot: int | None = None,
     transfer: bool = False,
     as_html: bool = False,
     folder: Path | None = None,
+    **wanted: Any,
 ) -> str:
     """Draws the measured rows that `chosen` chooses as a table with notes below: plain text, or HTML for a notebook.
 
     protocol: None draws one table for each. transfer: the rows of weights tested on the other data set, of any protocol
+    wanted: method (or label), way and shot
     """
     found = measured(transfer=transfer, folder=folder)
-    found = chosen(found, protocol=None if transfer else protocol, method=method, way=way, shot=shot)
+    found = chosen(found, protocol=None if transfer else protocol, **wanted)
     if protocol is None and not transfer:  # in one table, a line could not hold the numbers of both protocols
-        wanted = {"method": method, "way": way, "shot": shot, "as_html": as_html, "folder": folder}
+        wanted |= {"as_html": as_html, "folder": folder}
         protocols = dict.fromkeys(row["protocol"] for row in found)
         return ("" if as_html else "\n\n").join(table(one, **wanted) for one in protocols)
     title = PROTOCOL_WORDS.get("transfer" if transfer else protocol or "", "Omniglot")

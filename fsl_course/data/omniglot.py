@@ -74,7 +74,7 @@ def load_omniglot(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
-    parts = _find_parts(_root(root), download)
+    parts = find_parts(root, download)
     cache = _cache_file()
     found = _read_cache(cache)
     if found is None:
@@ -97,28 +97,15 @@ def load_omniglot(
     return rotations_as_classes(source) if rotations else source
 
 
-def original_drawings(root: str | Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the published drawings: a character's name "Alphabet/character01" and bool [20, 105, 105], True where ink is.
-
-    Order and errors are those of `load_omniglot`. For comparing ways to shrink the drawings, and for tools that need files.
-    """
-    for part, path in _find_parts(_root(root), download=False).items():
-        yield from _characters(part, path)
-
-
-def _root(root: str | Path | None) -> Path:
+def find_parts(root: str | Path | None = None, download: bool = False) -> dict[str, Path]:
+    """Returns the zip or the unpacked folder of each part. Arguments and errors are those of `load_omniglot`."""
     given = root if root is not None else os.environ.get("FSL_DATA")
     if not given:
         raise FileNotFoundError(
             "where is Omniglot? Give load_omniglot a root, or set the environment variable FSL_DATA: the folder that holds "
             "(or, with download=True, shall hold) omniglot-py/images_background.zip and omniglot-py/images_evaluation.zip."
         )
-    return Path(given).expanduser().resolve()
-
-
-def _find_parts(root: Path, download: bool) -> dict[str, Path]:
-    """Returns the zip or the unpacked folder of each part."""
-    found = {}
+    root, found = Path(given).expanduser().resolve(), {}
     for part in _PARTS:
         homes = (root / "omniglot-py", root)
         candidates = [home / f"{part}.zip" for home in homes] + [home / part for home in homes]
@@ -126,7 +113,7 @@ def _find_parts(root: Path, download: bool) -> dict[str, Path]:
     missing = [part for part, path in found.items() if path is None]
     if missing and download:
         _download(root, missing)
-        return _find_parts(root, download=False)
+        return find_parts(root)
     if missing:
         raise FileNotFoundError(
             f"{root} holds no {' and no '.join(f'{part}.zip' for part in missing)}, neither there nor in its folder omniglot-py, "
@@ -161,7 +148,7 @@ def _build(parts: dict[str, Path]) -> tuple[Tensor, list[str]]:
     with tqdm(desc="Omniglot to 28x28 (once)", unit=" drawings", total=total, delay=1, leave=False) as bar:
         for part, path in parts.items():
             digest = hashlib.sha256()
-            for name, ink in _characters(part, path):
+            for name, ink in characters(part, path):
                 digest.update(name.encode() + b"\0" + np.packbits(ink).tobytes())
                 images.append(_shrink(ink))
                 names.append(name)
@@ -189,7 +176,7 @@ def _shrink(ink: np.ndarray) -> np.ndarray:
     return ((510 * sums + whole) // (2 * whole)).astype(np.uint8)
 
 
-def _characters(part: str, path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def characters(part: str, path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every character of a part in sorted order: name "Alphabet/character01" and drawings, bool [20, 105, 105]."""
     with _opened(path) as (members, read):
         classes: dict[str, list[str]] = {}

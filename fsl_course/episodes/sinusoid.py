@@ -19,7 +19,6 @@ class SinusoidSampler(Numbered):
     inputs:    range of x, uniform
 
     Episodes hold support_x, support_y float [K, 1], query_x, query_y float [Q, 1] and classes [0].
-    `curves(start, tasks)` returns the hidden amplitudes and phases.
     """
 
     metric = "mse"

@@ -14,21 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch.autograd import Function
-from torch.nn.modules.batchnorm import _BatchNorm as _NormLayer
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.utils import _pair
 
 from fsl_course.inner_loop.instead import Instead
 
 Grads = tuple[Tensor | None, ...]
 # All save their tensors in `forward`, because setup_context, torch's newer way, inspects the signature at every call.
-
-
-def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Returns z * weight + bias, z = (x - mean) r, r = 1 / sqrt(variance + eps), by mean and biased variance of each channel.
-
-    x: float [B, c, ...]; weight, bias: [c], all of one dtype -> like x.
-    """
-    return _BatchNorm.apply(x, weight, bias, eps)
 
 
 def _norm_gradients(
@@ -41,7 +33,12 @@ def _norm_gradients(
     return torch.ops.aten.native_batch_norm_backward(gy, x, weight, None, None, mean, r, True, 0.0, wanted)
 
 
-class _BatchNorm(Function):
+class BatchNorm(Function):
+    """z * weight + bias, z = (x - mean) r, r = 1 / sqrt(variance + eps), by mean and biased variance of each channel.
+
+    x: float [B, c, ...]; weight, bias: [c], all of one dtype -> like x
+    """
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, mean, r = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
@@ -100,11 +97,6 @@ def _plain_second_derivative(gy: Tensor, x: Tensor, weight: Tensor, eps: float, 
     return torch.autograd.grad(first, (gy, x, weight), along, create_graph=True)
 
 
-def convolution(x: Tensor, weight: Tensor, *how: Any) -> Tensor:
-    """Returns F.conv2d(x, weight, None, *how). how: stride, padding, dilation (pairs of numbers) and groups (a number)."""
-    return _Convolution.apply(x, weight, how)
-
-
 def _conv_gradients(gy: Tensor, x: Tensor, weight: Tensor, how: tuple, of_x: bool, of_weight: bool) -> Grads:
     *geometry, groups = how
     return torch.ops.aten.convolution_backward(
@@ -112,7 +104,9 @@ def _conv_gradients(gy: Tensor, x: Tensor, weight: Tensor, how: tuple, of_x: boo
     )[:2]
 
 
-class _Convolution(Function):
+class Convolution(Function):
+    """F.conv2d(x, weight, None, *how). how: stride, padding, dilation (pairs of numbers) and groups (a number)."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, how: tuple) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -147,12 +141,9 @@ class _ConvolutionBackward(Function):
         return sum(parts[1:], parts[0]) if parts else None, to_x, to_weight, None, None, None
 
 
-def max_pool(x: Tensor, *how: Any) -> Tensor:
-    """Returns F.max_pool2d(x, *how). how: kernel, stride, padding, dilation (pairs of numbers) and ceil_mode."""
-    return _MaxPool.apply(x, how)
+class MaxPool(Function):
+    """F.max_pool2d(x, *how). how: kernel, stride, padding, dilation (pairs of numbers) and ceil_mode."""
 
-
-class _MaxPool(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, how: tuple) -> Tensor:
         y, places = F.max_pool2d(x, *how, return_indices=True)
@@ -200,20 +191,20 @@ def _batch_norm(x, mean, variance, weight=None, bias=None, training=False, momen
     of_the_batch = training and mean is None and x.numel() > x.shape[1]
     if _not_ours(x) or not of_the_batch or weight is None or bias is None or x.dtype != weight.dtype:
         return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
-    return batch_norm(x, weight, bias, eps)
+    return BatchNorm.apply(x, weight, bias, eps)
 
 
 def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     if _not_ours(x) or bias is not None or isinstance(padding, str) or x.dim() != 4:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    return convolution(x, weight, _pair(stride), _pair(padding), _pair(dilation), groups)
+    return Convolution.apply(x, weight, (_pair(stride), _pair(padding), _pair(dilation), groups))
 
 
 def _max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False) -> Tensor:
     if _not_ours(x) or x.dim() != 4:
         return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    stride = kernel_size if stride is None else stride
-    return max_pool(x, _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), ceil_mode)
+    pairs = (_pair(each) for each in (kernel_size, kernel_size if stride is None else stride, padding, dilation))
+    return MaxPool.apply(x, (*pairs, ceil_mode))
 
 
 def cheap_second_derivatives(model: nn.Module) -> AbstractContextManager:
@@ -221,6 +212,6 @@ def cheap_second_derivatives(model: nn.Module) -> AbstractContextManager:
 
     A model without such layers, e.g. a plain MLP, is left alone, because every small operation would take longer.
     """
-    if not any(isinstance(module, (_NormLayer, nn.Conv2d, nn.MaxPool2d)) for module in model.modules()):
+    if not any(isinstance(module, (_BatchNorm, nn.Conv2d, nn.MaxPool2d)) for module in model.modules()):
         return nullcontext()
     return Instead({F.batch_norm: _batch_norm, F.conv2d: _conv2d, F.max_pool2d: _max_pool2d})

@@ -41,9 +41,7 @@ class Hypernetwork(FewShotLearner):
         return classes, classes.mean(-2, keepdim=True)
 
     def modulate(self, task: Tensor, *embeddings: Tensor) -> tuple[Tensor, ...]:
-        """Scales and shifts embeddings [..., B, D] by the task code [..., 1, hidden], or returns them as they are."""
-        if self.modulator is None:
-            return embeddings
+        """Scales and shifts embeddings [..., B, D] by the task code [..., 1, hidden]."""
         gamma, beta = self.modulator(task).chunk(2, dim=-1)
         return tuple((1 + gamma) * z + beta for z in embeddings)
 

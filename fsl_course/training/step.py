@@ -4,7 +4,7 @@ Why bfloat16 replaces the `forward` of networks for the time of a step: autocast
 losses, too; inside `embed`, every method would have to do it; a wrapper module around the encoder would rename its weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -49,16 +49,15 @@ def in_bfloat16(learner: FewShotLearner) -> Iterator[None]:
 
     Weights, their gradients and the statistics of batch norm stay float32.
     """
-    usual = {net: net.forward for net in embedding_networks(learner)}
 
-    def lowered(net: nn.Module, *inputs: Tensor) -> Tensor:
+    def lowered(usual: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         with torch.autocast(inputs[0].device.type, torch.bfloat16):
-            return usual[net](*inputs).float()
+            return usual(*inputs).float()
 
-    own = {net: vars(net).get("forward") for net in usual}
+    own = {net: vars(net).get("forward") for net in embedding_networks(learner)}
     try:
-        for net in usual:
-            net.forward = partial(lowered, net)  # hides the method of its class
+        for net in own:
+            net.forward = partial(lowered, net.forward)  # hides the method of its class
         yield
     finally:
         for net, before in own.items():

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from fsl_course.data import ImageSet, load_glyphs, load_omniglot
-from fsl_course.data.omniglot import original_drawings
 from fsl_course.episodes import EpisodeSampler
 from tools.benchmark import measure, peers
 from tools.benchmark.measure import Row, Settings
 from tools.benchmark.sampling import write_files
 from tools.benchmark.works import WORKS
+from tools.results.half_point import original_drawings
 
 # What both sides are told. every: steps between two validations, each on `episodes` episodes with `query` queries a class
 PLAN = {"way": 20, "query": 5, "every": 100, "episodes": 200, "most": 3000, "target": 0.95, "seed": 0, "lr": 1e-3}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 
 from fsl_course import EpisodeSampler, ImageSet, compare, evaluate, fit, load_omniglot, rotations_as_classes
 from fsl_course._system.files import replace_file
-from fsl_course.data.omniglot import original_drawings
+from fsl_course.data.omniglot import characters, find_parts
 from fsl_course.evaluation import Result
 from fsl_course.weights.learners import make
 
@@ -44,6 +45,15 @@ def pictures(variant: str) -> ImageSet:
     if variant == "nearest":
         source = replace(source, images=nearest(np.stack([ink for _, ink in original_drawings()])))
     return rotations_as_classes(source)
+
+
+def original_drawings() -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the published drawings: a character's name "Alphabet/character01" and bool [20, 105, 105], True where ink is.
+
+    Order and errors are those of `load_omniglot`.
+    """
+    for part, path in find_parts().items():
+        yield from characters(part, path)
 
 
 def nearest(drawings: np.ndarray) -> torch.Tensor:

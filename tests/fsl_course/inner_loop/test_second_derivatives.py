@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from fsl_course.inner_loop import functional
 from fsl_course.inner_loop.functional import support_loss, trainable
-from fsl_course.inner_loop.second_derivatives import batch_norm, cheap_second_derivatives, convolution, max_pool
+from fsl_course.inner_loop.second_derivatives import BatchNorm, Convolution, MaxPool, cheap_second_derivatives
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.maml import meta_loss
 from tests.fsl_course.methods.adapting import randn, small_conv, small_episodes
@@ -19,32 +19,32 @@ PAIRS = ((2, 1), (1, 2), (1, 1))  # stride, padding, dilation
 # name -> ours, PyTorch's, inputs: as small as the shapes may be, since central differences take the square of their size
 LAYERS = {
     "batch norm": (
-        lambda x, w, b: batch_norm(x, w, b, 1e-3),
+        lambda x, w, b: BatchNorm.apply(x, w, b, 1e-3),
         lambda x, w, b: F.batch_norm(x, None, None, w, b, True, 0.0, 1e-3),
         ((3, 2, 3, 2), (2,), (2,)),
     ),
     "batch norm of rows": (
-        lambda x, w, b: batch_norm(x, w, b, 1e-3),
+        lambda x, w, b: BatchNorm.apply(x, w, b, 1e-3),
         lambda x, w, b: F.batch_norm(x, None, None, w, b, True, 0.0, 1e-3),
         ((5, 2), (2,), (2,)),
     ),
     "convolution": (
-        lambda x, w: convolution(x, w, *PAIRS, 1),
+        lambda x, w: Convolution.apply(x, w, (*PAIRS, 1)),
         lambda x, w: F.conv2d(x, w, None, *PAIRS, 1),
         ((2, 2, 4, 3), (3, 2, 3, 2)),
     ),
     "grouped convolution": (
-        lambda x, w: convolution(x, w, (1, 1), (1, 1), (2, 2), 2),
+        lambda x, w: Convolution.apply(x, w, ((1, 1), (1, 1), (2, 2), 2)),
         lambda x, w: F.conv2d(x, w, None, 1, 1, 2, 2),
         ((2, 4, 3, 4), (2, 2, 3, 2)),
     ),
     "pooling": (
-        lambda x: max_pool(x, (2, 2), (2, 2), (0, 0), (1, 1), False),
+        lambda x: MaxPool.apply(x, ((2, 2), (2, 2), (0, 0), (1, 1), False)),
         lambda x: F.max_pool2d(x, 2),
         ((2, 2, 3, 4),),
     ),
     "overlapping pooling": (
-        lambda x: max_pool(x, (3, 2), (2, 1), (1, 1), (1, 1), True),
+        lambda x: MaxPool.apply(x, ((3, 2), (2, 1), (1, 1), (1, 1), True)),
         lambda x: F.max_pool2d(x, (3, 2), (2, 1), 1, 1, True),
         ((2, 2, 3, 4),),
     ),
@@ -92,7 +92,7 @@ def test_the_third_derivative_by_central_differences(name):
 def test_pictures_without_gradient_get_none():
     x, w = inputs_of("convolution")
     x = x.detach()
-    (first,) = torch.autograd.grad(convolution(x, w, *PAIRS, 1).tanh().sum(), [w], create_graph=True)
+    (first,) = torch.autograd.grad(Convolution.apply(x, w, (*PAIRS, 1)).tanh().sum(), [w], create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), [w])
     (expected,) = torch.autograd.grad(F.conv2d(x, w, None, *PAIRS, 1).tanh().sum(), [w], create_graph=True)
     (expected_second,) = torch.autograd.grad(expected.square().sum(), [w])
@@ -119,7 +119,7 @@ def test_the_support_loss_takes_them():
         node = nodes.pop()
         seen.add(type(node).__name__)
         nodes += [parent for parent, _ in node.next_functions if parent is not None]
-    assert {"_BatchNormBackward", "_ConvolutionBackward", "_MaxPoolBackward"} <= seen
+    assert {"BatchNormBackward", "ConvolutionBackward", "MaxPoolBackward"} <= seen
 
 
 OTHERS = {

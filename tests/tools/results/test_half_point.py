@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from fsl_course.data import ImageSet, load_omniglot
-from fsl_course.data.omniglot import original_drawings
 from tools.results import half_point
 
 
@@ -39,7 +38,7 @@ def test_original_drawings_are_those_of_load_omniglot():
     if not os.environ.get("FSL_DATA"):
         pytest.skip("needs the real Omniglot: set FSL_DATA to the folder that holds omniglot-py")
     source = load_omniglot()
-    for at, (name, ink) in zip(range(3), original_drawings(), strict=False):
+    for at, (name, ink) in zip(range(3), half_point.original_drawings(), strict=False):
         assert name == source.class_names[at]
         assert ink.shape == (20, 105, 105)
         assert ink.dtype == bool
