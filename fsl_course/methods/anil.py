@@ -10,7 +10,6 @@ from fsl_course.episodes import Episode
 from fsl_course.episodes._blocks import check_whole
 from fsl_course.inner_loop.functional import Params, call, predict, trainable
 from fsl_course.inner_loop.support_statistics import batch_statistics, norms_for_vmap, query_statistics
-from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import adapt_model
 
@@ -82,7 +81,3 @@ class ANIL(FewShotLearner):
                 query = features(episode.query_x)
         task = replace(episode, support_x=support, query_x=query)
         return predict(self.model.get_submodule(self.head), self._adapted_head(task), task)
-
-    def training_step(self, episodes: Episode) -> Tensor:
-        """T stacked tasks -> mean query loss after adaptation, a scalar with the meta-gradient."""
-        return mean_over_tasks(self, episodes, self.vmap)

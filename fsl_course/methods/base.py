@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fsl_course.episodes import Episode, EpisodeSampler, SinusoidSampler
 from fsl_course.inner_loop.functional import predict, supervised_loss
+from fsl_course.inner_loop.task_batches import mean_over_tasks
 
 
 class FewShotLearner(nn.Module):
@@ -50,7 +51,12 @@ class FewShotLearner(nn.Module):
         return supervised_loss(self(episode), episode.query_y)
 
     def training_step(self, episodes: Episode) -> Tensor:
-        """Returns what `fit` minimises on T stacked tasks, a scalar: the mean loss of the tasks."""
+        """Returns what `fit` minimises on T stacked tasks, a scalar: the mean loss of the tasks.
+
+        With `adapted` by `mean_over_tasks`, in the way that self.vmap says, or one task after the other.
+        """
+        if callable(getattr(self, "adapted", None)):
+            return mean_over_tasks(self, episodes, getattr(self, "vmap", False))
         return torch.stack([self.loss(episode) for episode in episodes]).mean()
 
     def after_training(self, sampler: EpisodeSampler | SinusoidSampler) -> None:

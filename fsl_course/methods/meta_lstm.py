@@ -9,7 +9,6 @@ from torch.func import grad_and_value
 from fsl_course.episodes import Episode
 from fsl_course.episodes._blocks import check_whole
 from fsl_course.inner_loop.functional import Params, support_loss, trainable
-from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
 
 
@@ -79,7 +78,3 @@ class MetaLSTM(FewShotLearner):
             f = self.forget_gate(torch.cat([state[0], theta[:, None], f[:, None]], dim=1)).squeeze(1).sigmoid()
             theta = f * theta - i * gradient
         return self._split(theta)
-
-    def training_step(self, episodes: Episode) -> Tensor:
-        """T stacked tasks -> mean query loss after adaptation, a scalar; one task after the other."""
-        return mean_over_tasks(self, episodes, at_once=False)

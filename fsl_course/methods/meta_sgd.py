@@ -1,12 +1,11 @@
 """Meta-SGD (Li, Zhou, Chen, Li 2017): MAML that also learns a rate, with its sign, for every single parameter."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fsl_course.episodes import Episode
 from fsl_course.episodes._blocks import check_whole
 from fsl_course.inner_loop.functional import Params, trainable
-from fsl_course.inner_loop.task_batches import mean_over_tasks
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.maml import adapt_model
 
@@ -36,7 +35,3 @@ class MetaSGD(FewShotLearner):
         """The model's parameters after the inner loop on this task's support; with a graph where gradients are enabled."""
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
         return adapt_model(self.model, episode, lr=self.named_rates(), steps=steps)
-
-    def training_step(self, episodes: Episode) -> Tensor:
-        """T stacked tasks -> mean query loss after adaptation, a scalar with the gradient for parameters and rates."""
-        return mean_over_tasks(self, episodes, self.vmap)
