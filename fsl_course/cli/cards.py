@@ -95,9 +95,8 @@ def check_not_finished(weights: Path, card: dict[str, Any]) -> None:
         now = json.loads(json.dumps(card["options"]))
         common = [name for name in there.keys() & now.keys() if name not in _SAME_WEIGHTS]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{weights} is there already, and its card does not say how it was made ({error!s:.100}). {place}"
-        ) from error
+        words = f"{weights} is there already, and its card does not say how it was made ({error!s:.100})"
+        raise CheckpointError(f"{words}. {place}") from error
     if changed := sorted(name for name in common if there[name] != now[name]):
         lines = "; ".join(f"--{name.replace('_', '-')}: {there[name]!r} there, {now[name]!r} now" for name in changed)
         raise CheckpointError(f"{weights} is a finished run with other settings ({lines}). {place}")

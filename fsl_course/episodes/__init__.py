@@ -13,16 +13,6 @@ from fsl_course.episodes.sinusoid import SinusoidSampler
 from fsl_course.episodes.tables import linear_tasks, standardise, table_tasks
 
 __all__ = [
-    "BLOCK",
-    "Episode",
-    "EpisodeSampler",
-    "Layout",
-    "PictureSampler",
-    "SceneEpisode",
-    "SceneSampler",
-    "SinusoidSampler",
-    "linear_tasks",
-    "standardise",
-    "table_tasks",
-    "warped",
-]
+    "BLOCK", "Episode", "EpisodeSampler", "Layout", "PictureSampler", "SceneEpisode", "SceneSampler",
+    "SinusoidSampler", "linear_tasks", "standardise", "table_tasks", "warped",
+]  # fmt: skip

@@ -24,6 +24,8 @@ from fsl_course.methods.base import FewShotLearner
 # validates alone. A process that dies is noticed at once in both cases.
 _A_STEP, _A_VALIDATION = timedelta(minutes=10), timedelta(days=2)
 
+Copies = Sequence[tuple[Tensor, Tensor]]  # each buffer of a learner with a copy from before the step
+
 
 @contextmanager
 def _reachable() -> Iterator[None]:
@@ -83,13 +85,11 @@ class Processes:
         return found.numpy().tobytes()
 
     @torch.no_grad()
-    def combine(
-        self, learner: FewShotLearner, buffers: Sequence[tuple[Tensor, Tensor]], numbers: Sequence[float]
-    ) -> list[float]:
+    def combine(self, learner: FewShotLearner, buffers: Copies, numbers: Sequence[float]) -> list[float]:
         """Combines the processes after backward by one message, and returns the sums of `numbers` over the processes.
 
         Gradients become their mean over the processes (none where no process has one), running statistics those of all tasks in
-        order. buffers: each buffer of the learner with a copy from before the step.
+        order.
         """
         if self.size == 1:
             return list(numbers)
@@ -113,9 +113,7 @@ class Processes:
         return found[: len(numbers)]
 
 
-def _statistics(
-    learner: FewShotLearner, buffers: Sequence[tuple[Tensor, Tensor]], group: Processes
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _statistics(learner: FewShotLearner, buffers: Copies, group: Processes) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Returns every buffer that changed, with what it keeps of its value before, and what this process adds to that.
 
     Running statistics r are those after the tasks of all processes, one after the other, each of which does r <- (1-m) r + m s.

@@ -181,11 +181,9 @@ def shipped_name(
     raise ValueError(f"no weights are shipped as {usual!r}; shipped are: {names}.{near}")
 
 
-def card(
-    method: str, data: str, way: int | None = None, shot: int | None = None, *, variant: str | None = None
-) -> dict[str, Any]:
+def card(method: str, data: str, *task: int | None, variant: str | None = None) -> dict[str, Any]:
     """Returns the card of shipped weights: command, seed, settings, result. Takes the arguments of `pretrained`."""
-    name = shipped_name(method, data, way, shot, variant=variant)
+    name = shipped_name(method, data, *task, variant=variant)
     return json.loads(asset(f"checkpoints/{name}.json").read_text(encoding="utf-8"))
 
 
