@@ -14,6 +14,7 @@ import base64
 import gzip
 import io
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -94,6 +95,7 @@ def encoder() -> bytes:
     """Returns the encoder of the shipped weights as ONNX. Raises TryPageError if it cannot be exported."""
     from fsl_course.__main__ import main as fsl_course
 
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # Sphinx lets everything else through
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
