@@ -114,7 +114,7 @@ def test_the_api_has_at_most_twenty_pages_each_with_its_reason():
 def test_a_package_names_where_its_names_live():
     found = api.modules(ROOT)
     rooms = {room.name: room for room in api.PUBLIC}
-    assert ":py:obj:`load_glyphs <fsl_course.data.glyphs.load_glyphs>`" in api.page(rooms["fsl_course"], found)
-    assert ".. autofunction:: fsl_course.data.glyphs.load_glyphs" in api.page(rooms["fsl_course.data"], found)
+    assert ":py:obj:`load_glyphs <fsl_course.data.assets.load_glyphs>`" in api.page(rooms["fsl_course"], found)
+    assert ".. autofunction:: fsl_course.data.assets.load_glyphs" in api.page(rooms["fsl_course.data"], found)
     assert ":members:" in api.page(rooms["fsl_course.nets"], found)
     assert "## `maml`" in api.page(rooms["fsl_course.methods"], found)
