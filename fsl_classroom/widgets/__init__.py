@@ -6,7 +6,9 @@
     InnerLoopStepper()        take one inner step at a time, from two starts
     OuterLoopMicroscope()     compare true and first-order slope for one parameter and two tasks
     LabelFlow()               let labels flow along a graph, with more or fewer edges
+    GoalWalk()                set a goal, take inner steps, and watch a policy walk
     AttributeBoard()          describe a letter, and see which unseen ones answer
+    SupportBoard()            take a support picture away or flip its label, and see the answers move
     SketchPad()               draw; .image() returns the drawing in the form the networks were trained on
     WorkKeeper()              save your answers to a file and restore them elsewhere
 
@@ -19,11 +21,13 @@ from typing import Any
 _HOME = {
     "AttributeBoard": "attribute_board",
     "EpisodeExplorer": "episode_explorer",
+    "GoalWalk": "goal_walk",
     "InnerLoopStepper": "inner_loop_stepper",
     "LabelFlow": "label_flow",
     "OuterLoopMicroscope": "outer_loop_microscope",
     "PrototypeBoard": "prototype_board",
     "SketchPad": "sketch_pad",
+    "SupportBoard": "support_board",
     "TeachAlphabet": "teach_alphabet",
     "WorkKeeper": "work_keeper",
 }

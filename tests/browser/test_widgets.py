@@ -114,7 +114,7 @@ def test_points_of_the_board_move_with_mouse_and_keys(scratch_notebook: Scratch)
 
 @pytest.mark.parametrize(
     "name",
-    ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope", "LabelFlow"],
+    ["EpisodeExplorer", "PrototypeBoard", "InnerLoopStepper", "OuterLoopMicroscope", "LabelFlow", "GoalWalk"],
 )
 def test_every_slider_has_a_name(scratch_notebook: Scratch, name: str):
     page = scratch_notebook("sliders", show(name))
@@ -157,6 +157,16 @@ def test_labels_flow_with_other_sliders(scratch_notebook: Scratch):
     page.keyboard.press("ArrowRight")
     assert wait_for_change(page, status, before) != before
     screenshot(page, "label_flow")
+
+
+def test_a_goal_moves_with_its_slider(scratch_notebook: Scratch):
+    page = scratch_notebook("goal", show("GoalWalk"))
+    status = ".fsl-goal-walk [role=status]"
+    page.wait_for_selector(status)
+    before = page.inner_text(status)
+    page.locator(".fsl-goal-walk .noUi-handle").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert wait_for_change(page, status, before) != before
 
 
 def test_ticking_an_attribute_changes_what_is_asked_for(scratch_notebook: Scratch):
