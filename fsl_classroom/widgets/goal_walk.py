@@ -31,7 +31,7 @@ def shipped() -> MAMLRL:
 
 
 class GoalWalk(WithTwin):
-    """A goal to place and a policy that adapts to it. Controls: right, up (the goal), steps; `walked` holds every stage's walks."""
+    """A goal to place and a policy that adapts to it. Controls: right, up (the goal), steps; `walked`: every stage's walks."""
 
     def __init__(self) -> None:
         super().__init__()

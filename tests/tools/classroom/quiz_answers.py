@@ -14,6 +14,7 @@ from fsl_course.methods.hallucination import calibrated, kl_to_prior
 from fsl_course.methods.in_context import context_mask, linear_attention
 from fsl_course.methods.label_propagation import affinities, propagate
 from fsl_course.methods.maml import adapt
+from fsl_course.methods.maml_rl import returns_to_go
 from fsl_course.methods.matching import class_log_probabilities
 from fsl_course.methods.meta_lstm import preprocess
 from fsl_course.methods.prototypical import cosine_similarities, prototypes, squared_distances
@@ -178,4 +179,7 @@ COMPUTED = {
     "18-1": lambda: float(dap_scores(tensor([0.8, 0.3]).logit(), tensor([1, 0]), tensor(0.5, 0.6)).exp()[0, 0]),
     "18-2": lambda: float(eszsl(tensor([1], [3]), tensor([1, -1], [-1, 1]), tensor([1], [0]), 6.0, 1.0)),
     "18-3": lambda: 100 * statistics.harmonic_mean([0.6, 0.2]),
+    "21-1": lambda: float(returns_to_go(tensor([2, 0, 4, 8]), 0.5)[0, 0]),
+    "21-2": lambda: float(descend(lambda t: (t - 3) ** 2, 1.0, 0.1, 1)),
+    "21-3": lambda: (5 + 1) / (8 + 2),
 }
