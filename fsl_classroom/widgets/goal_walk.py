@@ -61,7 +61,7 @@ class GoalWalk(WithTwin):
             for path in walked[steps].states[0, :SHOWN]:
                 axes.plot(path[:, 0], path[:, 1], color=color, linewidth=width)
         axes.plot([], [], color=CHANCE, label="before adaptation")
-        axes.plot([], [], color=QUERY, label=f"after {self.steps.value} inner steps")
+        axes.plot([], [], color=QUERY, label=f"after {_steps(self.steps.value)}")
         axes.plot(self.right.value, self.up.value, "k*", markersize=14, label="goal")
         axes.plot(0, 0, "k+", markersize=10)
         axes.set(xlim=(-0.9, 0.9), ylim=(-0.9, 0.9), aspect="equal", title="walks of 20 moves")
@@ -71,7 +71,7 @@ class GoalWalk(WithTwin):
         """Returns the state in one sentence."""
         return (
             f"The goal lies at ({self.right.value:.1f}, {self.up.value:.1f}): the mean return is {self.score(0):.1f} before "
-            f"adaptation and {self.score(self.steps.value):.1f} after {self.steps.value} inner steps."
+            f"adaptation and {self.score(self.steps.value):.1f} after {_steps(self.steps.value)}."
         )
 
     def _update(self, _: Any = None) -> None:
@@ -81,6 +81,10 @@ class GoalWalk(WithTwin):
     def twin(self) -> tuple[Figure, str]:
         """Returns the walks as a picture, and its words as alt text."""
         return together([self._draw], 4.6, 4.2), f"Walks of a point towards a goal. {self.words()}"
+
+
+def _steps(count: int) -> str:
+    return f"{count} inner step" if count == 1 else f"{count} inner steps"
 
 
 @cache

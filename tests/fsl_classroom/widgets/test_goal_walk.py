@@ -18,7 +18,7 @@ def test_one_step_brings_the_walks_to_the_goal(board: GoalWalk) -> None:
     assert board.score(1) > board.score(0) + 2
     ends = board.walked[1].states[0, :, -1].mean(0).tolist()
     assert ends == pytest.approx([0.3, 0.4], abs=0.15)
-    assert "after 1 inner steps" in board._status.value
+    assert "after 1 inner step." in board._status.value
 
 
 def test_the_same_goal_gives_the_same_walks(board: GoalWalk) -> None:
