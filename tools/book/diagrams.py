@@ -221,12 +221,12 @@ def _node(axes: Axes, at: tuple[float, float], name: str, edge: str, *, radius: 
 _FLOORS = {  # the first name of each floor in pyproject.toml, and what the floor holds
     "cli": "the command line",
     "training": "the loop; runs that survive",
-    "classifier": "what is in this picture?",
+    "classifier": "what is this, and why?",
     "evaluation": "intervals, trained weights",
     "methods": "one paper, one file",
     "inner_loop": "functional steps, pictures",
-    "episodes": "N-way K-shot tasks",
-    "data": "image sets, encoders",
+    "episodes": "few-shot tasks",
+    "data": "what is learned from, encoders",
     "_system": "files, locks, devices",
 }
 
@@ -275,7 +275,7 @@ DIAGRAMS = {
     ),
     "package": Diagram(
         "The floors of fsl_course: _system at the ground, then data and nets, episodes, inner_loop and figures, methods, "
-        "evaluation and weights, training, and cli at the top. fsl_classroom stands on it; lessons use both",
+        "evaluation and weights, classifier and trust, training, and cli at the top. fsl_classroom stands on it; lessons use both",
         6.81,
         _package,
     ),
