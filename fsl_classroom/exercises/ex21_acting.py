@@ -148,6 +148,12 @@ TO_GO = Exercise(
             ),
         ),
         Wrong(
+            "the reward alone",
+            lambda r, d: r.clone(),
+            "each step gets its own reward, and nothing that follows",
+            "Add what comes later, discounted.",
+        ),
+        Wrong(
             "one step ahead only",
             lambda r, d: r + d * torch.cat([r[:, 1:], torch.zeros_like(r[:, :1])], dim=1),
             "only the next reward is added, and not all that follow",
@@ -358,10 +364,25 @@ DICE = Exercise(
             lambda p, r, d: dice_objective(p, r, d) * len(r),
             "the trajectories are summed and not averaged",
             "Sum over the steps, then take the mean over the trajectories.",
-            also=(
-                lambda p, r, d: dice_objective(p, r, d) / r.shape[1],
-                lambda p, r, d: (magic_box(p.cumsum(1)) * _weights(r, d) * r).sum(1),
-            ),
+            also=(lambda p, r, d: (magic_box(p.cumsum(1)) * _weights(r, d) * r).sum(1),),
+        ),
+        Wrong(
+            "a mean over the steps, too",
+            lambda p, r, d: dice_objective(p, r, d) / r.shape[1],
+            "the steps are averaged as well: `.mean()` over the whole tensor divides by H, too",
+            "A return is a sum over the steps: `.sum(1).mean()`.",
+        ),
+        Wrong(
+            "log-probabilities summed over the trajectories",
+            lambda p, r, d: (magic_box(p.cumsum(0)) * _weights(r, d) * r).sum(1).mean(),
+            "the log-probabilities are summed along axis 0, over the trajectories",
+            "Steps are axis 1: `log_probs.cumsum(1)`.",
+        ),
+        Wrong(
+            "the box less one",
+            lambda p, r, d: ((magic_box(p.cumsum(1)) - 1) * _weights(r, d) * r).sum(1).mean(),
+            "the value is 0 and not the mean return: 1 is subtracted from the box, or the rewards are centred",
+            "The box itself multiplies the rewards as they are.",
         ),
         Wrong(
             "a loss",
@@ -987,6 +1008,18 @@ OTHERS = Exercise(
             "the mean runs over the steps of a trajectory",
             "Over the trajectories, axis 0, at the same step.",
             also=(lambda g: (g.sum(1, keepdim=True) - g) / max(1, g.shape[1] - 1), lambda g: g.mean(1)),
+        ),
+        Wrong(
+            "its own return",
+            lambda g: g.clone(),
+            "the return of the trajectory itself is its baseline: nothing would be left to learn from",
+            "Average the others.",
+        ),
+        Wrong(
+            "the median",
+            lambda g: g.median(0).values.expand_as(g).clone(),
+            "a median is taken, over all trajectories",
+            "The mean of the others.",
         ),
         Wrong(
             "one number for everything",
