@@ -139,7 +139,9 @@ def test_evaluate_takes_the_weights_that_pretrained_would(on_offer, capsys):
 
 def test_what_is_shipped_is_listed():
     assert {"prototypical-glyphs", "maml-glyphs-5w1s", "maml-sinusoids"} <= set(shipped())
-    assert not any(name.startswith("hallucination", "acting") for name in shipped())  # nets that draw name no class
+    assert not any(
+        name.startswith(("hallucination", "maml_rl", "recurrent_rl")) for name in shipped()
+    )  # nets that draw name no class
 
 
 SHIPPED = sorted(asset("checksums.json").parent.glob("checkpoints/*.safetensors"))
@@ -153,7 +155,7 @@ def test_something_is_shipped():
 def test_shipped_weights_are_small_and_have_a_card(path):
     assert path.stat().st_size <= 1_000_000
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    own = tuple(f"python -m tools.results.train_{name} " for name in ("sine", "in_context", "hallucination"))
+    own = tuple(f"python -m tools.results.train_{name} " for name in ("sine", "in_context", "hallucination", "acting"))
     assert card["command"].startswith(("python -m fsl_course train ", *own))
     assert card["seed"] >= 0
     assert f"checkpoints/{path.name}" in json.loads(asset("checksums.json").read_text(encoding="utf-8"))
