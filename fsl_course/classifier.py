@@ -17,7 +17,7 @@ from fsl_course.data.pictures import Picture, Pictures, check_form, is_negative,
 from fsl_course.methods.base import FewShotLearner, check_labels
 from fsl_course.support import read_support
 from fsl_course.weights.checkpoints import CheckpointError, load_file, load_learner, load_weights, save_file
-from fsl_course.weights.learners import SETTINGS, make
+from fsl_course.weights.learners import SETTINGS, make, reads_sentences
 
 _PARAMETERS = ("learner", "size", "channels", "invert", "threshold")
 _IMAGES, _LABELS = "support/images", "support/labels"  # beside a learner's weights, whose names have no slash
@@ -88,6 +88,8 @@ class FewShotClassifier:
         if not isinstance(self.learner, FewShotLearner):
             kind = type(self.learner).__name__
             raise TypeError(f'learner must be a FewShotLearner, e.g. pretrained("prototypical", "glyphs"); got {kind}.')
+        if reads_sentences(self.learner):
+            raise ValueError("this learner reads sentences, and FewShotClassifier names pictures: call its score (lesson 20).")
         pictures, names = listed(pictures), _checked_names(names)
         if len(pictures) != len(names):
             raise ValueError(f"fit needs a name for each picture; got {len(pictures)} pictures and {len(names)} names.")

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.data.imageset import as_input
+from fsl_course.episodes import EpisodeSampler, SceneSampler, SinusoidSampler
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, not_finite
+from fsl_course.methods.dense import iou
 
 _EMBED_AT_ONCE = 256  # pictures, and
 _NUMBERS_AT_ONCE = 2**22  # numbers in them; both bound the memory of a forward pass
@@ -114,13 +116,15 @@ def embed_all(learner: ComparesEmbeddings, images: Tensor, dtype: torch.dtype = 
     """Embeds uint8 pictures [B, c, H, W] -> [B, D], in evaluation mode, a few hundred at a time."""
     at_once = min(_EMBED_AT_ONCE, max(1, _NUMBERS_AT_ONCE // max(images[:1].numel(), 1)))
     with evaluation_mode(learner):
-        return torch.cat([learner.embed(part.to(dtype).div(255)) for part in images.split(at_once)])
+        return torch.cat([learner.embed(as_input(part, dtype)) for part in images.split(at_once)])
 
 
 def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
     """Scores logits [..., M, N] by labels [..., M] (or predictions by targets [..., M, d]) -> one number per task [...]."""
     if metric == "accuracy":
         return (logits.argmax(-1) == target).cpu().to(torch.float64).mean(-1)  # some GPUs have no float64
+    if metric == "miou":
+        return iou(logits.argmax(1) == 1, target).cpu().to(torch.float64)
     return F.mse_loss(logits, target, reduction="none").cpu().to(torch.float64).flatten(-2).mean(-1)
 
 
@@ -156,7 +160,8 @@ def evaluate(
 ) -> Result:
     """Returns the mean and 95 % interval of a learner over the episodes 0 .. episodes-1 of a sampler.
 
-    metric:       "accuracy" (a fraction) for classification, "mse" for regression
+    metric:       "accuracy" (a fraction) for classification, "mse" for regression; "miou" for scenes: each episode has one class,
+                  whose intersection over union is counted over all its queries together
     transductive: False: every query is judged on its own (batch norm with running statistics; learners that adapt use the
                   statistics of the support pass). True: batch norm sees all queries of an episode at once, which raises the
                   score; say so wherever the number is shown. The result says True of a learner that is transductive itself
@@ -167,14 +172,11 @@ def evaluate(
     for weights that are not finite.
     """
     check_kinds(learner, sampler)
-    if metric not in ("accuracy", "mse"):
-        raise ValueError(f'metric must be "accuracy" or "mse"; got {metric!r}.')
-    regression = isinstance(sampler, SinusoidSampler)
-    if regression != (metric == "mse"):
-        raise ValueError(
-            f"{sampler!r} gives {'regression' if regression else 'classification'} tasks: "
-            f'take metric="{"mse" if regression else "accuracy"}".'
-        )
+    kinds = {"accuracy": "classification", "mse": "regression", "miou": "segmentation"}
+    if metric not in kinds:
+        raise ValueError(f'metric must be "accuracy", "mse" or "miou"; got {metric!r}.')
+    if metric != (fits := metric_of(sampler)):
+        raise ValueError(f'{sampler!r} gives {kinds[fits]} tasks: take metric="{fits}".')
     if not 2 <= episodes <= MOST_EPISODES:
         raise ValueError(
             f"evaluate needs at least 2 episodes for an interval, and takes at most {MOST_EPISODES}; got {episodes}."
@@ -183,7 +185,7 @@ def evaluate(
         raise FloatingPointError(
             f"{damaged} holds numbers that are not finite: these weights are damaged, or training diverged."
         )
-    if isinstance(learner, ComparesEmbeddings) and not transductive and not regression:
+    if isinstance(learner, ComparesEmbeddings) and not transductive and metric == "accuracy":
         with evaluation_mode(learner):
             per_episode = _by_embeddings(learner, sampler, episodes)
     else:
@@ -197,6 +199,11 @@ def evaluate(
     mean, half = mean_and_ci95(per_episode)
     transductive = transductive or getattr(learner, "transductive", False)
     return Result(mean, half, per_episode, metric, transductive, f"{sampler.key}, episodes 0..{episodes - 1}")
+
+
+def metric_of(sampler: EpisodeSampler | SinusoidSampler | SceneSampler) -> str:
+    """Returns the metric of a sampler's tasks: that of its class, or accuracy if it names none."""
+    return getattr(sampler, "metric", "accuracy")
 
 
 def check_kinds(learner: FewShotLearner, sampler: EpisodeSampler | SinusoidSampler) -> None:

@@ -1,4 +1,5 @@
-"""The two networks of the course: Conv4 (Vinyals et al. 2016, section 4.1.1) and a small MLP (Finn et al. 2017, section 5.1)."""
+"""The networks of the course: Conv4 (Vinyals et al. 2016, section 4.1.1), a small MLP (Finn et al. 2017, section 5.1), and two
+encoders of sentences."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -6,6 +7,7 @@ from copy import deepcopy
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -120,3 +122,67 @@ def mlp(sizes: Sequence[int] = (1, 40, 40, 1)) -> nn.Sequential:
     for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def hashed_ngrams(codes: Tensor, lengths: Sequence[int], buckets: int) -> Tensor:
+    """Returns the bucket of every run of n bytes, n of `lengths`: int64 [..., L] -> int64 [..., M], with 0 for "no run here".
+
+    Capital A to Z become small, and a blank goes before and after the sentence, so that the edges of words count. The bucket
+    is fixed arithmetic, the same on every machine: the bytes as digits in base 257, times 48271, modulo 2^31 - 1, then modulo
+    buckets - 1, plus 1. Padding is in no run.
+    """
+    small = codes + 32 * ((codes >= 65) & (codes <= 90))
+    framed = F.pad(small, (1, 2))
+    framed = torch.where(torch.arange(framed.shape[-1], device=codes.device) == 0, 32, framed)
+    framed = torch.where((framed == 0) & (framed.roll(1, -1) > 0), 32, framed)  # the blank after the last byte
+    found = []
+    for n in lengths:
+        parts = [framed[..., j : framed.shape[-1] - n + 1 + j] for j in range(n)]
+        number = sum(part * 257 ** (n - 1 - j) for j, part in enumerate(parts))
+        bucket = number % (2**31 - 1) * 48271 % (2**31 - 1) % (buckets - 1) + 1
+        found.append(bucket * (parts[-1] > 0))
+    return torch.cat(found, dim=-1)
+
+
+class _NGrams(nn.Module):
+    def __init__(self, width: int, buckets: int, lengths: Sequence[int]) -> None:
+        super().__init__()
+        self.vectors = nn.Linear(buckets, width, bias=False)
+        nn.init.normal_(self.vectors.weight, std=width**-0.5)  # a random projection, which keeps cosines, about
+        self.buckets, self.lengths = buckets, tuple(lengths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: int64 [B, L], bytes of sentences, 0 pads -> [B, width]."""
+        runs = hashed_ngrams(x, self.lengths, self.buckets)
+        ones = torch.ones(runs.shape, dtype=self.vectors.weight.dtype, device=x.device)
+        present = ones.new_zeros(*runs.shape[:-1], self.buckets).scatter_add(-1, runs, ones).clamp_max(1)
+        present = present * (torch.arange(self.buckets, device=x.device) > 0)
+        return self.vectors(F.normalize(present, dim=-1))
+
+
+def ngram_encoder(width: int = 128, buckets: int = 1536, lengths: Sequence[int] = (2, 3, 4)) -> nn.Module:
+    """Makes an encoder of sentences that knows no order beyond a few bytes, [B, L] -> [B, width].
+
+    Every bucket has a vector, and runs that share a bucket share it. A sentence is the sum of the vectors of its runs, divided
+    by the root of their number. Untrained it compares sentences by the runs that they share; training moves the vectors.
+    """
+    return _NGrams(width, buckets, lengths)
+
+
+class _GRU(nn.Module):
+    def __init__(self, width: int, letters: int) -> None:
+        super().__init__()
+        self.table, self.gru = nn.Embedding(256, letters), nn.GRU(letters, width, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: int64 [B, L], bytes of sentences, 0 pads -> [B, width]."""
+        states, _ = self.gru(self.table(x))
+        return torch.where((x > 0).unsqueeze(-1), states, -torch.inf).amax(1).clamp_min(-1)
+
+
+def gru_encoder(width: int = 128, letters: int = 32) -> nn.Module:
+    """Makes an encoder that reads a sentence byte by byte, [B, L] -> [B, width]; of each state the largest value is kept.
+
+    It reads forwards only, and states over the padding are left out. A second direction would start in the padding.
+    """
+    return _GRU(width, letters)

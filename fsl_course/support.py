@@ -9,10 +9,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from fsl_course.data.imageset import as_input
 from fsl_course.episodes import Episode
 from fsl_course.evaluation import embed_all, evaluation_mode
 from fsl_course.inner_loop.functional import predict
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner
+from fsl_course.methods.dense import DensePrototypes
 
 _AT_ONCE = 256  # pictures in a forward pass
 
@@ -56,7 +58,7 @@ class Support:
 
     def _task(self, images: Tensor) -> Episode:
         """Returns the support with these queries, whose labels nobody knows."""
-        x = [pictures.to(self.dtype).div(255) for pictures in (self.images, images)]
+        x = [as_input(pictures, self.dtype) for pictures in (self.images, images)]
         unknown, classes = self.labels.new_zeros(len(images)), torch.arange(self.n_way, device=self.labels.device)
         return Episode(x[0], self.labels, x[1], unknown, classes)
 
@@ -68,7 +70,7 @@ class Support:
         return torch.cat([self.learner(self._task(part)) for part in parts])
 
     def _features(self, images: Tensor) -> Tensor:
-        return images.to(self.dtype).div(255).flatten(1)
+        return as_input(images, self.dtype).flatten(1)
 
     def _others(self, row: Tensor) -> Tensor:
         return torch.arange(len(self.labels), device=self.labels.device) != row
@@ -138,6 +140,10 @@ def read_support(learner: FewShotLearner, images: Tensor, labels: Tensor, n_way:
         raise ValueError(
             f"{type(learner).__name__} knows classes by their descriptions, and pictures alone carry none: take a method that "
             "learns from pictures, such as prototypical, or call the learner with episodes of described(load_glyphs())."
+        )
+    if isinstance(learner, DensePrototypes):
+        raise ValueError(
+            "DensePrototypes marks the pixels of one class in scenes and names no picture: call it with scenes."
         )
     adapts = callable(getattr(learner, "adapted", None))
     kind = _Embedded if isinstance(learner, ComparesEmbeddings) else _Adapted if adapts else Support

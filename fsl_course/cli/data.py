@@ -9,7 +9,7 @@ from fsl_course import data
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.cli.options import INVERT, OWN_DATA
 from fsl_course.data import attributes
-from fsl_course.episodes import EpisodeSampler, PictureSampler
+from fsl_course.episodes import EpisodeSampler, PictureSampler, SceneSampler
 
 
 def load_data(options: argparse.Namespace, *, described: bool = False) -> data.ImageSet:
@@ -28,11 +28,14 @@ def load_data(options: argparse.Namespace, *, described: bool = False) -> data.I
         options.protocol = options.protocol or "alphabets"
         source = data.load_omniglot(options.root, protocol=options.protocol)
     elif options.data in OWN_DATA:
-        source = data.load_glyphs() if options.data == "glyphs" else data.load_icons()
+        source = {"glyphs": data.load_glyphs, "icons": data.load_icons, "intents": data.load_intents}[options.data]()
+    elif of_sentences(options):
+        source = data.load_texts(options.data)
+        source = data.split_classes(source) if source.splits is None else source
     else:
         if not Path(options.data).is_dir():
             raise NotADirectoryError(
-                f"--data takes {', '.join(OWN_DATA)} or a folder; {options.data!r} is no folder."
+                f"--data takes {', '.join(OWN_DATA)}, a folder or a file of sentences; {options.data!r} is none of these."
                 f"{did_you_mean(options.data, OWN_DATA)}"
             )
         options.size, options.channels = options.size or 28, options.channels or 1
@@ -41,8 +44,16 @@ def load_data(options: argparse.Namespace, *, described: bool = False) -> data.I
         source = data.split_classes(source) if source.splits is None else source
         options.invert = "yes" if source.inverted else "no"
     turned = options.rotations or options.turn_tasks
+    if turned and isinstance(source, data.TextSet):
+        raise ValueError("--rotations and --turn-tasks turn pictures; sentences have no angle: leave them out.")
     source = data.rotations_as_classes(source, turns_as_groups=options.turn_tasks) if turned else source
     return attributes.described(source) if described else source
+
+
+def of_sentences(options: argparse.Namespace) -> bool:
+    """Returns whether --data names sentences: the embedded intents, or a file of your own."""
+    path = Path(options.data)
+    return options.data == "intents" or (path.suffix in (".csv", ".json", ".jsonl") and path.is_file())
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -100,6 +111,14 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
         classes, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options),
         n_unlabelled=options.unlabelled, n_distractors=options.distractors,
     )  # fmt: skip
+
+
+def scenes(classes: data.ImageSet, options: argparse.Namespace) -> SceneSampler:
+    """Returns tasks of segmentation. Unless given, --query is 2. Raises ValueError for options of other tasks."""
+    if asked := [n for n in ("way", "unlabelled", "distractors", "within_group", "turn_tasks") if getattr(options, n)]:
+        raise ValueError(f"{options.method} finds one class in scenes: leave --{asked[0].replace('_', '-')} out.")
+    options.query = options.query or 2
+    return SceneSampler(classes, options.shot, options.query, seed=options.seed)
 
 
 def nameless(classes: data.ImageSet, options: argparse.Namespace) -> PictureSampler:

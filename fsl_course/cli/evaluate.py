@@ -10,16 +10,16 @@ import torch
 from fsl_course import evaluation
 from fsl_course._system.allocator import keep_memory
 from fsl_course._system.devices import choose
-from fsl_course.cli.data import episodes, load_data, note, note_unlabelled
+from fsl_course.cli.data import episodes, load_data, note, note_unlabelled, scenes
 from fsl_course.cli.options import OWN_DATA
-from fsl_course.data import ImageSet
+from fsl_course.data import ImageSet, TextSet
 from fsl_course.data.assets import verified
 from fsl_course.episodes import EpisodeSampler
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
 from fsl_course.photographs import PIXELS, load_photographs
 from fsl_course.weights import checkpoints
-from fsl_course.weights.learners import SETTINGS, has_head, make, reads_descriptions
+from fsl_course.weights.learners import SCENES, SENTENCES, SETTINGS, has_head, make, reads_descriptions
 
 COMPARES = ("prototypical", "matching", "simple_shot")  # methods without weights besides those of their encoder
 
@@ -35,9 +35,14 @@ def run(options: argparse.Namespace) -> int:
     made = _take_form(options, about)
     source = load_data(options, described=learner is not None and learner.uses_attributes).to(device)
     split = source if options.split == "all" else source.split(options.split)
-    options.way = options.way or max(2, min(5, len(split)))
-    sampler = episodes(split, options, most_queries=15)
+    if about.get("method") in SCENES:
+        sampler = scenes(split, options)
+    else:
+        options.way = options.way or max(2, min(5, len(split)))
+        sampler = episodes(split, options, most_queries=15)
     _warn_of_seen_classes(about, split, options)
+    if learner is None and isinstance(source, TextSet):
+        raise ValueError("the baselines look at pixels, and these are sentences: lesson 20 has TF-IDF for them.")
     found = baselines(in_channels=source.images.shape[2]) if learner is None else {name: learner.to(device)}
     if learner is not None:
         _check_fits(learner, made, sampler, options)
@@ -45,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.json:
         print(f"{sampler!r}")
     for name, learner in found.items():
-        result = evaluation.evaluate(learner.to(device), sampler, options.episodes, transductive=options.transductive)
+        how = {"metric": evaluation.metric_of(sampler), "transductive": options.transductive}
+        result = evaluation.evaluate(learner.to(device), sampler, options.episodes, **how)
         if options.json:
             row = {
                 "method": name, "weights": weights, "data": split.name,
@@ -58,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(row))
         else:
             print(f"  {name:20s} {result}")
-    if not options.json and options.method != "baselines":  # which have a row of their own for it
+    if not options.json and options.method != "baselines" and options.way:  # which have a row of their own for it
         print(f"  {'(chance)':20s} {1 / options.way:.2%}")
     return 0
 
@@ -68,11 +74,13 @@ def _data_of(about: dict[str, Any], path: Path | None) -> str:
 
     Other weights are tested on glyphs. Raises ValueError where the folder is not here.
     """
+    if path is None and about.get("data") == "intents":
+        return "intents"
     if path is None or "pictures" not in about:
         return about["data"] if path is not None and about.get("data") in OWN_DATA else "glyphs"
     try:
         folder = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["options"]["data"]
-        if Path(folder).is_dir():
+        if Path(folder).exists():
             return folder
     except (OSError, ValueError, KeyError, TypeError):
         folder = about.get("data")
@@ -127,6 +135,14 @@ def _check_fits(
     learner: FewShotLearner, made: dict[str, Any], sampler: EpisodeSampler, options: argparse.Namespace
 ) -> None:
     """Raises ValueError where the learner cannot take the pictures, found out by one episode."""
+    texts, reads = isinstance(sampler.source, TextSet), made["encoder"] in SENTENCES
+    if texts != reads:
+        raise ValueError(
+            f"these weights read {'sentences' if reads else 'pictures'}, and {sampler.source.name} holds "
+            f"{'sentences' if texts else 'pictures'}: give {'--data intents or a .csv' if reads else 'other --data'}."
+        )
+    if texts:
+        return
     channels, _, size = sampler.source.images.shape[2:]
     if (made["size"], made["in_channels"]) == (size, channels):
         return
@@ -154,12 +170,18 @@ def trained(options: argparse.Namespace) -> tuple[str, FewShotLearner, str, dict
         learner, about = checkpoints.load_learner(path)
         return path.stem, learner, path.stem, about
     same = getattr(options, "data", None) if reads_descriptions(options.method) else None
-    trained_on = options.trained_on or same or "glyphs"
+    trained_on = options.trained_on or same or _usual(options)
     which = (options.method, trained_on, options.way or 5, options.shot)
     name = checkpoints.shipped_name(*which, variant=options.variant)
     learner, about = checkpoints.load_learner(verified(f"checkpoints/{name}.safetensors"))
     protocol = {"omniglot": "random", "omniglot-alphabets": "alphabets"}.get(trained_on)
     return options.method, learner, name, about | {"omniglot_protocol": protocol}
+
+
+def _usual(options: argparse.Namespace) -> str:
+    """Returns what shipped weights of a method were trained on, unless the command says otherwise."""
+    sentences = options.method == "induction" or getattr(options, "data", None) == "intents"
+    return "intents" if sentences else "glyphs"
 
 
 def weights_file(method: str) -> Path | None:

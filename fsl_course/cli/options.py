@@ -14,7 +14,7 @@ from fsl_course._system.nearest import did_you_mean
 from fsl_course.cli.presets import PRESETS
 
 MOST_SEED = 2**32 - 1
-OWN_DATA = ("glyphs", "icons", "omniglot")
+OWN_DATA = ("glyphs", "icons", "omniglot", "intents")
 ENCODER_WEIGHTS = "file of the ResNet's weights (that of torchvision's folder)"
 INVERT: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}  # the values of --invert
 
@@ -131,8 +131,10 @@ def add_train(commands: Any) -> None:
     train.add_argument("--list-presets", action=_ListPresets, nargs=0, help="the presets with their sources")
     _add_episodes(train, protocol="alphabets", way=20, query=5)
     _add_optimisation(train)
-    encoders = one_of(("conv4", "resnet18"))
-    photographs = "what embeds: conv4, or resnet18, trained on photographs and frozen (conv4)"
+    encoders = one_of(("conv4", "resnet18", "ngrams", "gru"))
+    photographs = (
+        "what embeds: conv4; resnet18, trained on photographs and frozen; sentences: ngrams, gru (conv4, ngrams)"
+    )
     train.add_argument("--encoder", type=encoders, default="conv4", help=photographs)
     train.add_argument("--encoder-weights", type=named, metavar="FILE", help=ENCODER_WEIGHTS)
     train.add_argument("--train-encoder", action="store_true", help="train the ResNet too, instead of freezing it")
@@ -199,7 +201,7 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
     """Adds the options of the data and of the episodes drawn from it, with the command's own defaults."""
     flag = argparse.BooleanOptionalAction
     usual = "glyphs" if way else None
-    pictures = f"glyphs, icons, omniglot, or a folder with one folder per class ({usual or 'that of the weights, else glyphs'})"
+    pictures = f"glyphs, icons, omniglot, intents, a folder with one folder per class, or sentences in a .csv ({usual or 'that of the weights, else glyphs'})"
     split = f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})"
     protocols = one_of(("alphabets", "random"))
     parser.add_argument("--data", type=named, default=usual, help=pictures)

@@ -15,10 +15,10 @@ from fsl_course._system.files import replace_file
 from fsl_course._system.locks import only_run
 from fsl_course.cli import cards
 from fsl_course.cli.cards import CARD_EPISODES, CARD_ROWS
-from fsl_course.cli.data import data_name, episodes, load_data, nameless, note, note_unlabelled
+from fsl_course.cli.data import data_name, episodes, load_data, nameless, note, note_unlabelled, of_sentences, scenes
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import ImageSet
-from fsl_course.episodes import EpisodeSampler
+from fsl_course.episodes import EpisodeSampler, SceneSampler
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.photographs import PIXELS, load_photographs
 from fsl_course.training import distributed
@@ -45,16 +45,21 @@ def run(options: argparse.Namespace) -> int:
     source = load_data(options, described=learners.reads_descriptions(options.method)).to(device)
     classes = _training_classes(source, options)
     labels = options.method not in learners.WITHOUT_LABELS
-    sampler = episodes(classes, options, most_queries=5) if labels else nameless(classes, options)
-    settings = {"width": options.width, "norm": options.norm, "halving": options.halving} | photographs
-    settings |= learners.settings_of(options.method, source, options.way)
+    if options.method in learners.SCENES:
+        sampler = scenes(classes, options)
+    else:
+        sampler = episodes(classes, options, most_queries=5) if labels else nameless(classes, options)
+    settings = {"width": options.width, "norm": options.norm, "halving": options.halving}
+    settings |= learners.settings_of(options.method, source, options.way) | photographs
     # a head over the base classes would teach a frozen encoder nothing
     settings |= ({"n_base": 0 if photographs.get("frozen") else len(classes)} if "n_base" in settings else {}) | own
     _check_own(own, source, options)
     torch.manual_seed(options.seed)
     learner = learners.make(options.method, **settings).to(device)
-    if photographs:
+    if photographs.get("encoder") == "resnet18":
         load_photographs(learner.encoder, options.encoder_weights)
+    if options.method in learners.SCENES:
+        learner.encoder.start_from(checkpoints.pretrained("prototypical", "glyphs").encoder)
     name = f"{options.method}-{data_name(options)}"
     name += f"-{options.way}w{options.shot}s" if headed else ""
     weights = Path(options.out) / f"{name}.safetensors"
@@ -159,7 +164,7 @@ def _fitted(
         return fit(
             learner, sampler, steps=options.steps, tasks=options.tasks, lr=options.lr, clip=options.clip,
             halve_every=options.halve_every, cosine=options.cosine, bfloat16=options.bfloat16,
-            validation=validation if isinstance(validation, EpisodeSampler) else None,
+            validation=None if isinstance(validation, str) else validation,
             validate_every=options.validate_every, checkpoint=state, progress=not options.quiet,
         )  # fmt: skip
     except FloatingPointError as error:
@@ -180,6 +185,11 @@ def _episodes(
     source: ImageSet, split: str, way: int, shot: int, most_queries: int, options: argparse.Namespace, seed: int = 0
 ) -> EpisodeSampler | str:
     """Returns episodes of a split with the unlabelled pictures asked for, or why there are none: its classes do not suffice."""
+    if options.method in learners.SCENES:
+        try:
+            return SceneSampler(source.split(split), shot, 2, seed=seed)
+        except ValueError as error:
+            return str(error).rstrip(".")
     there, unlabelled, distractors = (source.splits or []).count(split), options.unlabelled, options.distractors
     if way < 2 or way + distractors > there:
         return f"the {split} split has {there} class{'es' * (there != 1)}"
@@ -207,19 +217,29 @@ def _test_rows(
     """
     rows, left_out = [], []
     more = {name: value for name in ("unlabelled", "distractors") if (value := getattr(options, name))}
-    for way, shot in [(options.way, options.shot)] if learners.has_head(options.method) else CARD_ROWS:
+    tests = [(options.way, options.shot)] if learners.has_head(options.method) else CARD_ROWS
+    for way, shot in CARD_ROWS[:2] if options.method in learners.SCENES else tests:
         sampler = _episodes(source, "test", way, shot, 15, options)
         if isinstance(sampler, str):
             left_out.append(f"{way}-way {shot}-shot left out: {sampler}")
             continue
-        result = evaluation.evaluate(learner, sampler, CARD_EPISODES)
-        row = {"way": way, "shot": shot, "query": sampler.n_query} | more
+        result = evaluation.evaluate(learner, sampler, CARD_EPISODES, metric=evaluation.metric_of(sampler))
+        row = {"way": sampler.n_way, "shot": shot, "query": sampler.n_query} | more
         rows.append(row | {"mean": result.mean, "ci95": result.ci95})
     return rows, left_out
 
 
 def _photographs(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings of --encoder resnet18, and its usual form of pictures; {} for Conv4. Raises ValueError as needed."""
+    if of_sentences(options):
+        if options.encoder == "resnet18" or options.bfloat16:
+            raise ValueError(
+                "--encoder resnet18 and --bfloat16 go with pictures: for sentences take --encoder ngrams or gru."
+            )
+        options.encoder = "ngrams" if options.encoder == "conv4" else options.encoder
+        return {"encoder": options.encoder}
+    if options.encoder in learners.SENTENCES:
+        raise ValueError(f"--encoder {options.encoder} reads sentences: give --data intents or --data FILE.csv.")
     if options.encoder == "conv4":
         if options.encoder_weights or options.train_encoder:
             raise ValueError("--encoder-weights and --train-encoder go with --encoder resnet18: add it, or neither.")
@@ -236,7 +256,7 @@ def _say_what_to_expect(
     learner: FewShotLearner, classes: ImageSet, source: ImageSet, options: argparse.Namespace
 ) -> None:
     """Prints notes on what the data and the settings make of the run."""
-    if options.data not in OWN_DATA:
+    if options.data not in OWN_DATA and not of_sentences(options):
         how = f"{options.size} x {options.size} pixels, {'colour' if options.channels == 3 else 'grey'}"
         how += ", inverted" if source.inverted else ", not inverted"
         note(f"own pictures are read in {how}: --size, --channels, --invert.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,15 +34,16 @@ class ImageSet:
     name: str = "images"
     inverted: bool | None = None
     attributes: Tensor | None = None
+    axes: ClassVar[str] = "[C, n, c, H, W]"
+    advice: ClassVar[str] = "Multiply pictures in [0, 1] by 255 and convert with .to(torch.uint8)."
 
     def __post_init__(self) -> None:
         for field in ("images", "counts"):
             if not isinstance(value := getattr(self, field), Tensor):
                 raise TypeError(f"{field} must be a tensor; got {type(value).__name__}: take torch.as_tensor(...).")
-        if self.images.dtype != torch.uint8 or self.images.dim() != 5:
+        if self.images.dtype != torch.uint8 or self.images.dim() != self.axes.count(",") + 1:
             raise ValueError(
-                f"images must be uint8 [C, n, c, H, W]; got {self.images.dtype} {list(self.images.shape)}. "
-                "Multiply pictures in [0, 1] by 255 and convert with .to(torch.uint8)."
+                f"images must be uint8 {self.axes}; got {self.images.dtype} {list(self.images.shape)}. {self.advice}"
             )
         classes, drawings = self.images.shape[:2]
         if self.counts.dtype != torch.int64 or self.counts.shape != (classes,):
@@ -112,6 +114,11 @@ class ImageSet:
         """Returns the same set with its pictures on another device, where episodes are then gathered."""
         attributes = None if self.attributes is None else self.attributes.to(device)
         return replace(self, images=self.images.to(device), attributes=attributes)
+
+
+def as_input(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns what an encoder reads: pictures uint8 [B, c, H, W] as numbers in [0, 1], sentences uint8 [B, L] as int64 bytes."""
+    return rows.long() if rows.dim() == 2 else rows.to(dtype).div_(255)
 
 
 def rotations_as_classes(source: ImageSet, *, turns_as_groups: bool = False) -> ImageSet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from fsl_course.data.imageset import ImageSet
+from fsl_course.data.imageset import ImageSet, as_input
 from fsl_course.episodes._blocks import BLOCK, Numbered, check_dtype, check_span, check_whole, generator_of, spans
 from fsl_course.episodes.episode import Episode
 
@@ -193,7 +193,7 @@ class EpisodeSampler(Numbered):
 
         def gather(position: Tensor) -> Tensor:
             picked = images.flatten(0, 1).index_select(0, position.to(device).flatten())  # twice as fast as [...]
-            return picked.to(self.dtype).div_(255).unflatten(0, position.shape)
+            return as_input(picked, self.dtype).unflatten(0, position.shape)
 
         return Episode(
             support_x=gather(layout.support),

@@ -20,6 +20,7 @@ graph          messages along learned edges between the pictures of a task (Garc
 label_propagation  labels that flow along a graph of support and queries (Liu et al. 2019)
 soft_kmeans    prototypes refined by unlabelled pictures (Ren et al. 2018)
 unsupervised   prototypes learned from pictures alone, without labels (Medina et al. 2020)
+induction      a class vector routed from its sentences, and a learned relation (Geng et al. 2019)
 zero_shot      classes known by their descriptions alone (Snell et al. 2017, Romera-Paredes, Torr 2015)
 dense          where in a scene a class is, by prototypes of object and background (Wang et al. 2019)
 maml_rl        a policy to start from, and steps up its own return (Finn et al. 2017, Foerster et al. 2018)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsl_course.data.imageset import as_input
 from fsl_course.episodes import Episode, EpisodeSampler
 from fsl_course.methods.base import FewShotLearner, class_means
 from fsl_course.methods.prototypical import squared_distances
@@ -38,7 +39,8 @@ class SimpleShot(FewShotLearner):
         images, counts = sampler.source.images, sampler.source.counts
         real = images[torch.arange(images.shape[1], device=images.device) < counts.to(images.device)[:, None]]
         # summed on the CPU in float64, which some GPUs lack
-        total = sum(self.embed(part.to(self.mean).div(255)).cpu().double().sum(0) for part in real.split(512))
+        inputs = (as_input(part.to(self.mean.device), self.mean.dtype) for part in real.split(512))
+        total = sum(self.embed(x).cpu().double().sum(0) for x in inputs)
         self.mean.copy_(total / len(real))
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:

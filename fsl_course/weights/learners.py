@@ -7,12 +7,15 @@ from torch import nn
 
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.data import ImageSet
+from fsl_course.data.texts import TextSet
 from fsl_course.methods.adapters import Adapters
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.dense import DenseEncoder, DensePrototypes
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.in_context import InContextLearner
+from fsl_course.methods.induction import InductionNetwork
 from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
@@ -28,7 +31,7 @@ from fsl_course.methods.soft_kmeans import SoftKMeans
 from fsl_course.methods.transfer import TransferNetwork
 from fsl_course.methods.unsupervised import ProtoCLR
 from fsl_course.methods.zero_shot import ZeroShot
-from fsl_course.nets import classifier, conv4, mlp
+from fsl_course.nets import classifier, conv4, gru_encoder, mlp, ngram_encoder
 from fsl_course.photographs import FEATURES, bare_encoder
 
 # The default settings of all learners, and the settings that only one method has. inner_lr, inner_steps and test_steps are lr,
@@ -43,6 +46,12 @@ EMBEDS = (
     "label_propagation", "unsupervised",
 )  # fmt: skip
 ACT_IN_WORLDS = ("maml_rl", "recurrent_rl")  # lesson 21: no learners of pictures
+SENTENCES: dict[str, Callable[[int], nn.Module]] = {
+    "ngrams": ngram_encoder,
+    "gru": gru_encoder,
+}  # encoders of sentences
+READERS = (*EMBEDS[:-1], "induction", "maml", "anil", "meta_sgd", "reptile")  # the methods that take one of these, too
+SCENES = ("dense",)  # the methods that segment scenes of SceneSampler
 WITHOUT_LABELS = ("unsupervised",)  # the methods that learn from tasks of PictureSampler
 _ADAPTS: dict[str, Any] = {"net": "conv4", "n_way": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": None}
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
@@ -65,6 +74,8 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "label_propagation": {"neighbours": 10, "sigma": 0.3, "alpha": 0.9},
     "unsupervised": {"objective": "prototypes", "temperature": 0.5},
     "adapters": {"kind": "film", "inner_lr": 0.01, "inner_steps": 20},
+    "induction": {"slices": 8, "iterations": 3, "objective": "mse"},
+    "dense": {"scale": 20.0, "align": 1.0, "background": True, "weight": 2.0},
     "zero_shot": {"n_attributes": 36, "joint": 64, "hidden": 0, "head": "prototypes"},
 }
 
@@ -73,6 +84,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     "width": (1, 1024), "in_channels": (1, 64), "size": (16, 1024), "n_way": (1, 10_000), "n_base": (0, 1_000_000),
     "inner_steps": (0, 10_000), "test_steps": (0, 10_000), "batch": (1, 1_000_000), "hidden": (1, 1024),
     "truncate": (1, 10_000), "neighbours": (1, 10_000), "n_attributes": (1, 10_000), "joint": (1, 1024),
+    "slices": (1, 256), "iterations": (1, 100),
 }  # fmt: skip
 
 
@@ -81,12 +93,16 @@ def _conv4(s: dict[str, Any]) -> nn.Module:
 
 
 def _encoder(s: dict[str, Any]) -> nn.Module:
+    if s["encoder"] in SENTENCES:
+        return SENTENCES[s["encoder"]](_features(s))
     return bare_encoder(s["frozen"]) if s["encoder"] == "resnet18" else _conv4(s)
 
 
 def _features(s: dict[str, Any]) -> int:
     if s["encoder"] == "resnet18":
         return FEATURES
+    if s["encoder"] in SENTENCES:
+        return 2 * s["width"]
     return s["width"] * (1 if s["halving"] == "stride" else (s["size"] // 16) ** 2)
 
 
@@ -94,7 +110,7 @@ def _classifier(s: dict[str, Any], own: dict[str, Any]) -> nn.Module:
     """Makes what methods with a trained head adapt: Conv4 with that head, or the regressor of sine curves."""
     if own["net"] not in ("conv4", "mlp"):
         raise TypeError(f'net must be "conv4", or "mlp" for sine curves; got {own["net"]!r}')
-    return mlp() if own["net"] == "mlp" else classifier(_conv4(s), own["n_way"], _features(s))
+    return mlp() if own["net"] == "mlp" else classifier(_encoder(s), own["n_way"], _features(s))
 
 
 def _in_context(s: dict[str, Any], own: dict[str, Any]) -> FewShotLearner:
@@ -136,6 +152,10 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
     "label_propagation": lambda s, own: LabelPropagation(_encoder(s), **own),
     "unsupervised": lambda s, own: ProtoCLR(_encoder(s), **own),
     "adapters": lambda s, own: Adapters(_encoder(s), own["kind"], own["inner_lr"], own["inner_steps"]),
+    "induction": lambda s, own: InductionNetwork(_encoder(s), features=_features(s), **own),
+    "dense": lambda s, own: DensePrototypes(
+        DenseEncoder(*(s[n] for n in ("width", "norm", "in_channels", "frozen"))), **own
+    ),
     "zero_shot": lambda s, own: ZeroShot(_conv4(s), features=_features(s), **own),
 }
 
@@ -143,6 +163,11 @@ MAKERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], FewShotLearner]] = 
 def reads_descriptions(method: str) -> bool:
     """Returns True for methods that know a class by its description, which only some data have."""
     return "n_attributes" in OWN_SETTINGS.get(method, {})
+
+
+def reads_sentences(learner: FewShotLearner) -> bool:
+    """Returns True for a learner that `make` made with an encoder of sentences."""
+    return ((learner.made_from or {}).get("settings") or {}).get("encoder") in SENTENCES
 
 
 def has_head(method: str) -> bool:
@@ -155,8 +180,9 @@ def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
 
     Methods with a trained head also get n_way.
     """
-    settings: dict[str, Any] = {"in_channels": source.images.shape[2]}
-    if (size := source.images.shape[-1]) != SETTINGS["size"]:
+    pictures = not isinstance(source, TextSet)
+    settings: dict[str, Any] = {"in_channels": source.images.shape[2]} if pictures else {"encoder": "ngrams"}
+    if pictures and (size := source.images.shape[-1]) != SETTINGS["size"]:
         settings["size"] = size
     if "n_base" in OWN_SETTINGS.get(method, {}):  # a head that covers the classes to train on
         settings["n_base"] = len(source.split("train"))
@@ -170,7 +196,9 @@ def settings_of(method: str, source: ImageSet, way: int = 5) -> dict[str, Any]:
 def check_method(method: object) -> None:
     """Raises ValueError, with the methods that there are, if this is no trainable method."""
     if method in ACT_IN_WORLDS:
-        raise ValueError(f"{method} acts in worlds and judges no pictures: python -m tools.results.train_acting trains it.")
+        raise ValueError(
+            f"{method} acts in worlds and judges no pictures: python -m tools.results.train_acting trains it."
+        )
     if not isinstance(method, str) or method not in MAKERS:
         there_is, near = ", ".join(sorted(MAKERS)), did_you_mean(method, sorted(MAKERS))
         raise ValueError(f"there is no trainable method {method!r:.60}: choose one of {there_is}.{near}")
@@ -188,9 +216,9 @@ def make(method: str, /, **settings: Any) -> FewShotLearner:
         raise ValueError(f"{method} has no setting {', '.join(unknown):.60}: choose from {there_is}.{near}")
     for name, value in settings.items():
         _check(name, value, (SETTINGS | own)[name])
-    if settings.get("encoder", "conv4") not in ("conv4", "resnet18")[: 1 + (method in EMBEDS)]:
-        got = settings["encoder"]
-        raise ValueError(f'encoder must be "conv4", or for {", ".join(EMBEDS)} "resnet18"; got {got!r:.60}.')
+    encoders = ["conv4", *["resnet18"] * (method in EMBEDS), *(SENTENCES if method in READERS else ())]
+    if (got := settings.get("encoder", "conv4")) not in encoders:
+        raise ValueError(f"encoder must be one of {', '.join(encoders)} for {method}; got {got!r:.60}.")
     common, own = ({name: settings.get(name, default) for name, default in d.items()} for d in (SETTINGS, own))
     try:
         learner = MAKERS[method](common, own)

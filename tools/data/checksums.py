@@ -2,7 +2,7 @@
 
     python -m tools.data.checksums
 
-Run it whenever data/*.npz or data/checkpoints/*.safetensors changed. It reads all files each time, so it may be run at any time.
+Run it whenever data/*.npz, data/*.csv or data/checkpoints/*.safetensors changed. It reads all files each time, so it may be run at any time.
 It replaces the list in one step, so the list is never half written.
 """
 
@@ -15,7 +15,7 @@ from fsl_course._system.files import replace_file
 from fsl_course.data.assets import sha256
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-PATTERNS = ("*.npz", "checkpoints/*.safetensors")
+PATTERNS = ("*.npz", "*.csv", "checkpoints/*.safetensors")
 
 
 def checksums(data: Path = DATA) -> dict[str, str]:

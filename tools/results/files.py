@@ -22,7 +22,7 @@ from tools.results.rows import key_of, row_lines
 METHODS = (
     "baselines", "transfer", "simple_shot", "siamese", "matching", "prototypical", "relation",
     "maml", "reptile", "anil", "meta_sgd", "meta_lstm", "ridge", "hypernetwork", "in_context", "soft_kmeans",
-    "graph", "label_propagation", "unsupervised", "zero_shot", "adapters",
+    "graph", "label_propagation", "unsupervised", "induction", "zero_shot", "dense", "adapters",
 )  # fmt: skip
 _NOT_RUNS = ("papers", "reasons", "transfer", "benchmark", "half_point", "table")
 _FIELDS: dict[str, type | tuple[type, ...]] = {

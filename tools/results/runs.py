@@ -73,7 +73,9 @@ LABELS = {
     "label_propagation": Label("label_propagation", "Label propagation"),
     "soft_kmeans": Label("soft_kmeans", "Soft k-means, 5 unlabelled"),
     "unsupervised": Label("unsupervised", "Without labels"),
+    "induction": Label("induction", "Induction network"),
     "zero_shot": Label("zero_shot", "Zero-shot"),
+    "dense": Label("dense", "Dense prototypes"),
     "adapters": Label("adapters", "Adapters"),
 }
 

@@ -16,7 +16,7 @@ SINES = asset("checkpoints/maml-sinusoids.safetensors")
         (["train", "baselines", "--out", "x"], "nothing to train"),
         (["train", "protonet", "--out", "x"], "no trainable method 'protonet': choose one of"),
         (["train", "protonet", "--out", "x"], 'zero_shot. Did you mean "prototypical"?'),
-        (["train", "prototypical", "--data", "glyps", "--out", "x"], 'is no folder. Did you mean "glyphs"?'),
+        (["train", "prototypical", "--data", "glyps", "--out", "x"], 'is none of these. Did you mean "glyphs"?'),
         (["train", "matching", "--set", "full_contxt=1", "--out", "x"], 'Did you mean "full_context"?'),
         (["train", "matching", "--set", "width=100000000", "--out", "x"], "from 1 to 1024; got 100000000"),
         (["train", "maml", "--set", "inner_lr=NaN", "--out", "x"], "inner_lr must be a number from 0 to 1e30; got nan"),
@@ -37,7 +37,7 @@ SINES = asset("checkpoints/maml-sinusoids.safetensors")
         (["evaluate", "prototypical", "--device", "tpu"], "there is no device 'tpu' here"),
         (
             ["train", "prototypical", "--data", "nowhere", "--out", "x"],
-            "takes glyphs, icons, omniglot or a folder; 'nowhere'",
+            "takes glyphs, icons, omniglot, intents, a folder or a file of sentences; 'nowhere'",
         ),
         (
             ["train", "prototypical", "--way", "5000", "--out", "x"],

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fsl_course.episodes import EpisodeSampler, SinusoidSampler
+from fsl_course.episodes import EpisodeSampler, SceneSampler, SinusoidSampler
 from fsl_course.methods.adapters import Adapters
 from fsl_course.methods.anil import ANIL
 from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.dense import DenseEncoder, DensePrototypes
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.in_context import InContextLearner
+from fsl_course.methods.induction import InductionNetwork
 from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
@@ -70,6 +72,8 @@ def learners() -> dict[str, FewShotLearner]:
         "hypernetwork": Hypernetwork(conv4(4), hidden=6, film=True),
         "soft_kmeans": SoftKMeans(conv4(4), "mask"),
         "unsupervised": ProtoCLR(conv4(4), "nt_xent"),
+        "dense": DensePrototypes(DenseEncoder(4, norm="group")),
+        "induction": InductionNetwork(conv4(4), slices=2),
         "zero_shot": ZeroShot(conv4(4), 3, head="towers"),
         "adapters": Adapters(conv4(4), steps=1),
         "graph": GraphNetwork(conv4(4), n_way=3, hidden=6),
@@ -89,6 +93,8 @@ def learners() -> dict[str, FewShotLearner]:
 
 
 def tasks_of(name: str) -> EpisodeSampler | SinusoidSampler:
+    if name == "dense":
+        return SceneSampler(toy_images(24, 8).split("train"), 1, 1, dtype=torch.float64)
     return SinusoidSampler(dtype=torch.float64) if name == "sine" else sampler()
 
 

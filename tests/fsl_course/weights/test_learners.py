@@ -5,9 +5,11 @@ import torch
 
 from fsl_course.methods.adapters import Adapters
 from fsl_course.methods.anil import ANIL
+from fsl_course.methods.dense import DensePrototypes
 from fsl_course.methods.graph import GraphNetwork
 from fsl_course.methods.hypernetwork import Hypernetwork
 from fsl_course.methods.in_context import InContextLearner
+from fsl_course.methods.induction import InductionNetwork
 from fsl_course.methods.label_propagation import LabelPropagation
 from fsl_course.methods.maml import MAML
 from fsl_course.methods.matching import MatchingNetwork
@@ -48,6 +50,8 @@ OWN = {
     "reptile": {**ADAPTS, "test_steps": 3, "batch": 4},
     "meta_lstm": {**ADAPTS, "hidden": 6, "truncate": 1},
     "adapters": {"kind": "residual", "inner_lr": 0.5, "inner_steps": 3},
+    "dense": {"scale": 5.0, "align": 0.0, "background": False, "weight": 1.0},
+    "induction": {"slices": 3, "iterations": 2, "objective": "cross_entropy"},
     "zero_shot": {"n_attributes": 7, "joint": 5, "hidden": 3, "head": "towers"},
 }
 RATES = {
@@ -84,6 +88,8 @@ def test_own_settings_are_the_defaults_of_the_methods():
         "unsupervised": ProtoCLR,
         "graph": GraphNetwork,
         "label_propagation": LabelPropagation,
+        "dense": DensePrototypes,
+        "induction": InductionNetwork,
         "zero_shot": ZeroShot,
         "adapters": Adapters,
         **HEADED,
@@ -188,12 +194,10 @@ def test_unknown_methods_and_settings_name_what_there_is():
 def test_a_network_trained_on_photographs_goes_with_methods_that_embed_and_no_others():
     for method in MAKERS:
         for wrong in ("resnet50", ["resnet18"], None):
-            with pytest.raises(
-                ValueError, match=r'encoder must be "conv4", or for prototypical, matching, .* "resnet18"; got'
-            ):
+            with pytest.raises(ValueError, match=f"encoder must be one of conv4.* for {method}; got"):
                 make(method, encoder=wrong)
         if method not in EMBEDS:
-            with pytest.raises(ValueError, match='encoder must be "conv4"'):
+            with pytest.raises(ValueError, match="encoder must be one of conv4"):
                 make(method, encoder="resnet18")
 
 
