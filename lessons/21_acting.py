@@ -304,12 +304,12 @@ for place, stage, title in ((0, 0, "before adaptation"), (1, 1, "after one step"
 show(
     figure,
     "Paths of a point towards four goals, five paths each. Before adaptation the paths "
-    "tangle around the origin; after one step each bundle runs to its own goal and "
-    "stays near it.",
+    "tangle around the origin; after one step each bundle runs towards its own goal "
+    "and strolls there, somewhat short of the goal.",
 )
 
 # %% [markdown]
-# Large marks are goals. Before the step all tasks share one policy, which strolls about the origin: that is how it finds out where rewards grow. After the step each bundle runs to its own mark and strolls *there*. Nobody wrote "run, then stay": the start was trained so that one gradient changes the net in this way.
+# Large marks are goals. Before the step all tasks share one policy, which strolls about the origin: that is how it finds out where rewards grow. After the step each bundle runs towards its own mark and strolls *there*. These four goals lie in the corners, and one step stops short of them. Nobody wrote "run, then stay": the start was trained so that one gradient changes the net in this way.
 
 # %% [markdown]
 # Move the goal, and take up to three steps. How do the walks change where the goal is near the origin?
