@@ -182,4 +182,7 @@ COMPUTED = {
     "21-1": lambda: float(returns_to_go(tensor([2, 0, 4, 8]), 0.5)[0, 0]),
     "21-2": lambda: float(descend(lambda t: (t - 3) ** 2, 1.0, 0.1, 1)),
     "21-3": lambda: (5 + 1) / (8 + 2),
+    "23-1": lambda: (1 + 0.5) * 4 - 1,
+    "23-2": lambda: float((9 - tensor(1, 3, 5, 7).mean()) / tensor(1, 3, 5, 7).std(correction=0)),
+    "23-3": lambda: [60, 70, 80][[3, 4, 4].index(4)],
 }
