@@ -12,7 +12,7 @@ from fsl_course._system.allocator import keep_memory
 from fsl_course._system.interrupts import gentle_interrupt
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
 from fsl_course.episodes._blocks import check_whole
-from fsl_course.evaluation import check_kinds
+from fsl_course.evaluation import check_kinds, metric_of
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training import distributed
 from fsl_course.training.live import LiveProgress
@@ -87,7 +87,7 @@ def fit(
     optimiser = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     run = RunState(learner, optimiser, settings)
     saver = Saver(run, checkpoint if group.first else None, save_every)
-    chance = None if isinstance(sampler, SinusoidSampler) else 1 / sampler.n_way
+    chance = 1 / sampler.n_way if metric_of(sampler) == "accuracy" else None
     asked = 0.0
     with (
         gentle_interrupt() as interrupted,  # first, so that it also covers the save after a lost connection

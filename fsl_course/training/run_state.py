@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fsl_course.episodes import EpisodeSampler, SinusoidSampler
-from fsl_course.evaluation import evaluate
+from fsl_course.evaluation import evaluate, metric_of
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.training.distributed import Processes
 from fsl_course.weights.checkpoints import CheckpointError, layouts_like, load_file, load_weights, save_file
@@ -92,10 +92,10 @@ class RunState:
     def validate(self, sampler: EpisodeSampler | SinusoidSampler, episodes: int, group: Processes) -> None:
         """Evaluates the learner in the first process, and keeps its weights if they are the best so far. The others wait."""
         if group.first:
-            regression, history = isinstance(sampler, SinusoidSampler), self.history
-            result = evaluate(self.learner, sampler, episodes, metric="mse" if regression else "accuracy")
+            metric, history = metric_of(sampler), self.history
+            result = evaluate(self.learner, sampler, episodes, metric=metric)
             history.validation.append((self.done, result.mean, result.ci95))
-            means = [-mean if regression else mean for _, mean, _ in history.validation]
+            means = [-mean if metric == "mse" else mean for _, mean, _ in history.validation]
             if means[-1] > max(means[:-1], default=-math.inf):
                 history.best_step = self.done
                 # copies, because a state_dict goes on changing with the weights
