@@ -93,7 +93,7 @@ def digit_set() -> ImageSet:
     """scikit-learn's digits as an image set: 10 classes of 154 to 163 pictures."""
     found = load_digits()
     grey = torch.tensor(found.images, dtype=torch.float32).unsqueeze(1) / 16
-    pictures = (F.interpolate(grey, size=28, mode="bilinear") * 255).byte()
+    pictures = (F.interpolate(grey, size=28, mode="bilinear") * 255).round().byte()
     parts = [pictures[torch.from_numpy(found.target) == k][20:] for k in range(10)]
     padded = nn.utils.rnn.pad_sequence(parts, batch_first=True)
     counts = torch.tensor([len(part) for part in parts])

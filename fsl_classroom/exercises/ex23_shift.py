@@ -139,7 +139,23 @@ FILM = Exercise(
             ),
             "the maps are normalised, too",
             "FiLM only scales and shifts; normalising is the batch norm's work, in front of it.",
-            also=(lambda m, a, b: F.batch_norm(m, None, None, 1 + a, b, training=True),),
+            also=(
+                lambda m, a, b: F.batch_norm(m, None, None, 1 + a, b, training=True),
+                lambda m, a, b: (1 + _each(a)) * F.instance_norm(m) + _each(b),
+            ),
+        ),
+        Wrong(
+            "1 added to the maps",
+            lambda m, a, b: m + 1 + _each(a) + _each(b),
+            "scale is added, and not multiplied",
+            "Multiply the maps by `1 + scale`; only the shift is added.",
+            also=(lambda m, a, b: m + _each(a) + _each(b),),
+        ),
+        Wrong(
+            "shift inside of the factor",
+            lambda m, a, b: m * (1 + _each(a) + _each(b)),
+            "the shift stands inside of the factor",
+            "`(1 + scale) * maps`, and then `+ shift`.",
         ),
         Wrong(
             "one number for all channels",
@@ -307,6 +323,14 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / (_mv(s)[1].sqrt() + eps) * _each(w) + _each(b),
             "eps is added to the root, not to the variance",
             "`(variance + eps).sqrt()`.",
+            also=(
+                lambda m, s, w, b, eps=1e-5: (
+                    (m - _mv(s)[0]) / (s.std((0, 2, 3), correction=0, keepdim=True) + eps) * _each(w) + _each(b)
+                ),
+                lambda m, s, w, b, eps=1e-5: (
+                    (m - _mv(s)[0]) / (s.std((0, 2, 3), keepdim=True) + eps) * _each(w) + _each(b)
+                ),
+            ),
         ),
         Wrong(
             "no eps",
@@ -363,11 +387,26 @@ RENORMALISE = Exercise(
             ),
         ),
         Wrong(
+            "1 plus weight",
+            lambda m, s, w, b, eps=1e-5: renormalise(m, s, 1 + w, b, eps),
+            "1 is added to the weight, as in FiLM",
+            "A batch norm multiplies by `weight` itself; FiLM multiplies by `1 + scale`.",
+        ),
+        Wrong(
+            "bias scaled, too",
+            lambda m, s, w, b, eps=1e-5: renormalise(m, s, w, w * b, eps),
+            "the bias is added before the weight multiplies",
+            "Weight first, then bias.",
+        ),
+        Wrong(
             "mean taken from maps",
             _by(lambda m, s: (_mv(m)[0], _mv(s)[1])),
             "one of the two statistics is that of the maps",
             "Both mean and variance come from `seen`.",
-            also=(_by(lambda m, s: (_mv(s)[0], _mv(m)[1])),),
+            also=(
+                _by(lambda m, s: (_mv(s)[0], _mv(m)[1])),
+                _by(lambda m, s: (_mv(s)[0], (m - _mv(s)[0]).square().mean((0, 2, 3), keepdim=True))),
+            ),
         ),
         Wrong(
             "without gradient",
@@ -472,6 +511,28 @@ CHOICE = Exercise(
             _choice(lambda h, t: _picked(t, _last_of_equal(h))),
             "among equal counts the most steps are taken",
             "Ties go to the fewest steps, the leftmost column; `argmax` finds the first.",
+        ),
+        Wrong(
+            "ties by the test",
+            _choice(lambda h, t: t.masked_fill(h != h.amax(1, keepdim=True), -1).amax(1).mean()),
+            "among equal counts the test decides, or their accuracies are averaged",
+            "Ties go to the fewest steps; the test has no say.",
+            also=(
+                _choice(lambda h, t: torch.stack([b[a == a.max()].mean() for a, b in zip(h, t, strict=True)]).mean()),
+            ),
+        ),
+        Wrong(
+            "one place of the table",
+            _choice(lambda h, t: t.flatten()[h.argmax()]),
+            "one place of the whole table is chosen: `argmax` without a dimension",
+            "`left_out.argmax(1)` chooses in every row.",
+            also=(_choice(lambda h, t: t.flatten()[h.argmax()], lambda t: t.max()),),
+        ),
+        Wrong(
+            "median",
+            _choice(lambda h, t: t.gather(1, h.argmax(1)[:, None]).median(), lambda t: t.amax(1).median()),
+            "the median of the tasks is returned",
+            "`.mean()` over the tasks.",
         ),
         Wrong(
             "one number of steps for all",
@@ -762,6 +823,11 @@ def _thaw_but(differ: Callable[[Tensor, Tensor], bool]) -> Callable[..., bool]:
     )
 
 
+def _thaw_or(more: Callable[[nn.Module], bool]) -> Callable[..., bool]:
+    """A detector that is right, and rings in one more case."""
+    return _thaw(lambda u, f, x: _differ(_state(u), _state(f)) or _modes(u) != _modes(f) or more(u))
+
+
 def _named(net: nn.Module, word: str) -> list[Tensor]:
     return [t for name, t in net.state_dict().items() if word in name]
 
@@ -835,6 +901,12 @@ THAW = Exercise(
             also=(_thaw(lambda u, f, x: any(p.grad is not None for p in u.parameters())),),
         ),
         Wrong(
+            "gradients",
+            _thaw_or(lambda u: any(p.grad is not None for p in u.parameters())),
+            "gradients that stay behind ring the alarm, and they change nothing",
+            "Compare the tensors of `state_dict()` and the modes, and nothing else.",
+        ),
+        Wrong(
             "one layer",
             _thaw(lambda u, f, x: _differ(_state(u)[:7], _state(f)[:7])),
             "only the first layers, or the last, are compared",
@@ -855,7 +927,7 @@ THAW = Exercise(
         Wrong(
             "never",
             lambda fit, make, x: False,
-            "the alarm never rings: perhaps two encoders of `make_encoder()` are compared of which none was fitted",
+            "the alarm never rings: perhaps what is kept changes along, or no encoder that is compared was fitted",
             "Make one encoder, keep `.clone()`s of its tensors, call `fit(encoder, pictures)`, and compare the same encoder.",
         ),
         Wrong(
@@ -940,6 +1012,8 @@ BESIDE = Exercise(
             "the two stand one behind the other: with a matrix of zeros nothing is left",
             "Both see `x`, and their outputs are added.",
             also=(
+                lambda x, f, m: _narrow(_wide(x, f), m),
+                lambda x, f, m: _wide(_narrow(x, m), f),
                 lambda x, f, m: torch.einsum(
                     "oi,bihw->bohw", m[:, :1].expand(-1, len(m)) if m.shape[0] != m.shape[1] else m, _wide(x, f)
                 ),
@@ -955,6 +1029,7 @@ BESIDE = Exercise(
             ),
             "the 1x1 convolution sees the output of the frozen one and not its input",
             "Beside, not behind: both see `x`.",
+            also=(lambda x, f, m: _narrow(_wide(x, f), m) + _wide(x, f),),
         ),
         Wrong(
             "transposed",
@@ -1020,6 +1095,12 @@ BESIDE = Exercise(
             "Add them: with a matrix of zeros the frozen output must stay as it is.",
         ),
         Wrong(
+            "a ReLU",
+            lambda x, f, m: (_wide(x, f) + _narrow(x, m)).relu(),
+            "a ReLU follows",
+            "The two convolutions and their sum, nothing behind them.",
+        ),
+        Wrong(
             "the product",
             lambda x, f, m: _wide(x, f) * (1 + _narrow(x, m)),
             "the outputs are multiplied",
@@ -1029,7 +1110,7 @@ BESIDE = Exercise(
         Wrong(
             "without gradient",
             lambda x, f, m: _wide(x, f) + _narrow(x, m.detach()),
-            "no gradient reaches the matrix: it could not be fitted",
+            "a gradient is cut off on its way to the matrix, the filters or the pictures",
             "No `.detach()` and no `no_grad`.",
             also=(
                 lambda x, f, m: _wide(x, f) + _narrow(x.detach(), m),
