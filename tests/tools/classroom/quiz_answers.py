@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.special import stdtrit
 
 from fsl_course.methods.continual import ewc_penalty
+from fsl_course.methods.dense import compared, masked_average
 from fsl_course.methods.hallucination import calibrated, kl_to_prior
 from fsl_course.methods.in_context import context_mask, linear_attention
 from fsl_course.methods.label_propagation import affinities, propagate
@@ -24,6 +25,9 @@ from fsl_course.methods.siamese import weighted_l1
 from fsl_course.methods.soft_kmeans import refined, shares
 from fsl_course.methods.unsupervised import nt_xent
 from fsl_course.methods.zero_shot import dap_scores, eszsl
+from fsl_course.trust.attacks import project
+from fsl_course.trust.calibration import auroc, calibration_error
+from fsl_course.trust.influence import prototypes_without_each
 
 
 def tensor(*rows: object) -> torch.Tensor:
@@ -180,9 +184,19 @@ COMPUTED = {
     "18-1": lambda: float(dap_scores(tensor([0.8, 0.3]).logit(), tensor([1, 0]), tensor(0.5, 0.6)).exp()[0, 0]),
     "18-2": lambda: float(eszsl(tensor([1], [3]), tensor([1, -1], [-1, 1]), tensor([1], [0]), 6.0, 1.0)),
     "18-3": lambda: 100 * statistics.harmonic_mean([0.6, 0.2]),
+    "19-1": lambda: float(masked_average(tensor([2, 4], [6, 8])[None, None], torch.tensor([[[0, 0], [1, 1]]]).bool())),
+    "19-2": lambda: float(compared(tensor(0, 2).view(1, 2, 1, 1), tensor([3, 4]), 20.0)),
+    "19-3": lambda: (1 / 4 + 9 / 12) / 2,
+    "19-5": lambda: (10 * 8) / (10 * 10),
     "21-1": lambda: float(returns_to_go(tensor([2, 0, 4, 8]), 0.5)[0, 0]),
     "21-2": lambda: float(descend(lambda t: (t - 3) ** 2, 1.0, 0.1, 1)),
     "21-3": lambda: (5 + 1) / (8 + 2),
+    "22-1": lambda: float(prototypes_without_each(tensor([12], [2], [1], [3], [2]), torch.zeros(5).long(), 1)[0, 0]),
+    "22-2": lambda: float(
+        calibration_error(tensor([0.55, 0.45], [0.65, 0.35], [0.9, 0.1], [0.9, 0.1]), torch.tensor([0, 1, 0, 0]), 4)
+    ),
+    "22-3": lambda: float(project(tensor(0.95) + 0.1 * tensor(0.02).sign(), tensor(0.85), 0.3)),
+    "22-4": lambda: auroc(tensor(5, 3), tensor(4, 1)),
     "23-1": lambda: (1 + 0.5) * 4 - 1,
     "23-2": lambda: float((9 - tensor(1, 3, 5, 7).mean()) / tensor(1, 3, 5, 7).std(correction=0)),
     "23-3": lambda: [60, 70, 80][[3, 4, 4].index(4)],
