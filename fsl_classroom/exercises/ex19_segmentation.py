@@ -125,7 +125,10 @@ AVERAGE = Exercise(
             _all_at_once,
             "the pixels of all shots are averaged together: a shot with a large mask counts more",
             "Average inside each shot first, then over the shots.",
-            also=(lambda f, m: _large(f, m).movedim(1, -1)[m].mean(0),),
+            also=(
+                lambda f, m: _large(f, m).movedim(1, -1)[m].mean(0),
+                lambda f, m: ((_large(f, m) * m[:, None]).sum((2, 3)) / (m.sum() + SMALL)).mean(0),
+            ),
         ),
         Wrong(
             "divided by the whole picture",
@@ -166,6 +169,21 @@ AVERAGE = Exercise(
             ),
             "the features are enlarged by copying the nearest place",
             'Interpolate with mode="bilinear" and align_corners=False.',
+        ),
+        Wrong(
+            "maximum",
+            lambda f, m: (_large(f, m) * m[:, None]).amax((2, 3)).mean(0),
+            "the largest feature under the mask is taken in place of the mean",
+            "Sum under the mask and divide by the number of pixels.",
+        ),
+        Wrong(
+            "aligned corners",
+            lambda f, m: (
+                (F.interpolate(f, m.shape[1:], mode="bilinear", align_corners=True) * m[:, None]).sum((2, 3))
+                / (m.sum((1, 2))[:, None] + SMALL)
+            ).mean(0),
+            "the corners of map and mask are aligned, which shifts the features",
+            "Pass align_corners=False.",
         ),
         Wrong(
             "summed over shots",
@@ -245,6 +263,7 @@ COMPARE = Exercise(
             lambda f, p, s: s * _dots(f, p),
             "dot products are not divided by the lengths: a bright place scores high for every prototype",
             "A cosine divides by both lengths: F.normalize features and prototypes.",
+            also=(lambda f, p, s: s * _dots(f, p) / f.shape[1] ** 0.5,),
         ),
         Wrong(
             "only the features have length one",
@@ -272,6 +291,7 @@ COMPARE = Exercise(
             "The D numbers of a place lie along axis 1.",
             also=(
                 lambda f, p, s: s * _dots(F.normalize(f, dim=2), F.normalize(p, dim=1)),
+                lambda f, p, s: s * _dots(F.normalize(f, dim=1), F.normalize(p, dim=0)),
                 lambda f, p, s: s * _dots(F.normalize(f.flatten(1), dim=1).view_as(f), F.normalize(p, dim=1)),
             ),
         ),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fsl_course.data.imageset import ImageSet
 from fsl_course.data.scenes import SIDE, boxes_of, compose
-from fsl_course.episodes._blocks import BLOCK, check_dtype, check_whole, generator_of, spans
+from fsl_course.episodes._blocks import BLOCK, Numbered, check_dtype, check_whole, generator_of, spans
 from fsl_course.episodes.episode import Episode
 
 OBJECTS, CLUTTER = 4, 2  # on a canvas: at most four drawings, and quarters of drawings that belong to no class
@@ -30,7 +30,7 @@ class SceneEpisode(Episode):
     boxes: Tensor | None = None
 
 
-class SceneSampler:
+class SceneSampler(Numbered):
     """Draws scenes of three or four objects with clutter; the wanted class is in each of them, other classes too.
 
     source: an ImageSet of one channel, usually one split; k_shot: marked scenes; n_query: scenes to segment; seed: fixes an
@@ -126,9 +126,3 @@ class SceneSampler:
         return SceneEpisode(
             x[:, :k], y[:, :k], x[:, k:], y[:, k:], classes.to(images.device), boxes=boxes_of(both[:, k:])
         )
-
-    def __getitem__(self, index: int) -> SceneEpisode:
-        """Returns episode number `index`, a pure function of (seed, index)."""
-        return self.batch(index, 1)[0]
-
-    __iter__ = None  # makes `for episode in sampler` an error, because the loop would never end

@@ -166,7 +166,7 @@ def test_regression_by_mean_squared_error():
 
 def test_wrong_arguments_are_explained(toys):
     sampler = EpisodeSampler(toys, 5, 1, 3)
-    with pytest.raises(ValueError, match='metric must be "accuracy" or "mse"'):
+    with pytest.raises(ValueError, match='metric must be "accuracy", "mse" or "miou"'):
         evaluate(Chance(), sampler, metric="f1")
     for episodes in (1, 10**9):
         with pytest.raises(ValueError, match=f"at least 2 episodes .* at most 1000000; got {episodes}"):

@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> i
     head = {
         "command": "OMP_NUM_THREADS=1 python -m tools.results.compare_scenes"
         f" --steps {options.steps} --episodes {options.episodes} --seeds {options.seeds}",
-        "protocol": "scenes of Glyphs; 1 marked scene, 2 to segment; test letters; episodes of seed 0, the same for every row; iou "
-        "of every episode, its two queries counted together",
+        "protocol": "scenes of Glyphs; 1 marked scene, 2 to segment; test letters; episodes of seed 0, the same for every row; "
+        "iou of every episode, its two queries counted together",
         "steps": options.steps,
         "episodes": options.episodes,
     }

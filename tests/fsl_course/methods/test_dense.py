@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fsl_course.data import load_glyphs
 from fsl_course.episodes import SceneEpisode, SceneSampler
 from fsl_course.evaluation import evaluate
 from fsl_course.methods.dense import DenseEncoder, DensePrototypes, compared, iou, masked_average, prototypes_of
 from fsl_course.nets import conv4
 from fsl_course.training.loop import fit
+from fsl_course.weights.checkpoints import card, pretrained
 from tests.conftest import toy_images
 
 TOYS = toy_images(12, 12, noise=40)
@@ -166,3 +168,11 @@ def test_evaluate_counts_the_queries_of_an_episode_together():
     assert "miou" in str(result)
     with pytest.raises(ValueError, match='segmentation tasks: take metric="miou"'):
         evaluate(net, test, 4)
+
+
+def test_the_card_of_the_shipped_weights_holds():
+    """On fewer episodes, so within a wider range."""
+    result = evaluate(pretrained("dense", "glyphs"), SceneSampler(load_glyphs().split("test")), 60, metric="miou")
+    promised = card("dense", "glyphs")["test"][0]
+    assert (promised["way"], promised["shot"]) == (1, 1)
+    assert abs(result.mean - promised["mean"]) < promised["ci95"] + result.ci95
