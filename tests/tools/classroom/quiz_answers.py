@@ -14,6 +14,7 @@ from fsl_course.methods.continual import ewc_penalty
 from fsl_course.methods.dense import compared, masked_average
 from fsl_course.methods.hallucination import calibrated, kl_to_prior
 from fsl_course.methods.in_context import context_mask, linear_attention
+from fsl_course.methods.induction import squash
 from fsl_course.methods.label_propagation import affinities, propagate
 from fsl_course.methods.maml import adapt
 from fsl_course.methods.maml_rl import returns_to_go
@@ -188,6 +189,10 @@ COMPUTED = {
     "19-2": lambda: float(compared(tensor(0, 2).view(1, 2, 1, 1), tensor([3, 4]), 20.0)),
     "19-3": lambda: (1 / 4 + 9 / 12) / 2,
     "19-5": lambda: (10 * 8) / (10 * 10),
+    "20-1": lambda: len({"plum".join("  ")[i : i + 3] for i in range(4)}),
+    "20-2": lambda: 8 * 1 + (20 * 20 - 8) / 49,
+    "20-3": lambda: float(squash(tensor([0, 3])).norm()),
+    "20-4": lambda: sum(a % 4 == b % 4 for a, b in combinations(range(12), 2)),
     "21-1": lambda: float(returns_to_go(tensor([2, 0, 4, 8]), 0.5)[0, 0]),
     "21-2": lambda: float(descend(lambda t: (t - 3) ** 2, 1.0, 0.1, 1)),
     "21-3": lambda: (5 + 1) / (8 + 2),
