@@ -512,6 +512,8 @@ print("the right box second:", average_precision([both], [one]))
 print("the right box first: ", average_precision([(one, torch.tensor([0.9]))], [one]))
 
 # %% [markdown]
+# ## How good are the boxes?
+#
 # [Average precision](../lessons/GLOSSARY.md#average-precision "平均精度") by hand: if the right box has the second best score, one of the first two is right when it is found, so precision is 1/2 at full recall. Now all test scenes.
 
 # %%
