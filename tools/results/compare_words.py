@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m tools.results.compare_words
 
-Writes data/words_comparison.json. Trained rows are trained on the 40 training intents, three seeds each, and tested on the 18 test
-intents. With FSL_DATA, or ../shared beside the checkout, they are tested on CLINC150 and BANKING77, too (folder texts; of each
-class 40 sentences of the training part; nothing is trained on these). Rows of MiniLM there need its vectors: --vectors names a
-folder with clinc150.npz and banking77.npz, which tools.data.sentence_vectors makes of the files that --export writes. Call it again
-after an interruption: it keeps the rows that are there.
+Writes data/words_comparison.json. Trained rows are trained on the 40 training intents, three seeds each, and tested on the 18
+test intents. With FSL_DATA, or ../shared beside the checkout, they are tested on CLINC150 and BANKING77, too (folder texts; of
+each class 40 sentences of the training part; nothing is trained on these). Rows of MiniLM there need its vectors: --vectors
+names a folder with clinc150.npz and banking77.npz, which tools.data.sentence_vectors makes of the files that --export writes.
+Call it again after an interruption: it keeps the rows that are there.
 """
 
 from __future__ import annotations

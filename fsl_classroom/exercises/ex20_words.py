@@ -1,0 +1,827 @@
+"""Exercises of lesson 20: hashed n-grams, one step of routing, pairs of sentences, the spread of draws, a detector of repeated pairs.
+
+Cases: every exercise builds its own. The detector 20.5 gets a maker of pairs, and must return True for the broken
+ones only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from fsl_classroom.checking.model import Case, Exercise, Property, Wrong
+
+# ------------------------------------------------------------------------------------------- 20.1 hashed n-grams
+
+
+def hashed_counts(sentence: str, n: int, buckets: int) -> Tensor:
+    """Returns how many runs of n characters fall into each bucket. Blanks frame the lower-case sentence -> float32 [buckets]."""
+    framed = f" {sentence.lower()} "
+    counts = torch.zeros(buckets)
+    for start in range(len(framed) - n + 1):
+        counts[zlib.crc32(framed[start : start + n].encode()) % buckets] += 1
+    return counts
+
+
+def _runs(text: str, n: int) -> list[str]:
+    return [text[i : i + n] for i in range(len(text) - n + 1)]
+
+
+def _counts_of(
+    runs: list[str], buckets: int, hashing: Callable[[str], int] = lambda run: zlib.crc32(run.encode())
+) -> Tensor:
+    counts = torch.zeros(buckets)
+    for run in runs:
+        counts[hashing(run) % buckets] += 1
+    return counts
+
+
+def _by_bincount(sentence: str, n: int, buckets: int) -> Tensor:
+    runs = _runs(" " + sentence.lower() + " ", n)
+    found = torch.tensor([zlib.crc32(r.encode("utf-8")) % buckets for r in runs], dtype=torch.int64)
+    return found.bincount(minlength=buckets).float()
+
+
+def _by_counter(sentence: str, n: int, buckets: int) -> Tensor:
+    tally = Counter(zlib.crc32(r.encode()) % buckets for r in _runs(f" {sentence} ".lower(), n))
+    return torch.tensor([float(tally[b]) for b in range(buckets)])
+
+
+def _by_zip(sentence: str, n: int, buckets: int) -> Tensor:
+    framed = [" ", *sentence.lower(), " "]
+    found = torch.zeros(buckets)
+    for run in zip(*(framed[j:] for j in range(n)), strict=False):
+        found += torch.eye(buckets)[zlib.crc32("".join(run).encode()) % buckets]
+    return found
+
+
+def _by_index_add(sentence: str, n: int, buckets: int) -> Tensor:
+    framed = sentence.lower().join("  ")
+    where = [zlib.crc32(bytes(framed[i : i + n], "utf-8")) % buckets for i in range(max(0, len(framed) - n + 1))]
+    return torch.zeros(buckets).index_add_(0, torch.tensor(where, dtype=torch.long), torch.ones(len(where)))
+
+
+def _ngram_cases(generator: Generator) -> list[Case]:
+    return [
+        Case("'Tea!' with n = 3", ("Tea!", 3, 7)),
+        Case("repeated runs, n = 2", ("ananas banana", 2, 11)),
+        Case("capitals", ("TURN It Up", 3, 16)),
+        Case("letters of two bytes", ("Crème fraîche", 3, 13)),
+        Case("n = 1", ("a b a", 1, 5)),
+        Case("a sentence as long as one run", ("a", 3, 6)),
+        Case("a sentence shorter than one run", ("a", 5, 6)),
+        Case("one bucket for everything", ("water the roses", 3, 1)),
+    ]
+
+
+NGRAMS = Exercise(
+    id="20.1",
+    title="Hashed n-grams",
+    reference=hashed_counts,
+    cases=_ngram_cases,
+    right=(_by_bincount, _by_counter, _by_zip, _by_index_add),
+    wrong=(
+        Wrong(
+            "no frame",
+            lambda s, n, b: _counts_of(_runs(s.lower(), n), b),
+            "no blank is put before and after the sentence, so its edges are lost",
+            'Cut the runs from `" " + sentence.lower() + " "`.',
+        ),
+        Wrong(
+            "capitals stay",
+            lambda s, n, b: _counts_of(_runs(f" {s} ", n), b),
+            "capital letters are kept, so `Tea` and `tea` share no run",
+            "Take `sentence.lower()` first.",
+        ),
+        Wrong(
+            "once each",
+            lambda s, n, b: _counts_of(list(dict.fromkeys(_runs(f" {s.lower()} ", n))), b),
+            "every run counts once, however often it occurs",
+            "Count all occurrences: no `set`.",
+        ),
+        Wrong(
+            "present or absent",
+            lambda s, n, b: hashed_counts(s, n, b).clamp(max=1),
+            "buckets say only whether a run fell into them, not how many",
+            "Add 1 for every run: `counts[bucket] += 1`.",
+        ),
+        Wrong(
+            "one run too few",
+            lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n)[:-1], b),
+            "the last run is missing",
+            "There are `len(framed) - n + 1` runs.",
+            also=(lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n)[1:], b),),
+        ),
+        Wrong(
+            "Python's hash",
+            lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n), b, lambda r: sum(map(ord, r)) * 31 + 7),
+            "the buckets come from another hash than `zlib.crc32`; Python's own `hash` even changes from run to run",
+            "Take `zlib.crc32(run.encode()) % buckets`.",
+            also=(
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n), b, hash),
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n), b, lambda r: zlib.adler32(r.encode())),
+            ),
+        ),
+        Wrong(
+            "blocks",
+            lambda s, n, b: _counts_of(
+                [r for r in (f" {s.lower()} "[i : i + n] for i in range(0, len(s) + 2, n)) if len(r) == n], b
+            ),
+            "the sentence is cut into blocks that do not overlap",
+            "A run begins at every character: step 1, not n.",
+            also=(lambda s, n, b: _counts_of([f" {s.lower()} "[i : i + n] for i in range(0, len(s) + 2, n)], b),),
+        ),
+        Wrong(
+            "short ends",
+            lambda s, n, b: _counts_of([f" {s.lower()} "[i : i + n] for i in range(len(s) + 2)], b),
+            "the ends of the sentence give runs that are shorter than n",
+            "Stop where a whole run no longer fits: `range(len(framed) - n + 1)`.",
+        ),
+        Wrong(
+            "words",
+            lambda s, n, b: _counts_of(s.lower().split(), b),
+            "whole words are hashed, not runs of n characters",
+            "Slide a window of n characters over the framed sentence.",
+        ),
+        Wrong(
+            "shares",
+            lambda s, n, b: hashed_counts(s, n, b) / hashed_counts(s, n, b).sum().clamp_min(1),
+            "the counts are divided by their sum",
+            "Return the counts themselves.",
+        ),
+    ),
+    hints=(
+        "How many windows of n characters fit into the framed sentence?",
+        "Slide a window over `' ' + sentence.lower() + ' '`, hash it, and count its bucket.",
+        "`for i in range(len(framed) - n + 1): counts[zlib.crc32(framed[i : i + n].encode()) % buckets] += 1`",
+    ),
+)
+
+# ------------------------------------------------------------------------------------------- 20.2 one step of routing
+
+
+def _squash(x: Tensor) -> Tensor:
+    square = x.square().sum(-1, keepdim=True)
+    return x * square.clamp_min(1e-30).sqrt() / (1 + square)
+
+
+def routing_step(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """One iteration of routing. votes [N, K, D], logits [N, K] -> class vectors [N, D], new logits [N, K]."""
+    shares = logits.softmax(1)
+    total = (shares[..., None] * votes).sum(1)
+    square = total.square().sum(-1, keepdim=True)
+    classes = total * square.clamp_min(1e-30).sqrt() / (1 + square)
+    return classes, logits + (votes * classes[:, None]).sum(-1)
+
+
+def _step_by_einsum(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    total = torch.einsum("nk,nkd->nd", torch.softmax(logits, dim=-1), votes)
+    length = total.norm(dim=-1, keepdim=True)
+    classes = total * length / (1 + length**2)
+    return classes, logits + torch.einsum("nkd,nd->nk", votes, classes)
+
+
+def _step_by_loop(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    classes, after = [], []
+    for v, b in zip(votes, logits, strict=True):
+        weight = b.exp() / b.exp().sum()
+        total = sum(w * x for w, x in zip(weight, v, strict=True))
+        square = total @ total
+        centre = total / (square + 1e-24).sqrt() * (square / (1 + square))
+        classes.append(centre)
+        after.append(b + v @ centre)
+    return torch.stack(classes), torch.stack(after)
+
+
+def _step_by_matmul(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    total = (logits.softmax(-1)[:, None] @ votes)[:, 0]
+    square = (total * total).sum(1)[:, None]
+    classes = square / (1 + square) * torch.nn.functional.normalize(total, dim=1, eps=1e-20)
+    return classes, logits + (votes @ classes[..., None]).squeeze(2)
+
+
+def _step(
+    shares: Callable = lambda b: b.softmax(1),
+    squash: Callable = _squash,
+    update: Callable = lambda b, v, c: b + (v * c[:, None]).sum(-1),
+) -> Callable:
+    """Returns a variant of the step in which one part differs."""
+
+    def step(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        classes = squash((shares(logits)[..., None] * votes).sum(1))
+        return classes, update(logits, votes, classes)
+
+    return step
+
+
+def _routing_cases(generator: Generator) -> list[Case]:
+    def case(says: str, n: int, k: int, d: int, dtype: torch.dtype = torch.float32) -> Case:
+        votes = 0.7 * torch.randn(n, k, d, generator=generator, dtype=dtype)
+        return Case(says, (votes, torch.randn(n, k, generator=generator, dtype=dtype)))
+
+    paper = torch.tensor([[[3.0, 0.0], [3.0, 8.0]]]), torch.zeros(1, 2)
+    return [
+        Case("the example on paper", paper),
+        case("3 classes, 4 shots, 5 numbers", 3, 4, 5),
+        case("as many classes as shots", 3, 3, 2),
+        case("one shot", 4, 1, 3),
+        case("float64", 2, 3, 3, torch.float64),
+    ]
+
+
+def _survives_zero(answer: Callable, reference: Callable) -> str | None:
+    votes = torch.tensor([[[1.0, -2.0], [-1.0, 2.0]]])
+    classes, logits = answer(votes, torch.zeros(1, 2))
+    fine = bool(torch.isfinite(classes).all() and torch.isfinite(logits).all()) and float(classes.abs().max()) < 1e-4
+    return (
+        None if fine else "two opposite votes cancel, and the class vector should be zero; it is not, or not a number"
+    )
+
+
+ROUTING = Exercise(
+    id="20.2",
+    title="One step of routing",
+    reference=routing_step,
+    cases=_routing_cases,
+    properties=(Property("votes that cancel give the zero vector", _survives_zero),),
+    gradient=(0, 1),
+    right=(_step_by_einsum, _step_by_loop, _step_by_matmul, _step(squash=lambda x: _squash(x) * 1.0)),
+    wrong=(
+        Wrong(
+            "softmax over the classes",
+            _step(shares=lambda b: b.softmax(0)),
+            "the shares of a *shot* sum to one over the classes; here every class has shots of its own",
+            "Softmax over the K shots of a class: `dim=1`.",
+        ),
+        Wrong(
+            "no softmax",
+            _step(shares=lambda b: b),
+            "the logits themselves weigh the votes",
+            "Turn the logits into shares by a softmax over the shots.",
+            also=(_step(shares=lambda b: b.exp()), _step(shares=lambda b: b.sigmoid())),
+        ),
+        Wrong(
+            "plain mean",
+            _step(shares=lambda b: torch.full_like(b, 1 / b.shape[1])),
+            "every shot gets the same share: the logits that came in are not used",
+            "Weigh the votes by `logits.softmax(1)`.",
+            also=(_step(shares=lambda b: torch.ones_like(b)),),
+        ),
+        Wrong(
+            "not squashed",
+            _step(squash=lambda x: x),
+            "the class vector is not squashed",
+            "Shorten the sum to the length |s|²/(1 + |s|²).",
+        ),
+        Wrong(
+            "unit length",
+            _step(squash=lambda x: torch.nn.functional.normalize(x, dim=-1)),
+            "the class vector is brought to length one; squash keeps short vectors short",
+            "The new length is |s|²/(1 + |s|²), not 1.",
+        ),
+        Wrong(
+            "squared length only",
+            _step(squash=lambda x: x * x.square().sum(-1, keepdim=True) / (1 + x.square().sum(-1, keepdim=True))),
+            "the sum is multiplied by |s|²/(1 + |s|²) without being divided by its length first",
+            "The direction has length one: s/|s|.",
+            also=(_step(squash=lambda x: x / (1 + x.square().sum(-1, keepdim=True))),),
+        ),
+        Wrong(
+            "logits replaced",
+            _step(update=lambda b, v, c: (v * c[:, None]).sum(-1)),
+            "the agreement replaces the logits instead of being added to them",
+            "New logits: the old ones plus the products.",
+        ),
+        Wrong(
+            "logits stay",
+            _step(update=lambda b, v, c: b + 0.0),
+            "the logits come back unchanged",
+            "Add to each logit the product of its vote with the class vector.",
+        ),
+        Wrong(
+            "agreement before squash",
+            lambda v, b: (
+                _squash((b.softmax(1)[..., None] * v).sum(1)),
+                b + (v * (b.softmax(1)[..., None] * v).sum(1)[:, None]).sum(-1),
+            ),
+            "the agreement is measured with the sum as it was before squashing",
+            "Multiply the votes by the squashed class vector.",
+        ),
+        Wrong(
+            "agreement by cosine",
+            _step(update=lambda b, v, c: b + torch.nn.functional.cosine_similarity(v, c[:, None], dim=-1)),
+            "the agreement is a cosine, not a product",
+            "Use the plain inner product of vote and class vector.",
+        ),
+        Wrong(
+            "nan at zero",
+            _step(
+                squash=lambda x: (
+                    x
+                    / x.norm(dim=-1, keepdim=True)
+                    * x.norm(dim=-1, keepdim=True) ** 2
+                    / (1 + x.norm(dim=-1, keepdim=True) ** 2)
+                )
+            ),
+            "the zero vector is divided by its length, which gives nan",
+            "Write s·|s|/(1 + |s|²): nothing is then divided by a length.",
+        ),
+    ),
+    hints=(
+        "Three lines: shares, a squashed sum, better logits.",
+        "`shares = logits.softmax(1)`; the sum over shots is `(shares[..., None] * votes).sum(1)`.",
+        "`classes = total * length / (1 + length**2)`; `logits + (votes * classes[:, None]).sum(-1)`",
+    ),
+)
+
+# ------------------------------------------------------------------------------------------- 20.3 pairs
+
+
+def all_pairs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Every pair i < j once. labels [S] -> pairs int64 [P, 2], same bool [P], weights float32 [P]: both kinds weigh alike."""
+    pairs = torch.combinations(torch.arange(len(labels)), 2)
+    same = labels[pairs[:, 0]] == labels[pairs[:, 1]]
+    size = torch.where(same, same.sum(), (~same).sum())
+    kinds = same.unique().numel()
+    return pairs, same, 1 / (kinds * size.float())
+
+
+def _pairs_by_loop(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    found = [(i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))]
+    same = [bool(labels[i] == labels[j]) for i, j in found]
+    tally = Counter(same)
+    return torch.tensor(found), torch.tensor(same), torch.tensor([1 / (len(tally) * tally[s]) for s in same])
+
+
+def _pairs_by_triangle(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    i, j = torch.triu_indices(len(labels), len(labels), 1)
+    same = (labels[:, None] == labels)[i, j]
+    positive, negative = same.sum().item(), (~same).sum().item()
+    share = 1.0 if positive == 0 or negative == 0 else 0.5
+    weights = torch.zeros(len(i))
+    weights[same], weights[~same] = share / max(positive, 1), share / max(negative, 1)
+    return torch.stack([i, j], dim=1), same, weights
+
+
+def _pairs_by_itertools(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    values = labels.tolist()
+    found = list(itertools.combinations(range(len(values)), 2))
+    same = torch.tensor([values[a] == values[b] for a, b in found])
+    raw = torch.stack([same.float(), 1 - same.float()])
+    raw = raw / raw.sum(1, keepdim=True).clamp_min(1)
+    weights = raw.sum(0)
+    return torch.tensor(found, dtype=torch.long), same, weights / weights.sum()
+
+
+def _pairs_by_mask(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = torch.ones(len(labels), len(labels)).triu(1).nonzero()
+    same = labels[pairs].diff(dim=1)[:, 0] == 0
+    n = torch.bincount(same.long(), minlength=2)
+    return pairs, same, (1.0 / n[same.long()]) / int((n > 0).sum())
+
+
+def _with_weights(weigh: Callable[[Tensor], Tensor]) -> Callable:
+    def answer(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pairs, same, _ = all_pairs(labels)
+        return pairs, same, weigh(same)
+
+    return answer
+
+
+def _with_pairs(make: Callable[[int], Tensor]) -> Callable:
+    def answer(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pairs = make(len(labels))
+        same = labels[pairs[:, 0]] == labels[pairs[:, 1]]
+        size = torch.where(same, same.sum(), (~same).sum()).float()
+        return pairs, same, 1 / (same.unique().numel() * size)
+
+    return answer
+
+
+def _half_each(same: Tensor) -> Tensor:
+    return 0.5 / torch.where(same, same.sum(), (~same).sum()).float()
+
+
+def _pair_cases(generator: Generator) -> list[Case]:
+    return [
+        Case("two classes with two sentences each", (torch.tensor([0, 0, 1, 1]),)),
+        Case("three classes in mixed order", (torch.tensor([2, 0, 1, 0, 2, 1]),)),
+        Case("unequal shots", (torch.tensor([0, 0, 0, 1]),)),
+        Case("five classes, one sentence each: no pair of one class", (torch.arange(5),)),
+        Case("one class only: no pair of two classes", (torch.tensor([3, 3, 3]),)),
+        Case("five classes, five sentences each", (torch.arange(5).repeat(5),)),
+    ]
+
+
+PAIRS = Exercise(
+    id="20.3",
+    title="Pairs without copies",
+    reference=all_pairs,
+    cases=_pair_cases,
+    right=(_pairs_by_loop, _pairs_by_triangle, _pairs_by_itertools, _pairs_by_mask),
+    wrong=(
+        Wrong(
+            "both orders",
+            _with_pairs(lambda n: (~torch.eye(n, dtype=torch.bool)).nonzero()),
+            "every pair occurs twice, as (i, j) and as (j, i)",
+            "Keep the pairs with i < j.",
+            also=(_with_pairs(lambda n: torch.cat([torch.combinations(torch.arange(n), 2)] * 2)),),
+        ),
+        Wrong(
+            "with itself",
+            _with_pairs(lambda n: torch.combinations(torch.arange(n), 2, with_replacement=True)),
+            "a sentence is paired with itself",
+            "i < j leaves the pair (i, i) out.",
+            also=(_with_pairs(lambda n: torch.cartesian_prod(torch.arange(n), torch.arange(n))),),
+        ),
+        Wrong(
+            "neighbours",
+            _with_pairs(lambda n: torch.stack([torch.arange(n - 1), torch.arange(1, n)], 1)),
+            "only neighbours in the list are paired",
+            "There are S(S - 1)/2 pairs: two loops, or `torch.combinations`.",
+        ),
+        Wrong(
+            "all weigh the same",
+            _with_weights(lambda same: torch.full((len(same),), 1 / len(same))),
+            "all pairs weigh the same, so that the many pairs of different classes drown the few of one class",
+            "Each kind weighs one half in sum: divide by the number of pairs of that kind.",
+            also=(_with_weights(lambda same: torch.ones(len(same))),),
+        ),
+        Wrong(
+            "one half, though a kind is missing",
+            _with_weights(_half_each),
+            "each kind gets one half, also where the other kind is missing: the weights then sum to 1/2",
+            "Divide by the number of kinds that are there.",
+        ),
+        Wrong(
+            "each kind sums to one",
+            _with_weights(lambda same: 1 / torch.where(same, same.sum(), (~same).sum()).float()),
+            "each kind sums to one, so all weights sum to two",
+            "Both kinds together sum to one.",
+        ),
+        Wrong(
+            "kinds swapped",
+            _with_weights(
+                lambda same: (
+                    1 / (same.unique().numel() * torch.where(same, (~same).sum(), same.sum()).clamp_min(1).float())
+                )
+            ),
+            "the weights of the two kinds are exchanged",
+            "A pair of one class is divided by the number of such pairs.",
+        ),
+        Wrong(
+            "different instead of same",
+            lambda labels: (lambda p, s, w: (p, ~s, w))(*all_pairs(labels)),
+            "`same` says that the labels *differ*",
+            "`labels[i] == labels[j]`.",
+            also=(lambda labels: (lambda p, s, w: (p, (~s).float(), w))(*all_pairs(labels)),),
+        ),
+        Wrong(
+            "positives only",
+            lambda labels: (lambda p, s, w: (p[s], s[s], w[s]))(*all_pairs(labels)),
+            "only pairs of one class are returned: nothing would push classes apart",
+            "Return the pairs of different classes, too.",
+        ),
+        Wrong(
+            "as numbers",
+            lambda labels: (lambda p, s, w: (p, s.float(), w))(*all_pairs(labels)),
+            "`same` holds numbers, and booleans were asked for",
+            "A comparison gives booleans: `labels[i] == labels[j]`.",
+            also=(lambda labels: (lambda p, s, w: (p, s.long(), w))(*all_pairs(labels)),),
+        ),
+    ),
+    hints=(
+        "25 sentences make 300 pairs. Which 300?",
+        "`torch.combinations(torch.arange(S), 2)` lists the pairs; count each kind, and divide.",
+        "`size = torch.where(same, same.sum(), (~same).sum())`; weights: `1 / (same.unique().numel() * size)`",
+    ),
+)
+
+# ------------------------------------------------------------------------------------------- 20.4 the spread of draws
+
+
+def spread(accuracies: Tensor, t: float) -> Tensor:
+    """Mean, half width of its 95 % interval, lowest and highest. accuracies float64 [R] -> float64 [4]."""
+    half = t * accuracies.std() / len(accuracies) ** 0.5
+    return torch.stack([accuracies.mean(), half, accuracies.min(), accuracies.max()])
+
+
+def _spread_by_hand(accuracies: Tensor, t: float) -> Tensor:
+    values = accuracies.tolist()
+    count = len(values)
+    mean = sum(values) / count
+    deviation = (sum((v - mean) ** 2 for v in values) / (count - 1)) ** 0.5
+    return torch.tensor([mean, t * deviation / count**0.5, min(values), max(values)], dtype=torch.float64)
+
+
+def _spread_by_sorting(accuracies: Tensor, t: float) -> Tensor:
+    ordered = accuracies.sort().values
+    half = t * (accuracies.var(correction=1) / accuracies.numel()).sqrt()
+    return torch.cat([accuracies.mean()[None], half[None], ordered[[0, -1]]])
+
+
+def _spread_by_numpy(accuracies: Tensor, t: float) -> Tensor:
+    values = accuracies.numpy()
+    return torch.tensor([values.mean(), t * values.std(ddof=1) / len(values) ** 0.5, values.min(), values.max()])
+
+
+def _spread_by_aminmax(accuracies: Tensor, t: float) -> Tensor:
+    low, high = accuracies.aminmax()
+    centred = accuracies - accuracies.mean()
+    half = t * (centred @ centred / (len(centred) - 1) / len(centred)).sqrt()
+    return torch.stack((accuracies.mean(), half, low, high))
+
+
+def _spread_with(half: Callable[[Tensor, float], Tensor]) -> Callable:
+    return lambda a, t: torch.stack([a.mean(), half(a, t), a.min(), a.max()])
+
+
+def _spread_cases(generator: Generator) -> list[Case]:
+    def drawn(count: int) -> Tensor:
+        return 0.3 + 0.4 * torch.rand(count, generator=generator, dtype=torch.float64)
+
+    return [
+        Case("four draws on paper", (torch.tensor([0.4, 0.6, 0.5, 0.5], dtype=torch.float64), 3.18)),
+        Case("thirty draws", (drawn(30), 2.05)),
+        Case("two draws", (drawn(2), 12.7)),
+        Case("draws that agree", (torch.full((5,), 0.25, dtype=torch.float64), 2.78)),
+    ]
+
+
+SPREAD = Exercise(
+    id="20.4",
+    title="The spread of draws",
+    reference=spread,
+    cases=_spread_cases,
+    right=(_spread_by_hand, _spread_by_sorting, _spread_by_numpy, _spread_by_aminmax),
+    wrong=(
+        Wrong(
+            "spread of draws",
+            _spread_with(lambda a, t: t * a.std()),
+            "the deviation is not divided by the root of the number of draws: this says where a *single* draw lies, not the mean",
+            "The mean of R draws is steadier than one: divide by the root of R.",
+        ),
+        Wrong(
+            "no t",
+            _spread_with(lambda a, t: a.std() / len(a) ** 0.5),
+            "the standard error is returned, without the factor t",
+            "Multiply by `t`.",
+        ),
+        Wrong(
+            "divided by R",
+            _spread_with(lambda a, t: t * a.std() / len(a)),
+            "the deviation is divided by the number of draws, not by its root",
+            "Divide by the root of R.",
+        ),
+        Wrong(
+            "biased deviation",
+            _spread_with(lambda a, t: t * a.std(correction=0) / len(a) ** 0.5),
+            "the deviation has R in its denominator, not R - 1",
+            "`accuracies.std()` divides by R - 1.",
+            also=(_spread_with(lambda a, t: t * a.std() / (len(a) + 1) ** 0.5),),
+        ),
+        Wrong(
+            "variance",
+            _spread_with(lambda a, t: t * a.var() / len(a) ** 0.5),
+            "the variance is taken for the deviation",
+            "Take the root: `std`.",
+            also=(_spread_with(lambda a, t: t * a.var() / len(a)),),
+        ),
+        Wrong(
+            "1.96",
+            _spread_with(lambda a, t: 1.96 * a.std() / len(a) ** 0.5),
+            "1.96 is used in place of the t that is given",
+            "Few draws need a larger factor; it comes as `t`.",
+            also=(_spread_with(lambda a, t: 2 * a.std() / len(a) ** 0.5),),
+        ),
+        Wrong(
+            "whole width",
+            _spread_with(lambda a, t: 2 * t * a.std() / len(a) ** 0.5),
+            "the whole width of the interval is returned",
+            "Half the width: what stands behind ±.",
+        ),
+        Wrong(
+            "interval instead of range",
+            lambda a, t: torch.stack([a.mean(), s := t * a.std() / len(a) ** 0.5, a.mean() - s, a.mean() + s]),
+            "the ends of the interval are returned as lowest and highest draw",
+            "The last two are the smallest and the largest accuracy.",
+        ),
+        Wrong(
+            "median",
+            lambda a, t: torch.stack([a.median(), t * a.std() / len(a) ** 0.5, a.min(), a.max()]),
+            "the median is returned as the mean",
+            "`accuracies.mean()`.",
+        ),
+        Wrong(
+            "exchanged",
+            lambda a, t: spread(a, t)[[0, 1, 3, 2]],
+            "lowest and highest are exchanged",
+            "First the smallest, then the largest.",
+        ),
+    ),
+    hints=(
+        "Which of the two shrinks with more draws: the spread, or the interval of the mean?",
+        "Half width: t times the deviation, divided by the root of the number of draws.",
+        "`torch.stack([a.mean(), t * a.std() / len(a) ** 0.5, a.min(), a.max()])`",
+    ),
+)
+
+# ------------------------------------------------------------------------------------------- 20.5 repeated pairs
+
+
+def repeats_pairs(make_pairs: Callable[[Tensor], Tensor], labels: Tensor) -> bool:
+    """Returns True where a pair of sentences occurs twice, in either order, or a sentence is paired with itself."""
+    pairs = make_pairs(labels).sort(dim=1).values
+    alone = bool((pairs[:, 0] == pairs[:, 1]).any())
+    return alone or len(pairs.unique(dim=0)) < len(pairs)
+
+
+def _repeats_by_sets(make_pairs: Callable, labels: Tensor) -> bool:
+    found = [frozenset(pair) for pair in make_pairs(labels).tolist()]
+    return len(set(found)) < len(found) or any(len(pair) == 1 for pair in found)
+
+
+def _repeats_by_matrix(make_pairs: Callable, labels: Tensor) -> bool:
+    table = torch.zeros(len(labels), len(labels))
+    for i, j in make_pairs(labels).tolist():
+        table[i, j] += 1
+    return bool((table + table.T > 1).any())
+
+
+def _repeats_by_number(make_pairs: Callable, labels: Tensor) -> bool:
+    first, second = make_pairs(labels).T
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    key = low * len(labels) + high
+    return bool((key.bincount() > 1).any() or (low == high).any())
+
+
+def _repeats_by_counter(make_pairs: Callable, labels: Tensor) -> bool:
+    tally: Counter = Counter()
+    for i, j in make_pairs(labels).tolist():
+        if i == j:
+            return True
+        tally[min(i, j), max(i, j)] += 1
+    return max(tally.values(), default=0) > 1
+
+
+def _all(labels: Tensor) -> Tensor:
+    return torch.combinations(torch.arange(len(labels)), 2)
+
+
+def _some(labels: Tensor) -> Tensor:
+    found = _all(labels)
+    return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(1))[: len(found) // 2]]
+
+
+def _turned(labels: Tensor) -> Tensor:
+    """Every pair once, some of them written the other way round."""
+    found = _all(labels)
+    return torch.where(torch.arange(len(found))[:, None] % 2 == 0, found, found.flip(1))
+
+
+def _positives(labels: Tensor) -> Tensor:
+    found = _all(labels)
+    return found[labels[found[:, 0]] == labels[found[:, 1]]]
+
+
+def _drawn_again_and_again(labels: Tensor) -> Tensor:
+    """For each sentence and each round one partner of its class and one of another, drawn with replacement."""
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(4):
+        for i in range(len(labels)):
+            for same in (True, False):
+                others = [j for j in range(len(labels)) if j != i and bool(labels[j] == labels[i]) == same]
+                if others:
+                    found.append([i, others[int(torch.randint(len(others), (1,), generator=generator))]])
+    return torch.tensor(found)
+
+
+def _with_more(*more: list[int], drop: int = 0) -> Callable:
+    return lambda labels: torch.cat(
+        [_all(labels)[drop:], torch.tensor([[i % len(labels), j % len(labels)] for i, j in more])]
+    )
+
+
+def _doubled(kind: bool) -> Callable:
+    def make(labels: Tensor) -> Tensor:
+        found = _all(labels)
+        same = labels[found[:, 0]] == labels[found[:, 1]]
+        return torch.cat([found, found[same == kind]])
+
+    return make
+
+
+def _repeat_cases(generator: Generator) -> list[Case]:
+    labels, other = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.tensor([1, 1, 0, 0])
+    return [
+        Case("a right one: all pairs once", (_all, labels)),
+        Case("a right one: half of the pairs, in random order", (_some, labels)),
+        Case("a right one that writes some pairs the other way round", (_turned, labels)),
+        Case("a right one: pairs of one class only", (_positives, labels)),
+        Case("partners drawn anew in every round", (_drawn_again_and_again, labels)),
+        Case("all pairs twice", (lambda y: torch.cat([_all(y), _all(y)]), labels)),
+        Case("all pairs in both orders", (lambda y: torch.cat([_all(y), _all(y).flip(1)]), labels)),
+        Case("one pair twice, far apart", (_with_more([0, 1]), labels)),
+        Case("one pair twice, in the other order", (_with_more([7, 2]), labels)),
+        Case("one pair missing and another twice, so that the number is right", (_with_more([3, 5], drop=1), labels)),
+        Case("the same, in the other order", (_with_more([5, 3], drop=1), labels)),
+        Case("one sentence with itself", (_with_more([4, 4]), labels)),
+        Case("the last sentence with itself, in place of another pair", (_with_more([7, 7], drop=1), labels)),
+        Case("pairs of one class twice", (_doubled(True), labels)),
+        Case("pairs of different classes twice", (_doubled(False), labels)),
+        Case("neighbours twice", (lambda y: _all(y).repeat_interleave(2, 0), other)),
+        Case("a right one, for four sentences", (_all, other)),
+        Case("a right one in which no sentence comes twice", (lambda y: torch.arange(len(y)).view(-1, 2), other)),
+    ]
+
+
+def _looks(same: Callable[[Tensor, Tensor], bool]) -> Callable:
+    """Returns a detector that looks at the pairs and the labels in one way only."""
+    return lambda make_pairs, labels: bool(same(make_pairs(labels), labels))
+
+
+REPEATS = Exercise(
+    id="20.5",
+    title="Bug hunt: is every pair new?",
+    reference=repeats_pairs,
+    cases=_repeat_cases,
+    right=(_repeats_by_sets, _repeats_by_matrix, _repeats_by_number, _repeats_by_counter),
+    wrong=(
+        Wrong(
+            "the order counts",
+            _looks(lambda p, y: len(p.unique(dim=0)) < len(p) or (p[:, 0] == p[:, 1]).any()),
+            "(i, j) and (j, i) pass for two pairs",
+            "Sort each pair first, or take sets.",
+            also=(_looks(lambda p, y: len(p.unique(dim=0)) < len(p)),),
+        ),
+        Wrong(
+            "only the number",
+            _looks(lambda p, y: len(p) > len(y) * (len(y) - 1) // 2),
+            "only the number of pairs is looked at: one missing and one doubled pair leave it right",
+            "Compare the pairs themselves, not their number.",
+            also=(_looks(lambda p, y: len(p) != len(y) * (len(y) - 1) // 2),),
+        ),
+        Wrong(
+            "only itself",
+            _looks(lambda p, y: (p[:, 0] == p[:, 1]).any()),
+            "only sentences paired with themselves are found, no pair that comes twice",
+            "Count how often each pair occurs, too.",
+        ),
+        Wrong(
+            "itself is forgotten",
+            _looks(lambda p, y: len(p.sort(dim=1).values.unique(dim=0)) < len(p)),
+            "a sentence that is paired with itself once goes unnoticed",
+            "Look for `pairs[:, 0] == pairs[:, 1]`, too.",
+        ),
+        Wrong(
+            "neighbours only",
+            _looks(
+                lambda p, y: (p.sort(1).values[1:] == p.sort(1).values[:-1]).all(1).any() or (p[:, 0] == p[:, 1]).any()
+            ),
+            "only pairs that follow each other are compared",
+            "A copy may stand far away: sort all rows, or use `unique`.",
+        ),
+        Wrong(
+            "half of them is wrong",
+            _looks(
+                lambda p, y: (
+                    len(p) < len(y) * (len(y) - 1) // 2
+                    or len(p.sort(1).values.unique(dim=0)) < len(p)
+                    or (p[:, 0] == p[:, 1]).any()
+                )
+            ),
+            "missing pairs ring the alarm, although nobody promised all pairs",
+            "A part of the pairs is fine as long as none comes twice.",
+        ),
+        Wrong(
+            "any sentence twice",
+            _looks(lambda p, y: p.flatten().bincount().max() > 1),
+            "a *sentence* that occurs in two pairs rings the alarm; it should be in many",
+            "Compare pairs, not sentences.",
+        ),
+        Wrong(
+            "sums of numbers",
+            _looks(lambda p, y: len(p.sum(1).unique()) < len(p) or (p[:, 0] == p[:, 1]).any()),
+            "pairs are told apart by the sum of their numbers, and (0, 3) has the sum of (1, 2)",
+            "Keep both numbers of a pair.",
+        ),
+        Wrong(
+            "never", lambda make_pairs, labels: False, "the answer is always False", "Compare the pairs that come back."
+        ),
+        Wrong(
+            "always", lambda make_pairs, labels: True, "the answer is always True", "A maker without copies must pass."
+        ),
+    ),
+    hints=(
+        "When are two pairs the same pair?",
+        "Sort the two numbers of every pair; then count different rows.",
+        "`len(pairs.sort(dim=1).values.unique(dim=0)) < len(pairs)`, and look for i = j.",
+    ),
+)
+
+EXERCISES = (NGRAMS, ROUTING, PAIRS, SPREAD, REPEATS)
