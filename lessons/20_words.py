@@ -137,7 +137,7 @@ show(
 )
 
 # %% [markdown]
-# The black bars are what the two sentences share. Most are true common runs such as "rai"; some may be [collisions](../lessons/GLOSSARY.md#collision "冲突"), different runs in one bucket. How much harm do these do?
+# The black bars are what the two sentences share. Most are true common runs such as "rai"; some may be [collisions](../lessons/GLOSSARY.md#hash-collision "哈希冲突"), different runs in one bucket. How much harm do these do?
 
 # %% [markdown]
 # ## Why it should work
