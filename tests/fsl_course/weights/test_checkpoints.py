@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fsl_course.episodes import SceneSampler
 from fsl_course.weights.checkpoints import (
     CheckpointError,
     load_file,
@@ -15,6 +16,7 @@ from fsl_course.weights.checkpoints import (
     save_learner,
 )
 from fsl_course.weights.learners import make
+from tests.conftest import toy_images
 from tests.fsl_course.weights.test_learners import CASES, RATES
 
 
@@ -35,12 +37,19 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, task):
 )
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_every_method_comes_back_with_its_own_settings(tmp_path, task, method, own, norm):
+    if method == "adapters" and norm == "none" and own.get("kind", "film") == "film":
+        pytest.skip("FiLM scales the channels of a normalisation, so an encoder without one takes no such adapter")
     torch.manual_seed(0)
     settings = {"width": 4, "norm": norm, "in_channels": 1, **own}
     learner = make(method, **settings)
     if learner.uses_attributes:
         task = replace(task, attributes=torch.rand(task.n_way, own.get("n_attributes", 36)))
-    learner(task)  # in training mode: running statistics are saved too
+    if method == "dense":
+        task = SceneSampler(toy_images(24, 8), 1, 1)[0]
+    if method == "adapters":
+        learner.loss(task)  # in training mode: running statistics are saved too; its forward asks for the other mode
+    else:
+        learner(task)
     save_learner(tmp_path / "w.safetensors", learner, {"method": method, "settings": settings})
     again, about = load_learner(tmp_path / "w.safetensors")
     assert type(again) is type(learner)
