@@ -1,7 +1,6 @@
-"""Exercises of lesson 20: hashed n-grams, one step of routing, pairs of sentences, the spread of draws, a detector of repeated pairs.
+"""Exercises of lesson 20: hashed n-grams, one step of routing, pairs of sentences, the spread of draws, and repeated pairs.
 
-Cases: every exercise builds its own. The detector 20.5 gets a maker of pairs, and must return True for the broken
-ones only.
+Cases: every exercise builds its own. The detector 20.5 gets a maker of pairs, and must return True for the broken ones only.
 """
 
 from __future__ import annotations
@@ -319,6 +318,32 @@ ROUTING = Exercise(
             "Use the plain inner product of vote and class vector.",
         ),
         Wrong(
+            "squashed twice",
+            lambda v, b: (lambda c: (c, b + (v * c[:, None]).sum(-1)))(
+                _squash((b.softmax(1)[..., None] * _squash(v)).sum(1))
+            ),
+            "the votes are squashed once more before they are added up",
+            "The votes come ready: squash their weighted sum only.",
+        ),
+        Wrong(
+            "exchanged",
+            lambda v, b: routing_step(v, b)[::-1],
+            "logits and class vectors come back in the other order",
+            "Return the class vectors first, then the new logits.",
+        ),
+        Wrong(
+            "mean product",
+            _step(update=lambda b, v, c: b + (v * c[:, None]).mean(-1)),
+            "the products of the numbers are averaged, where an inner product adds them",
+            "Sum over the last axis.",
+        ),
+        Wrong(
+            "logits as shares",
+            _step(update=lambda b, v, c: (b + (v * c[:, None]).sum(-1)).softmax(1)),
+            "the new logits have gone through a softmax already",
+            "Return the logits; the next iteration takes their softmax.",
+        ),
+        Wrong(
             "nan at zero",
             _step(
                 squash=lambda x: (
@@ -403,6 +428,16 @@ def _with_pairs(make: Callable[[int], Tensor]) -> Callable:
     return answer
 
 
+def _evenly(make: Callable[[int], Tensor]) -> Callable:
+    """Returns an answer that makes such pairs and gives all of them one weight."""
+
+    def answer(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pairs = make(len(labels))
+        return pairs, labels[pairs[:, 0]] == labels[pairs[:, 1]], torch.full((len(pairs),), 1 / len(pairs))
+
+    return answer
+
+
 def _half_each(same: Tensor) -> Tensor:
     return 0.5 / torch.where(same, same.sum(), (~same).sum()).float()
 
@@ -437,7 +472,11 @@ PAIRS = Exercise(
             _with_pairs(lambda n: torch.combinations(torch.arange(n), 2, with_replacement=True)),
             "a sentence is paired with itself",
             "i < j leaves the pair (i, i) out.",
-            also=(_with_pairs(lambda n: torch.cartesian_prod(torch.arange(n), torch.arange(n))),),
+            also=(
+                _with_pairs(lambda n: torch.cartesian_prod(torch.arange(n), torch.arange(n))),
+                _evenly(lambda n: torch.combinations(torch.arange(n), 2, with_replacement=True)),
+                _evenly(lambda n: torch.cartesian_prod(torch.arange(n), torch.arange(n))),
+            ),
         ),
         Wrong(
             "neighbours",
@@ -463,6 +502,7 @@ PAIRS = Exercise(
             _with_weights(lambda same: 1 / torch.where(same, same.sum(), (~same).sum()).float()),
             "each kind sums to one, so all weights sum to two",
             "Both kinds together sum to one.",
+            also=(lambda labels: (lambda p, s, w: (p, s, 2 * w))(*all_pairs(labels)),),
         ),
         Wrong(
             "kinds swapped",
@@ -480,6 +520,18 @@ PAIRS = Exercise(
             "`same` says that the labels *differ*",
             "`labels[i] == labels[j]`.",
             also=(lambda labels: (lambda p, s, w: (p, (~s).float(), w))(*all_pairs(labels)),),
+        ),
+        Wrong(
+            "one half for every pair",
+            _with_weights(lambda same: torch.full((len(same),), 0.5)),
+            "every pair weighs one half; it is the *sum* over a kind that should",
+            "Divide by the number of pairs of the kind.",
+        ),
+        Wrong(
+            "the larger first",
+            lambda labels: (lambda p, s, w: (p.flip(1), s, w))(*all_pairs(labels)),
+            "the larger position stands first in every pair",
+            "Write i < j.",
         ),
         Wrong(
             "positives only",
@@ -569,8 +621,9 @@ SPREAD = Exercise(
         Wrong(
             "no t",
             _spread_with(lambda a, t: a.std() / len(a) ** 0.5),
-            "the standard error is returned, without the factor t",
+            "the factor t is missing",
             "Multiply by `t`.",
+            also=(_spread_with(lambda a, t: a.std()),),
         ),
         Wrong(
             "divided by R",
@@ -583,7 +636,19 @@ SPREAD = Exercise(
             _spread_with(lambda a, t: t * a.std(correction=0) / len(a) ** 0.5),
             "the deviation has R in its denominator, not R - 1",
             "`accuracies.std()` divides by R - 1.",
-            also=(_spread_with(lambda a, t: t * a.std() / (len(a) + 1) ** 0.5),),
+            also=(_spread_with(lambda a, t: t * a.std(correction=0) / (len(a) + 1) ** 0.5),),
+        ),
+        Wrong(
+            "root of R - 1",
+            _spread_with(lambda a, t: t * a.std() / (len(a) - 1) ** 0.5),
+            "the deviation is divided by the root of R - 1: that number stands inside the deviation already",
+            "Divide by the root of R.",
+        ),
+        Wrong(
+            "quantiles",
+            lambda a, t: torch.stack([a.mean(), t * a.std() / len(a) ** 0.5, a.quantile(0.025), a.quantile(0.975)]),
+            "the range leaves out the outer 5 % of the draws",
+            "The last two are the smallest and the largest accuracy.",
         ),
         Wrong(
             "variance",
@@ -736,6 +801,7 @@ def _repeat_cases(generator: Generator) -> list[Case]:
         Case("pairs of different classes twice", (_doubled(False), labels)),
         Case("neighbours twice", (lambda y: _all(y).repeat_interleave(2, 0), other)),
         Case("a right one, for four sentences", (_all, other)),
+        Case("a right one: all pairs of three sentences", (lambda y: torch.tensor([[1, 2], [2, 3], [1, 3]]), other)),
         Case("a right one in which no sentence comes twice", (lambda y: torch.arange(len(y)).view(-1, 2), other)),
     ]
 
@@ -807,8 +873,9 @@ REPEATS = Exercise(
         Wrong(
             "sums of numbers",
             _looks(lambda p, y: len(p.sum(1).unique()) < len(p) or (p[:, 0] == p[:, 1]).any()),
-            "pairs are told apart by the sum of their numbers, and (0, 3) has the sum of (1, 2)",
+            "pairs are told apart by one number, a sum or a product, which different pairs share",
             "Keep both numbers of a pair.",
+            also=(_looks(lambda p, y: len(p.prod(1).unique()) < len(p) or (p[:, 0] == p[:, 1]).any()),),
         ),
         Wrong(
             "never", lambda make_pairs, labels: False, "the answer is always False", "Compare the pairs that come back."

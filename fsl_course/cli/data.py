@@ -151,5 +151,8 @@ def one_group(options: argparse.Namespace) -> bool:
 
 
 def data_name(options: argparse.Namespace) -> str:
-    """Returns what file names call the data: the name of an embedded set, or the last part of a folder's path."""
-    return options.data if options.data in OWN_DATA else Path(options.data).resolve().name
+    """Returns what file names call the data: the name of an embedded set, or the last part of a path."""
+    if options.data in OWN_DATA:
+        return options.data
+    path = Path(options.data).resolve()
+    return path.stem if of_sentences(options) else path.name

@@ -10,7 +10,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from fsl_course import EpisodeSampler, load_intents, load_texts
 from fsl_course.data.texts import TextSet, decode, encode, text_set
 
-ROWS = [("turn it up", "volume", "music", "train"), ("play jazz", "play", "music", "train"), ("é" * 9, "play", "music", "train")]
+ROWS = [
+    ("turn it up", "volume", "music", "train"),
+    ("play jazz", "play", "music", "train"),
+    ("é" * 9, "play", "music", "train"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,11 @@ def test_words_in_common_do_not_solve_it(intents, analyzer):
     """TF-IDF nearest mean stays below 75 % at 5-way 1-shot, and above chance."""
     test = intents.split("test")
     grams = (1, 2) if analyzer == "word" else (2, 4)
-    table = TfidfVectorizer(analyzer=analyzer, ngram_range=grams).fit_transform(s for row in test.sentences for s in row).toarray()
+    table = (
+        TfidfVectorizer(analyzer=analyzer, ngram_range=grams)
+        .fit_transform(s for row in test.sentences for s in row)
+        .toarray()
+    )
     layout, hits = EpisodeSampler(test, 5, 1, 10).layout(0, 100), []
     for support, s_y, query, q_y in zip(layout.support, layout.support_y, layout.query, layout.query_y, strict=True):
         scores = table[query] @ table[support].T
