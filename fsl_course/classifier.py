@@ -89,7 +89,9 @@ class FewShotClassifier:
             kind = type(self.learner).__name__
             raise TypeError(f'learner must be a FewShotLearner, e.g. pretrained("prototypical", "glyphs"); got {kind}.')
         if reads_sentences(self.learner):
-            raise ValueError("this learner reads sentences, and FewShotClassifier names pictures: call its score (lesson 20).")
+            raise ValueError(
+                "this learner reads sentences, and FewShotClassifier names pictures: call its score (lesson 20)."
+            )
         pictures, names = listed(pictures), _checked_names(names)
         if len(pictures) != len(names):
             raise ValueError(f"fit needs a name for each picture; got {len(pictures)} pictures and {len(names)} names.")

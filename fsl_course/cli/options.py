@@ -201,10 +201,11 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
     """Adds the options of the data and of the episodes drawn from it, with the command's own defaults."""
     flag = argparse.BooleanOptionalAction
     usual = "glyphs" if way else None
-    pictures = f"glyphs, icons, omniglot, intents, a folder with one folder per class, or sentences in a .csv ({usual or 'that of the weights, else glyphs'})"
+    data = "glyphs, icons, omniglot, intents, a folder with one folder per class, or sentences in a .csv"
+    data += f" ({usual or 'that of the weights, else glyphs'})"
     split = f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})"
     protocols = one_of(("alphabets", "random"))
-    parser.add_argument("--data", type=named, default=usual, help=pictures)
+    parser.add_argument("--data", type=named, default=usual, help=data)
     parser.add_argument("--root", metavar="DIR", help="where the real Omniglot lies (else the variable FSL_DATA)")
     parser.add_argument("--protocol", type=protocols, help=split)
     parser.add_argument("--rotations", action=flag, default=False, help="turns by 90 degrees as classes of their own")

@@ -275,7 +275,8 @@ DIAGRAMS = {
     ),
     "package": Diagram(
         "The floors of fsl_course: _system at the ground, then data and nets, episodes, inner_loop and figures, methods, "
-        "evaluation and weights, classifier and trust, training, and cli at the top. fsl_classroom stands on it; lessons use both",
+        "evaluation and weights, classifier and trust, training, and cli at the top. fsl_classroom stands on it; lessons "
+        "use both",
         6.81,
         _package,
     ),

@@ -2,7 +2,7 @@
 
     python -m tools.data.checksums
 
-Run it whenever data/*.npz, data/*.csv or data/checkpoints/*.safetensors changed. It reads all files each time, so it may be run at any time.
+Run it whenever data/*.npz, data/*.csv or data/checkpoints/*.safetensors changed; it reads all files each time.
 It replaces the list in one step, so the list is never half written.
 """
 
