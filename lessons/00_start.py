@@ -476,6 +476,12 @@ TeachAlphabet()
 # | [16 hallucination](../notebooks/16_hallucination.ipynb) | add invented examples to a support, and ask whether they help |
 # | [17 without labels](../notebooks/17_without_labels.ipynb) | train on pictures that nobody named, and say what they are worth in labels |
 # | [18 zero-shot](../notebooks/18_zero_shot.ipynb) | classify letters that you know from a description only |
+# | [19 segmentation](../notebooks/19_segmentation.ipynb) | mark in a scene what one marked example shows, and judge masks |
+# | [20 words](../notebooks/20_words.ipynb) | the same learners on sentences, against shared letters |
+# | [21 acting](../notebooks/21_acting.ipynb) | learn to act from a reward alone, in one step or in none |
+# | [22 trust](../notebooks/22_trust.ipynb) | say why an answer came, how sure it is, and what breaks it |
+# | [23 shift](../notebooks/23_shift.ipynb) | measure what is left of a method on another domain |
+# | [24 continual](../notebooks/24_continual.ipynb) | add classes for months without forgetting the first |
 #
 # Each lesson stands on those before it.
 

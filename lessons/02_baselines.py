@@ -851,7 +851,7 @@ for name, (*embedded, plain) in changed.items():
     )
 
 # %% [markdown]
-# Centring explains the pixels' lead: moved about, they fall from 64 % to a third, random features from 59 to 42 %, copied features by about 5 points: training taught them to bear a move. Outlines, too, end the lead: they help copied features by 10 points, pixels by 7. Why the meta-learned net fails stays open.
+# Centring explains the pixels' lead: moved about, they fall from 64 % to a third, random features from 59 to 42 %, copied features by about 5 points: training taught them to bear a move. Outlines, too, end the lead: they help copied features by 10 points, pixels by 7. Why the meta-learned net fails stays open. [Lesson 23](../notebooks/23_shift.ipynb) takes every method of the course to icons, digits and more, and there fine-tuning has its day.
 #
 # ## Explore
 #

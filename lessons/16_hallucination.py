@@ -601,7 +601,7 @@ for start in ("", "transfer: ", "pixels: "):
 # **On raw pixels everything helps.** Warps, the VAE, deltas and calibration gain between 4 and 13 points, with intervals far from 0, and calibration gains much beyond Tukey's power alone. The same warps that cost the good encoder half a point give raw pixels twelve. Most likely warps add the knowledge that a small bend leaves a letter what it is; the encoder has learned that from its training letters, and pixels know nothing.
 
 # %% [markdown]
-# A gain on a weak encoder says little about a strong one. Real drawings gain most everywhere.
+# A gain on a weak encoder says little about a strong one; and an encoder that is strong on letters may be weak on another domain ([lesson 23](../notebooks/23_shift.ipynb)). Real drawings gain most everywhere.
 #
 # **The transfer network** lies between, and near the good encoder. Of all made-up examples only deltas gain there: half a point for the nearest mean, and nothing for logistic regression. The intervals of warps and of the VAE hold 0. Calibration loses about a point against Tukey's power alone.
 
