@@ -744,7 +744,7 @@ show(
 # %% [markdown]
 # **The puzzle.** B names half, A about 70 %: five pictures teach something, because A's untrained net, by class means, names half. C is far ahead; paired intervals keep all apart.
 #
-# **Fine-tuning** never beats frozen class means here, and twice it clearly loses. But it changes two things: the filters, and the rule, because a trained head replaces class means. The control changes the rule only. At 1e-4 nothing separates the two; after 5 steps neither has a finished head. At 1e-3, after 30 steps, fine-tuning is about six points behind, perhaps because it bends good features.
+# **Fine-tuning** never beats frozen class means here, and twice it clearly loses. But it changes two things: the filters, and the rule, because a trained head replaces class means. The control changes the rule only. At 1e-4 nothing separates the two. At 1e-3, after 30 steps, fine-tuning is about six points behind.
 #
 # ## The real question: does learning to learn beat good features?
 #
@@ -851,7 +851,7 @@ for name, (*embedded, plain) in changed.items():
     )
 
 # %% [markdown]
-# Centring explains the pixels' lead: moved about, they fall from 64 % to a third, random features from 59 to 42 %, copied features by about 5 points: training taught them to bear a move. Outlines, too, end the lead: they help copied features by 10 points, pixels by 7. Why the meta-learned net fails stays open. [Lesson 23](../notebooks/23_shift.ipynb) takes every method of the course to icons, digits and more, and there fine-tuning has its day.
+# Centring explains the pixels' lead: moved about, they fall from 64 % to a third, random features from 59 to 42 %, copied features by about 5 points: training taught them to bear a move. Outlines, too, end the lead: they help copied features by 10 points, pixels by 7. Why the meta-learned net fails stays open. [Lesson 23](../notebooks/23_shift.ipynb) takes all methods there.
 #
 # ## Explore
 #

@@ -598,10 +598,10 @@ for start in ("", "transfer: ", "pixels: "):
     print(f"  {start:40s}{told}")
 
 # %% [markdown]
-# **On raw pixels everything helps.** Warps, the VAE, deltas and calibration gain between 4 and 13 points, with intervals far from 0, and calibration gains much beyond Tukey's power alone. The same warps that cost the good encoder half a point give raw pixels twelve. Most likely warps add the knowledge that a small bend leaves a letter what it is; the encoder has learned that from its training letters, and pixels know nothing.
+# **On raw pixels everything helps.** Warps, the VAE, deltas and calibration gain between 4 and 13 points, with intervals far from 0, and calibration gains much beyond Tukey's power alone. The warps that cost the good encoder half a point give pixels twelve. Most likely warps add the knowledge that a small bend leaves a letter what it is; the encoder has learned that.
 
 # %% [markdown]
-# A gain on a weak encoder says little about a strong one; and an encoder that is strong on letters may be weak on another domain ([lesson 23](../notebooks/23_shift.ipynb)). Real drawings gain most everywhere.
+# A gain on a weak encoder says little about a strong one or on another domain ([lesson 23](../notebooks/23_shift.ipynb)). Real drawings gain most everywhere.
 #
 # **The transfer network** lies between, and near the good encoder. Of all made-up examples only deltas gain there: half a point for the nearest mean, and nothing for logistic regression. The intervals of warps and of the VAE hold 0. Calibration loses about a point against Tukey's power alone.
 
