@@ -616,7 +616,7 @@ for a, b in pairs:
 # **The ridge** was trained for the solve, and yet at 20 ways and 5 shots class means read its encoder better, with every seed: by 1.0 ± 0.2 points. So it is not training *for class means* that takes the solve's gain away. Why does the solve lose? A tempting reason is that a penalty learned on 20 pictures meets 100 and is too weak; the next section tests it.
 
 # %% [markdown]
-# *What may not be claimed:* that ridge regression or hypernetworks are worse than ProtoNet. 200 episodes are a short training, on letters, at one shot; only the penalty and scale had a trial on validation classes. And the intervals speak about episodes: the seeds differ by more. On icons at five shots, ridge is 14 points ahead ([lesson 23](../notebooks/23_shift.ipynb)).
+# *What may not be claimed:* that ridge regression or hypernetworks are worse than ProtoNet. 200 episodes are a short training, on letters, at one shot; only the penalty and scale had a trial on validation classes. The intervals speak about episodes; seeds differ by more. On icons at five shots, ridge is 14 points ahead ([lesson 23](../notebooks/23_shift.ipynb)).
 
 # %% [markdown]
 # ## Explore
