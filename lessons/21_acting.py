@@ -40,7 +40,7 @@
 # %% [markdown]
 # ## A puzzle: find the goal
 #
-# A point starts at the origin of the plane. A goal lies somewhere within half a unit, and you cannot see it. After each move you hear how far away it still is. You may walk 20 times, 20 moves each, and then you have to walk well. Three ways:
+# A point starts at the origin of the plane. A goal lies somewhere in the square from −0.5 to 0.5, and you cannot see it. After each move you hear how far away it still is. You may walk 20 times, 20 moves each, and then you have to walk well. Three ways:
 #
 # - **A**: stay near the origin, the best place if you know nothing,
 # - **B**: start from a trained network and take one gradient step,
@@ -231,7 +231,7 @@ assert abs(a - 2) < 1e-3
 assert abs(b + 2) < 1e-3
 
 # %% [markdown]
-# Both climb in the right direction. Only the box knows that the hill bends down: $-2$, where the surrogate says $+5$. Subtract a baseline equal to the mean reward, and the surrogate says 0 instead, which is first-order MAML. So its second derivative is an accident of where rewards have their zero.
+# Both climb in the right direction. Only the box knows that the hill bends down: $-2$, where the surrogate says $+5$. Subtract a baseline equal to the mean reward, and the surrogate says 0 instead, here the same as first-order MAML. So its second derivative is an accident of where rewards have their zero.
 
 # %% [markdown]
 # ## Meet the package
@@ -367,10 +367,10 @@ line("B minus C", rows["B: one step"] - rows["C: 20 random walks, then the best 
 line("B minus 1 random walk", rows["B: one step"] - one_walk)
 
 # %% [markdown]
-# The puzzle: one step of gradient beats every policy that ignores the goal, far outside the interval. But C wins by about 2.2, with no training at all; being told the goal would bring another 0.9. The advantage of C is knowledge: rewards belong to places, and it knows how to walk to a place. The network knew neither and learned both. Only a single random walk is worse than B. So the honest claim is "B learned to use rewards", not "B explores well". Its [exploration](../lessons/GLOSSARY.md#exploration "探索") is noise around a point.
+# The puzzle: one step of gradient beats every policy that ignores the goal, far outside the interval. But C wins by about 2.2, with no training at all; being told the goal would bring another 0.9. The advantage of C is knowledge: rewards belong to places, and it knows how to walk to a place. The network knew neither and learned both. B also adds noise to its moves to the end, and C does not. Of the ways that use rewards, only a single random walk is worse than B. So the honest claim is "B learned to use rewards", not "B explores well". Its [exploration](../lessons/GLOSSARY.md#exploration "探索") is noise around a point.
 
 # %% [markdown]
-# Is it the second derivative that helps? Three trainings each with DiCE, without second derivatives, and with the plain surrogate, from `python -m tools.results.compare_acting`:
+# Is it the second derivative that helps? Three trainings each with DiCE, without second derivatives, and with the plain surrogate (which subtracts the baseline, unlike yours above), from `python -m tools.results.compare_acting`:
 
 # %%
 story = json.loads(asset("acting_comparison.json").read_text(encoding="utf-8"))
@@ -390,16 +390,16 @@ for kind in ("first_order", "plain"):
         print(f"DiCE minus {kinds[kind]}, step {step}: {text}")
 
 # %% [markdown]
-# After the one step that all were trained for, first order lies ahead of DiCE in all three trainings, by about 0.3 and outside the interval. After three steps DiCE leads the plain surrogate in two of three, and first order in two of three. So a right second derivative did *not* make the one step better here.
+# After the one step that all were trained for, first order lies ahead of DiCE in all three trainings, by about 0.3 and outside the interval. After three steps DiCE leads the plain surrogate in two of three, and first order in two of three. The plain surrogate, too, leads at one step in two of three. So a right second derivative did *not* make the one step better here.
 #
-# Why? We do not know. A likely part is noise: the second derivative is estimated from 20 trajectories, and DiCE pays for being right on average with a larger spread. What you may claim: the box is right in expectation (you checked it), and in this world the cheap version did better at the step that it was trained for.
+# Why? We do not know. A likely part is noise: from 20 trajectories, DiCE pays for being right on average with a larger spread. What you may claim: the box is right in expectation, and here the cheap version did better at the step that it was trained for.
 
 # %% [markdown]
 # ## Learning without a step: RL²
 #
 # A [bandit](../lessons/GLOSSARY.md#bandit "多臂老虎机") has K levers. Each pays 1 with a chance of its own, which nobody tells you. Whoever always pulls what has paid so far may miss the best lever; whoever tries everything wastes pulls. What you lose against always pulling the best lever is the [regret](../lessons/GLOSSARY.md#regret "遗憾").
 #
-# RL² (Duan et al. 2016) is lesson 13 for acting: a recurrent net sees its last action and reward, and its memory does the learning. The memory lives through all episodes of a task. Only a new task resets it. The weights stay.
+# RL² (Duan et al. 2016) is lesson 13 for acting: a recurrent net sees its last action and reward, and its memory does the learning. The memory lives through all episodes of a task. Only a new task resets it. (Here a task is one episode.) The weights stay.
 
 # %% [markdown]
 # ### Exercise 21.3  A step of Thompson sampling  (difficulty 2/5, 6 min)
@@ -536,10 +536,10 @@ for seed in range(3):
     print(f"seed {seed}: {own:.2f} ± {a:.2f}, minus Thompson {gap:+.2f} ± {b:.2f}")
 
 # %% [markdown]
-# Ninety steps are the beginning. (A line of the training is one batch of 256 bandits, so it jumps by a few tenths.) The shipped policy, 800 steps, loses about 2.7 in 20 pulls, two thirds of what Thompson sampling loses. Its difference to greedy does not leave the interval, and bold is ahead by about 0.2. So a memory of 48 numbers has learned to explore from rewards alone, and a rule of two lines does as well.
+# Ninety steps are the beginning. (A line of the training is one batch of 256 bandits, so it jumps by a few tenths.) The shipped policy, 800 steps, loses about 2.7 in 20 pulls, two thirds of what Thompson sampling loses. Its difference to greedy does not leave the interval, and bold is ahead by about 0.2. So a memory of 48 numbers has learned to explore by being trained on its regret, and a rule of two lines does as well.
 
 # %% [markdown]
-# The recorded trainings stop after 300 steps and look only about ten pulls ahead (their discount is 0.9). They end near Thompson, at 1.0 to 1.13 times its regret. The shipped weights come from a longer, far-sighted training (discount 0.99) with one seed, and we have not separated the two causes.
+# The recorded trainings stop after 300 steps and look only about ten pulls ahead (their discount is 0.9). They end near Thompson, at 1.0 to 1.13 times its regret. The shipped weights add 500 far-sighted steps (discount 0.99, larger batches, other rates), with one seed; we have not separated the causes.
 
 # %% [markdown]
 # ## An arm from a few demonstrations
@@ -688,7 +688,7 @@ print("cured: the adapted policy is judged by what it does")
 #
 # <details><summary>Answer</summary>
 #
-# (b). Ordinary policy gradients need one derivative. Against (a): the first derivative is (1). Against (c): the box brings more noise, not less.
+# (b). Ordinary policy gradients need one derivative. Against (a): the first derivative is (1). Against (c): noise is no error of the mean.
 #
 # </details>
 #
@@ -697,7 +697,7 @@ print("cured: the adapted policy is judged by what it does")
 #
 # <details><summary>Answer</summary>
 #
-# (b). Each box is worth 1 (which is not the whole objective, against (a)) and multiplies a reward. (c) is the mean of 1 minus a box, as the baseline has it.
+# (b). Each box is worth 1 (which is not the whole objective, against (a)) and multiplies a reward. (c) would hold for a sum that subtracts the mean return.
 #
 # </details>
 #

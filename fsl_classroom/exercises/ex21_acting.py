@@ -76,7 +76,6 @@ TO_GO = Exercise(
     title="Return-to-go",
     reference=returns_to_go,
     cases=_to_go_cases,
-    gradient=(0,),
     right=(_to_go_by_matrix, _to_go_by_cumsum, _to_go_by_lists, _to_go_by_sums),
     wrong=(
         Wrong(
@@ -496,11 +495,25 @@ def _thompson_cases(generator: Generator) -> list[Case]:
     ]
 
 
+def _draws_once(answer: Callable[..., Tensor], reference: Callable[..., Tensor]) -> str | None:
+    """The mean or the largest of several draws is no draw from the posterior, although the stand-in cannot tell."""
+    drawn, stand_in = [], _stand_in(0.0)
+
+    def beta(a: Tensor, b: Tensor) -> Tensor:
+        found = stand_in(a, b)
+        drawn.append(found.numel())
+        return found
+
+    answer(torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0]]), torch.tensor([[0.0, 1.0, 1.0], [1.0, 2.0, 0.0]]), beta)
+    return None if sum(drawn) == 6 else f"2 bandits of 3 levers took {sum(drawn)} draws in place of 6"
+
+
 THOMPSON = Exercise(
     id="21.3",
     title="A step of Thompson sampling",
     reference=thompson_choice,
     cases=_thompson_cases,
+    properties=(Property("each lever of each bandit is drawn for once", _draws_once),),
     right=(_choice_by_loops, _choice_by_max, _choice_by_sorting, _choice_by_rows, _choice_by_topk),
     wrong=(
         Wrong(
@@ -737,6 +750,29 @@ def _twice(start: Tensor, walk: Walk, step: Pair, score: Pair) -> Tensor:
     return score(adapted, walk(adapted))
 
 
+def _in_double(start: Tensor, walk: Walk, step: Pair, score: Pair) -> Tensor:
+    """A sound loop that reckons in float64: its rounding differs."""
+    return _sound(start.double(), walk, step, score).to(start.dtype)
+
+
+def _step_on_neighbours(start: Tensor, walk: Walk, step: Pair, score: Pair) -> Tensor:
+    adapted = step(start, walk(start).roll(1, 0))
+    return score(adapted, walk(adapted))
+
+
+def _last_not_adapted(start: Tensor, walk: Walk, step: Pair, score: Pair) -> Tensor:
+    adapted = step(start, walk(start)).clone()
+    adapted[:, -1] = start[:, -1]
+    return score(adapted, walk(adapted))
+
+
+def _last_walked_stale(start: Tensor, walk: Walk, step: Pair, score: Pair) -> Tensor:
+    adapted = step(start, walk(start))
+    old = adapted.clone()
+    old[:, -1] = start[:, -1]
+    return score(adapted, walk(old))
+
+
 def _stale_cases(generator: Generator) -> list[Case]:
     start = 0.5 * torch.randn(4, 3, generator=generator)
     double = 0.5 * torch.randn(3, 2, generator=generator, dtype=torch.float64)
@@ -756,6 +792,13 @@ def _stale_cases(generator: Generator) -> list[Case]:
         Case("the start is scored on the new trajectories", (_old_parameters, start)),
         Case("nothing is adapted", (_before, start)),
         Case("two steps on the same trajectories", (_twice, start)),
+        Case("a sound one that reckons in float64 inside", (_in_double, start)),
+        Case("every task takes its step on its neighbour's trajectories", (_step_on_neighbours, start)),
+        Case("the trajectories of the start, for a task in the middle", (_some_stale(slice(1, 2)), start)),
+        Case("the trajectories of the start, where all its numbers are negative", (_stale, -0.2 - start.abs())),
+        Case("a ten-thousandth of the old trajectories is mixed in", (_blend(1e-4), start)),
+        Case("the last parameter is not adapted", (_last_not_adapted, start)),
+        Case("the last parameter of the new walk is that of the start", (_last_walked_stale, start)),
         Case("a sound one, in float64", (_sound, double)),
         Case("the trajectories of the start, in float64", (_stale, double)),
     ]
@@ -974,6 +1017,7 @@ def _others_cases(generator: Generator) -> list[Case]:
 
     return [
         Case("3 trajectories of 2 steps, on paper", (torch.tensor([[1.0, 4.0], [3.0, 8.0], [8.0, 0.0]]),)),
+        Case("3 trajectories, two of them with the same return", (torch.tensor([[1.0, 0.0], [1.0, 2.0], [3.0, 2.0]]),)),
         case("5 trajectories of 4 steps", 5, 4),
         case("2 trajectories", 2, 3),
         case("4 trajectories of 1 step", 4, 1),
@@ -986,7 +1030,6 @@ OTHERS = Exercise(
     title="A baseline that does not look at its own trajectory",
     reference=others_mean,
     cases=_others_cases,
-    gradient=(0,),
     right=(_others_by_loop, _others_by_matrix, _others_by_masking, _others_by_mean),
     wrong=(
         Wrong(
