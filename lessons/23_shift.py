@@ -111,8 +111,8 @@ show(
             for name, source in domains.items()
         ]
     ),
-    "Three rows of ten pictures. Letters are thin strokes, icons are centred and "
-    "mostly filled shapes, digits are thick and blurred.",
+    "Three rows of ten pictures. Letters are thin strokes, icons are centred "
+    "shapes, most of them outlines, digits are thick and blurred.",
 )
 
 # %% [markdown]
@@ -209,7 +209,7 @@ for (domain, shot), (s, y, q, truth) in tasks.items():
 # %% [markdown]
 # With the *same* frozen encoder, a fitted head gains more than ten points on icons at five shots, and on letters nothing. So the features for icons are there, and it is the fixed rule that does not suit them. With one shot there is little to fit, and little is gained. On digits this head gains nothing; Explore comes back to that.
 #
-# With a heavy penalty, which all but forbids the fit, the gain is gone. Remember this row: an adapter has to beat it.
+# With a heavy penalty, which all but forbids the fit, the gain is gone. Remember the ridge head: an adapter has to beat it.
 
 # %% [markdown]
 # ## Why numbers go astray
@@ -280,7 +280,7 @@ for name, pictures in some.items():
 # | a large one | 10 | 8 | 1 |
 # | a small one | 2 | 0 | −1 |
 #
-# For the source's norm all icons are extreme. By equation (1) the cure is $1 + a = 1/4$ and $b = (2 - 6)/4 = -1$.
+# For the source's norm a usual icon is already extreme. By equation (1) the cure is $1 + a = 1/4$ and $b = (2 - 6)/4 = -1$.
 
 # %% [markdown]
 # ### Exercise 23.1  FiLM  (difficulty 1/5, 4 min)
@@ -521,7 +521,7 @@ for shot in (1, 5):
         print(told)
 
 # %% [markdown]
-# **Five shots, icons:** all three gain about ten points or more, with intervals far above 0. **One shot:** nobody gains, and on letters residual adapters lose. **Letters, five shots:** FiLM and residual adapters lose two or three points. **Digits:** gains of one or two points, inside their intervals or at the edge. New statistics gained more there, without a single label.
+# **Five shots, icons:** all three gain about ten points or more, with intervals far above 0. **One shot:** nobody gains, and on letters residual adapters lose. **Letters, five shots:** FiLM and residual adapters lose two or three points. **Digits:** gains of one or two points, inside their intervals or at the edge. New statistics gained about four points over *their* baseline there, without a single label.
 
 # %% [markdown]
 # ## The row that makes the gain vanish
@@ -530,6 +530,7 @@ for shot in (1, 5):
 
 # %%
 print("5 shots: points more than a ridge head on the frozen encoder, paired")
+print(" " * 24 + "".join(f"{p:>16s}" for p in near_and_far))
 heads = {}
 for place in near_and_far:
     s, y, q, truth = tasks[place, 5]
@@ -555,14 +556,14 @@ for label, row in rows.items():
 # %% [markdown]
 # **On icons the gain has vanished:** the intervals of the three adapters hold 0 or lie at its edge, and none is above it. A fitted linear head finds those ten points, too, and leaves the encoder alone.
 #
-# **On digits** the head itself is weak at this penalty, which was made for letters (Explore tries others). There the matrix behind, all weights, and the meta-learned ridge net are ahead of it, and raw pixels by ten points. There normalisation alone is the row to show beside an adapter.
+# **On digits** the head itself is weak at this penalty, which was made for letters (Explore tries others). There the matrix behind, all weights, and the meta-learned ridge net are ahead of it, and raw pixels by ten points. But Explore finds a better penalty for digits. A head with penalty 1 reaches 86.1 % on these same tasks, and against it no adapter is clearly ahead on digits either.
 
 # %% [markdown]
 # ## Stop in time, without the test
 #
 # At how many steps should you stop? Whoever picks the best point of a test curve reports a number that nobody gets on new tasks. Two honest ways are open:
 #
-# - **validation classes of the source**, here letters: one number of steps for everything;
+# - **validation classes of the source**, here letters (test letters stand in for them): one number of steps for everything;
 # - **the support itself**: leave one picture of each class out, fit on the rest, see whether the left-out ones are named right, and repeat with others. Each task chooses for itself.
 
 # %% tags=["draws"]
@@ -646,9 +647,9 @@ for place in near_and_far:
     print(f"{place}: left out minus frozen {gap:+.1f} ± {half:.1f} points")
 
 # %% [markdown]
-# **Letters choose 0 steps**, so this column is the frozen encoder: on icons that throws points away. **The left-out pictures** leave letters alone and adapt icons, and no test was asked. Against 40 steps for all they are a little behind on icons: 25 answers are a noisy vote.
+# **Letters choose 0 steps**, so this column is the frozen encoder: on icons that throws points away. **The left-out pictures** leave letters alone and adapt icons, and no test was asked. Here a fixed 40 beats the vote on icons and digits; what the vote buys is safety on letters. With 25 answers it is noisy, too.
 #
-# **The test** would have promised about four points more on icons and digits. That is the optimism of the largest of five noisy numbers.
+# **The test** would have promised about four points more on icons and digits than the vote. It is a ceiling: each task takes its own best. One best point for all tasks would give 82.1 % and 84.4 %.
 
 # %% [markdown]
 # ## When does meta-learning lose to fine-tuning?
@@ -656,7 +657,7 @@ for place in near_and_far:
 # In the benchmark BSCD-FSL (Guo et al. 2020) nets trained on photographs of things meet crop diseases, satellite pictures, skin and X-rays. There, meta-learning falls 12.8 points behind fine-tuning. Here is our small version, for all weights with a new head:
 
 # %%
-rivals = ("prototypical", "relation", "maml", "ridge", "pixels")
+rivals = ("transfer", "prototypical", "relation", "maml", "ridge", "pixels")
 print("all weights with a new head, 20 steps, minus the row: points, paired")
 for shot in (1, 5):
     print(f"\n{shot} shot" + " " * 8 + "".join(f"{p:>16s}" for p in near_and_far))
@@ -670,7 +671,9 @@ for shot in (1, 5):
         print(told)
 
 # %% [markdown]
-# **Near, one shot:** fine-tuning is behind the prototypical and the relation network by ten points. **Far, five shots:** it is ahead of both by 7 to 26 points. Against ridge, which fits by itself, its intervals hold 0; MAML is behind on digits only. So, here, meta-learning loses to fine-tuning when the domain is far, shots are several, *and* the meta-learned rule cannot change.
+# **Letters, one shot:** fine-tuning is behind the prototypical and the relation network by ten points. **Digits, one shot:** it is ahead of both, and of ridge. **Icons and digits, five shots:** it is ahead of both by 7 to 26 points, and of MAML on digits; against ridge its intervals hold 0.
+#
+# Part of the lead is the starting encoder, which is that of "transfer". Against frozen transfer, fine-tuning gains ten points on icons at five shots and nothing at one. So, here, fine-tuning pays far from home; what of it is due to meta-learning stays open.
 
 # %% [markdown]
 # ## More than one domain to learn from
@@ -712,7 +715,7 @@ for other, place in itertools.product(kinds[:2], places):
 #
 # <details><summary>Answers</summary>
 #
-# 1: 100 % from the tenth step on, while the queries stay near 80 %. These pictures were fitted, so the count is worth nothing. 2: yes, and the gain grows with the shots, from about 1 to almost 13 points. 3: letters like 10, icons 1 to 10, digits 0.1 to 1. A penalty that was chosen on letters is not the one for digits.
+# 1: 100 % from the tenth step on, while the queries stay near 80 %. These pictures were fitted, so the count is worth nothing. 2: yes, and the gain grows with the shots, from about 1 to almost 13 points. 3: letters like 10, icons 1 to 10, digits 0.1 to 1. A penalty that was chosen on letters is not the one for digits. Penalties are compared on the test here: a look, not a choice.
 #
 # </details>
 
@@ -790,7 +793,7 @@ print("weights that moved:", sum(moved))
 # %% [markdown]
 # ### Exercise 23.4  Bug hunt: frozen, or not?  (difficulty 3/5, 8 min)
 #
-# Write the test that rings. `make_encoder()` returns a new encoder, always the same one, in evaluation mode. `fit(encoder, pictures)` fits something beside it, may write into the encoder, and returns nothing. Call it once, and return `True` when it leaves the encoder changed: a tensor of `state_dict()`, by however little, or the mode (`.training`) of any layer. Return `False` when everything is as it was. Gradients that stay behind are no change.
+# Write the test that rings. `make_encoder()` returns a new encoder, always the same one, in evaluation mode. `fit(encoder, pictures)` fits something beside it, may write into the encoder, and returns nothing. Call it once, and return `True` when it leaves the encoder changed: a tensor of `state_dict()`, by however little, or the mode (`.training`) of any layer. Return `False` when everything is as it was. Gradients that stay behind are no change, nor is `requires_grad`.
 #
 # | `fit` | `make_encoder` | `pictures` | returned |
 # |---|---|---|---|

@@ -490,6 +490,10 @@ def _choice_cases(generator: Generator) -> list[Case]:
         Case("many that are equal", (ties, torch.rand(6, 4, generator=generator))),
         Case("all equal, in every task", (torch.ones(3, 4, dtype=torch.int64), torch.rand(3, 4, generator=generator))),
         case("in float64", 4, 3, torch.float64),
+        Case(
+            "nobody was right in one task",
+            (torch.tensor([[0, 0, 0], [1, 3, 2]]), torch.rand(2, 3, generator=generator)),
+        ),
     ]
 
 
@@ -520,6 +524,12 @@ CHOICE = Exercise(
             also=(
                 _choice(lambda h, t: torch.stack([b[a == a.max()].mean() for a, b in zip(h, t, strict=True)]).mean()),
             ),
+        ),
+        Wrong(
+            "nobody right scores nothing",
+            _choice(lambda h, t: torch.where(h.amax(1) > 0, t.gather(1, h.argmax(1)[:, None])[:, 0], 0).mean()),
+            "a task without any right left-out answer scores 0, instead of taking the fewest steps",
+            "Begin a loop with column 0, or with a maximum of -1.",
         ),
         Wrong(
             "one place of the table",
@@ -685,8 +695,9 @@ def _thaw_by_loop(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Ten
 def _made() -> nn.Module:
     """A small encoder with two batch norms, always the same, in evaluation mode."""
     net = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Flatten()
-    )
+        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3),
+        nn.Sequential(nn.Flatten()),
+    )  # fmt: skip
     generator = Generator().manual_seed(23)
     for tensor in [*net.parameters(), *(b for b in net.buffers() if b.dim())]:
         tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
@@ -770,6 +781,32 @@ def _opposite(net: nn.Module, pictures: Tensor) -> None:
     net[1].running_mean[1] -= 0.02
 
 
+def _one_rounding(net: nn.Module, pictures: Tensor) -> None:
+    weight = net[3].weight.data
+    weight[0, 0, 0, 0] = torch.nextafter(weight[0, 0, 0, 0], torch.tensor(2.0))
+
+
+def _counter(net: nn.Module, pictures: Tensor) -> None:
+    net[1].num_batches_tracked += 1
+
+
+def _inner_mode(net: nn.Module, pictures: Tensor) -> None:
+    net[5][0].train()
+
+
+def _convolution_mode(net: nn.Module, pictures: Tensor) -> None:
+    net[0].train()
+
+
+def _once(net: nn.Module, pictures: Tensor) -> None:
+    """Changes the encoder, but a second call changes nothing more."""
+    net[1].running_mean.zero_()
+
+
+def _freezes(net: nn.Module, pictures: Tensor) -> None:
+    net.requires_grad_(False)
+
+
 _FITS: tuple[tuple[str, Fit], ...] = (
     ("a fit of numbers behind the encoder, which is sound", _beside),
     ("a fit that works on a copy of the encoder, which is sound", _on_a_copy),
@@ -785,6 +822,12 @@ _FITS: tuple[tuple[str, Fit], ...] = (
     ("all weights are trained", _trains),
     ("two channels of a running mean change places", _exchanged),
     ("two channels of a running mean move in opposite directions", _opposite),
+    ("a fit that freezes the weights and changes none, which is sound", _freezes),
+    ("one weight moves by its last bit", _one_rounding),
+    ("only the counter of batches moves", _counter),
+    ("a layer within a layer stays in training mode", _inner_mode),
+    ("a convolution stays in training mode", _convolution_mode),
+    ("a fit that changes the encoder in its first call alone", _once),
 )
 
 
@@ -859,12 +902,21 @@ THAW = Exercise(
             _thaw(lambda u, f, x: _differ(_state(u), _state(f))),
             "a layer that stays in training mode passes: the tensors alone are compared, or the mode of the whole net alone",
             "Compare `layer.training` for every layer of `encoder.modules()`, before and after.",
-            also=(_thaw(lambda u, f, x: _differ(_state(u), _state(f)) or u.training),),
+            also=(
+                _thaw(lambda u, f, x: _differ(_state(u), _state(f)) or u.training),
+                _thaw(lambda u, f, x: _differ(_state(u), _state(f)) or any(c.training for c in [u, *u.children()])),
+                _thaw(
+                    lambda u, f, x: (
+                        _differ(_state(u), _state(f))
+                        or any(m.training for m in u.modules() if isinstance(m, nn.BatchNorm2d))
+                    )
+                ),
+            ),
         ),
         Wrong(
             "modes alone",
             _thaw(lambda u, f, x: _modes(u) != _modes(f)),
-            "only modes are compared, or the kept tensors are the encoder's own, which change along",
+            "changed tensors pass: only modes are compared, or all tensors must differ, or the kept ones change along",
             "Keep `tensor.clone()` of every tensor of `state_dict()`, and compare these as well as the modes.",
             also=(_thaw(lambda u, f, x: u.training),),
         ),
@@ -891,20 +943,23 @@ THAW = Exercise(
             _thaw_but(lambda a, b: bool((a - b).abs().max() > 0.05)),
             "small changes pass: the tolerance is too wide",
             "Nothing may change here, not even by rounding: `torch.equal`.",
-            also=(_thaw_but(lambda a, b: not torch.allclose(a.float(), b.float(), 1e-2, 1e-2)),),
+            also=(
+                _thaw_but(lambda a, b: not torch.allclose(a.float(), b.float(), 1e-2, 1e-2)),
+                _thaw_but(lambda a, b: not torch.allclose(a, b)),
+            ),
         ),
         Wrong(
             "requires_grad",
             _thaw(lambda u, f, x: any(p.requires_grad for p in u.parameters())),
             "`requires_grad` is asked, which says what a gradient would do, and not what has changed",
             "Compare the tensors before and after.",
-            also=(_thaw(lambda u, f, x: any(p.grad is not None for p in u.parameters())),),
         ),
         Wrong(
             "gradients",
             _thaw_or(lambda u: any(p.grad is not None for p in u.parameters())),
             "gradients that stay behind ring the alarm, and they change nothing",
             "Compare the tensors of `state_dict()` and the modes, and nothing else.",
+            also=(_thaw(lambda u, f, x: any(p.grad is not None for p in u.parameters())),),
         ),
         Wrong(
             "one layer",
