@@ -413,7 +413,7 @@ for shot in (1, 5):
         print(f"{label:26s}" + "".join(f"{gap:>15s}" for gap in gaps))
 
 # %% [markdown]
-# On letters and Omniglot nothing changes. At five shots new statistics gain about four points on digits and on things, with intervals above 0. On icons they *cost* four points and more, whoever gives the statistics. So they are no safe cure. We do not know why icons lose; the distances above are about as large for digits.
+# On letters and Omniglot nothing changes. At five shots new statistics gain about four points on digits and on things, with intervals above 0. On icons they *cost* four points and more, whoever gives the statistics. We do not know why.
 
 # %% [markdown]
 # The other three rows leave the batch norms alone and only scale the finished embeddings to unit length, after centring by nothing, by the mean of the letters (as SimpleShot does), or by that of the new domain. The mean of the *letters* gains most on icons, almost four points.
@@ -468,7 +468,7 @@ print("letters, 1 shot")
 watch(domains["letters"], 1)
 
 # %% [markdown]
-# On icons the loss falls, and the queries follow it upwards by more than ten points. On letters the loss falls just as far, the support was right from the beginning, and the queries get *worse*. A small loss on the support is no evidence of anything. The next cell has more tasks: 60 for the matrix behind, and 12 for the others.
+# On icons the loss falls, and the queries follow it upwards by more than ten points. On letters the loss falls just as far, the support was right from the beginning, and the queries get *worse*. A small loss on the support proves nothing. The next cell has more tasks: 60 for the matrix behind, and 12 for the others.
 
 # %%
 near_and_far = ("letters", "icons", "digits")
@@ -556,14 +556,14 @@ for label, row in rows.items():
 # %% [markdown]
 # **On icons the gain has vanished:** the intervals of the three adapters hold 0 or lie at its edge, and none is above it. A fitted linear head finds those ten points, too, and leaves the encoder alone.
 #
-# **On digits** the head itself is weak at this penalty, which was made for letters (Explore tries others). There the matrix behind, all weights, and the meta-learned ridge net are ahead of it, and raw pixels by ten points. But Explore finds a better penalty for digits. A head with penalty 1 reaches 86.1 % on these same tasks, and against it no adapter is clearly ahead on digits either.
+# **On digits** the head itself is weak at this penalty. There the matrix behind, all weights, and the meta-learned ridge net are ahead of it, and raw pixels by ten points. With penalty 1 it reaches 86.1 % on these same tasks (Explore), and no adapter is clearly ahead.
 
 # %% [markdown]
 # ## Stop in time, without the test
 #
 # At how many steps should you stop? Whoever picks the best point of a test curve reports a number that nobody gets on new tasks. Two honest ways are open:
 #
-# - **validation classes of the source**, here letters (test letters stand in for them): one number of steps for everything;
+# - **validation classes of the source**, here letters (test letters): one number of steps for everything;
 # - **the support itself**: leave one picture of each class out, fit on the rest, see whether the left-out ones are named right, and repeat with others. Each task chooses for itself.
 
 # %% tags=["draws"]
@@ -647,7 +647,7 @@ for place in near_and_far:
     print(f"{place}: left out minus frozen {gap:+.1f} ± {half:.1f} points")
 
 # %% [markdown]
-# **Letters choose 0 steps**, so this column is the frozen encoder: on icons that throws points away. **The left-out pictures** leave letters alone and adapt icons, and no test was asked. Here a fixed 40 beats the vote on icons and digits; what the vote buys is safety on letters. With 25 answers it is noisy, too.
+# **Letters choose 0 steps**, so this column is the frozen encoder: on icons that throws points away. **The left-out pictures** leave letters alone and adapt icons, and no test was asked. Here a fixed 40 beats the vote on icons and digits; what the vote buys is safety on letters.
 #
 # **The test** would have promised about four points more on icons and digits than the vote. It is a ceiling: each task takes its own best. One best point for all tasks would give 82.1 % and 84.4 %.
 
@@ -673,7 +673,7 @@ for shot in (1, 5):
 # %% [markdown]
 # **Letters, one shot:** fine-tuning is behind the prototypical and the relation network by ten points. **Digits, one shot:** it is ahead of both, and of ridge. **Icons and digits, five shots:** it is ahead of both by 7 to 26 points, and of MAML on digits; against ridge its intervals hold 0.
 #
-# Part of the lead is the starting encoder, which is that of "transfer". Against frozen transfer, fine-tuning gains ten points on icons at five shots and nothing at one. So, here, fine-tuning pays far from home; what of it is due to meta-learning stays open.
+# Part of the lead is the starting encoder, which is that of "transfer". Against frozen transfer, fine-tuning gains ten points on icons at five shots and nothing at one.
 
 # %% [markdown]
 # ## More than one domain to learn from
@@ -699,7 +699,7 @@ for other, place in itertools.product(kinds[:2], places):
 # Against letters alone, both domains gain about 25 points on icons and lose on letters and Omniglot, in every seed. On digits, which no net saw, they gain in every seed. Is that variety? No: icons *alone* are better on digits still, in every seed. So variety is not what helps here.
 
 # %% [markdown]
-# So training on both is an insurance: between the two in every column. And the largest gain at one shot is this: other icons in the training lift new icons from about 48 to 76 %.
+# So training on both is an insurance. The largest gain at one shot: other icons in the training lift new icons from about 48 to 76 %.
 
 # %% [markdown]
 # *What may not be claimed:* that one of these cures is best. FiLM, residual adapters and fine-tuning met 12 tasks of each domain, with one encoder and one rate. Intervals cover the choice of tasks, not that of an encoder.
@@ -819,7 +819,7 @@ print("the code above is broken:", verdict)
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# `net.train()` lets every batch norm update its running mean and variance in each pass, and no gradient is needed for that: they are buffers, not parameters. So `requires_grad = False` does not freeze them. After icons the net normalises letters by the statistics of the wrong domain. A user of the library `lightly` found exactly this in its helper `deactivate_requires_grad` (issue 1438). The statistics even depend on the *order* in which tasks were fitted.
+# `net.train()` lets every batch norm update its running mean and variance in each pass, and no gradient is needed for that: they are buffers, not parameters. So `requires_grad = False` does not freeze them. After icons the net normalises letters by the statistics of the wrong domain. A user of `lightly` found exactly this in its helper `deactivate_requires_grad` (issue 1438).
 #
 # </details>
 
