@@ -15,7 +15,6 @@ from fsl_course.data.imageset import as_input
 from fsl_course.episodes import EpisodeSampler, SceneSampler, SinusoidSampler
 from fsl_course.inner_loop.support_statistics import batch_statistics
 from fsl_course.methods.base import ComparesEmbeddings, FewShotLearner, not_finite
-from fsl_course.methods.dense import iou
 
 _EMBED_AT_ONCE = 256  # pictures, and
 _NUMBERS_AT_ONCE = 2**22  # numbers in them; both bound the memory of a forward pass
@@ -124,6 +123,9 @@ def _scores(logits: Tensor, target: Tensor, metric: str) -> Tensor:
     if metric == "accuracy":
         return (logits.argmax(-1) == target).cpu().to(torch.float64).mean(-1)  # some GPUs have no float64
     if metric == "miou":
+        # imported here, because a graded answer may use this module and no method
+        from fsl_course.methods.dense import iou
+
         return iou(logits.argmax(1) == 1, target).cpu().to(torch.float64)
     return F.mse_loss(logits, target, reduction="none").cpu().to(torch.float64).flatten(-2).mean(-1)
 

@@ -24,8 +24,8 @@ from fsl_classroom.grading.submissions import Cell
 from fsl_classroom.grading.supervisor import Bounds
 from fsl_classroom.grading.worker import Job, send_job
 
-# A law of these watches an answer from inside its process: it counts the calls of functions, or the maps that are convolved.
-_WATCHED_INSIDE = {"01.3", "06.3"}
+# A law of these works inside the process of the answer: it counts calls or the maps that are convolved, or differentiates twice.
+_WATCHED_INSIDE = {"01.3", "06.3", "21.2"}
 APART, TOGETHER = "apart", "together"
 _MOST_SECONDS = 6.0  # for the answer's own calls; the notebook gives 2, but a grading machine is busy
 _SHARE = 0.5  # of the time of an answer, what its calls get

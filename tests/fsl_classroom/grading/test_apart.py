@@ -114,7 +114,7 @@ def test_most_exercises_are_judged_apart():
     assert list(kinds.values()).count(APART) > len(kinds) / 2
     assert (kinds["05.1"], kinds["05.2"], kinds["01.2"]) == (APART, APART, APART)
     # a function, a module, and laws that watch an answer from inside its process
-    assert {kinds[id] for id in ("05.7", "03.9", "01.3", "06.3")} == {TOGETHER}
+    assert {kinds[id] for id in ("05.7", "03.9", "01.3", "06.3", "21.2")} == {TOGETHER}
     assert [id for id in exercises_with_variants() if kind_of(find(f"{id}@7")) == TOGETHER] == [
         "07.3",
         "08.2",
