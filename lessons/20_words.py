@@ -330,7 +330,7 @@ for shots in (1, 5):
     )
 
 # %% [markdown]
-# On its own training intents B is far better than on new ones, where it loses to A: the paired intervals leave out 0. Training adds little to the untrained encoder. What B learned serves the intents that it met, and hardly any other: it speaks the language of kitchens and bills, and the test is about trains and roses.
+# On its own training intents B is far better than on new ones, where it loses to A: the paired intervals leave out 0. Training adds little to the untrained encoder. But the first line judges the very sentences of the training. It cannot tell learning from memory.
 #
 # So the puzzle is half answered: A beats B. The next cell looks where already the *untrained* encoder stays behind A.
 
@@ -344,7 +344,7 @@ print(f"{'test intents, 5-way':36s}{'1-shot':>16s}{'5-shot':>16s}")
 line("128 random vectors' sums", fresh_table)
 line("1,536 buckets as they are", present)
 line("... times rarity", present * rarity)
-line("A: TF-IDF, a column for every run", tables["A: TF-IDF"])
+line("A: TF-IDF, a column a training run", tables["A: TF-IDF"])
 
 # %% [markdown]
 # Each step down the table undoes one loss: squeezing 1,536 buckets into 128 numbers, treating all runs alike, and sharing buckets (the last row also counts how often a run occurs). So B starts below A for reasons that have nothing to do with few shots, and its training does not make up for them.
@@ -442,7 +442,7 @@ line("an untrained one of 128 numbers", fresh_table)
 # %% [markdown]
 # One iteration is a plain mean, squashed. The paired differences say what more of them do to this one trained network: nothing that 300 tasks can show. And it stays far below A. Is its comparison to blame, or its encoder? The last rows read the same encoder by the nearest mean.
 #
-# The nearest mean gets more out of this encoder than the comparison that was trained with it, and at five shots far more. In this one network, at five shots, the learned comparison loses most. Why it carries over so badly to new intents, we have not tested.
+# The nearest mean gets more out of this encoder than the comparison that was trained with it, and at five shots far more. But it, too, stays far below A. So here the encoder loses most, and the comparison some more. Why, we have not tested.
 
 # %% [markdown]
 # ## Three seeds, and real data
@@ -482,7 +482,7 @@ for data, label in found:
             )
 
 # %% [markdown]
-# The puzzle is answered. **Every row that was trained here stays below TF-IDF**, with every seed, at one shot and at five. So this course may not claim that meta-learning on 40 intents helps with sentences; it does not. C, the encoder that others trained, is ahead of A by tens of points at both.
+# The puzzle is answered. **Every encoder that was trained here stays below TF-IDF**, with every seed, at one shot and at five. So this course may not claim that meta-learning on 40 intents helps with sentences; it does not. C, the encoder that others trained, is ahead of A by tens of points at both.
 #
 # Which part of the gain is few-shot learning? None: C is a nearest mean like A. What changed is the vector. On the real data the trained rows stay below TF-IDF as well, and C is ahead again; there, shared letters alone already go far.
 
@@ -600,7 +600,7 @@ for data in ("intents", "clinc150", "banking77"):
     print(f"{data:10s} pairs minus nearest mean: {100 * mean:+.1f} ± {100 * half:.1f}")
 
 # %% [markdown]
-# The rows that make a gain vanish are the nearest mean and the logistic regression without pairs, on the same vectors. The pairs bring nothing here, and nothing or next to nothing in the recorded rows, which have more tasks and more data.
+# The rows that make a gain vanish are the nearest mean and the logistic regression without pairs, on the same vectors. The pairs bring nothing here. In the recorded rows, which have more tasks and more data, they lose about a point on intents, and move little elsewhere.
 #
 # The recorded differences are at most about a point, and not of one sign. (The recorded rows weigh all pairs alike.) A linear map over frozen vectors can only turn and stretch what the encoder already tells apart. What a fully trained encoder gains from pairs is not measured here.
 
@@ -836,7 +836,7 @@ print("cured:", len(cured(five_by_five)), "pairs, all different")
 # </details>
 
 # %% [markdown]
-# **4. An induction network is better at one shot than a ProtoNet. May routing be the reason?**
+# **4. Trained and tested at one shot, an induction network is better than a ProtoNet. May routing be the reason?**
 # (a) yes, (b) no, (c) only with ten iterations
 #
 # <details><summary>Answer</summary>
