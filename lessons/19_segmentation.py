@@ -390,7 +390,7 @@ figure = drawn(
 show(
     figure,
     "Four rows of support, query, truth and answer. In the first two rows the answer "
-    "covers the true letter. In the last two it misses it and marks other ink.",
+    "covers the true letter. In the last two it misses most of it.",
 )
 
 # %% [markdown]
@@ -432,7 +432,7 @@ for fold in range(4):
 print(f"mean of four {sum(folds) / 4:.3f}, from {min(folds):.3f} to {max(folds):.3f}")
 
 # %% [markdown]
-# The intervals overlap: on these scripts, this net shows no difference between folds. That had to be measured. PANet on photographs has 41.6 on fold 0, and 48.1 in the mean of four: beside each other, such numbers compare classes, and not methods.
+# The intervals overlap: on these scripts, this net shows no difference between folds. That had to be measured. PANet on photographs has about 42 on fold 0, and 48.1 in the mean of four: beside each other, such numbers compare classes, and not methods.
 
 # %% [markdown]
 # ## From a heat map to boxes

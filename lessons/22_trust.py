@@ -352,7 +352,7 @@ for name, share in lost.items():
     print(f"   more than by chance: {100 * more:+3.0f} ± {100 * width:.0f} points")
 
 # %% [markdown]
-# Erasing any fifth of the ink costs much, so a saliency map must beat chance. Gradient times ink does so clearly: the lead turns into a deficit. For the size of the gradient the interval contains 0, so in these twelve tasks it is not shown to beat chance at all. It ranks helpful ink together with harmful ink; the sign parts them.
+# Erasing any fifth of the ink costs much, so a saliency map must beat chance. Gradient times ink does so clearly: about the whole lead is gone. For the size of the gradient the interval contains 0, so in these twelve tasks it is not shown to beat chance at all. The sign parts helpful from harmful ink.
 
 # %% [markdown]
 # ## How sure?
@@ -425,11 +425,11 @@ for name in ("prototypical", "matching"):
         ("icons, 5 ways", icons, icon_tables[name], 5),
     ):
         logits, truth = judged(name, source, table, n_way)
-        accuracy = (logits.argmax(1) == truth).double().mean()
+        right = (logits.argmax(1) == truth).double().mean()
         p = [(logits / t).softmax(1) for t in (1, warm)]
         before, after = (float(calibration_error(found, truth, 10)) for found in p)
         curves[name, told] = [calibration.reliability(found, truth) for found in p]
-        print(f"   {told:27s}{accuracy:8.1%}{p[0].amax(1).mean():11.1%}", end="")
+        print(f"   {told:27s}{right:8.1%}{p[0].amax(1).mean():11.1%}", end="")
         print(f"{before:8.1%}{after:10.1%}")
 
 # %% tags=["draws"]
@@ -583,11 +583,11 @@ figure = image_rows([(told, pictures[one_each]) for told, pictures in kinds])
 show(
     figure,
     "Three rows of five letters: as drawn, poisoned, and with noise. Poison and noise "
-    "look equally dirty, and every letter can still be read.",
+    "look dirty, the noise more so, and every letter can still be read.",
 )
 
 # %% [markdown]
-# To the eye poison and noise are alike: dirty, but legible. The next table comes from a command that anyone can repeat, `python -m tools.results.compare_trust`: 20 tasks for each row, five for MAML, with the same queries in every row of a learner. Poison for MAML passes through all inner steps, with second derivatives. "A fifth" means one picture of each letter at five shots, and a single picture at one shot.
+# The noise is even dirtier, because every pixel takes the whole budget. The next table comes from a command that anyone can repeat, `python -m tools.results.compare_trust`: 20 tasks for each row, five for MAML, with the same queries in every row of a learner. Poison for MAML passes through all inner steps, with second derivatives. "A fifth" means one picture of each letter at five shots, and a single picture at one shot.
 
 # %%
 story = json.loads(asset("trust_comparison.json").read_text(encoding="utf-8"))
@@ -752,7 +752,7 @@ print(f"one inverted drawing costs {100 * cost:.1f} ± {100 * half:.1f} points,"
 print(f"and the geometric median wins back {100 * healed:.1f} ± {100 * width:.1f}")
 
 # %% [markdown]
-# This is one training with one seed. A temperature above 1 means that it was too sure of validation letters. It need not lower the ECE of test letters, because it minimises the cross-entropy, on other letters.
+# This is one training with one seed. A temperature above 1 means that it was too sure of validation letters. It need not lower the ECE of test letters, because it minimises the cross-entropy, on other letters; here the ECE grew.
 
 # %% [markdown]
 # ## Explore

@@ -257,7 +257,7 @@ show(
 #
 # $$\frac{\partial \mathcal{L}}{\partial w_k} = \big(p_k - [k = y]\big)\, z \tag{2}$$
 #
-# For an old letter the bracket is 0, because none of its drawings is there. So every step takes a multiple of $z$ away from $w_k$, and nothing ever gives it back. The embeddings of this net come out of a ReLU and have no negative entry, so $z \cdot z' \ge 0$: the old logit falls for *every* drawing $z'$.
+# For an old letter $[k = y]$ is 0, because none of its drawings is there. So every step of plain descent takes a multiple of $z$ away from $w_k$, and nothing ever gives it back. The embeddings of this net come out of a ReLU and have no negative entry, so $z \cdot z' \ge 0$: the old logit falls for *every* drawing $z'$.
 #
 # | symbol | variable | shape |
 # |---|---|---|
@@ -520,7 +520,7 @@ for label in rivals:
     )
 
 # %% [markdown]
-# Read it from the top. Fine-tuning knows nothing but its last letters. EWC trades: weak springs forget, strong ones do not learn. Replay of one drawing helps much, and of five more. **None of them beats the frozen encoder with its means**: the interval of every method that goes on training lies below 0.
+# Read it from the top. Fine-tuning knows nothing but its last letters. With EWC, strong springs keep more of the base letters than weak ones; of the new letters, both name few at the end. Replay of one drawing helps much, and of five more. **None of them beats the frozen encoder with its means**: the interval of every method that goes on training lies below 0.
 #
 # **The row that makes the gain vanish** is the first one. The cosine head is nearly the same method as long as its rows stay the class means. Trained on in each session, without old drawings, it forgets as well.
 
@@ -594,7 +594,7 @@ show(
 )
 
 # %% [markdown]
-# In this setting no memory buys what 64 bytes a letter give. So a practitioner's order is: first the best encoder that can be had; then prototypes; and replay, if new classes need new features and pictures may be stored.
+# In this setting no memory buys more than 64 bytes a letter give. So a practitioner's order is: first the best encoder that can be had; then prototypes; and replay, if new classes need new features and pictures may be stored.
 
 # %% [markdown]
 # ## Explore
@@ -643,7 +643,7 @@ for shots in (1, 5, 12):
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: a team trains the base session, keeps the weights of its best moment, and reports 75 %. A colleague judges the kept weights on fresh drawings and finds a little less, again and again. Both tables stand in the log, and the docstring says which one chooses. Look at the code before you read on.
+# The symptom: a team trains the base session, keeps the weights of its best moment, and reports the best row of its table. A colleague judges the kept weights on fresh drawings and finds a little less, again and again. Both tables stand in the log, and the docstring says which one chooses. Look at the code before you read on.
 
 # %%
 log: list[str] = []
