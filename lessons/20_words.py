@@ -3,7 +3,7 @@
 #
 # An episode of sentences is an episode. You hash letters into vectors, hand them to learners that you know, route five sentences into one class, and measure what all of it is worth against shared letters and against an encoder that has read a lot.
 #
-# Prerequisites: lessons 04, 05 and 07. Planned time: 60 minutes.
+# Prerequisites: lessons 04, 05, 07 and 09. Planned time: 60 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})
@@ -42,7 +42,7 @@
 #
 # Somebody shows you five [intents](../lessons/GLOSSARY.md#intent "意图"), things that people want from a helper, with *one* sentence of each. Then a new sentence arrives: to which of the five does it belong? Three candidates are asked:
 #
-# - **A** counts the letters in a row that two sentences share, and has never been trained,
+# - **A** counts the letters in a row that two sentences share, and learns nothing by gradient,
 # - **B** is a ProtoNet, trained on 800 sentences of 40 *other* intents,
 # - **C** compares vectors of a sentence encoder that others trained on a very large number of sentences.
 #
@@ -137,7 +137,7 @@ show(
 )
 
 # %% [markdown]
-# The black bars are what the two sentences share. Most are true common runs such as "rai"; some may be [collisions](../lessons/GLOSSARY.md#hash-collision "哈希冲突"), different runs in one bucket. How much harm do these do?
+# Black bars are what the two share. Nine of the ten are true common runs such as "rai"; one is a [collision](../lessons/GLOSSARY.md#hash-collision "哈希冲突"), different runs in one bucket. How much harm do collisions do?
 
 # %% [markdown]
 # ## Why it should work
@@ -215,7 +215,7 @@ for buckets in (50, 200, 1536):
 # %% [markdown]
 # A random table sends each run to a bucket drawn by chance; its mean is what equation (1) says. `crc32` is one fixed table, so it lies around that number, not on it. With 50 buckets nearly everything is collision, with 1,536 little is.
 #
-# The package computes the same on the bytes of many sentences at once. A loop must agree with it.
+# The package counts the same runs, by another fixed hash, on the bytes of many sentences at once. A loop must agree with it.
 
 
 # %% tags=["nbval-check-output"]
@@ -278,7 +278,7 @@ print(f"{'5-way':36s}{'1-shot':>16s}{'5-shot':>16s}")
 line("A: TF-IDF", tables["A: TF-IDF"])
 
 # %% [markdown]
-# One shot gives about twice chance, and five shots much more, because more sentences mean more runs that a query can share. This is the row to beat. It has no parameter that was trained.
+# One shot gives about twice chance, and five shots much more, because more sentences mean more runs that a query can share. This is the row to beat. Nothing in it was learned by gradient: its weights count training sentences.
 #
 # ## B: learners that you know
 #
@@ -373,7 +373,7 @@ line("A: TF-IDF, a column a training run", tables["A: TF-IDF"])
 # %% [markdown]
 # ### Exercise 20.2  One step of routing  (difficulty 3/5, 9 min)
 #
-# Do one iteration of equation (2). Return the class vectors and the *new* logits. Two votes may cancel; then the class vector is zero, and nothing may become `nan`, so do not divide by a length that may be 0. Gradients flow through both inputs.
+# Do one iteration of equation (2). Return the class vectors and the *new* logits. Two votes may cancel; then the class vector is zero, and neither a value nor a gradient may become `nan`: no division by a length, and no root, that may be 0. Gradients flow through both inputs.
 #
 # | `votes` | `logits` | returned |
 # |---|---|---|
@@ -415,7 +415,7 @@ assert torch.autograd.gradcheck(lambda v: routing_step(v, logits), leaf)
 print("paper, package, one shot and gradient agree")
 
 # %% [markdown]
-# With one shot, routing changes nothing: the share of a single vote is 1. Whatever an induction network gains at one shot, routing is not the reason. Then a small network compares each class with each query. The next cell shows the package's routing first.
+# With one shot, routing changes nothing: the share of a single vote is 1. So where training and test have one shot, routing is not the reason for a gain. After routing, a small network scores each class vector against each query. The next cell shows the package's routing first.
 #
 # How much does routing change with real sentences? The course ships an induction network, trained on the training intents at five shots. Its encoder and its comparison stay, only the number of iterations changes.
 
@@ -520,7 +520,7 @@ for name, table in cosines.items():
     )
 
 # %% [markdown]
-# Cosines of A are small both within the intent and to others: most sentences share hardly a run that is rare. C puts complaints about ears and about knees nearer to each other than to the rest: its encoder was trained to give sentences of similar meaning similar vectors. That knowledge did not come from our five sentences.
+# Cosines of A are small both within the intent and to others: most sentences share hardly a run that is rare. C puts these complaints nearer to each other than to the rest. Cosines of different tables cannot be compared by size; accuracy decides. C's encoder was trained to give sentences of similar meaning similar vectors. That knowledge did not come from our five sentences.
 
 # %% [markdown]
 # ## Learn from pairs: SetFit in small
@@ -728,7 +728,7 @@ for i in share.topk(8).indices.tolist():
     print(f"        {test.class_names[i // 20]}, most often read as {name}")
 
 # %% [markdown]
-# Look at them before you blame the encoder. Most of these sentences say little by themselves: they refer to something outside the sentence, or hold a word of another intent. A person who sees the sentence alone would hesitate, too. So part of the error is in the task, and no encoder of single sentences can remove it.
+# Many of these sentences say little by themselves: they refer to something outside the sentence, or hold a word of another intent. So part of the error may be in the task; eight sentences do not measure it.
 
 # %% [markdown]
 # ## Bug hunt
@@ -831,7 +831,7 @@ print("cured:", len(cured(five_by_five)), "pairs, all different")
 #
 # <details><summary>Answer</summary>
 #
-# (c). It was not trained at all and is better on the same episodes. Against (a): all rows beat chance. Against (b): that encoder was trained on far more.
+# (c). Nothing in it was learned by gradient, and it is better on the same episodes. Against (a): all rows beat chance. Against (b): that encoder was trained on far more.
 #
 # </details>
 

@@ -65,6 +65,20 @@ def _by_index_add(sentence: str, n: int, buckets: int) -> Tensor:
     return torch.zeros(buckets).index_add_(0, torch.tensor(where, dtype=torch.long), torch.ones(len(where)))
 
 
+def _counts_of_bytes(code: bytes, n: int, buckets: int) -> Tensor:
+    counts = torch.zeros(buckets)
+    for i in range(len(code) - n + 1):
+        counts[zlib.crc32(code[i : i + n]) % buckets] += 1
+    return counts
+
+
+def _overwritten(sentence: str, n: int, buckets: int) -> Tensor:
+    counts = torch.zeros(buckets)
+    for run, number in Counter(_runs(f" {sentence.lower()} ", n)).items():
+        counts[zlib.crc32(run.encode()) % buckets] = number
+    return counts
+
+
 def _ngram_cases(generator: Generator) -> list[Case]:
     return [
         Case("'Tea!' with n = 3", ("Tea!", 3, 7)),
@@ -75,6 +89,9 @@ def _ngram_cases(generator: Generator) -> list[Case]:
         Case("a sentence as long as one run", ("a", 3, 6)),
         Case("a sentence shorter than one run", ("a", 5, 6)),
         Case("one bucket for everything", ("water the roses", 3, 1)),
+        Case("several blanks", (" a  b ", 2, 50)),
+        Case("runs that overlap with themselves", ("aaaa", 2, 50)),
+        Case("a letter that changes its length in other tables", ("Straße", 2, 50)),
     ]
 
 
@@ -144,14 +161,104 @@ NGRAMS = Exercise(
         Wrong(
             "words",
             lambda s, n, b: _counts_of(s.lower().split(), b),
-            "whole words are hashed, not runs of n characters",
+            "words are hashed, not runs of n characters",
             "Slide a window of n characters over the framed sentence.",
+            also=(
+                lambda s, n, b: _counts_of(
+                    [" ".join(s.lower().split()[i : i + n]) for i in range(len(s.split()) - n + 1)], b
+                ),
+            ),
+        ),
+        Wrong(
+            "words alone",
+            lambda s, n, b: _counts_of([r for w in s.lower().split() for r in _runs(f" {w} ", n)], b),
+            "every word gets its own frame, so runs across words are lost",
+            "Frame the sentence once, and let runs cross its blanks.",
+        ),
+        Wrong(
+            "blanks removed",
+            lambda s, n, b: hashed_counts(s.strip(), n, b),
+            "blanks of the sentence itself are removed before it is framed",
+            "Take the sentence as it is, with all its blanks.",
+            also=(lambda s, n, b: hashed_counts(" ".join(s.split()), n, b),),
+        ),
+        Wrong(
+            "more blanks",
+            lambda s, n, b: _counts_of(_runs(" " * (n - 1) + s.lower() + " " * (n - 1), n), b),
+            "n - 1 blanks stand before and after the sentence, not one",
+            "The frame is one blank on either side, whatever n is.",
+        ),
+        Wrong(
+            "no punctuation",
+            lambda s, n, b: hashed_counts("".join(c for c in s if c.isalnum() or c == " "), n, b),
+            "marks such as ! are left out",
+            "Every character counts, marks too.",
+        ),
+        Wrong(
+            "copies that overlap",
+            lambda s, n, b: _counts_of(
+                [r for r in dict.fromkeys(_runs(f" {s.lower()} ", n)) for _ in range(f" {s.lower()} ".count(r))], b
+            ),
+            "`str.count` counts a run, and that skips copies which overlap: it finds `aa` only twice in `aaaa`",
+            "Slide the window by one character, and count each window.",
+        ),
+        Wrong(
+            "buckets overwritten",
+            _overwritten,
+            "a run that falls into a bucket replaces what another run has put there",
+            "Add to the bucket: `counts[bucket] += number`.",
+        ),
+        Wrong(
+            "all lengths",
+            lambda s, n, b: sum(hashed_counts(s, k, b) for k in range(1, n + 1)),
+            "runs of all lengths up to n are counted",
+            "Count the runs of exactly n characters.",
+        ),
+        Wrong(
+            "a bucket left free",
+            lambda s, n, b: _counts_of(
+                _runs(f" {s.lower()} ", n), b, lambda r: zlib.crc32(r.encode()) % max(b - 1, 1) + (b > 1)
+            ),
+            "bucket 0 is left free, as a table does that keeps it for padding",
+            "The bucket is `zlib.crc32(run.encode()) % buckets`, and may be 0.",
+        ),
+        Wrong(
+            "runs of bytes",
+            lambda s, n, b: _counts_of_bytes(f" {s.lower()} ".encode(), n, b),
+            "the runs have n *bytes*; a letter such as è has two",
+            "Cut the text first, then encode each run.",
+        ),
+        Wrong(
+            "another encoding",
+            lambda s, n, b: _counts_of(
+                _runs(f" {s.lower()} ", n), b, lambda r: zlib.crc32(r.encode("ascii", "ignore"))
+            ),
+            "letters beyond a to z are dropped or encoded in another way than UTF-8",
+            "`run.encode()` without arguments is UTF-8.",
+            also=(
+                lambda s, n, b: _counts_of(
+                    _runs(f" {s.lower()} ", n), b, lambda r: zlib.crc32(r.encode("latin-1", "replace"))
+                ),
+            ),
+        ),
+        Wrong(
+            "other small letters",
+            lambda s, n, b: hashed_counts(s.casefold(), n, b),
+            "`casefold` makes ss of ß, and `lower` does not",
+            "Take `sentence.lower()`.",
+        ),
+        Wrong(
+            "short sentence as a run",
+            lambda s, n, b: _counts_of([f" {s.lower()} "[i : i + n] for i in range(max(1, len(s) + 3 - n))], b),
+            "a sentence shorter than n counts as one run",
+            "Without a whole run all counts are zero.",
         ),
         Wrong(
             "shares",
             lambda s, n, b: hashed_counts(s, n, b) / hashed_counts(s, n, b).sum().clamp_min(1),
-            "the counts are divided by their sum",
+            "the counts are divided by their sum or their length",
             "Return the counts themselves.",
+            also=(lambda s, n, b: torch.nn.functional.normalize(hashed_counts(s, n, b), dim=0),),
         ),
     ),
     hints=(
@@ -191,7 +298,7 @@ def _step_by_loop(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         weight = b.exp() / b.exp().sum()
         total = sum(w * x for w, x in zip(weight, v, strict=True))
         square = total @ total
-        centre = total / (square + 1e-24).sqrt() * (square / (1 + square))
+        centre = total / (square + 1e-12).sqrt() * (square / (1 + square))
         classes.append(centre)
         after.append(b + v @ centre)
     return torch.stack(classes), torch.stack(after)
@@ -242,12 +349,42 @@ def _survives_zero(answer: Callable, reference: Callable) -> str | None:
     )
 
 
+def _teaches_at_zero(answer: Callable, reference: Callable) -> str | None:
+    votes = torch.tensor([[[1.0, 2.0], [-1.0, -2.0]]], requires_grad=True)
+    logits = torch.zeros(1, 2, requires_grad=True)
+    classes, after = answer(votes, logits)
+    slopes = torch.autograd.grad(classes.sum() + after.square().sum(), (votes, logits), allow_unused=True)
+    fine = all(slope is None or bool(torch.isfinite(slope).all()) for slope in slopes)
+    return None if fine else "two opposite votes cancel, and the gradient is not a number there"
+
+
+def _squash_by_root(x: Tensor) -> Tensor:
+    square = x.square().sum(-1, keepdim=True)
+    return torch.where(square > 0, square / (1 + square) * x / square.sqrt(), torch.zeros_like(x))
+
+
+def _squash_enlarged(more: float) -> Callable:
+    def squash(x: Tensor) -> Tensor:
+        square = x.square().sum(-1, keepdim=True)
+        return x * square / (1 + square) / (square.sqrt() + more)
+
+    return squash
+
+
+def _again(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    after = routing_step(votes, logits)[1]
+    return routing_step(votes, after)[0], after
+
+
 ROUTING = Exercise(
     id="20.2",
     title="One step of routing",
     reference=routing_step,
     cases=_routing_cases,
-    properties=(Property("votes that cancel give the zero vector", _survives_zero),),
+    properties=(
+        Property("votes that cancel give the zero vector", _survives_zero),
+        Property("votes that cancel have a finite gradient", _teaches_at_zero),
+    ),
     gradient=(0, 1),
     right=(_step_by_einsum, _step_by_loop, _step_by_matmul, _step(squash=lambda x: _squash(x) * 1.0)),
     wrong=(
@@ -263,6 +400,19 @@ ROUTING = Exercise(
             "the logits themselves weigh the votes",
             "Turn the logits into shares by a softmax over the shots.",
             also=(_step(shares=lambda b: b.exp()), _step(shares=lambda b: b.sigmoid())),
+        ),
+        Wrong(
+            "other shares",
+            _step(shares=lambda b: b / b.sum(1, keepdim=True)),
+            "the shares are made of the logits in another way than by a softmax over the shots",
+            "`shares = logits.softmax(1)`.",
+            also=(_step(shares=lambda b: torch.nn.functional.one_hot(b.argmax(1), b.shape[1]).to(b.dtype)),),
+        ),
+        Wrong(
+            "softmax over everything",
+            _step(shares=lambda b: b.flatten().softmax(0).view_as(b)),
+            "the shares of *all* classes together sum to one",
+            "The shares of each class sum to one: softmax over dimension 1.",
         ),
         Wrong(
             "plain mean",
@@ -289,6 +439,77 @@ ROUTING = Exercise(
             "the sum is multiplied by |s|²/(1 + |s|²) without being divided by its length first",
             "The direction has length one: s/|s|.",
             also=(_step(squash=lambda x: x / (1 + x.square().sum(-1, keepdim=True))),),
+        ),
+        Wrong(
+            "length in place of its square",
+            _step(squash=lambda x: x / (1 + x.norm(dim=-1, keepdim=True))),
+            "the new length is |s|/(1 + |s|); equation (3) has the squares",
+            "The new length is |s|²/(1 + |s|²).",
+        ),
+        Wrong(
+            "one length for all",
+            _step(squash=lambda x: x * x.norm() / (1 + x.norm() ** 2)),
+            "one length is measured over all classes together",
+            "Every class vector has a length of its own: `norm(dim=1, keepdim=True)`.",
+        ),
+        Wrong(
+            "enlarged length",
+            _step(squash=_squash_enlarged(0.1)),
+            "the length in the denominator is made larger, so much that values change",
+            "Write s·|s|/(1 + |s|²): nothing is then divided by a length.",
+            also=(_step(squash=_squash_enlarged(1e-2)), _step(squash=_squash_enlarged(1e-3))),
+        ),
+        Wrong(
+            "mean of the weighted votes",
+            lambda v, b: (lambda c: (c, b + (v * c[:, None]).sum(-1)))(_squash((b.softmax(1)[..., None] * v).mean(1))),
+            "the weighted votes are averaged; the shares sum to one already",
+            "Add the weighted votes up.",
+        ),
+        Wrong(
+            "squashed one by one",
+            lambda v, b: (lambda c: (c, b + (v * c[:, None]).sum(-1)))(_squash(b.softmax(1)[..., None] * v).sum(1)),
+            "every weighted vote is squashed, and then they are added up",
+            "Add up first, squash the sum.",
+        ),
+        Wrong(
+            "subtracted",
+            _step(update=lambda b, v, c: b - (v * c[:, None]).sum(-1)),
+            "the agreement is subtracted from the logits",
+            "Votes that agree count *more*: add.",
+        ),
+        Wrong(
+            "added to the shares",
+            _step(update=lambda b, v, c: b.softmax(1) + (v * c[:, None]).sum(-1)),
+            "the agreement is added to the shares instead of the logits",
+            "New logits: the *logits* plus the products.",
+        ),
+        Wrong(
+            "shares returned",
+            _step(update=lambda b, v, c: b.softmax(1)),
+            "the shares are returned in place of the new logits",
+            "Return the logits plus the products of votes and class vector.",
+        ),
+        Wrong(
+            "one step too many",
+            _again,
+            "the class vectors are computed once more, from the new logits",
+            "Return the class vectors of the shares that came in.",
+        ),
+        Wrong(
+            "detached",
+            _step(shares=lambda b: b.softmax(1).detach()),
+            "the gradient is cut somewhere on its way: at the shares, the votes or the class vector",
+            "No `detach` and no `no_grad`: gradients flow through both inputs.",
+            also=(
+                _step(update=lambda b, v, c: b + (v * c.detach()[:, None]).sum(-1)),
+                _step(update=lambda b, v, c: b + (v.detach() * c[:, None]).sum(-1)),
+            ),
+        ),
+        Wrong(
+            "nan gradient at zero",
+            _step(squash=_squash_by_root),
+            "the values at zero are cured, but the gradient there still is nan: a root or a quotient at 0 lies on its way",
+            "Write s·|s|/(1 + |s|²) with `norm`: nothing is then divided by a length.",
         ),
         Wrong(
             "logits replaced",
@@ -324,6 +545,7 @@ ROUTING = Exercise(
             ),
             "the votes are squashed once more before they are added up",
             "The votes come ready: squash their weighted sum only.",
+            also=(lambda v, b: routing_step(_squash(v), b),),
         ),
         Wrong(
             "exchanged",
@@ -354,13 +576,13 @@ ROUTING = Exercise(
                 )
             ),
             "the zero vector is divided by its length, which gives nan",
-            "Write s·|s|/(1 + |s|²): nothing is then divided by a length.",
+            "Write s·|s|/(1 + |s|²) with `norm`: nothing is then divided by a length.",
         ),
     ),
     hints=(
         "Three lines: shares, a squashed sum, better logits.",
         "`shares = logits.softmax(1)`; the sum over shots is `(shares[..., None] * votes).sum(1)`.",
-        "`classes = total * length / (1 + length**2)`; `logits + (votes * classes[:, None]).sum(-1)`",
+        "`n = total.norm(dim=1, keepdim=True)`; `classes = total * n / (1 + n**2)`; `logits + (votes * classes[:, None]).sum(2)`",
     ),
 )
 
@@ -442,6 +664,44 @@ def _half_each(same: Tensor) -> Tensor:
     return 0.5 / torch.where(same, same.sum(), (~same).sum()).float()
 
 
+def _half_by(size: Callable[[Tensor], Tensor]) -> Callable:
+    return _with_weights(lambda same: 0.5 / size(same).float())
+
+
+def _by_class(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs of each class weigh alike in sum, whatever their number."""
+    pairs, same, _ = all_pairs(labels)
+    first = labels[pairs[:, 0]]
+    inside = [same & (first == c) for c in first[same].unique()]
+    weights = torch.where(same, 0.0, 0.5 / (~same).sum().clamp_min(1))
+    for pair in inside:
+        weights[pair] = 0.5 / len(inside) / pair.sum()
+    return pairs, same, weights / weights.sum()
+
+
+def _equal_shots(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    pairs, same, _ = all_pairs(labels)
+    ways = len(labels.unique())
+    shots = len(labels) // ways
+    alike = ways * shots * (shots - 1) // 2
+    other = len(same) - alike
+    share = 0.5 if alike and other else 1.0
+    return pairs, same, torch.where(same, share / max(alike, 1), share / max(other, 1))
+
+
+def _ordered(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    pairs, same, weights = all_pairs(labels)
+    order = (~same).int().argsort(stable=True)
+    return pairs[order], same[order], weights[order]
+
+
+def _at_most_zero(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = all_pairs(labels)[0]
+    same = labels[pairs[:, 0]] - labels[pairs[:, 1]] < 1
+    size = torch.where(same, same.sum(), (~same).sum()).float()
+    return pairs, same, 1 / (same.unique().numel() * size)
+
+
 def _pair_cases(generator: Generator) -> list[Case]:
     return [
         Case("two classes with two sentences each", (torch.tensor([0, 0, 1, 1]),)),
@@ -450,6 +710,7 @@ def _pair_cases(generator: Generator) -> list[Case]:
         Case("five classes, one sentence each: no pair of one class", (torch.arange(5),)),
         Case("one class only: no pair of two classes", (torch.tensor([3, 3, 3]),)),
         Case("five classes, five sentences each", (torch.arange(5).repeat(5),)),
+        Case("three sentences of one class and two of another", (torch.tensor([0, 0, 0, 1, 1]),)),
     ]
 
 
@@ -498,6 +759,56 @@ PAIRS = Exercise(
             "Divide by the number of kinds that are there.",
         ),
         Wrong(
+            "no answer where a kind is missing",
+            _with_weights(
+                lambda same: 0.5 * same.float() / same.float().sum() + 0.5 * (~same).float() / (~same).float().sum()
+            ),
+            "weights fail where only one kind is there: nan, zero or a division by zero",
+            "If only one kind is there, it weighs 1 in sum.",
+            also=(
+                _with_weights(lambda same: _half_each(same) * (same.unique().numel() == 2)),
+                _with_weights(
+                    lambda same: torch.tensor(
+                        [(0.5 / int(same.sum()), 0.5 / int((~same).sum()))[0 if one else 1] for one in same.tolist()]
+                    )
+                ),
+            ),
+        ),
+        Wrong(
+            "weights of float64",
+            lambda labels: (lambda p, s, w: (p, s, w.double()))(*all_pairs(labels)),
+            "the weights are float64, and float32 was asked for",
+            "Turn the weights into float32 by `.float()`.",
+        ),
+        Wrong(
+            "mean of one",
+            lambda labels: (lambda p, s, w: (p, s, w * len(s)))(*all_pairs(labels)),
+            "the weights are one on average, not in sum",
+            "Divide by the number of pairs: all weights together sum to one.",
+            also=(_with_weights(lambda same: len(same) * _half_each(same)),),
+        ),
+        Wrong(
+            "frequent kind heavier",
+            _with_weights(
+                lambda same: (lambda w: w / w.sum())(torch.where(same, same.float().mean(), 1 - same.float().mean()))
+            ),
+            "the kind that has more pairs gets the heavier ones: the imbalance grows",
+            "Divide by the number of pairs of the kind.",
+            also=(_with_weights(lambda same: torch.where(same, same.float().mean(), 1 - same.float().mean())),),
+        ),
+        Wrong(
+            "classes weigh alike",
+            _by_class,
+            "the pairs of each *class* weigh the same in sum; all pairs of one kind should weigh the same",
+            "Divide by the number of all pairs of one class, whichever class it is.",
+        ),
+        Wrong(
+            "equal shots taken for granted",
+            _equal_shots,
+            "the pairs are counted by a formula that holds for equal shots only",
+            "Count them: `same.sum()`.",
+        ),
+        Wrong(
             "each kind sums to one",
             _with_weights(lambda same: 1 / torch.where(same, same.sum(), (~same).sum()).float()),
             "each kind sums to one, so all weights sum to two",
@@ -513,6 +824,19 @@ PAIRS = Exercise(
             ),
             "the weights of the two kinds are exchanged",
             "A pair of one class is divided by the number of such pairs.",
+            also=(
+                _half_by(lambda same: torch.where(same, (~same).sum(), same.sum())),
+                _half_by(lambda same: torch.where(same, (~same).sum(), same.sum()).clamp_min(1)),
+                _with_weights(
+                    lambda same: (
+                        1
+                        / (
+                            same.unique().numel()
+                            * torch.where(same, (~same).sum() or same.sum(), same.sum() or (~same).sum()).float()
+                        )
+                    )
+                ),
+            ),
         ),
         Wrong(
             "different instead of same",
@@ -532,12 +856,37 @@ PAIRS = Exercise(
             lambda labels: (lambda p, s, w: (p.flip(1), s, w))(*all_pairs(labels)),
             "the larger position stands first in every pair",
             "Write i < j.",
+            also=(_with_pairs(lambda n: torch.tril_indices(n, n, -1).T),),
+        ),
+        Wrong(
+            "another order",
+            _with_pairs(lambda n: torch.tril_indices(n, n, -1).flip(0).T),
+            "the right pairs come in another order",
+            "Order by the first position, then by the second: (0, 1), (0, 2), ..., (1, 2), ...",
+            also=(_ordered,),
+        ),
+        Wrong(
+            "labels instead of positions",
+            lambda labels: (lambda p, s, w: (labels[p], s, w))(*all_pairs(labels)),
+            "`pairs` holds the labels of the sentences, not their positions",
+            "Return the positions i and j themselves.",
+        ),
+        Wrong(
+            "smaller label passes",
+            _at_most_zero,
+            "`same` is also true where the first label is smaller than the second",
+            "Compare by `==`.",
         ),
         Wrong(
             "positives only",
             lambda labels: (lambda p, s, w: (p[s], s[s], w[s]))(*all_pairs(labels)),
             "only pairs of one class are returned: nothing would push classes apart",
             "Return the pairs of different classes, too.",
+            also=(
+                lambda labels: (lambda p, s, w: (p[s], s[s], torch.full((int(s.sum()),), 1 / max(1, int(s.sum())))))(
+                    *all_pairs(labels)
+                ),
+            ),
         ),
         Wrong(
             "as numbers",
@@ -683,6 +1032,44 @@ SPREAD = Exercise(
             "`accuracies.mean()`.",
         ),
         Wrong(
+            "multiplied by the root",
+            _spread_with(lambda a, t: t * a.std() * len(a) ** 0.5),
+            "the deviation is multiplied by the root of R",
+            "Divide by it: more draws make the mean steadier.",
+        ),
+        Wrong(
+            "half the range",
+            _spread_with(lambda a, t: (a.max() - a.min()) / 2),
+            "half the distance from lowest to highest is returned as half width",
+            "The half width is `t` times the deviation, divided by the root of R.",
+        ),
+        Wrong(
+            "mean distance",
+            _spread_with(lambda a, t: t * (a - a.mean()).abs().mean() / len(a) ** 0.5),
+            "the mean distance from the mean is taken for the deviation",
+            "Take `accuracies.std()`.",
+        ),
+        Wrong(
+            "first and last",
+            lambda a, t: torch.stack([a.mean(), t * a.std() / len(a) ** 0.5, a[0], a[-1]]),
+            "the first and the last draw are returned as lowest and highest",
+            "The draws are not sorted: take `min()` and `max()`.",
+        ),
+        Wrong(
+            "positions",
+            lambda a, t: torch.stack(
+                [a.mean(), t * a.std() / len(a) ** 0.5, a.argmin().to(a.dtype), a.argmax().to(a.dtype)]
+            ),
+            "the *positions* of lowest and highest draw are returned",
+            "Take `min()` and `max()`, not `argmin()` and `argmax()`.",
+        ),
+        Wrong(
+            "per cent",
+            lambda a, t: 100 * spread(a, t),
+            "the four numbers are multiplied by 100",
+            "Return shares, as they come.",
+        ),
+        Wrong(
             "exchanged",
             lambda a, t: spread(a, t)[[0, 1, 3, 2]],
             "lowest and highest are exchanged",
@@ -781,6 +1168,15 @@ def _doubled(kind: bool) -> Callable:
     return make
 
 
+def _each_once(labels: Tensor) -> Tensor:
+    """Neighbours, so that no sentence is in two pairs."""
+    return torch.arange(len(labels) // 2 * 2).view(-1, 2)
+
+
+def _faulty_if_unequal(labels: Tensor) -> Tensor:
+    return torch.cat([_all(labels)] * (1 if len(labels.bincount().unique()) == 1 else 2))
+
+
 def _repeat_cases(generator: Generator) -> list[Case]:
     labels, other = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.tensor([1, 1, 0, 0])
     return [
@@ -802,13 +1198,31 @@ def _repeat_cases(generator: Generator) -> list[Case]:
         Case("neighbours twice", (lambda y: _all(y).repeat_interleave(2, 0), other)),
         Case("a right one, for four sentences", (_all, other)),
         Case("a right one: all pairs of three sentences", (lambda y: torch.tensor([[1, 2], [2, 3], [1, 3]]), other)),
-        Case("a right one in which no sentence comes twice", (lambda y: torch.arange(len(y)).view(-1, 2), other)),
+        Case("a right one in which no sentence comes twice", (_each_once, torch.tensor([0, 1, 0, 1, 2, 2]))),
+        Case("a right one with (0, 3) and (1, 2)", (lambda y: torch.tensor([[0, 3], [1, 2]]), other)),
+        Case(
+            "a right one with large numbers", (lambda y: torch.tensor([[0, 12], [1, 2], [2, 11]]), torch.arange(25) % 5)
+        ),
+        Case(
+            "a right one with larger numbers",
+            (lambda y: torch.tensor([[0, 150], [1, 50], [1, 112], [11, 12]]), torch.arange(160) % 4),
+        ),
+        Case("all pairs twice where shots are unequal, and once elsewhere", (_faulty_if_unequal, labels)),
     ]
 
 
 def _looks(same: Callable[[Tensor, Tensor], bool]) -> Callable:
     """Returns a detector that looks at the pairs and the labels in one way only."""
     return lambda make_pairs, labels: bool(same(make_pairs(labels), labels))
+
+
+def _alone(pairs: Tensor) -> bool:
+    return bool((pairs[:, 0] == pairs[:, 1]).any())
+
+
+def _by_key(pairs: Tensor, factor: int) -> bool:
+    key = pairs.amin(1) * factor + pairs.amax(1)
+    return len(key.unique()) < len(key) or _alone(pairs)
 
 
 REPEATS = Exercise(
@@ -875,7 +1289,69 @@ REPEATS = Exercise(
             _looks(lambda p, y: len(p.sum(1).unique()) < len(p) or (p[:, 0] == p[:, 1]).any()),
             "pairs are told apart by one number, a sum or a product, which different pairs share",
             "Keep both numbers of a pair.",
-            also=(_looks(lambda p, y: len(p.prod(1).unique()) < len(p) or (p[:, 0] == p[:, 1]).any()),),
+            also=(
+                _looks(lambda p, y: len(p.prod(1).unique()) < len(p) or (p[:, 0] == p[:, 1]).any()),
+                _looks(lambda p, y: _by_key(p, 10)),
+                _looks(lambda p, y: len({"".join(map(str, sorted(r))) for r in p.tolist()}) < len(p) or _alone(p)),
+            ),
+        ),
+        Wrong(
+            "wrong axis",
+            _looks(lambda p, y: len(p.sort(0).values.unique(dim=0)) < len(p) or _alone(p)),
+            "the columns are sorted, which makes new pairs of the old numbers",
+            "Sort the two numbers of each pair: `sort(dim=1)`.",
+        ),
+        Wrong(
+            "pairs of labels",
+            _looks(lambda p, y: len(y[p].sort(1).values.unique(dim=0)) < len(p)),
+            "pairs of *labels* are compared; different sentences share them",
+            "Compare the positions that come back.",
+            also=(_looks(lambda p, y: len(y[p].unique(dim=0)) < len(p)),),
+        ),
+        Wrong(
+            "inverted",
+            lambda make_pairs, labels: not repeats_pairs(make_pairs, labels),
+            "the answer is turned round: True where every pair is new",
+            "Return True where a pair comes twice.",
+            also=(_looks(lambda p, y: len(p.sort(1).values.unique(dim=0)) == len(p)),),
+        ),
+        Wrong(
+            "own labels",
+            lambda make_pairs, labels: repeats_pairs(make_pairs, torch.arange(5).repeat_interleave(5)),
+            "the maker is called with other labels than those given",
+            "Call `make_pairs(labels)`.",
+        ),
+        Wrong(
+            "one class only",
+            _looks(
+                lambda p, y: repeats_pairs(lambda _: p[y[p[:, 0]] == y[p[:, 1]]], y) or _alone(p),
+            ),
+            "only pairs of one class are looked at",
+            "A copy may join two classes: compare all pairs.",
+        ),
+        Wrong(
+            "compared with the first",
+            _looks(lambda p, y: (p.sort(1).values[1:] == p.sort(1).values[0]).all(1).any() or _alone(p)),
+            "the first pair only is compared with the others",
+            "Every pair may have a copy: use `unique`, or a set.",
+        ),
+        Wrong(
+            "mirrored only",
+            _looks(lambda p, y: any((j, i) in {tuple(r) for r in p.tolist()} for i, j in p.tolist())),
+            "only a copy in the other order is found, none in the same",
+            "(1, 4) may come twice as (1, 4). `table[i, j] += 1` with whole columns counts that once, too.",
+        ),
+        Wrong(
+            "compared with a list",
+            _looks(lambda p, y: p.shape != _all(y).shape or not torch.equal(p, _all(y))),
+            "anything but the list of all pairs in one order rings the alarm",
+            "Order is free and pairs may be missing: look for copies only.",
+        ),
+        Wrong(
+            "larger first",
+            _looks(lambda p, y: (p[:, 0] >= p[:, 1]).any() or len(p.unique(dim=0)) < len(p)),
+            "a pair whose larger number stands first rings the alarm",
+            "(4, 1) alone is no fault: sort each pair, then compare.",
         ),
         Wrong(
             "never", lambda make_pairs, labels: False, "the answer is always False", "Compare the pairs that come back."
