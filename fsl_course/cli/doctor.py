@@ -74,6 +74,9 @@ def _data() -> Iterator[Finding]:
         yield False, f"the list of embedded files cannot be read: {error}"
         return
     for name in sorted(names):
+        if assets.left_out(name):
+            yield None, f"{name}: lies in the repository alone; no lesson needs it"
+            continue
         try:
             assets.verified(name)
         except (FileNotFoundError, ValueError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,12 @@ from fsl_course.data.imageset import ImageSet
 
 _IN_WHEEL = Path(__file__).resolve().parent.parent / "assets"  # an installed package carries data/ here
 _IN_CHECKOUT = Path(__file__).resolve().parent.parent.parent / "data"
+# what no lesson loads, and the wheel therefore does not carry: as in pyproject.toml, which builds it
+REPOSITORY_ONLY = (
+    "checkpoints/*-omniglot-alphabets*.safetensors",
+    "checkpoints/*-omniglot-first_order-*.safetensors",
+    "checkpoints/*-omniglot-full_context.safetensors",
+)
 
 
 def asset(name: str) -> Path:
@@ -22,6 +29,14 @@ def asset(name: str) -> Path:
         f"the embedded file {name} is missing from {_IN_CHECKOUT} (a checkout) and {_IN_WHEEL} (an installed package): "
         "the installation is incomplete. Clone the repository again, or reinstall the package."
     )
+
+
+def left_out(name: str) -> bool:
+    """Returns True if name is an embedded file that the repository holds and the installed package does not."""
+    if any((root / name).is_file() for root in (_IN_WHEEL, _IN_CHECKOUT)):
+        return False
+    listed = name in json.loads(asset("checksums.json").read_text(encoding="utf-8"))
+    return listed and any(fnmatch(name, pattern) for pattern in REPOSITORY_ONLY)
 
 
 def sha256(path: Path) -> str:

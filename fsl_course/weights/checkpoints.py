@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fsl_course._system.files import replace_file
 from fsl_course._system.nearest import did_you_mean
-from fsl_course.data.assets import asset, verified
+from fsl_course.data.assets import asset, left_out, verified
 from fsl_course.methods.base import FewShotLearner, not_finite
 from fsl_course.weights.learners import ACT_IN_WORLDS, MAKERS, check_method, has_head, make
 
@@ -177,6 +177,10 @@ def shipped_name(
     for name in wanted:
         if name in there_is:
             return name
+    if any(left_out(f"checkpoints/{name}.safetensors") for name in wanted):
+        raise ValueError(
+            f"the weights {usual!r} are not in the installed package: clone the repository, which holds them."
+        )
     names, near = ", ".join(there_is) or "none", did_you_mean(usual, there_is)
     raise ValueError(f"no weights are shipped as {usual!r}; shipped are: {names}.{near}")
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from fsl_course.data.assets import REPOSITORY_ONLY
 from tests.project.project import ROOT, run
+
+LARGEST_MB = 30
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +32,21 @@ def test_the_wheel_carries_code_data_and_weights(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     data = {p.relative_to(ROOT / "data").as_posix() for p in (ROOT / "data").rglob("*") if p.is_file()}
     assert {"glyphs.npz", "icons.npz", "checksums.json"} <= data
-    assert {f"fsl_course/assets/{name}" for name in data} <= inside
+    stays = {name for name in data if any(fnmatch(name, pattern) for pattern in REPOSITORY_ONLY)}
+    assert {f"fsl_course/assets/{name}" for name in data - stays} <= inside
+    assert stays
+    assert not {f"fsl_course/assets/{name}" for name in stays} & inside
+    assert wheel.stat().st_size < LARGEST_MB * 1e6
     kinds, packages = (".py", ".js", ".json", ".toml"), ("fsl_course", "fsl_classroom")
     code = {p.relative_to(ROOT).as_posix() for name in packages for p in (ROOT / name).rglob("*") if p.suffix in kinds}
     assert code <= inside
     assert not [name for name in inside if not name.startswith(("fsl_course/", "fsl_course-", "fsl_classroom/"))]
+
+
+def test_the_package_knows_what_its_wheel_leaves_out() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    excluded = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["exclude"]
+    assert excluded == [f"data/{pattern}" for pattern in REPOSITORY_ONLY]
 
 
 FROM_ANYWHERE = """
@@ -48,6 +63,13 @@ episode = sampler[0]
 print(list(episode.support_x.shape))
 if (asset("checksums.json").parent / "checkpoints" / "prototypical-glyphs.safetensors").exists():
     print(list(fsl_course.pretrained("prototypical", "glyphs")(episode).shape))
+for name in ("relation", "siamese"):
+    try:
+        fsl_course.pretrained(name, "omniglot-alphabets")
+    except ValueError as error:
+        print(error)
+from fsl_course.cli import doctor
+print([words for good, words in doctor._data() if good is False])
 """
 
 
@@ -64,4 +86,7 @@ def test_the_installed_wheel_works_from_anywhere(wheel: Path, tmp_path: Path) ->
     shapes = ["[5, 1, 28, 28]"]
     if (ROOT / "data/checkpoints/prototypical-glyphs.safetensors").exists():
         shapes.append("[15, 5]")
-    assert done.stdout.splitlines() == shapes
+    clone = (
+        "the weights '{}-omniglot-alphabets' are not in the installed package: clone the repository, which holds them."
+    )
+    assert done.stdout.splitlines() == [*shapes, *map(clone.format, ("relation", "siamese")), "[]"]
