@@ -9,7 +9,7 @@ from fsl_course import data
 from fsl_course._system.nearest import did_you_mean
 from fsl_course.cli.options import INVERT, OWN_DATA
 from fsl_course.data import attributes
-from fsl_course.episodes import EpisodeSampler, PictureSampler, SceneSampler
+from fsl_course.episodes import LAKE_WAY, EpisodeSampler, LakeSampler, PictureSampler, PublishedRuns, SceneSampler
 
 
 def load_data(options: argparse.Namespace, *, described: bool = False) -> data.ImageSet:
@@ -20,13 +20,17 @@ def load_data(options: argparse.Namespace, *, described: bool = False) -> data.I
     """
     _check_options(options)
     if options.data == "omniglot":
-        if not (options.root or os.environ.get("FSL_DATA")):
+        if not (options.root or getattr(options, "runs", None) or os.environ.get("FSL_DATA")):
             raise FileNotFoundError(
                 "where is Omniglot? Give --root DIR, or set the variable FSL_DATA: the folder that holds omniglot-py with "
                 "images_background.zip and images_evaluation.zip. load_omniglot(DIR, download=True) fetches them."
             )
         options.protocol = options.protocol or "alphabets"
-        source = data.load_omniglot(options.root, protocol=options.protocol)
+        lake = options.protocol == "lake"
+        if getattr(options, "runs", None):
+            source = data.load_lake_runs(options.runs)
+        else:
+            source = data.load_omniglot(options.root, protocol="alphabets" if lake else options.protocol)
     elif options.data in OWN_DATA:
         source = {"glyphs": data.load_glyphs, "icons": data.load_icons, "intents": data.load_intents}[options.data]()
     elif of_sentences(options):
@@ -58,6 +62,8 @@ def of_sentences(options: argparse.Namespace) -> bool:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raises ValueError for options that exclude each other, or that the data would ignore. Those of a preset may be ignored."""
+    if getattr(options, "runs", None) and options.protocol != "lake":
+        raise ValueError("--runs goes with --protocol lake: add it, or leave --runs out.")
     if options.turn_tasks and options.within_group:
         raise ValueError("--turn-tasks and --within-group exclude each other: leave one out.")
     usual = {"size": (None, 28), "channels": (None, 1), "invert": (None,)} if options.data in OWN_DATA else {}
@@ -111,6 +117,23 @@ def episodes(classes: data.ImageSet, options: argparse.Namespace, most_queries: 
         classes, options.way, options.shot, options.query, seed=options.seed, within_group=one_group(options),
         n_unlabelled=options.unlabelled, n_distractors=options.distractors,
     )  # fmt: skip
+
+
+def lake(classes: data.ImageSet, options: argparse.Namespace) -> LakeSampler:
+    """Returns the runs of Lake's one-shot test. Raises ValueError for options that it fixes."""
+    fixed = {"way": LAKE_WAY, "shot": 1, "query": 1}
+    asked = [name for name, value in fixed.items() if getattr(options, name) not in (None, value)]
+    if asked:
+        raise ValueError(f"--protocol lake is {LAKE_WAY}-way 1-shot with one query a class: leave --{asked[0]} out.")
+    if other := [
+        n for n in ("rotations", "turn_tasks", "unlabelled", "distractors", "transductive") if getattr(options, n)
+    ]:
+        raise ValueError(
+            f"--protocol lake draws upright letters and judges each alone: leave --{other[0].replace('_', '-')} out."
+        )
+    for name, value in fixed.items():
+        setattr(options, name, value)
+    return (PublishedRuns if options.runs else LakeSampler)(classes, seed=options.seed)
 
 
 def scenes(classes: data.ImageSet, options: argparse.Namespace) -> SceneSampler:

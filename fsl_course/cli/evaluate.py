@@ -10,11 +10,11 @@ import torch
 from fsl_course import evaluation
 from fsl_course._system.allocator import keep_memory
 from fsl_course._system.devices import choose
-from fsl_course.cli.data import episodes, load_data, note, note_unlabelled, scenes
+from fsl_course.cli.data import episodes, lake, load_data, note, note_unlabelled, scenes
 from fsl_course.cli.options import OWN_DATA
 from fsl_course.data import ImageSet, TextSet
 from fsl_course.data.assets import verified
-from fsl_course.episodes import EpisodeSampler
+from fsl_course.episodes import LAKE_RUNS, EpisodeSampler
 from fsl_course.methods.base import FewShotLearner
 from fsl_course.methods.baselines import baselines
 from fsl_course.photographs import PIXELS, load_photographs
@@ -37,9 +37,13 @@ def run(options: argparse.Namespace) -> int:
     split = source if options.split == "all" else source.split(options.split)
     if about.get("method") in SCENES:
         sampler = scenes(split, options)
+    elif options.protocol == "lake":
+        sampler = lake(split, options)
+        options.episodes = options.episodes or (len(set(split.groups)) if options.runs else LAKE_RUNS)
     else:
         options.way = options.way or max(2, min(5, len(split)))
         sampler = episodes(split, options, most_queries=15)
+    options.episodes = options.episodes or 600
     _warn_of_seen_classes(about, split, options)
     if learner is None and isinstance(source, TextSet):
         raise ValueError("the baselines look at pixels, and these are sentences: lesson 20 has TF-IDF for them.")
@@ -106,7 +110,7 @@ def _take_form(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, 
     protocol = protocol if protocol in ("alphabets", "random") else None
     if options.data == "omniglot":
         options.protocol = options.protocol or protocol
-        if protocol not in (None, options.protocol):
+        if protocol not in (None, "alphabets" if options.protocol == "lake" else options.protocol):
             note(
                 f"these weights were trained on classes of the other protocol, --protocol {protocol}: "
                 "classes of this test may have been among them."

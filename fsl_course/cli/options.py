@@ -182,7 +182,8 @@ def add_evaluate(commands: Any) -> None:
     _add_episodes(evaluate, protocol=None, way=None, query=15)
     add_weights(evaluate)
     evaluate.add_argument("--split", type=splits, default="test", help="train, val, test or all (test)")
-    evaluate.add_argument("--episodes", type=whole(2, 1_000_000), default=600, help="(600)")
+    evaluate.add_argument("--episodes", type=whole(2, 1_000_000), help="(600; 20 runs for lake)")
+    evaluate.add_argument("--runs", metavar="DIR", type=named, help="the published runs of lake, unpacked (else drawn)")
     evaluate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="fixes the episodes (0)")
     evaluate.add_argument("--transductive", action="store_true", help=flatters)
     evaluate.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
@@ -203,8 +204,9 @@ def _add_episodes(parser: argparse.ArgumentParser, *, protocol: str | None, way:
     usual = "glyphs" if way else None
     data = "glyphs, icons, omniglot, intents, a folder with one folder per class, or sentences in a .csv"
     data += f" ({usual or 'that of the weights, else glyphs'})"
-    split = f"Omniglot's split: alphabets or random ({protocol or 'that of the weights, else alphabets'})"
-    protocols = one_of(("alphabets", "random"))
+    lake = "" if way else ", or lake, his one-shot test"
+    split = f"Omniglot's split: alphabets or random{lake} ({protocol or 'that of the weights, else alphabets'})"
+    protocols = one_of(("alphabets", "random") if way else ("alphabets", "random", "lake"))
     parser.add_argument("--data", type=named, default=usual, help=data)
     parser.add_argument("--root", metavar="DIR", help="where the real Omniglot lies (else the variable FSL_DATA)")
     parser.add_argument("--protocol", type=protocols, help=split)

@@ -97,6 +97,39 @@ def load_omniglot(
     return rotations_as_classes(source) if rotations else source
 
 
+def load_lake_runs(folder: str | Path) -> ImageSet:
+    """Loads the published runs of Lake's one-shot test: images uint8 [R*20, 2, 1, 28, 28], the training and the test drawing.
+
+    folder: holds run01, run02, ..., each with class_labels.txt, training and test, as all_runs.zip of the authors unpacks
+    The groups are the runs, all classes are of the split "test". Raises FileNotFoundError where nothing or a file is missing,
+    ValueError for a run that is no list of 20 pairs or a file that is no drawing.
+    """
+    root = Path(folder).expanduser()
+    images, names = [], []
+    for run in sorted(path.parent for path in root.glob("run*/class_labels.txt")):
+        pairs = [
+            line.split() for line in (run / "class_labels.txt").read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
+        if len(pairs) != 20 or any(len(pair) != 2 for pair in pairs) or len({trained for _, trained in pairs}) != 20:
+            raise ValueError(f"{run / 'class_labels.txt'} should pair 20 test drawings with 20 training drawings.")
+        for test, trained in sorted(pairs, key=lambda pair: pair[1]):
+            files = [root / PurePosixPath(name) for name in (trained, test)]
+            images.append(_shrink(np.stack([_ink(file.read_bytes(), str(file)) for file in files])))
+            names.append(f"{run.name}/{PurePosixPath(trained).stem}")
+    if not images:
+        raise FileNotFoundError(
+            f"{root} holds no run01/class_labels.txt: name the folder that all_runs.zip unpacks into."
+        )
+    return ImageSet(
+        images=torch.from_numpy(np.stack(images)[:, :, None]),
+        counts=torch.full((len(names),), 2),
+        class_names=names,
+        groups=[name.split("/")[0] for name in names],
+        splits=["test"] * len(names),
+        name="omniglot runs",
+    )
+
+
 def find_parts(root: str | Path | None = None, download: bool = False) -> dict[str, Path]:
     """Returns the zip or the unpacked folder of each part. Arguments and errors are those of `load_omniglot`."""
     given = root if root is not None else os.environ.get("FSL_DATA")

@@ -6,6 +6,7 @@ that is seeded by (seed, block), so a batch of episodes is a slice of a block, w
 
 from fsl_course.episodes._blocks import BLOCK
 from fsl_course.episodes.episode import Episode
+from fsl_course.episodes.lake import LAKE_RUNS, LAKE_WAY, LakeSampler, PublishedRuns
 from fsl_course.episodes.nameless import PictureSampler, warped
 from fsl_course.episodes.sampler import EpisodeSampler, Layout
 from fsl_course.episodes.scenes import SceneEpisode, SceneSampler
@@ -13,6 +14,7 @@ from fsl_course.episodes.sinusoid import SinusoidSampler
 from fsl_course.episodes.tables import linear_tasks, standardise, table_tasks
 
 __all__ = [
-    "BLOCK", "Episode", "EpisodeSampler", "Layout", "PictureSampler", "SceneEpisode", "SceneSampler",
+    "BLOCK", "LAKE_RUNS", "LAKE_WAY", "Episode", "EpisodeSampler", "LakeSampler", "Layout", "PictureSampler", "PublishedRuns",
+    "SceneEpisode", "SceneSampler",
     "SinusoidSampler", "linear_tasks", "standardise", "table_tasks", "warped",
 ]  # fmt: skip

@@ -150,8 +150,7 @@ class EpisodeSampler(Numbered):
         source, n_way, k_shot, known = self.source, self.n_way, self.k_shot, self.k_shot + self.n_query
         rank = torch.rand(BLOCK, len(source), generator=generator)
         if self.within_group:
-            group = torch.randint(len(self._groups), (BLOCK,), generator=generator)
-            rank = rank.masked_fill(~self._groups[group], -1.0)
+            rank = rank.masked_fill(~self._groups[self._group(block, generator)], -1.0)
         drawn = rank.topk(self._classes, dim=1).indices  # [256, N + distractors], in random order
         classes = drawn[:, :n_way]  # the class-to-slot map
         position = self._drawings(classes, known + self.n_unlabelled, generator)  # [256, N, K+Q+M]
@@ -165,6 +164,10 @@ class EpisodeSampler(Numbered):
         layout = Layout(*parts, classes, *_shuffled(unlabelled, truth, generator))
         self._block = (block, layout)
         return layout
+
+    def _group(self, block: int, generator: torch.Generator) -> Tensor:
+        """Draws the group of each of the 256 episodes -> int64 [256], places among those that are large enough."""
+        return torch.randint(len(self._groups), (BLOCK,), generator=generator)
 
     def _drawings(self, classes: Tensor, each: int, generator: torch.Generator) -> Tensor:
         """Draws `each` different drawings of every class. classes: int64 [T, C] -> positions [T, C, each]."""
