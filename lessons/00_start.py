@@ -321,7 +321,7 @@ show(
 # %% [markdown]
 # ## Meet the package
 #
-# ![The floors of fsl_course: _system at the ground, then data and nets, episodes, inner_loop and figures, methods, evaluation and weights, training, and cli at the top. fsl_classroom stands on it; lessons use both](../docs/diagrams/package.svg)
+# ![The floors of fsl_course: _system at the ground, then data and nets, episodes, inner_loop and figures, methods, evaluation and weights, classifier and trust, training, and cli at the top. fsl_classroom stands on it; lessons use both](../docs/diagrams/package.svg)
 #
 # `fsl_course` packs both steps, encoding and comparing, into one *learner*. It turns an episode into [logits](../lessons/GLOSSARY.md#logits "对数几率"), one score for each query and slot.
 # With one shot the highest score belongs to the nearest support picture, so its predictions must agree with yours. The next cell counts in how many of 20 episodes they do.
@@ -483,7 +483,15 @@ TeachAlphabet()
 # | [23 shift](../notebooks/23_shift.ipynb) | measure what is left of a method on another domain |
 # | [24 continual](../notebooks/24_continual.ipynb) | add classes for months without forgetting the first |
 #
-# Each lesson stands on those before it.
+# You need not take them in order. The [learning path](../book/path.md) says what each lesson needs, and how to see the idea in an evening.
+#
+# <details><summary>Which lesson needs which: a picture</summary>
+#
+# ![Lessons 00 to 24 in four parts, with arrows from each lesson to those that need it. After part I you may go on to 07, 14, 15, 16, 19 or 24](../docs/diagrams/path.svg)
+#
+# An arrow leads to a lesson from each one that it needs.
+#
+# </details>
 
 # %% [markdown]
 # ## Is your installation in order?

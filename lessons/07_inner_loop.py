@@ -3,7 +3,7 @@
 #
 # You write gradient descent as an expression, fit a sine curve from ten points in one step, and find out what an initialisation is.
 #
-# Prerequisites: lessons 00 to 06. Planned time: 60 minutes.
+# Prerequisites: lessons 02 and 05. Planned time: 60 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})

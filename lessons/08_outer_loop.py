@@ -3,7 +3,7 @@
 #
 # You write MAML with its true second-order gradient, prove it in five ways, and catch mistakes that let the loss fall all the same.
 #
-# Prerequisites: lessons 00 to 07. Planned time: 75 minutes.
+# Prerequisites: lesson 07. Planned time: 75 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})

@@ -3,7 +3,7 @@
 #
 # You run MAML with a convolutional net, make its batch norm honest, learn what its trained head costs, and hold it against Prototypical Networks.
 #
-# Prerequisites: lessons 00 to 08. Planned time: 60 minutes.
+# Prerequisites: lessons 05 and 08. Planned time: 60 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})

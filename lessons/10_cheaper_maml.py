@@ -3,7 +3,7 @@
 #
 # You drop the second derivative, then the queries, then most of the inner loop, and measure what each of them was worth.
 #
-# Prerequisites: lessons 00 to 09. Planned time: 60 minutes.
+# Prerequisites: lessons 08 and 09. Planned time: 60 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})

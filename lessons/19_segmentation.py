@@ -3,7 +3,7 @@
 #
 # Until now one picture held one letter. Now a scene holds three or four, somebody has marked one of them in one scene, and you find the same letter in other scenes: pixel by pixel, and with a box around it.
 #
-# Prerequisites: lessons 05 and 06. Planned time: 60 minutes.
+# Prerequisites: lessons 04 and 05. Planned time: 60 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})

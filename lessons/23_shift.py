@@ -3,7 +3,7 @@
 #
 # You learned from letters, and now somebody hands you icons, digits, or photographs. You measure what is left of every method, what helps, and when to stop adapting without looking at the test.
 #
-# Prerequisites: lessons 02, 05 and 09. Planned time: 60 minutes.
+# Prerequisites: lessons 02, 05, 09 and 12. Planned time: 60 minutes.
 #
 # - [Open on Binder]({{binder}}) · [Open on Colab]({{colab}})
 # - [Solution]({{solution}})

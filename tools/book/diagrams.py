@@ -1,4 +1,4 @@
-"""Draws the three diagrams of the course: metric methods, the two loops of MAML, and the package.
+"""Draws the four diagrams of the course: metric methods, the two loops of MAML, the package, and the learning path.
 
 python -m tools.book.diagrams          draws all of them anew into docs/diagrams
 
@@ -19,15 +19,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
+from matplotlib.patches import Circle, Polygon, Rectangle
 
 from fsl_course import figures
+from tools.book import lesson_map
+from tools.book.drawing import INK, LINE, SOFT, WIDTH, arrow, box, tint, words
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "docs/diagrams"
-WIDTH = 5.2  # inches
-TEXT = 13  # points: the smallest text of a drawing
-INK, SOFT, LINE = "#1A1A1A", "#555555", "#B0B0B0"
 _BACK = "#B34E00"  # gradients: the vermilion of the course, darker, and dashed
 _STYLE = {
     "svg.hashsalt": "fsl-course",
@@ -71,31 +70,6 @@ def markdown(name: str, folder: str = "..") -> str:
     return f"![{DIAGRAMS[name].alt}]({folder}/{FOLDER}/{name}.svg)"
 
 
-# ------------------------------------------------------------------------------------------- what all drawings use
-
-
-def _words(axes: Axes, x: float, y: float, text: str, **options) -> None:
-    axes.text(x, y, text, **{"fontsize": TEXT, "color": INK, "ha": "center", "va": "center", **options})
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, bend: float = 0, **options) -> None:
-    line = {"color": INK, "linewidth": 1.6, "arrowstyle": "-|>,head_length=5,head_width=3", "shrinkA": 0, "shrinkB": 0}
-    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **{**line, **options}))
-
-
-def _box(
-    axes: Axes, x: float, y: float, width: float, height: float, *, face: str, edge: str, line: float = 1.4
-) -> None:
-    look = {"facecolor": face, "edgecolor": edge, "linewidth": line, "zorder": 0.5}
-    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.08", **look))
-
-
-def _tint(colour: str, share: float = 0.14) -> str:
-    """Returns a colour mixed with white. share: how much of the colour stays."""
-    mixed = 1 - share * (1 - np.array(matplotlib.colors.to_rgb(colour)))
-    return matplotlib.colors.to_hex(mixed)
-
-
 # ------------------------------------------------------------------------------------------------ metric methods
 
 _CLASSES = (57, 0, 172)  # of the test split of Glyphs
@@ -109,25 +83,25 @@ def _metric(axes: Axes) -> None:
     from fsl_course.data import load_glyphs
 
     pictures = load_glyphs().split("test").images[list(_CLASSES), :3, 0].numpy()
-    _words(axes, 0.79, 4.0, "support", weight="bold")
+    words(axes, 0.79, 4.0, "support", weight="bold")
     for slot, (one, other, _) in enumerate(pictures):
         y = 3.22 - 0.68 * slot
         _picture(axes, 0.17, y, one, figures.SLOTS[slot])
         _picture(axes, 0.85, y, other, figures.SLOTS[slot])
     _picture(axes, 0.51, 0.98, pictures[1, 2], INK)
-    _words(axes, 0.79, 0.76, "query", weight="bold")
-    _arrow(axes, (1.55, 2.86), (1.9, 2.66))
-    _arrow(axes, (1.22, 1.3), (1.9, 1.98), bend=0.12)
+    words(axes, 0.79, 0.76, "query", weight="bold")
+    arrow(axes, (1.55, 2.86), (1.9, 2.66))
+    arrow(axes, (1.22, 1.3), (1.9, 1.98), bend=0.12)
     trapezium = [(1.96, 1.5), (1.96, 3.2), (2.6, 2.86), (2.6, 1.84)]
     axes.add_patch(Polygon(trapezium, facecolor="#EFEFEF", edgecolor=INK, linewidth=1.4))
-    _words(axes, 2.28, 2.35, "encoder", rotation=90)
-    _arrow(axes, (2.66, 2.35), (2.93, 2.35))
-    _words(axes, 4.03, 4.0, "embeddings", weight="bold")
+    words(axes, 2.28, 2.35, "encoder", rotation=90)
+    arrow(axes, (2.66, 2.35), (2.93, 2.35))
+    words(axes, 4.03, 4.0, "embeddings", weight="bold")
     _plane(axes)
     axes.scatter(3.12, 0.66, s=200, marker=figures.PROTOTYPE_MARKER, color="white", edgecolor=INK, linewidth=1.4)
-    _words(axes, 3.3, 0.66, "mean of a class", ha="left")
+    words(axes, 3.3, 0.66, "mean of a class", ha="left")
     axes.plot([2.99, 3.24], [0.3, 0.3], color=INK, linewidth=2.6)
-    _words(axes, 3.3, 0.3, "nearest: the answer", ha="left")
+    words(axes, 3.3, 0.3, "nearest: the answer", ha="left")
 
 
 def _picture(axes: Axes, x: float, y: float, picture: np.ndarray, edge: str) -> None:
@@ -152,7 +126,7 @@ def _plane(axes: Axes) -> None:
         axes.scatter(*points[slot].T, s=65, zorder=3, **style)
         axes.scatter(*mean, s=260, marker=figures.PROTOTYPE_MARKER, color=style["color"], edgecolor=INK, zorder=4)
     axes.scatter(*query, s=120, marker="X", color=INK, zorder=5)
-    _words(axes, query[0] + 0.14, query[1] - 0.12, "query", ha="left")
+    words(axes, query[0] + 0.14, query[1] - 0.12, "query", ha="left")
 
 
 # ------------------------------------------------------------------------------------------- inner and outer loop
@@ -171,28 +145,28 @@ _THETA, _STEPS, _LOSS = (
 
 def _loops(axes: Axes) -> None:
     """Draws every task's steps from the shared start to its own weights, and the gradient of its query loss on the way back."""
-    _words(axes, 2.59, 4.66, "inner loop", weight="bold")
-    _words(axes, 2.59, 4.4, "steps on the support")
-    _words(axes, _LOSS, 4.66, "query", weight="bold")
-    _words(axes, _LOSS, 4.4, "loss")
+    words(axes, 2.59, 4.66, "inner loop", weight="bold")
+    words(axes, 2.59, 4.4, "steps on the support")
+    words(axes, _LOSS, 4.66, "query", weight="bold")
+    words(axes, _LOSS, 4.4, "loss")
     for number, (middle, colour) in enumerate(_TASKS, start=1):
         y = middle - 0.08
-        _box(axes, 1.24, middle - 0.5, 3.84, 1.0, face=_tint(colour, 0.12), edge=colour)
-        _words(axes, 2.59, middle + 0.35, f"task {number}")
+        box(axes, 1.24, middle - 0.5, 3.84, 1.0, face=tint(colour, 0.12), edge=colour)
+        words(axes, 2.59, middle + 0.35, f"task {number}")
         nodes = [(x, y) for x in _STEPS]
         _there_and_back(axes, _THETA, nodes[0], (0.42, 0.29))
         _there_and_back(axes, nodes[0], nodes[1], (0.29, 0.29))
         _there_and_back(axes, nodes[1], (_LOSS, y), (0.29, 0.49))
         for primes, at in zip((r"\prime", r"\prime\prime"), nodes, strict=True):
             _node(axes, at, rf"$\theta_{number}^{{\,{primes}}}$", colour)
-        _box(axes, _LOSS - 0.46, y - 0.29, 0.92, 0.58, face="white", edge=colour)
-        _words(axes, _LOSS, y, rf"$L_{number}(\theta_{number}^{{\,\prime\prime}})$")
+        box(axes, _LOSS - 0.46, y - 0.29, 0.92, 0.58, face="white", edge=colour)
+        words(axes, _LOSS, y, rf"$L_{number}(\theta_{number}^{{\,\prime\prime}})$")
     _node(axes, _THETA, r"$\theta$", INK, radius=0.36, size=20)
-    _words(axes, _THETA[0], _THETA[1] + 0.6, "start", weight="bold")
-    _words(axes, 0.14, 0.54, "outer loop", weight="bold", ha="left")
-    _words(axes, 1.3, 0.54, "gradient back through the steps,", ha="left", color=_BACK)
+    words(axes, _THETA[0], _THETA[1] + 0.6, "start", weight="bold")
+    words(axes, 0.14, 0.54, "outer loop", weight="bold", ha="left")
+    words(axes, 1.3, 0.54, "gradient back through the steps,", ha="left", color=_BACK)
     step = r"$\theta \leftarrow \theta - \beta\,\nabla_{\!\theta}\,(L_1 + L_2 + L_3)/3$"
-    _words(axes, 1.3, 0.22, step, ha="left")
+    words(axes, 1.3, 0.22, step, ha="left")
 
 
 def _there_and_back(
@@ -206,13 +180,13 @@ def _there_and_back(
     along = (b - a) / np.linalg.norm(b - a)
     aside = apart * np.array([-along[1], along[0]])
     tail, head = (np.sqrt(radius**2 - apart**2) * along for radius in radii)
-    _arrow(axes, tuple(a + tail + aside), tuple(b - head + aside))
-    _arrow(axes, tuple(b - head - aside), tuple(a + tail - aside), color=_BACK, linestyle=(0, (3.2, 1.6)))
+    arrow(axes, tuple(a + tail + aside), tuple(b - head + aside))
+    arrow(axes, tuple(b - head - aside), tuple(a + tail - aside), color=_BACK, linestyle=(0, (3.2, 1.6)))
 
 
 def _node(axes: Axes, at: tuple[float, float], name: str, edge: str, *, radius: float = 0.27, size: float = 15) -> None:
     axes.add_patch(Circle(at, radius, facecolor="white", edgecolor=edge, linewidth=1.8, zorder=3))
-    _words(axes, *at, name, fontsize=size, zorder=4)
+    words(axes, *at, name, fontsize=size, zorder=4)
 
 
 # ---------------------------------------------------------------------------------------------------- the package
@@ -244,20 +218,20 @@ def _package(axes: Axes) -> None:
     stack = list(reversed(floors()))
     for place, names in enumerate(stack):
         y = 0.12 + place * high
-        _box(axes, left, y, right - left, high - 0.07, face=_tint(blue, 0.08 + 0.03 * place), edge=blue, line=1.2)
-        _words(axes, left + 0.13, y + 0.35, " · ".join(names), ha="left", weight="bold")
-        _words(axes, left + 0.13, y + 0.13, _FLOORS[names[0]], ha="left")
+        box(axes, left, y, right - left, high - 0.07, face=tint(blue, 0.08 + 0.03 * place), edge=blue, line=1.2)
+        words(axes, left + 0.13, y + 0.35, " · ".join(names), ha="left", weight="bold")
+        words(axes, left + 0.13, y + 0.13, _FLOORS[names[0]], ha="left")
     top = 0.12 + len(stack) * high
-    _words(axes, left + 0.02, top + 0.16, "fsl_course", ha="left", weight="bold", color=blue, fontsize=14)
-    _words(axes, right - 0.02, top + 0.16, "imports run downwards", ha="right", color=SOFT, style="italic")
-    _box(axes, left, top + 0.48, right - left, 0.78, face=_tint(orange), edge=orange)
-    _words(axes, left + 0.13, top + 1.03, "checking, exercises, variants,", ha="left")
-    _words(axes, left + 0.13, top + 0.73, "widgets, grading, assignments", ha="left")
-    _words(axes, left + 0.02, top + 1.43, "fsl_classroom", ha="left", weight="bold", color=_BACK, fontsize=14)
-    _box(axes, 4.28, 0.12, 0.8, top + 1.14, face=_tint(green), edge=green)
-    _words(axes, 4.68, (top + 1.38) / 2, "lessons and notebooks", weight="bold", rotation=90)
+    words(axes, left + 0.02, top + 0.16, "fsl_course", ha="left", weight="bold", color=blue, fontsize=14)
+    words(axes, right - 0.02, top + 0.16, "imports run downwards", ha="right", color=SOFT, style="italic")
+    box(axes, left, top + 0.48, right - left, 0.78, face=tint(orange), edge=orange)
+    words(axes, left + 0.13, top + 1.03, "checking, exercises, variants,", ha="left")
+    words(axes, left + 0.13, top + 0.73, "widgets, grading, assignments", ha="left")
+    words(axes, left + 0.02, top + 1.43, "fsl_classroom", ha="left", weight="bold", color=_BACK, fontsize=14)
+    box(axes, 4.28, 0.12, 0.8, top + 1.14, face=tint(green), edge=green)
+    words(axes, 4.68, (top + 1.38) / 2, "lessons and notebooks", weight="bold", rotation=90)
     for y in (top + 0.87, top / 2 + 0.03):
-        _arrow(axes, (4.26, y), (right + 0.04, y))
+        arrow(axes, (4.26, y), (right + 0.04, y))
 
 
 DIAGRAMS = {
@@ -279,6 +253,9 @@ DIAGRAMS = {
         "use both",
         6.81,
         _package,
+    ),
+    "path": Diagram(
+        lesson_map.alt(lesson_map.prerequisites()), lesson_map.height(list(lesson_map.titles())), lesson_map.draw
     ),
 }
 

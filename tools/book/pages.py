@@ -232,4 +232,5 @@ PARTS: dict[str, Callable[[Book], str]] = {
     "diagram_metric": diagram("metric"),
     "diagram_loops": diagram("loops"),
     "diagram_package": diagram("package"),
+    "diagram_path": diagram("path"),
 }

@@ -1,0 +1,124 @@
+"""tools/book/lesson_map.py: the lines of the learning path are the prerequisites of the lessons, and each ends at its box."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyArrowPatch
+
+from tools.book import diagrams, lesson_map
+from tools.book.lessons import lessons
+
+NEEDS = {
+    "00": (),
+    "01": ("00",),
+    "02": ("01",),
+    "03": ("01", "00"),
+    "04": ("02", "00", "03"),
+    "05": ("02", "04"),
+}
+
+
+def follow(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """All pairs (before, after) that a walk along the arrows joins."""
+    found = set(arrows)
+    while more := {(a, d) for (a, b), (c, d) in itertools.product(found, found) if b == c} - found:
+        found |= more
+    return found
+
+
+def named() -> set[tuple[str, str]]:
+    """(needed, needing) as the lessons' first cells name them, read number by number."""
+    pairs = set()
+    for lesson in lessons(diagrams.ROOT):
+        words = lesson.needs.split(";")[0].replace(",", " ").split()
+        for place, word in enumerate(words):
+            if re.fullmatch(r"\d\d", word):
+                upto = words[place + 2] if words[place + 1 : place + 2] == ["to"] else word
+                pairs |= {(f"{number:02d}", lesson.number) for number in range(int(word), int(upto) + 1)}
+    return pairs
+
+
+def committed() -> set[tuple[str, str]]:
+    """(from, to) of every arrow in the committed drawing."""
+    text = (diagrams.ROOT / diagrams.FOLDER / "path.svg").read_text(encoding="utf-8")
+    return set(re.findall(r'id="needs-(\d\d)-(\d\d)"', text))
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ("Python, PyTorch tensors, what a neural network is", ()),
+        ("[lesson 00](../notebooks/00_start.ipynb)", ("00",)),
+        ("lessons 00 and 01; lesson 03 helps", ("00", "01")),
+        ("lessons 02, 05 and 08", ("02", "05", "08")),
+        ("lessons 08 to 11", ("08", "09", "10", "11")),
+        ("lessons 01, 04 to 06 and 12", ("01", "04", "05", "06", "12")),
+    ],
+)
+def test_prerequisites_are_read_as_they_are_written(words, numbers):
+    assert lesson_map.needed(words) == numbers
+
+
+def test_what_another_need_implies_is_not_drawn_again():
+    drawn = lesson_map.edges(NEEDS)
+    assert set(drawn) == {("00", "01"), ("01", "02"), ("01", "03"), ("02", "04"), ("03", "04"), ("04", "05")}
+    assert len(drawn) == 6
+    assert lesson_map.all_needed("05", NEEDS) == {"00", "01", "02", "03", "04"}
+
+
+def test_the_committed_arrows_lead_to_the_lessons_that_the_first_cells_name_and_to_no_other():
+    assert follow(committed()) == follow(named())
+    for arrow in committed():
+        assert follow(committed() - {arrow}) != follow(named()), f"{arrow} says nothing new"
+
+
+def test_every_lesson_but_the_first_needs_an_earlier_one():
+    needing = {end for _, end in named()}
+    assert needing == {lesson.number for lesson in lessons(diagrams.ROOT)[1:]}
+    assert all(start < end for start, end in named())
+
+
+def test_lines_in_one_lane_never_meet_and_all_lanes_are_on_the_paper():
+    order = list(lesson_map.titles())
+    drawn = lesson_map.edges(lesson_map.prerequisites())
+    lanes = lesson_map.lanes(drawn, order)
+    assert set(lanes) == {start for start, end in drawn if order.index(end) > order.index(start) + 1}
+    last = {start: max(end for one, end in drawn if one == start) for start in lanes}
+    for one, other in itertools.combinations(sorted(lanes), 2):
+        assert lanes[one] != lanes[other] or last[one] < other, (one, other)
+    assert min(lesson_map.lane_x(lane) for lane in lanes.values()) > 0.1
+
+
+def test_every_arrow_ends_in_the_row_of_its_lesson():
+    figure = diagrams.figure("path")
+    axes = figure.axes[0]
+    rows = {text.get_text(): text.get_position()[1] for text in axes.texts if text.get_text().isdigit()}
+    arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    assert len(arrows) == len(committed())
+    for arrow in arrows:
+        _, start, end = arrow.get_gid().split("-")
+        tip = max(arrow._posA_posB, key=lambda point: (point[0], -point[1]))
+        nearest = min(rows, key=lambda number: abs(rows[number] - tip[1]))
+        assert nearest == end, f"{start} to {end} ends at {nearest}"
+    plt.close(figure)
+
+
+def test_the_alternative_text_says_where_a_learner_may_turn_off():
+    words = lesson_map.alt({"00": (), "06": ("00",), "07": ("06",), "12": ("07",), "14": ("06",), "24": ("00",)})
+    assert words.startswith("Lessons 00 to 24")
+    assert words.endswith("go on to 07, 14 or 24")
+
+
+def test_lessons_show_the_drawings_with_their_alternative_texts():
+    shown = []
+    for path in sorted((diagrams.ROOT / "lessons").glob("[0-9][0-9]_*.py")):
+        for alt, name in re.findall(
+            r"!\[([^\]]*)\]\(\.\./docs/diagrams/(\w+)\.svg\)", path.read_text(encoding="utf-8")
+        ):
+            assert alt == diagrams.DIAGRAMS[name].alt, path.name
+            shown.append(name)
+    assert {"package", "path"} <= set(shown)
