@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fsl_classroom.checking.catalogue import all_exercises
+from tools.book import lesson_map
 from tools.classroom.quiz import draw, load
-from tools.notebooks.parts import part_of
+from tools.notebooks.parts import part_of, planned_minutes
 
 ROOT = Path(__file__).resolve().parents[2]
 TEACHING = ROOT / "docs" / "teaching"
@@ -132,19 +133,93 @@ def test_the_questions_of_the_two_hours_need_no_calculator():
     assert all(q.options for q in questions)  # a multiple choice each: hands can be raised
 
 
-def test_the_ten_weeks_meet_every_lesson():
+def sections() -> dict[str, str]:
+    """Title -> text of the sections of the plans."""
     text = (TEACHING / "plans.md").read_text(encoding="utf-8")
-    weeks = next(table for table in tables(text) if table[0][0] == "week")[1:]
-    assert [int(row[0]) for row in weeks] == list(range(1, 11))
-    assert [number for row in weeks for number in row[1].split(", ")] == list(LESSONS)
+    return {section.splitlines()[0]: section for section in re.split(r"^## ", text, flags=re.M)[1:]}
+
+
+def weeks(plan: str) -> list[Row]:
+    return next(table for table in tables(sections()[plan]) if table[0][0] == "week")[1:]
+
+
+def minutes_of(cell: str) -> list[tuple[str, int]]:
+    """(lesson, minutes) of every item of a cell such as "08: 08.2 (50); posters (25)"; no lesson is ""."""
+    items = [re.fullmatch(r"(?:(\d\d): )?.+ \((\d+)\)", item) for item in cell.split("; ")]
+    return [(item[1] or "", int(item[2])) for item in items if item]
+
+
+def planned(lesson: str) -> int:
+    return planned_minutes(LESSONS[lesson])
+
+
+def spread(text: str) -> list[str]:
+    """Lesson numbers in words such as "00, 05 to 07"."""
+    pairs = re.findall(r"\b(\d\d)\b(?: to (\d\d)\b)?", text)
+    return [f"{n:02d}" for first, last in pairs for n in range(int(first), int(last or first) + 1)]
+
+
+@pytest.mark.parametrize(("plan", "count", "most"), [("Ten weeks", 10, 165), ("Fifteen weeks", 15, 105)])
+def test_the_weeks_meet_every_lesson_in_order_and_fill_the_hours(plan, count, most):
+    rows = weeks(plan)
+    in_class = next(int(minutes) for _, minutes, what in timetables()["Ten weeks"] if what == "the lesson of the week")
+    assert [int(row[0]) for row in rows] == list(range(1, count + 1))
+    assert [number for row in rows for number in row[1].split(", ")] == spread("00 to 26")
+    assert f"at most {most} minutes" in sections()[plan]
+    home = [sum(minutes for _, minutes in minutes_of(row[4])) for row in rows]
+    assert max(home) == most
+    for row in rows:
+        assert sum(minutes for _, minutes in minutes_of(row[3])) == in_class, row[0]
+        assert {lesson for lesson, _ in minutes_of(row[3])} - {""} <= set(row[1].split(", ")), row[0]
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_class_and_homework_together_are_the_planned_minutes(lesson):
+    for plan, talks in (("Ten weeks", "19 to 25"), ("Fifteen weeks", "")):
+        spent = sum(m for row in weeks(plan) for cell in row[3:5] for one, m in minutes_of(cell) if one == lesson)
+        if lesson in spread(talks):  # one group works through it at home, before its talk
+            talk = re.search(rf"one of {talks} in full, for the group's talk \((\d+)\)", sections()[plan])
+            assert 0 < spent < planned(lesson) <= int(talk[1])
+        else:
+            assert spent == planned(lesson), plan
+
+
+def test_plans_name_exercises_that_exist():
+    named = {id for plan in ("Ten weeks", "Fifteen weeks") for id in re.findall(r"\b[012]\d\.\d\b", sections()[plan])}
+    assert len(named) > 90
+    assert named <= {exercise.id for exercise in all_exercises()}
+
+
+def test_every_plan_says_what_it_takes_and_what_it_leaves_out():
+    text = (TEACHING / "plans.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    rows = {row[0]: row[1:] for row in tables(text)[0][1:]}
+    assert [plan.lower() for plan in sections()][:4] == list(rows)
+    for taken, left in rows.values():
+        assert sorted([*spread(taken.partition(";")[0]), *spread(left)]) == spread("00 to 26")
+    for plan in ("Two hours", "One day"):
+        whole = " ".join(" ".join(row) for row in timetables()[plan])
+        met = set(re.findall(r"lesson (\d\d)", whole))
+        assert met == set(spread(rows[plan.lower()][0]))
+
+
+def test_what_is_left_out_first_is_needed_by_nothing_that_stays():
+    needs = lesson_map.prerequisites()
+    rows = tables(sections()["What to leave out first"])[0][1:]
+    gone, together = set(), 0
+    for lesson, minutes, total, what in rows:
+        gone.add(lesson)
+        together += planned(lesson)
+        assert (int(minutes), int(total)) == (planned(lesson), together), lesson
+        assert what
+        assert [one for one, wanted in needs.items() if one not in gone and gone & set(wanted)] == []
+    assert len(gone) >= 10
 
 
 def test_plans_and_guides_name_the_part_of_every_lesson():
-    text = (TEACHING / "plans.md").read_text(encoding="utf-8")
-    for row in next(table for table in tables(text) if table[0][0] == "week")[1:]:
+    for row in weeks("Ten weeks") + weeks("Fifteen weeks"):
         parts = dict.fromkeys(part_of(number) for number in row[1].split(", "))
         assert row[2] == ", ".join(f"{part.number} {part.title}" for part in parts)
-    for name in ("start", "metric", "meta", "beyond"):
+    for name in ("start", "metric", "meta", "beyond", "elsewhere"):
         title = (TEACHING / f"guide_{name}.md").read_text(encoding="utf-8").splitlines()[0]
         number, word, first, last = re.match(r"# Part (\w+), (\w+): lessons (\d\d) to (\d\d)$", title).groups()
         assert {(part_of(lesson).number, part_of(lesson).title) for lesson in (first, last)} == {(number, word)}
