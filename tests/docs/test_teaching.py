@@ -241,3 +241,19 @@ def test_the_rubric_has_the_criteria_and_points_of_the_plan_and_its_levels_fall(
         assert len(points) == 4
         assert points[0] == int(row[1])
         assert points == sorted(set(points), reverse=True)
+
+
+# ------------------------------------------------------------------------------------------------ the page for teachers
+
+
+def test_the_page_for_teachers_names_the_lessons_with_a_widget_and_the_largest_one():
+    text = (TEACHING / "README.md").read_text(encoding="utf-8")
+    widgets = [
+        n for n, path in LESSONS.items() if "from fsl_classroom.widgets import" in path.read_text(encoding="utf-8")
+    ]
+    assert f"Lessons {', '.join(widgets[:-1])} and {widgets[-1]} have a widget" in text
+    times = json.loads((ROOT / "data" / "lesson_times.json").read_text(encoding="utf-8"))
+    largest = max(times, key=lambda name: times[name]["peak_mb"])
+    number, size = re.search(r"the largest lesson \((\d\d)\) needs ([\d.]+) GB", text).groups()
+    assert number == largest[:2]
+    assert times[largest]["peak_mb"] / 1000 <= float(size) < times[largest]["peak_mb"] / 1000 + 0.1

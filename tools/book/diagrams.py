@@ -1,6 +1,6 @@
 """Draws the four diagrams of the course: metric methods, the two loops of MAML, the package, and the learning path.
 
-python -m tools.book.diagrams          draws all of them anew into docs/diagrams
+python -m tools.book.diagrams          draws all of them anew into docs/diagrams, and renews their alt texts
 
 The drawings are SVG files that come out byte-identical with the pinned Matplotlib. Each is 5.2 inches wide with text of at
 least 13 points, so that the text still has 9 points where a telephone shows the drawing 350 pixels wide.
@@ -24,6 +24,7 @@ from matplotlib.patches import Circle, Polygon, Rectangle
 from fsl_course import figures
 from tools.book import lesson_map
 from tools.book.drawing import INK, LINE, SOFT, WIDTH, arrow, box, tint, words
+from tools.notebooks.cells import lesson_files
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "docs/diagrams"
@@ -260,11 +261,21 @@ DIAGRAMS = {
 }
 
 
+def refreshed(text: str) -> str:
+    """Returns a text in which every drawing of DIAGRAMS has its alt text of today."""
+    shown = rf"!\[[^\]]*\](?=\(\.\./{FOLDER}/(\w+)\.svg\))"
+    return re.sub(shown, lambda match: f"![{DIAGRAMS[match[1]].alt}]", text)
+
+
 def main() -> None:
-    """Draws every diagram into docs/diagrams."""
+    """Draws every diagram into docs/diagrams, and renews the alt texts in lessons and pages that show one."""
     (ROOT / FOLDER).mkdir(exist_ok=True)
     for name in DIAGRAMS:
         save(name, ROOT / FOLDER / f"{name}.svg")
+    for path in (*lesson_files(ROOT), *sorted((ROOT / "book").glob("*.md"))):
+        text = path.read_text(encoding="utf-8")
+        if (new := refreshed(text)) != text:
+            path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,17 @@ PATHS = (
         ("00", "01", "02", "03", "04", "05", "06"),
         "You write all methods that compare pictures, and the baselines that they must beat.",
     ),
+    (
+        "Adaptation",
+        ("00", "01", "02", "05", "07", "08", "09", "10", "11"),
+        "You write MAML, its cheaper kin and a learned optimiser, and hold them against prototypes.",
+    ),
+    (
+        "Without a loop",
+        ("00", "01", "02", "05", "14", "15", "16", "24"),
+        "You stay with an encoder and its prototypes: labels that flow, pictures without a name, invented examples, and classes "
+        "that keep coming. No inner loop is needed.",
+    ),
     ("Everything", (), "You take the lessons in their order."),
 )
 NBSP = "\N{NO-BREAK SPACE}"
@@ -232,5 +243,4 @@ PARTS: dict[str, Callable[[Book], str]] = {
     "diagram_metric": diagram("metric"),
     "diagram_loops": diagram("loops"),
     "diagram_package": diagram("package"),
-    "diagram_path": diagram("path"),
 }

@@ -113,12 +113,14 @@ def test_the_alternative_text_says_where_a_learner_may_turn_off():
     assert words.endswith("go on to 07, 14 or 24")
 
 
-def test_lessons_show_the_drawings_with_their_alternative_texts():
-    shown = []
-    for path in sorted((diagrams.ROOT / "lessons").glob("[0-9][0-9]_*.py")):
-        for alt, name in re.findall(
-            r"!\[([^\]]*)\]\(\.\./docs/diagrams/(\w+)\.svg\)", path.read_text(encoding="utf-8")
-        ):
-            assert alt == diagrams.DIAGRAMS[name].alt, path.name
-            shown.append(name)
-    assert {"package", "path"} <= set(shown)
+def test_lessons_and_pages_show_the_drawings_with_their_alternative_texts():
+    shown = {}
+    root = diagrams.ROOT
+    for path in (*(root / "lessons").glob("[0-9][0-9]_*.py"), *(root / "book").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert diagrams.refreshed(text) == text, f"{path.name}: run `python -m tools.book.diagrams`"
+        shown[path.name] = re.findall(r"\(\.\./docs/diagrams/(\w+)\.svg\)", text)
+    assert {"metric", "package", "path"} <= set(shown["00_start.py"])
+    assert shown["path.md"] == ["path"]
+    stale = "![old](../docs/diagrams/path.svg) and ![kept](../docs/other.svg)"
+    assert diagrams.refreshed(stale) == f"{diagrams.markdown('path')} and ![kept](../docs/other.svg)"

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tools.book import api, pages, results
+from tools.book import api, lesson_map, pages, results
 from tools.book.build import ROOT
 from tools.book.lessons import lessons
 from tools.results import files
@@ -46,8 +46,11 @@ def test_every_method_has_a_class_and_a_lesson(book):
 
 
 def test_short_paths_name_lessons_that_exist_and_add_up(book):
-    numbers = {one.number for one in book.lessons}
+    numbers, needs = {one.number for one in book.lessons}, lesson_map.prerequisites()
     assert all(set(chosen) <= numbers for _, chosen, _ in pages.PATHS)
+    for name, chosen, words in pages.PATHS:
+        left_out = {one for number in chosen for one in lesson_map.all_needed(number, needs)} - set(chosen)
+        assert not left_out or name == "An evening" or "left out" in words, (name, left_out)
     row = next(line for line in pages.short_paths(book).split("\n") if "An evening" in line)
     minutes = sum(int(one.planned.split()[0]) for one in book.lessons if one.number in ("00", "05"))
     assert f"{minutes // 60} h {minutes % 60:02d} min" in row
