@@ -1266,3 +1266,18 @@ with torch.no_grad():
     assert torch.allclose(mine, net(episode).sigmoid(), atol=1e-3)
 print("your function and the package's trained net agree")
 progress("06")
+
+# %% [markdown]
+# ## Part I ends here: what you can do now
+#
+# | lesson | you can now | what came out |
+# |---|---|---|
+# | [00](../notebooks/00_start.ipynb) | name letters from one drawing each | above 97 % right among five letters; pixels about one half |
+# | [01](../notebooks/01_episodes.ipynb) | deal tasks without a leak, and give honest intervals | with sorted slots, half of all answers are right without a picture |
+# | [02](../notebooks/02_baselines.ipynb) | hold any method against a trained net that is only reused | meta-learning is ahead by 1.2 to 2.6 points at one shot; at five, nothing separates the two |
+# | [03](../notebooks/03_siamese.ipynb) | train on pairs | about 95 % of pairs right can mean 86 % of names among twenty, or 5 % |
+# | [04](../notebooks/04_matching.ipynb) | let every support picture vote | a cosine with scale 10 is about 19 points ahead of one with scale 1 |
+# | [05](../notebooks/05_prototypical.ipynb) | write Prototypical Networks from memory | training on 20 ways wins by about three points |
+# | 06 | learn the comparison, and say what is settled | at 20 ways 0.9 ± 0.2 points over episodes, 0.9 ± 3.0 over training seeds: not settled |
+#
+# You came for one letter from one drawing. You leave with methods that you wrote yourself, and with a habit: before you believe a gain, look for the row that makes it vanish. In [part II](../notebooks/07_inner_loop.ipynb) a network changes its weights for every task. Well done so far: the habit is the hard part.

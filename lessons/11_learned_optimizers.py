@@ -1261,7 +1261,7 @@ def exposes_scale(gradient_of, theta: Tensor, x: Tensor, y: Tensor) -> bool:
 exposes_scale = check("11.7", exposes_scale)
 
 # %% [markdown]
-# ## Part II ends here: which method when?
+# ### Which method when?
 #
 # | you have | take | because |
 # |---|---|---|
@@ -1271,7 +1271,7 @@ exposes_scale = check("11.7", exposes_scale)
 # | MAML's job, less time on pictures | FOMAML, Reptile, ANIL (10) | no second derivatives, or a head only; one to six points were the price |
 # | one family of problems, solved again and again | a learned optimiser (11) | it pays where its training distribution holds |
 #
-# Part III asks whether you need the loop at all: it solves a task in one formula, or with a network that reads the support as a sequence. The last cell compares the methods on the real Omniglot, Meta-LSTM excepted.
+# The next cell compares the methods on the real Omniglot, Meta-LSTM excepted.
 
 # %%
 rows, goals = torch.randn(10, 3, generator=draw), torch.randn(10, generator=draw)
@@ -1287,3 +1287,16 @@ from IPython.display import HTML
 from fsl_course.cli.results import table
 
 HTML(table("random", as_html=True))
+
+# %% [markdown]
+# ## Part II ends here: what you can do now
+#
+# | lesson | you can now | what came out |
+# |---|---|---|
+# | [07](../notebooks/07_inner_loop.ipynb) | adapt a net by steps that stay differentiable | after one step MAML's error is 2.68 ± 0.45 below that of pretraining |
+# | [08](../notebooks/08_outer_loop.ipynb) | derive MAML's gradient and prove it five ways | after one step, second order is ahead of first order by 0.1 to 0.3 |
+# | [09](../notebooks/09_maml_images.ipynb) | run MAML on pictures, with honest batch norm | ProtoNet is 5.8 ± 1.9 points ahead at one shot and 3.0 ± 2.6 at five, without moving a weight |
+# | [10](../notebooks/10_cheaper_maml.ipynb) | pay less: no second derivative, or a head only | ProtoNet is 3.8 ± 0.6 points above MAML at 0.18 of the cost |
+# | 11 | write an optimiser that is itself learned | 19 ± 3 points better than SGD at a guessed rate, 4 ± 3 worse than SGD at its best; the start is worth 11 ± 4 |
+#
+# A start can be learned, and on curves it pays; on letters a distance did more for less. [Part III](../notebooks/12_mapping.ipynb) asks whether you need the loop at all. You have differentiated through learning itself, on paper and in code: be a little proud of that.

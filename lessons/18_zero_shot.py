@@ -218,8 +218,7 @@ agreement = check("18.1", agreement)
 # Counting wastes two things: how *sure* a prediction is, and how *rare* an attribute is. Bayes' rule uses both. Let $a^k$ be the description of class $k$, and suppose that given its attributes the picture tells nothing more about the class, and that the attributes are independent. Then
 #
 # $$p(k \mid x) \;\propto\; p(k)\,\frac{p(a^k \mid x)}{p(a^k)} \;=\; p(k) \prod_{i=1}^{A} \frac{p(a_i = a_i^k \mid x)}{p(a_i = a_i^k)} \tag{1}$$
-
-# %% [markdown]
+#
 # With equal $p(k)$ only the product is left. This is [direct attribute prediction](../lessons/GLOSSARY.md#direct-attribute-prediction "直接属性预测"), DAP (Lampert et al.). The denominator says how often an attribute takes that value among the training classes: to share a rare one means more. Attributes are not really independent (three ends are also two), so (1) is a score, no probability.
 #
 # | symbol | variable | shape |
@@ -453,7 +452,7 @@ for one, other in (("DAP", "agreement"), ("ESZSL", "DAP"), ("prototypes", "ESZSL
         print(f"{one} minus {other}, {way}-way: {100 * m:+.1f} ± {100 * h:.1f} points")
 
 # %% [markdown]
-# **The puzzle, A and B.** Except by counting, descriptions name over four of five letters among five, but about one in nine among all 408. One drawing names nearly all: a picture says more than these 36 words. To weigh attributes by sureness and rarity (DAP) wins twenty points over counting them. ESZSL wins a little more, and its intervals leave out 0. At 20-way learned prototypes (one seed) lead by about two points more.
+# **The puzzle, A and B.** Except by counting, descriptions name over four of five letters among five, but about one in nine among all 408. One drawing names nearly all: a picture says more than these 36 words. DAP wins twenty points over counting. ESZSL wins a little more, and its intervals leave out 0. At 20-way learned prototypes (one seed) lead by about two points more.
 
 # %% [markdown]
 # ## The row that makes the gain vanish
@@ -520,7 +519,7 @@ upper = true[:, words.index("capital")].tolist()
 print("\ncapitals:", {g for g, u in zip(sets["test"].groups, upper) if u})
 
 # %% [markdown]
-# Each column is a seed of tasks. The pen's attributes do all the work: without the name nothing is lost. The name alone gives little, and within one script next to nothing. What it told was the script: only Old Hungarian has capitals here.
+# Each column is a seed of tasks. Without the name nothing is lost. The name alone gives little, and within one script next to nothing. It told the script: only Old Hungarian has capitals here.
 #
 # The leak is real. With descriptions shuffled *inside* each script the map still reaches nearly twice chance: a neighbour's description tells the script. Within one script accuracy falls by about fifteen points. Part of that is difficulty: one drawing falls too, from 98 to about 92 %. The honest number for "knows the letter" is the row of one script.
 
@@ -543,14 +542,20 @@ more, half = mean_and_ci95(longer.per_episode - reached["prototypes"][0])
 print(f"shipped minus frozen prototypes: {100 * more:+.1f} ± {100 * half:.1f} points")
 
 # %% [markdown]
-# A small net of 90 steps is already far above 20 %. The shipped one is wider and trained for longer, on 20-way tasks. On the same tasks it beats the prototypes on the frozen encoder, and the paired interval leaves out 0. Both are one seed; `python -m fsl_course evaluate zero_shot --data glyphs` repeats its number.
+# A small net of 90 steps is already far above 20 %. The shipped one is wider and trained longer, on 20-way tasks. On the same tasks it beats the prototypes on the frozen encoder, and the paired interval leaves out 0. Both are one seed; `python -m fsl_course evaluate zero_shot --data glyphs` repeats its number.
 
 # %% [markdown]
 # ## When seen letters compete
 #
 # In use nobody tells you that a letter is new. Let all 916 training letters and all 408 test letters stand for choice: [generalised zero-shot learning](../lessons/GLOSSARY.md#generalised-zero-shot-learning "广义零样本学习"). Training asked for high scores of *seen* classes, so they may win too often. [Calibrated stacking](../lessons/GLOSSARY.md#calibrated-stacking "校准堆叠") (Chao et al.) subtracts one constant from all scores of seen classes. The [harmonic mean](../lessons/GLOSSARY.md#harmonic-mean "调和平均") $2ab/(a+b)$ of both accuracies is small if either is.
 #
-# On paper: class 0 is seen, class 1 is not. Scores (3, 1), (3, 2.5), (2, 1.8), true classes 0, 1, 1. Without a constant all answers are 0: accuracies 1 and 0, harmonic mean 0. With constant 1 all are right.
+# On paper: class 0 is seen, class 1 is not. Without a constant the accuracies are 1 and 0, so the harmonic mean is 0.
+#
+# | scores of 0 and 1 | true class | answer | answer with constant 1 |
+# |---|---|---|---|
+# | 3 and 1 | 0 | 0 | 0 |
+# | 3 and 2.5 | 1 | 0 | 1 |
+# | 2 and 1.8 | 1 | 0 | 1 |
 
 # %% [markdown]
 # ### Exercise 18.4  Seen against unseen  (difficulty 3/5, 8 min)
@@ -765,7 +770,7 @@ show(
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: $\gamma$ and $\lambda$ are searched on validation letters, over a grid of powers of ten. The log shows a best score near 20 %. Then the search returns its choice, and the chosen map reaches less than half of that. Look at the code before you read on.
+# The symptom: $\gamma$ and $\lambda$ are searched on validation letters, over a grid of powers of ten. The log shows a best score near 20 %. Then the search returns its choice, and the chosen map reaches less than half of that.
 
 
 # %%
@@ -852,7 +857,7 @@ pair = cured(on_validation, grid, grid)
 print("chosen:", pair, f"which scores {on_validation(*pair):.1%}")
 
 # %% [markdown]
-# The score of the choice now equals the best of the log, and it is the pair that `scorers` uses. Two habits would have caught it at once: evaluate what a search *returns*, and choose a grid whose best pair does not stand at its end.
+# The score of the choice now equals the best of the log, and it is the pair that `scorers` uses. Two habits would have caught it: evaluate what a search *returns*, and choose a grid whose best pair does not stand at its end.
 
 # %% [markdown]
 # ## Quiz
@@ -930,3 +935,18 @@ print("chosen:", pair, f"which scores {on_validation(*pair):.1%}")
 
 # %%
 progress("18")
+
+# %% [markdown]
+# ## Part III ends here: what you can do now
+#
+# | lesson | you can now | what came out |
+# |---|---|---|
+# | [12](../notebooks/12_mapping.ipynb) | solve a task in one formula, or let a net write the classifier | without a penalty, 57 % are right at 2 shots and 32 % at 6 |
+# | [13](../notebooks/13_in_context.ipynb) | let a network read the support | the shipped one minus the nearest mean: −0.1 ± 0.4 points at one shot, so no gain |
+# | [14](../notebooks/14_graphs.ipynb) | let labels flow between queries | on balanced queries they gain; on uneven ones the gain is gone where alpha is 0.5 |
+# | [15](../notebooks/15_unlabelled.ipynb) | use pictures without a name | almost two points up from own letters, about twelve down from strangers |
+# | [16](../notebooks/16_hallucination.ipynb) | invent examples, and doubt them | behind a good encoder real drawings help by two points at 5 ways and seven at 20, invented ones do not |
+# | [17](../notebooks/17_without_labels.ipynb) | train without a single label | more than 80 % of the way from pixels to the net with 18,320 labels |
+# | 18 | name a class from its description | over four of five letters right among five; with shuffled descriptions no gain is left |
+#
+# Each lesson had a row that could make its gain vanish, and you found it. [Part IV](../notebooks/19_segmentation.ipynb) goes elsewhere: to scenes, sentences, actions, other domains, and to what may be trusted. You can read a paper with a pencil in hand now: enjoy it.
