@@ -1074,6 +1074,7 @@ print("cured: three episodes forwards and backwards give the same accuracies")
 # | gradient of a head | probability minus truth, times the embedding; one step from zero is a class mean |
 # | copied features | pretrain on base classes, freeze, class means by cosine: the baseline to beat |
 # | any claim | same episodes, head chosen on validation classes, pixels and random features beside it |
+# | later | on icons and digits at five shots fine-tuning leads the metric nets: [23](../notebooks/23_shift.ipynb); as classes keep coming it names none of the first letters, frozen means about two thirds: [24](../notebooks/24_continual.ipynb); warps lift pixels by twelve points and cost a good encoder half a point: [16](../notebooks/16_hallucination.ipynb); a solve in place of a mean: [12](../notebooks/12_mapping.ipynb) |
 #
 # Pitfalls: a fresh batch norm in evaluation mode; fine-tuning at a rate that moves good features far; weights shared between episodes; numbers carried to another domain. [Next lesson]({{next}}).
 #

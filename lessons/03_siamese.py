@@ -1001,6 +1001,7 @@ print("plain, all pairs, minus unfair:", compare(named["every"], named["unfair"]
 # | measure | AUC and equal error rate for pairs, accuracy for names |
 # | from pairs to names | $\mathbb{E}[F(s)^{N-1}]$, at least AUC$^{N-1}$ |
 # | rare equal pairs | shift the threshold by the log of the ratio; too few equal pairs a step spoil the ranking |
+# | later | pairs of sentences: [20](../notebooks/20_words.ipynb) |
 #
 # Pitfalls: the accuracy of pairs; few equal pairs; a bare root at zero. The net learns from pairs, but is tested on episodes: the [next lesson]({{next}}) trains on what it tests.
 #

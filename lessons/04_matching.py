@@ -1081,6 +1081,7 @@ print(
 # | cosine | without a scale no probability exceeds 28 % in 20 ways, whatever the accuracy; 95 % needs a scale of 5.9 or more if features are never negative |
 # | loss | stay in logarithms; it pushes a wrong row in proportion to its attention |
 # | FCE | reads a set as a sequence; compare it with a control |
+# | later | attention whose values are learned: [13](../notebooks/13_in_context.ipynb); it names the picture of the largest influence, and one temperature mends its confidence on letters, not on icons: [22](../notebooks/22_trust.ipynb) |
 #
 # Pitfalls: a softmax over queries; flat attention with unequal shots, where the largest class wins; log of an underflowed zero. From memory: 04.8 ★. [Next lesson]({{next}}).
 #

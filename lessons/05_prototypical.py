@@ -946,6 +946,7 @@ print(f"the report flattered by {flattery:.2%} ± {half:.2%}, paired over 800 ep
 # | border | a linear classifier, $w = 2c$, $b = -\|c\|^2$ |
 # | square | derived, not indispensable: plain distance with a fitting factor trained as well here |
 # | training | 20 ways beat 5 here; compare nets on the same test episodes |
+# | later | queries judged together: [14](../notebooks/14_graphs.ipynb); pictures without a name: [15](../notebooks/15_unlabelled.ipynb); no labels at all: [17](../notebooks/17_without_labels.ipynb); a description in place of pictures: [18](../notebooks/18_zero_shot.ipynb); every pixel: [19](../notebooks/19_segmentation.ipynb); sure and wrong on icons: [22](../notebooks/22_trust.ipynb); a fitted head gains there: [23](../notebooks/23_shift.ipynb); classes keep coming: [24](../notebooks/24_continual.ipynb) |
 #
 # Pitfalls: a reshape that trusts the order; a square root at distance zero; logits without a fitting scale; a forgotten `.eval()`. Now derive it in 05.6 ★ and write it from memory in 05.8 ★. [Next lesson]({{next}}).
 #

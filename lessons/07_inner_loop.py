@@ -1213,6 +1213,7 @@ assert "6 of 6" in state()
 # | rate | belongs to a *mean* loss; a sum multiplies it by the number of rows |
 # | pretraining | learns the mean curve |
 # | initialisation | a place, not a curve: its kernel says where a small step leads |
+# | later | one step is one layer of attention: [13](../notebooks/13_in_context.ipynb) |
 #
 # Pitfalls: weights written into a layer, generators read twice, `.train(task)`. Next: how MAML *finds* its place. [Next lesson]({{next}}).
 #

@@ -1387,6 +1387,7 @@ print("your function and the package agree on a net, over 4 steps, to second ord
 # | proof | central differences of the true meta-loss, float64, tiny net |
 # | cost | memory grows with the steps |
 # | pitfalls | a copy cuts the graph; a generator runs dry; every task starts from θ; the query judges |
+# | later | a loss whose second derivative is wrong: [21](../notebooks/21_acting.ipynb) |
 #
 # [Next lesson]({{next}}).
 #

@@ -1104,6 +1104,7 @@ print(f"novel classes, the first sampler, slots turned round: {again}")
 # | rate | in units of a mean loss |
 # | tasks | loop: flat memory; vmap: small nets |
 # | random slots | make tasks mutually exclusive: nothing to memorise |
+# | later | tasks without labels: [17](../notebooks/17_without_labels.ipynb); sentences: [20](../notebooks/20_words.ipynb); poison through the inner steps: [22](../notebooks/22_trust.ipynb); on icons with five shots MAML is among the first: [23](../notebooks/23_shift.ipynb) |
 #
 # Pitfalls: queries normalised together; sorted slots; steps chosen on test. Next: the same for less work. [Next lesson]({{next}}).
 #

@@ -1110,6 +1110,7 @@ assert not exposes_displacement(mended)
 # | Reptile | leaves out queries and graph | $\alpha$ times $JG - \tfrac{J(J-1)}{2}\alpha A$ | one step = rate × SGD on the task |
 # | Meta-SGD | adds a signed rate for each parameter | | constant rates = MAML |
 # | ANIL | leaves out the body's inner loop | | head `""` = MAML |
+# | later | in acting, first order led second order after one step: [21](../notebooks/21_acting.ipynb) | | |
 #
 # Pitfalls: an end read too early; a turned sign; learned rates with another number of steps; one method's rate, or its number of test steps, for all.
 #

@@ -863,6 +863,7 @@ print(f"balanced minus class means: {mean:+.1f} ± {half:.1f} points")
 # | bias | free: centre rows and targets, put the means back |
 # | hypernetwork | means of codes; born as a ProtoNet |
 # | measured | at 5 ways the solve wins on features that nobody trained (at 15 shots with five of five nets); at 20 ways class means read trained ones better; written parts help at the shots they were trained on |
+# | looks back | the mean of [05](../notebooks/05_prototypical.ipynb) is such a map; on the random features of [02](../notebooks/02_baselines.ipynb) the solve gains at 5 ways |
 #
 # Pitfalls: a penalised bias, a fixed λ beside a sum of errors, labels read from positions, a scale of 1 on outputs near 0 and 1. Exercise 12.5 ★ shows what else the dual form is good for. [Next lesson]({{next}}).
 #

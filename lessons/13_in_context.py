@@ -867,6 +867,7 @@ print("cured: each query is answered alone, and as in the package")
 # | lines | 200 trained weights come close to ridge, which knows the prior |
 # | classes | random codes; who gets which follows from the support |
 # | vanishing rows | ridge on the same points, the nearest mean on the same embeddings |
+# | looks back | attention of [04](../notebooks/04_matching.ipynb), with learned values; a step of [07](../notebooks/07_inner_loop.ipynb), as a layer; ridge of [12](../notebooks/12_mapping.ipynb), as the row to beat |
 #
 # Pitfalls: a mask through which queries read each other; an answer that depends on the order of the support; a claim beyond the prior; a constant column (13.5 ★). [Next lesson]({{next}}).
 #

@@ -758,6 +758,7 @@ print(f"cured, in any order: accuracy {torch.stack(right).mean():.1%}")
 # | flow | $F = (I - \alpha S)^{-1} Y$, all paths, long ones count less |
 # | graph network | $x \leftarrow [x, \operatorname{relu}(A x W_1 + x W_2)]$, one query a graph |
 # | verdict | on balanced queries a graph gains, and so does balance alone; on uneven ones the graph alone keeps its gain, at alpha 0.9 with five neighbours, and loses it at 0.5 |
+# | looks back | in [05](../notebooks/05_prototypical.ipynb) a query that saw the others was a bug; here it is the method, and says so |
 #
 # Pitfalls: $\alpha$ so near 1 that one class takes all; a number that does not say "transductive"; queries in class order. [Next lesson]({{next}}): unlabelled pictures that are not the queries.
 #

@@ -920,6 +920,7 @@ for name, tasks in drawers.items():
 # | gain turns to loss | when all unlabelled pictures are strangers |
 # | pseudo-labels | measure their accuracy; confidence rises either way |
 # | tiny budget | ask about one typical picture of every cluster |
+# | looks back | the clouds of [05](../notebooks/05_prototypical.ipynb), now with pictures that nobody named |
 #
 # Pitfalls: a pool that is the query set; a mask that counts twice; one seed; a rival that does not get the pool. [Next lesson]({{next}}).
 #

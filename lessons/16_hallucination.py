@@ -803,6 +803,7 @@ for name, wider in (("every entry", widen), ("diagonal", cured)):
 # | deltas | from pairs of training classes |
 # | calibration | mean of $k + 1$, covariance $+ \alpha I$, on the diagonal |
 # | compare with | none, Tukey alone, as many real drawings |
+# | looks back | the pixels of [02](../notebooks/02_baselines.ipynb), which gain by every invention |
 #
 # Pitfalls: a likeness judged by eye; negative features under a root; statistics of the base classes taken from the test; a gain that Tukey's power alone would give. [Next lesson]({{next}}).
 #

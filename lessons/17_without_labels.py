@@ -765,6 +765,7 @@ print("the richer warp turns copies:", exposes_turns(richer))
 # | gain vanishes | without a warp |
 # | worth | the crossing with the curve of labelled letters |
 # | steps in a row | compare with a row that trains as long, in both orders |
+# | looks back | the loss of [05](../notebooks/05_prototypical.ipynb) without its labels, and MAML of [09](../notebooks/09_maml_images.ipynb) |
 #
 # Pitfalls: a warp that changes the class; labels that choose the weights; "without labels" for a warp that somebody tuned on labels. [Next lesson]({{next}}).
 #

@@ -920,6 +920,7 @@ print("chosen:", pair, f"which scores {on_validation(*pair):.1%}")
 # | gain vanishes | descriptions shuffled over the classes |
 # | leak | a script's style: draw tasks from one script |
 # | in use | seen classes compete: calibrated stacking, harmonic mean |
+# | looks back | the prototype of [05](../notebooks/05_prototypical.ipynb), embedded from words; ridge of [12](../notebooks/12_mapping.ipynb), with two penalties |
 #
 # Pitfalls: true attributes that nobody can see; test classes among those of the encoder's training; constants chosen on test classes; a search that returns its loop variables. [Next lesson]({{next}}).
 #

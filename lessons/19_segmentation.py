@@ -711,6 +711,7 @@ print("cured:", [round(v, 2) for v in masked_average(coarse, stroke).tolist()])
 # | measure | say whether IoU is pooled, per class or per episode |
 # | trap | fold 0 is not the mean of four |
 # | boxes | window of the heat map, then non-maximum suppression |
+# | looks back | [05](../notebooks/05_prototypical.ipynb) at every pixel; the scale of a cosine from [04](../notebooks/04_matching.ipynb) |
 #
 # Pitfalls: a mask shrunk by nearest; a rate of right pixels, which background wins; one draw of tasks. Pictures of your own, with masks, are read by `fsl_course.data.scenes.load_masks`. [Next lesson]({{next}}).
 #

@@ -865,6 +865,7 @@ print("cured:", len(cured(five_by_five)), "pairs, all different")
 # | row to beat | TF-IDF with the nearest mean |
 # | what helps | vectors that others trained on far more text |
 # | report | many draws, the same for every method |
+# | looks back | pairs of [03](../notebooks/03_siamese.ipynb); the learners of [04](../notebooks/04_matching.ipynb), [05](../notebooks/05_prototypical.ipynb) and [09](../notebooks/09_maml_images.ipynb), unchanged |
 #
 # Pitfalls: Python's `hash`; padding that an encoder reads; copies of pairs; one draw of examples. A GRU that reads in both directions starts, backwards, in the padding; the test that adds padding found this in the first version of the course's encoder. [Next lesson]({{next}}).
 #

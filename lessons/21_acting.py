@@ -739,6 +739,7 @@ print("cured: the adapted policy is judged by what it does")
 # | RL² | memory learns, weights rest; reset at a new task only |
 # | vanishing rows | best place seen; Thompson and greedy; least squares for the arm |
 # | exploration | in B it is noise around a point; in RL² it is learned |
+# | looks back | the loops of [08](../notebooks/08_outer_loop.ipynb); in [10](../notebooks/10_cheaper_maml.ipynb) first order lost, here it led after one step; the memory of [13](../notebooks/13_in_context.ipynb) |
 #
 # Pitfalls: an outer loss on old trajectories; a baseline that contains its own trajectory; a claim of exploration where noise did the work. [Next lesson]({{next}}).
 #

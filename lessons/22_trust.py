@@ -930,6 +930,7 @@ for told, loss in (("cross-entropy", cured), ("difference", lambda z, y: -lead(z
 # | none of these | the distance, not the probability, in a ProtoNet |
 # | poison | score on fresh queries, beside noise and a flipped label |
 # | defence | robust centres cost nothing here; unit length does as much |
+# | looks back | attention of [04](../notebooks/04_matching.ipynb) as an explanation; [05](../notebooks/05_prototypical.ipynb), sure and wrong on icons; [09](../notebooks/09_maml_images.ipynb), poisoned through its steps; ridge of [12](../notebooks/12_mapping.ipynb) |
 #
 # Pitfalls: attacks judged by their own queries; a gradient that is hidden; a defence that nobody attacked. [Next lesson]({{next}}).
 #

@@ -915,6 +915,7 @@ except ValueError as refused:
 # | one shot | the loss (3) sees no spread within a class: hardly any gain |
 # | steps | chosen by left-out support pictures, never by the test |
 # | compare with | ridge head on the frozen encoder, fine-tuning, SimpleShot, pixels |
+# | looks back | rankings of [02](../notebooks/02_baselines.ipynb), [06](../notebooks/06_relation.ipynb), [12](../notebooks/12_mapping.ipynb) and gains of [16](../notebooks/16_hallucination.ipynb) belong to their domain; statistics of [09](../notebooks/09_maml_images.ipynb); the mean of [05](../notebooks/05_prototypical.ipynb), beside a fitted head |
 #
 # Pitfalls: a frozen net in training mode; statistics of the queries without saying "transductive"; steps chosen on letters for icons; a table with one domain. [Next lesson]({{next}}).
 #

@@ -794,6 +794,7 @@ print(f"chosen on the test, reported on the test: {gain:+.2f} ± {half:.2f} poin
 # | EWC | springs of stiffness $F_i$; rigid or forgetful |
 # | measure | forgetting, and the harmonic mean of base and new |
 # | first buy | a better encoder |
+# | looks back | fine-tuning and the cosine head of [02](../notebooks/02_baselines.ipynb); the means of [05](../notebooks/05_prototypical.ipynb) |
 #
 # Pitfalls: a base session chosen on test data; one draw of five drawings; a plain mean that rewards refusing to learn; no row with frozen prototypes. [Next lesson]({{next}}).
 #
