@@ -111,8 +111,12 @@ NGRAMS = Exercise(
         Wrong(
             "capitals stay",
             lambda s, n, b: _counts_of(_runs(f" {s} ", n), b),
-            "capital letters are kept, so `Tea` and `tea` share no run",
+            "capital letters are kept, or made, where all letters should be small",
             "Take `sentence.lower()` first.",
+            also=(
+                lambda s, n, b: _counts_of(_runs(f" {s.upper()} ", n), b),
+                lambda s, n, b: _counts_of(_runs(f" {s[:1].lower() + s[1:]} ", n), b),
+            ),
         ),
         Wrong(
             "once each",
@@ -129,9 +133,12 @@ NGRAMS = Exercise(
         Wrong(
             "one run too few",
             lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n)[:-1], b),
-            "the last run is missing",
-            "There are `len(framed) - n + 1` runs.",
-            also=(lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n)[1:], b),),
+            "runs at the edges of the framed sentence are missing, the first one, the last one or several",
+            "There are `len(framed) - n + 1` runs, and the frame has a blank on *both* sides.",
+            also=(
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n)[1:], b),
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n)[: max(0, len(s) - n + 1)], b),
+            ),
         ),
         Wrong(
             "Python's hash",
@@ -161,9 +168,10 @@ NGRAMS = Exercise(
         Wrong(
             "words",
             lambda s, n, b: _counts_of(s.lower().split(), b),
-            "words are hashed, not runs of n characters",
+            "words or the whole sentence are hashed, not runs of n characters",
             "Slide a window of n characters over the framed sentence.",
             also=(
+                lambda s, n, b: _counts_of([f" {s.lower()} "], b),
                 lambda s, n, b: _counts_of(
                     [" ".join(s.lower().split()[i : i + n]) for i in range(len(s.split()) - n + 1)], b
                 ),
@@ -180,7 +188,62 @@ NGRAMS = Exercise(
             lambda s, n, b: hashed_counts(s.strip(), n, b),
             "blanks of the sentence itself are removed before it is framed",
             "Take the sentence as it is, with all its blanks.",
-            also=(lambda s, n, b: hashed_counts(" ".join(s.split()), n, b),),
+            also=(
+                lambda s, n, b: hashed_counts(" ".join(s.split()), n, b),
+                lambda s, n, b: hashed_counts(s.replace(" ", ""), n, b),
+            ),
+        ),
+        Wrong(
+            "another frame",
+            lambda s, n, b: _counts_of(_runs(f"_{s.lower()}_", n), b),
+            "another sign than a blank frames the sentence",
+            "The frame is one blank on either side.",
+            also=(
+                lambda s, n, b: _counts_of(_runs(f"<{s.lower()}>", n), b),
+                lambda s, n, b: _counts_of(_runs(f"#{s.lower()}#", n), b),
+            ),
+        ),
+        Wrong(
+            "another length",
+            lambda s, n, b: _counts_of([f" {s.lower()} "[i : i + n + 1] for i in range(len(s) + 3 - n)], b),
+            "the runs that are cut out are one character longer or shorter than n",
+            "A slice `framed[i : i + n]` has n characters: the end is not part of it.",
+            also=(
+                lambda s, n, b: _counts_of([f" {s.lower()} "[i : i + n - 1] for i in range(len(s) + 3 - n)], b),
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n + 1), b),
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n - 1), b),
+            ),
+        ),
+        Wrong(
+            "runs without blanks",
+            lambda s, n, b: _counts_of([r.strip() for r in _runs(f" {s.lower()} ", n)], b),
+            "blanks are taken off the *runs*: a run at an edge then looks like one inside",
+            "Hash each run with its blanks.",
+        ),
+        Wrong(
+            "empty buckets at the end",
+            lambda s, n, b: (lambda c: c[: int(c.nonzero().max()) + 1] if c.any() else c[:0])(hashed_counts(s, n, b)),
+            "the counts end with the last bucket that is in use",
+            "`torch.bincount(..., minlength=buckets)`, or start from `torch.zeros(buckets)`.",
+        ),
+        Wrong(
+            "numbers of the buckets",
+            lambda s, n, b: torch.tensor(
+                [float(zlib.crc32(r.encode()) % b) for r in _runs(f" {s.lower()} ", n)], dtype=torch.float32
+            ),
+            "the bucket of each run is returned, not how many runs each bucket has",
+            "Count: start from `torch.zeros(buckets)` and add 1 for every run.",
+            also=(
+                lambda s, n, b: torch.tensor(
+                    [zlib.crc32(r.encode()) % b for r in _runs(f" {s.lower()} ", n)], dtype=torch.int64
+                ),
+            ),
+        ),
+        Wrong(
+            "as long as one run",
+            lambda s, n, b: hashed_counts(s, n, b) * (len(s) + 2 > n),
+            "a framed sentence of exactly n characters counts as too short; it is one run",
+            "Only a framed sentence *shorter* than n has no run.",
         ),
         Wrong(
             "more blanks",
@@ -239,6 +302,8 @@ NGRAMS = Exercise(
                 lambda s, n, b: _counts_of(
                     _runs(f" {s.lower()} ", n), b, lambda r: zlib.crc32(r.encode("latin-1", "replace"))
                 ),
+                lambda s, n, b: hashed_counts(s.encode("ascii", "ignore").decode(), n, b),
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n), b, lambda r: zlib.crc32(r.encode("utf-16"))),
             ),
         ),
         Wrong(
@@ -256,9 +321,13 @@ NGRAMS = Exercise(
         Wrong(
             "shares",
             lambda s, n, b: hashed_counts(s, n, b) / hashed_counts(s, n, b).sum().clamp_min(1),
-            "the counts are divided by their sum or their length",
+            "the counts are divided by their sum or their length, or a logarithm or a root is taken of them",
             "Return the counts themselves.",
-            also=(lambda s, n, b: torch.nn.functional.normalize(hashed_counts(s, n, b), dim=0),),
+            also=(
+                lambda s, n, b: torch.nn.functional.normalize(hashed_counts(s, n, b), dim=0),
+                lambda s, n, b: hashed_counts(s, n, b).log1p(),
+                lambda s, n, b: hashed_counts(s, n, b).sqrt(),
+            ),
         ),
     ),
     hints=(
@@ -371,9 +440,34 @@ def _squash_enlarged(more: float) -> Callable:
     return squash
 
 
+def _squash_offset(more: float) -> Callable:
+    def squash(x: Tensor) -> Tensor:
+        length = x.norm(dim=-1, keepdim=True)
+        return length**2 / (1 + length**2) * x / (length + more)
+
+    return squash
+
+
+def _squash_root_of(more: float) -> Callable:
+    def squash(x: Tensor) -> Tensor:
+        square = x.square().sum(-1, keepdim=True)
+        return x * (square + more).sqrt() / (1 + square)
+
+    return squash
+
+
 def _again(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     after = routing_step(votes, logits)[1]
     return routing_step(votes, after)[0], after
+
+
+def _iterated(times: int) -> Callable:
+    def answer(votes: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        for _ in range(times - 1):
+            logits = routing_step(votes, logits)[1]
+        return routing_step(votes, logits)
+
+    return answer
 
 
 ROUTING = Exercise(
@@ -406,7 +500,12 @@ ROUTING = Exercise(
             _step(shares=lambda b: b / b.sum(1, keepdim=True)),
             "the shares are made of the logits in another way than by a softmax over the shots",
             "`shares = logits.softmax(1)`.",
-            also=(_step(shares=lambda b: torch.nn.functional.one_hot(b.argmax(1), b.shape[1]).to(b.dtype)),),
+            also=(
+                _step(shares=lambda b: torch.nn.functional.one_hot(b.argmax(1), b.shape[1]).to(b.dtype)),
+                _step(shares=lambda b: (-b).softmax(1)),
+                lambda v, b: _step(shares=lambda x: (x / v.shape[-1] ** 0.5).softmax(1))(v, b),
+                lambda v, b: _step(shares=lambda x: (x / v.shape[1] ** 0.5).softmax(1))(v, b),
+            ),
         ),
         Wrong(
             "softmax over everything",
@@ -419,13 +518,17 @@ ROUTING = Exercise(
             _step(shares=lambda b: torch.full_like(b, 1 / b.shape[1])),
             "every shot gets the same share: the logits that came in are not used",
             "Weigh the votes by `logits.softmax(1)`.",
-            also=(_step(shares=lambda b: torch.ones_like(b)),),
+            also=(
+                _step(shares=lambda b: torch.ones_like(b)),
+                lambda v, b: routing_step(v, torch.zeros_like(b)),
+            ),
         ),
         Wrong(
             "not squashed",
             _step(squash=lambda x: x),
-            "the class vector is not squashed",
+            "the class vector is not squashed, or shortened by another function than equation (3)",
             "Shorten the sum to the length |s|²/(1 + |s|²).",
+            also=(_step(squash=torch.tanh), _step(squash=torch.sigmoid), _step(squash=torch.relu)),
         ),
         Wrong(
             "unit length",
@@ -438,26 +541,34 @@ ROUTING = Exercise(
             _step(squash=lambda x: x * x.square().sum(-1, keepdim=True) / (1 + x.square().sum(-1, keepdim=True))),
             "the sum is multiplied by |s|²/(1 + |s|²) without being divided by its length first",
             "The direction has length one: s/|s|.",
-            also=(_step(squash=lambda x: x / (1 + x.square().sum(-1, keepdim=True))),),
         ),
         Wrong(
             "length in place of its square",
             _step(squash=lambda x: x / (1 + x.norm(dim=-1, keepdim=True))),
-            "the new length is |s|/(1 + |s|); equation (3) has the squares",
+            "a length stands where equation (3) has its square",
             "The new length is |s|²/(1 + |s|²).",
+            also=(
+                _step(squash=lambda x: x * x.norm(dim=-1, keepdim=True) / (1 + x.norm(dim=-1, keepdim=True))),
+                _step(squash=lambda x: x / (1 + x.norm(dim=-1, keepdim=True) ** 2)),
+            ),
         ),
         Wrong(
             "one length for all",
             _step(squash=lambda x: x * x.norm() / (1 + x.norm() ** 2)),
-            "one length is measured over all classes together",
+            "the length is measured over all classes, not over the numbers of one class vector",
             "Every class vector has a length of its own: `norm(dim=1, keepdim=True)`.",
+            also=(_step(squash=lambda x: x * x.norm(dim=0, keepdim=True) / (1 + x.norm(dim=0, keepdim=True) ** 2)),),
         ),
         Wrong(
             "enlarged length",
             _step(squash=_squash_enlarged(0.1)),
-            "the length in the denominator is made larger, so much that values change",
-            "Write s·|s|/(1 + |s|²): nothing is then divided by a length.",
-            also=(_step(squash=_squash_enlarged(1e-2)), _step(squash=_squash_enlarged(1e-3))),
+            "a length or its square is enlarged by a constant, so much that values or gradients change",
+            "Write s·|s|/(1 + |s|²) with `norm`: nothing is then divided by a length, and no constant is needed.",
+            also=(
+                *(_step(squash=_squash_enlarged(more)) for more in (1e-2, 1e-3)),
+                *(_step(squash=_squash_offset(more)) for more in (0.1, 1e-2, 1e-3, 1e-4, 1e-5)),
+                *(_step(squash=_squash_root_of(more)) for more in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)),
+            ),
         ),
         Wrong(
             "mean of the weighted votes",
@@ -492,8 +603,9 @@ ROUTING = Exercise(
         Wrong(
             "one step too many",
             _again,
-            "the class vectors are computed once more, from the new logits",
+            "more than one iteration is done: class vectors come from logits that have been updated already",
             "Return the class vectors of the shares that came in.",
+            also=(_iterated(2), _iterated(3)),
         ),
         Wrong(
             "detached",
@@ -535,17 +647,54 @@ ROUTING = Exercise(
         Wrong(
             "agreement by cosine",
             _step(update=lambda b, v, c: b + torch.nn.functional.cosine_similarity(v, c[:, None], dim=-1)),
-            "the agreement is a cosine, not a product",
-            "Use the plain inner product of vote and class vector.",
+            "the agreement is a cosine, or the product with a vector of another length than the class vector's",
+            "Use the plain inner product of vote and squashed class vector.",
+            also=(
+                _step(update=lambda b, v, c: b + (v * torch.nn.functional.normalize(c, dim=-1)[:, None]).sum(-1)),
+                _step(update=lambda b, v, c: b + (torch.nn.functional.normalize(v, dim=-1) * c[:, None]).sum(-1)),
+            ),
+        ),
+        Wrong(
+            "agreement of shares",
+            lambda v, b: _step(update=lambda x, w, c: x + x.softmax(1) * (w * c[:, None]).sum(-1))(v, b),
+            "the agreement is multiplied by the share of the vote once more",
+            "Multiply the votes themselves by the class vector, not the weighted ones.",
+        ),
+        Wrong(
+            "agreement with all classes",
+            _step(update=lambda b, v, c: b + (v @ c.T).sum(-1)),
+            "each vote is multiplied by *all* class vectors, and the products are added up",
+            "A vote meets the vector of its own class only: `(votes * classes[:, None]).sum(-1)`.",
+            also=(_step(update=lambda b, v, c: b + (v @ c.T).mean(-1)),),
+        ),
+        Wrong(
+            "distance",
+            _step(update=lambda b, v, c: b - (v - c[:, None]).square().sum(-1)),
+            "a distance between vote and class vector is taken for the agreement",
+            "Use the inner product of vote and class vector.",
+            also=(
+                _step(update=lambda b, v, c: b - (v - c[:, None]).norm(dim=-1)),
+                _step(update=lambda b, v, c: b + (v - c[:, None]).square().sum(-1)),
+            ),
+        ),
+        Wrong(
+            "multiplied",
+            _step(update=lambda b, v, c: b * (v * c[:, None]).sum(-1)),
+            "the logits are multiplied by the agreement",
+            "New logits: the old ones *plus* the products.",
         ),
         Wrong(
             "squashed twice",
             lambda v, b: (lambda c: (c, b + (v * c[:, None]).sum(-1)))(
                 _squash((b.softmax(1)[..., None] * _squash(v)).sum(1))
             ),
-            "the votes are squashed once more before they are added up",
+            "the votes are squashed, or brought to length one, before they are used",
             "The votes come ready: squash their weighted sum only.",
-            also=(lambda v, b: routing_step(_squash(v), b),),
+            also=(
+                lambda v, b: routing_step(_squash(v), b),
+                lambda v, b: routing_step(torch.nn.functional.normalize(v, dim=-1), b),
+                _step(update=lambda b, v, c: b + (_squash(v) * c[:, None]).sum(-1)),
+            ),
         ),
         Wrong(
             "exchanged",
@@ -664,6 +813,21 @@ def _half_each(same: Tensor) -> Tensor:
     return 0.5 / torch.where(same, same.sum(), (~same).sum()).float()
 
 
+def _by_odds(same: Tensor) -> Tensor:
+    """A pair of one class weighs as much as all others for each pair of one class; nan where no others are there."""
+    weights = torch.where(same, (~same).sum() / same.sum().clamp_min(1), torch.tensor(1.0))
+    return weights / weights.sum()
+
+
+def _last_forgotten(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return all_pairs(labels[:-1])
+
+
+def _sorted_weights(same: Tensor) -> Tensor:
+    order = (~same).int().argsort(stable=True)
+    return (1 / (same.unique().numel() * torch.where(same, same.sum(), (~same).sum()).float()))[order]
+
+
 def _half_by(size: Callable[[Tensor], Tensor]) -> Callable:
     return _with_weights(lambda same: 0.5 / size(same).float())
 
@@ -767,6 +931,7 @@ PAIRS = Exercise(
             "If only one kind is there, it weighs 1 in sum.",
             also=(
                 _with_weights(lambda same: _half_each(same) * (same.unique().numel() == 2)),
+                _with_weights(_by_odds),
                 _with_weights(
                     lambda same: torch.tensor(
                         [(0.5 / int(same.sum()), 0.5 / int((~same).sum()))[0 if one else 1] for one in same.tolist()]
@@ -786,6 +951,44 @@ PAIRS = Exercise(
             "the weights are one on average, not in sum",
             "Divide by the number of pairs: all weights together sum to one.",
             also=(_with_weights(lambda same: len(same) * _half_each(same)),),
+        ),
+        Wrong(
+            "another sum",
+            _with_weights(lambda same: torch.where(same, 1 - same.float().mean(), same.float().mean())),
+            "the two kinds weigh alike, but all weights together do not sum to one",
+            "Divide the weights by their sum.",
+            also=(
+                _with_weights(lambda same: len(same) / torch.where(same, same.sum(), (~same).sum()).float()),
+                _with_weights(
+                    lambda same: torch.where(same, (~same).sum() / same.sum().clamp_min(1), torch.tensor(1.0))
+                ),
+                _with_weights(lambda same: torch.where(same, (~same).sum(), same.sum()).float()),
+            ),
+        ),
+        Wrong(
+            "weights in another order",
+            _with_weights(_sorted_weights),
+            "the weights are listed kind after kind, and do not stand beside their pairs",
+            "Entry p of `weights` belongs to row p of `pairs`: use `torch.where(same, ..., ...)`.",
+        ),
+        Wrong(
+            "one sentence forgotten",
+            _last_forgotten,
+            "the last sentence is in no pair",
+            "j runs to S - 1: `range(i + 1, S)`.",
+        ),
+        Wrong(
+            "one kind weighs nothing",
+            _with_weights(lambda same: same.float() / same.sum().clamp_min(1)),
+            "one of the two kinds gets no weight, although both are there",
+            "Both kinds weigh 1/2 in sum.",
+            also=(_with_weights(lambda same: (~same).float() / (~same).sum().clamp_min(1)),),
+        ),
+        Wrong(
+            "positions compared",
+            lambda labels: (lambda p, s, w: (p, p[:, 0] == p[:, 1], w))(*all_pairs(labels)),
+            "`same` compares positions, not labels, so it is never true",
+            "`labels[pairs[:, 0]] == labels[pairs[:, 1]]`.",
         ),
         Wrong(
             "frequent kind heavier",
@@ -977,8 +1180,9 @@ SPREAD = Exercise(
         Wrong(
             "divided by R",
             _spread_with(lambda a, t: t * a.std() / len(a)),
-            "the deviation is divided by the number of draws, not by its root",
+            "the deviation is divided by the number of draws, or one less, not by the root of R",
             "Divide by the root of R.",
+            also=(_spread_with(lambda a, t: t * a.std() / (len(a) - 1)),),
         ),
         Wrong(
             "biased deviation",
@@ -996,8 +1200,12 @@ SPREAD = Exercise(
         Wrong(
             "quantiles",
             lambda a, t: torch.stack([a.mean(), t * a.std() / len(a) ** 0.5, a.quantile(0.025), a.quantile(0.975)]),
-            "the range leaves out the outer 5 % of the draws",
+            "the range leaves out the outermost draws",
             "The last two are the smallest and the largest accuracy.",
+            also=(
+                lambda a, t: torch.stack([a.mean(), t * a.std() / len(a) ** 0.5, a.quantile(0.05), a.quantile(0.95)]),
+                lambda a, t: torch.stack([a.mean(), t * a.std() / len(a) ** 0.5, a.quantile(0.25), a.quantile(0.75)]),
+            ),
         ),
         Wrong(
             "variance",
@@ -1011,7 +1219,11 @@ SPREAD = Exercise(
             _spread_with(lambda a, t: 1.96 * a.std() / len(a) ** 0.5),
             "1.96 is used in place of the t that is given",
             "Few draws need a larger factor; it comes as `t`.",
-            also=(_spread_with(lambda a, t: 2 * a.std() / len(a) ** 0.5),),
+            also=(
+                _spread_with(lambda a, t: 2 * a.std() / len(a) ** 0.5),
+                _spread_with(lambda a, t: 1.96 * a.std()),
+                _spread_with(lambda a, t: 1.96 * a.std(correction=0) / len(a) ** 0.5),
+            ),
         ),
         Wrong(
             "whole width",
@@ -1022,14 +1234,27 @@ SPREAD = Exercise(
         Wrong(
             "interval instead of range",
             lambda a, t: torch.stack([a.mean(), s := t * a.std() / len(a) ** 0.5, a.mean() - s, a.mean() + s]),
-            "the ends of the interval are returned as lowest and highest draw",
+            "mean minus and plus something, the ends of an interval, are returned as lowest and highest draw",
             "The last two are the smallest and the largest accuracy.",
+            also=(
+                lambda a, t: torch.stack(
+                    [a.mean(), s := t * a.std() / len(a) ** 0.5, (a.mean() - s).clamp(0, 1), (a.mean() + s).clamp(0, 1)]
+                ),
+                lambda a, t: torch.stack(
+                    [a.mean(), t * a.std() / len(a) ** 0.5, a.mean() - a.std(), a.mean() + a.std()]
+                ),
+            ),
         ),
         Wrong(
             "median",
             lambda a, t: torch.stack([a.median(), t * a.std() / len(a) ** 0.5, a.min(), a.max()]),
-            "the median is returned as the mean",
+            "a median, or the middle between lowest and highest, is returned as the mean",
             "`accuracies.mean()`.",
+            also=(
+                lambda a, t: torch.stack([a.sort().values[len(a) // 2], t * a.std() / len(a) ** 0.5, a.min(), a.max()]),
+                lambda a, t: torch.stack([a.quantile(0.5), t * a.std() / len(a) ** 0.5, a.min(), a.max()]),
+                lambda a, t: torch.stack([(a.min() + a.max()) / 2, t * a.std() / len(a) ** 0.5, a.min(), a.max()]),
+            ),
         ),
         Wrong(
             "multiplied by the root",
@@ -1040,8 +1265,48 @@ SPREAD = Exercise(
         Wrong(
             "half the range",
             _spread_with(lambda a, t: (a.max() - a.min()) / 2),
-            "half the distance from lowest to highest is returned as half width",
+            "half the distance between two draws, such as lowest and highest, is returned as half width",
             "The half width is `t` times the deviation, divided by the root of R.",
+            also=(_spread_with(lambda a, t: (a.quantile(0.975) - a.quantile(0.025)) / 2),),
+        ),
+        Wrong(
+            "halved",
+            _spread_with(lambda a, t: t * a.std() / len(a) ** 0.5 / 2),
+            "the half width is halved once more",
+            "t times the deviation of the mean is what stands behind ±: half the interval already.",
+        ),
+        Wrong(
+            "t under the root",
+            _spread_with(lambda a, t: (t * a.var() / len(a)).sqrt()),
+            "t stands under the root, too",
+            "Take the root of the variance over R first, then multiply by t.",
+            also=(_spread_with(lambda a, t: (t * a.std() / len(a)) ** 0.5),),
+        ),
+        Wrong(
+            "squares not averaged",
+            _spread_with(lambda a, t: t * (a - a.mean()).norm() / len(a) ** 0.5),
+            "the squared distances are summed and never divided by R - 1",
+            "Take `accuracies.std()`.",
+            also=(_spread_with(lambda a, t: t * (a - a.mean()).norm()),),
+        ),
+        Wrong(
+            "coin tosses",
+            _spread_with(lambda a, t: t * (a.mean() * (1 - a.mean()) / len(a)).sqrt()),
+            "the deviation is that of R coin tosses, p(1 - p), and not that of the accuracies",
+            "Take `accuracies.std()`.",
+        ),
+        Wrong(
+            "distances from the mean",
+            lambda a, t: torch.stack([a.mean(), t * a.std() / len(a) ** 0.5, a.mean() - a.min(), a.max() - a.mean()]),
+            "the distances of lowest and highest draw from the mean are returned",
+            "Return the two accuracies themselves.",
+        ),
+        Wrong(
+            "rounded",
+            lambda a, t: (spread(a, t) * 100).round() / 100,
+            "the numbers are rounded",
+            "Return them as they are.",
+            also=(lambda a, t: (spread(a, t) * 1000).round() / 1000, lambda a, t: (spread(a, t) * 1e4).round() / 1e4),
         ),
         Wrong(
             "mean distance",
@@ -1072,8 +1337,12 @@ SPREAD = Exercise(
         Wrong(
             "exchanged",
             lambda a, t: spread(a, t)[[0, 1, 3, 2]],
-            "lowest and highest are exchanged",
-            "First the smallest, then the largest.",
+            "the four numbers come in another order",
+            "Mean, half width, lowest, highest.",
+            also=tuple(
+                lambda a, t, o=order: spread(a, t)[list(o)]
+                for order in ((1, 0, 2, 3), (2, 3, 0, 1), (0, 2, 3, 1), (2, 0, 3, 1), (0, 2, 1, 3), (2, 0, 1, 3))
+            ),
         ),
     ),
     hints=(
@@ -1173,8 +1442,9 @@ def _each_once(labels: Tensor) -> Tensor:
     return torch.arange(len(labels) // 2 * 2).view(-1, 2)
 
 
-def _faulty_if_unequal(labels: Tensor) -> Tensor:
-    return torch.cat([_all(labels)] * (1 if len(labels.bincount().unique()) == 1 else 2))
+def _faulty_if(unequal: bool) -> Callable:
+    """All pairs, twice where shots are unequal (or equal), and once elsewhere."""
+    return lambda labels: torch.cat([_all(labels)] * (1 + ((len(labels.bincount().unique()) > 1) == unequal)))
 
 
 def _repeat_cases(generator: Generator) -> list[Case]:
@@ -1207,7 +1477,14 @@ def _repeat_cases(generator: Generator) -> list[Case]:
             "a right one with larger numbers",
             (lambda y: torch.tensor([[0, 150], [1, 50], [1, 112], [11, 12]]), torch.arange(160) % 4),
         ),
-        Case("all pairs twice where shots are unequal, and once elsewhere", (_faulty_if_unequal, labels)),
+        Case("all pairs twice where shots are unequal, and once elsewhere", (_faulty_if(True), labels)),
+        Case("all pairs twice where shots are equal, and once elsewhere", (_faulty_if(False), other)),
+        Case(
+            "a right one with more pairs than sentences",
+            (lambda y: torch.tensor([[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]), other),
+        ),
+        Case("three pairs, one of them twice", (lambda y: torch.tensor([[2, 5], [0, 1], [2, 5]]), labels)),
+        Case("two pairs, one of a sentence with itself", (lambda y: torch.tensor([[6, 1], [3, 3]]), labels)),
     ]
 
 
@@ -1244,7 +1521,10 @@ REPEATS = Exercise(
             _looks(lambda p, y: len(p) > len(y) * (len(y) - 1) // 2),
             "only the number of pairs is looked at: one missing and one doubled pair leave it right",
             "Compare the pairs themselves, not their number.",
-            also=(_looks(lambda p, y: len(p) != len(y) * (len(y) - 1) // 2),),
+            also=(
+                _looks(lambda p, y: len(p) != len(y) * (len(y) - 1) // 2),
+                _looks(lambda p, y: len(p) > len(y) * (len(y) - 1) // 2 or _alone(p)),
+            ),
         ),
         Wrong(
             "only itself",
@@ -1277,12 +1557,33 @@ REPEATS = Exercise(
             ),
             "missing pairs ring the alarm, although nobody promised all pairs",
             "A part of the pairs is fine as long as none comes twice.",
+            also=(
+                _looks(
+                    lambda p, y: {tuple(sorted(r)) for r in p.tolist()} != set(itertools.combinations(range(len(y)), 2))
+                ),
+                _looks(lambda p, y: len({tuple(sorted(r)) for r in p.tolist()}) < len(y) * (len(y) - 1) // 2),
+                _looks(lambda p, y: len({tuple(sorted(r)) for r in p.tolist()}) != len(y) * (len(y) - 1) // 2),
+            ),
         ),
         Wrong(
             "any sentence twice",
             _looks(lambda p, y: p.flatten().bincount().max() > 1),
             "a *sentence* that occurs in two pairs rings the alarm; it should be in many",
             "Compare pairs, not sentences.",
+        ),
+        Wrong(
+            "sentences are counted",
+            _looks(lambda p, y: p.flatten().bincount().max() > len(y) - 1),
+            "it is counted how often each *sentence* occurs: where pairs are missing, a copy hides below that limit",
+            "Count how often each *pair* occurs.",
+            also=(_looks(lambda p, y: p.flatten().bincount().max() > len(y) - 1 or _alone(p)),),
+        ),
+        Wrong(
+            "numbers are counted",
+            _looks(lambda p, y: len(p.sort(1).values.unique()) < len(p)),
+            "`unique` without `dim=0` looks at single numbers, not at pairs",
+            "`pairs.unique(dim=0)` keeps the different *rows*.",
+            also=(_looks(lambda p, y: len(p.unique()) < len(p) or _alone(p)),),
         ),
         Wrong(
             "sums of numbers",
@@ -1293,6 +1594,10 @@ REPEATS = Exercise(
                 _looks(lambda p, y: len(p.prod(1).unique()) < len(p) or (p[:, 0] == p[:, 1]).any()),
                 _looks(lambda p, y: _by_key(p, 10)),
                 _looks(lambda p, y: len({"".join(map(str, sorted(r))) for r in p.tolist()}) < len(p) or _alone(p)),
+                _looks(lambda p, y: len({"".join(map(str, sorted(r))) for r in p.tolist()}) < len(p)),
+                _looks(lambda p, y: len(p.sum(1).unique()) < len(p)),
+                _looks(lambda p, y: len((p[:, 0] ^ p[:, 1]).unique()) < len(p)),
+                _looks(lambda p, y: len(p.prod(1).unique()) < len(p)),
             ),
         ),
         Wrong(
@@ -1320,6 +1625,7 @@ REPEATS = Exercise(
             lambda make_pairs, labels: repeats_pairs(make_pairs, torch.arange(5).repeat_interleave(5)),
             "the maker is called with other labels than those given",
             "Call `make_pairs(labels)`.",
+            also=(lambda make_pairs, labels: repeats_pairs(make_pairs, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])),),
         ),
         Wrong(
             "one class only",
@@ -1334,6 +1640,7 @@ REPEATS = Exercise(
             _looks(lambda p, y: (p.sort(1).values[1:] == p.sort(1).values[0]).all(1).any() or _alone(p)),
             "the first pair only is compared with the others",
             "Every pair may have a copy: use `unique`, or a set.",
+            also=(_looks(lambda p, y: p.tolist().count(p[0].tolist()) > 1),),
         ),
         Wrong(
             "mirrored only",
@@ -1352,9 +1659,16 @@ REPEATS = Exercise(
             _looks(lambda p, y: (p[:, 0] >= p[:, 1]).any() or len(p.unique(dim=0)) < len(p)),
             "a pair whose larger number stands first rings the alarm",
             "(4, 1) alone is no fault: sort each pair, then compare.",
+            also=(
+                _looks(lambda p, y: (p[:, 0] >= p[:, 1]).any()),
+                _looks(lambda p, y: (p[:, 0] > p[:, 1]).any() or len(p.unique(dim=0)) < len(p)),
+            ),
         ),
         Wrong(
-            "never", lambda make_pairs, labels: False, "the answer is always False", "Compare the pairs that come back."
+            "never",
+            lambda make_pairs, labels: False,
+            "the answer is always False",
+            "Compare the pairs that come back. (Two tensors in a set are never the same one: take tuples of numbers.)",
         ),
         Wrong(
             "always", lambda make_pairs, labels: True, "the answer is always True", "A maker without copies must pass."
