@@ -23,6 +23,24 @@ from tools.results import files, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE_SEED = 10  # letters of five scripts; the network errs once, as it does about once in forty queries
+_ONES = [
+    "",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+]
+_ONES += ["fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = {2: "twenty", 3: "thirty", 4: "forty"}
 METHODS = (
     "Prototypical",
     "Matching",
@@ -57,6 +75,13 @@ def _minutes(found: list[Lesson]) -> int:
 def hours(root: Path) -> str:
     """Returns the planned time of all lessons together, such as "12 hours"."""
     return f"{round(_minutes(lessons(root)) / 60)} hours"
+
+
+def count(root: Path) -> str:
+    """Returns how many lessons there are, as a word that begins a sentence, such as "Twenty-five"."""
+    number = len(lessons(root))
+    tens, ones = (0, number) if number < 20 else divmod(number, 10)
+    return "-".join(word for word in (_TENS.get(tens, ""), _ONES[ones]) if word).capitalize()
 
 
 def package_lines(root: Path) -> str:
@@ -116,7 +141,7 @@ _BLOCKS: dict[str, Callable[[Path], str]] = {
     "results": lambda _: short_results(),
     "speed": lambda _: short_speed(),
 }
-_WORDS: dict[str, Callable[[Path], str]] = {"hours": hours, "lines": package_lines}
+_WORDS: dict[str, Callable[[Path], str]] = {"count": count, "hours": hours, "lines": package_lines}
 
 
 def rendered(root: Path) -> str:

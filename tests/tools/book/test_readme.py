@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Path:
     )
     blocks = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in BLOCKS)
     (tmp_path / "README.md").write_text(
-        f"top <!-- hours -->x<!-- /hours -->, <!-- lines -->y<!-- /lines -->.\n{blocks}end\n"
+        f"top <!-- count -->w<!-- /count -->: <!-- hours -->x<!-- /hours -->, <!-- lines -->y<!-- /lines -->.\n{blocks}end\n"
     )
     return tmp_path
 
@@ -53,7 +53,9 @@ def test_a_row_comes_from_the_lesson_and_the_measurement(project):
 
 def test_only_the_marked_parts_change_and_twice_is_once(project):
     text = readme.rendered(project)
-    assert text.startswith("top <!-- hours -->1 hours<!-- /hours -->, <!-- lines -->200 lines<!-- /lines -->.\n")
+    assert text.startswith(
+        "top <!-- count -->One<!-- /count -->: <!-- hours -->1 hours<!-- /hours -->, <!-- lines -->200"
+    )
     assert "<!-- badges -->\n[![Open the course on Binder]" in text
     assert "mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/notebooks/00_start.ipynb" in text
     assert "old" not in text
@@ -93,3 +95,16 @@ def test_the_short_tables_have_four_rows_of_what_was_measured(monkeypatch):
 
 def test_the_readme_agrees_with_lessons_and_measured_times():
     assert readme.rendered(readme.ROOT) == (readme.ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(1, "One"), (10, "Ten"), (12, "Twelve"), (19, "Nineteen"), (20, "Twenty"), (27, "Twenty-seven"), (30, "Thirty")],
+)
+def test_the_number_of_lessons_is_a_word(number, word, monkeypatch):
+    monkeypatch.setattr(readme, "lessons", lambda root: [None] * number)
+    assert readme.count(Path()) == word
+
+
+def test_the_readme_has_at_most_900_words():
+    assert len((readme.ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
