@@ -248,7 +248,7 @@ print("loop, empty pool, order and gradient: four laws hold")
 # %% [markdown]
 # ## Does it help? Drawer A
 #
-# Now real letters. The encoder is the [ProtoNet](../lessons/05_prototypical.py) that the course ships; it has never seen the test letters, and nothing is trained here. All pictures are embedded once.
+# Now real letters. The encoder is the [ProtoNet](../notebooks/05_prototypical.ipynb) that the course ships; it has never seen the test letters, and nothing is trained here. All pictures are embedded once.
 #
 # `deal` draws tasks with a drawer. `unlabelled_y` holds the truth about the drawer (−1 for a stranger); it stays with us, for marking, and no method sees it.
 

@@ -12,7 +12,7 @@
 # %% [markdown]
 # ## Recall
 #
-# **1.** What does a [prototypical network](../lessons/05_prototypical.py) minimise in an episode?
+# **1.** What does a [prototypical network](../notebooks/05_prototypical.ipynb) minimise in an episode?
 #
 # <details><summary>Answer</summary>
 #

@@ -114,7 +114,7 @@ show(
 #
 # ## Pictures to numbers
 #
-# The encoder is the [ProtoNet](../lessons/05_prototypical.py) that the course ships. It was trained on the training scripts without any description. We embed a few drawings of every letter, and standardise by the training letters.
+# The encoder is the [ProtoNet](../notebooks/05_prototypical.ipynb) that the course ships. It was trained on the training scripts without any description. We embed a few drawings of every letter, and standardise by the training letters.
 
 
 # %%

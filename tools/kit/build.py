@@ -30,7 +30,7 @@ from tools.kit.wheels import PYTHONS, SYSTEMS, KitError, Target, Unavailable, co
 ROOT = Path(__file__).resolve().parents[2]
 COURSE = (
     "notebooks", "data", "lessons/GLOSSARY.md", "lessons/NOTATION.md", "docs/diagrams", "docs/episode.png", "docs/install.md",
-    "README.md", "LICENSE",
+    "docs/commands.md", "docs/own-pictures.md", "book/path.md", "README.md", "LICENSE",
 )  # fmt: skip
 ROOM = 700_000_000  # bytes for the wheels of one system and Python, with a margin
 MARK = "KIT-COMPLETE"

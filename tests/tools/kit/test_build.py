@@ -15,6 +15,7 @@ import pytest
 from tests.tools.kit.test_wheels import ANY, WINDOWS, Index, write_wheel
 from tools.kit import build
 from tools.kit.wheels import PYTHONS, KitError, Target
+from tools.notebooks.cells import lesson_files
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -41,6 +42,9 @@ def course(tmp_path) -> Path:
         "docs/episode.png",
         "docs/diagrams/loops.svg",
         "docs/install.md",
+        "docs/commands.md",
+        "docs/own-pictures.md",
+        "book/path.md",
         "README.md",
         "LICENSE",
     ):
@@ -61,6 +65,15 @@ def make(root: Path, out: Path, *more: str, pip: Index | None = None) -> int:
     pip = pip or Index(click=(ANY, ()), torch=("LINUX", ()))
     arguments = ["--out", str(out), "--systems", "linux_x86_64", "--python", "3.11", *more]
     return build.main(arguments, root, pip, own_wheel)
+
+
+def test_a_kit_carries_whatever_a_lesson_links_to():
+    carried = (*build.COURSE, "solutions")
+    for lesson in lesson_files(ROOT):
+        for target in re.findall(r"\]\(\.\./([^)#\" ]+)", lesson.read_text(encoding="utf-8")):
+            assert any(f"{target}/".startswith(f"{name}/") for name in carried), (
+                f"{lesson.name}: {target} is not in the kit"
+            )
 
 
 def test_a_kit_is_whole(course, tmp_path, capsys):
