@@ -109,8 +109,44 @@ TO_GO = Exercise(
             "Start each sum with the reward of the step itself.",
             also=(
                 lambda r, d: (returns_to_go(r, d) - r) / d,
-                lambda r, d: d * returns_to_go(r, d),
+                lambda r, d: r.sum(1, keepdim=True) - r.cumsum(1),
             ),
+        ),
+        Wrong(
+            "one discount too many",
+            lambda r, d: d * returns_to_go(r, d),
+            "the reward of the step itself is discounted already",
+            "The step's own reward has weight 1: `reward + discount * total`.",
+        ),
+        Wrong(
+            "the discount at the wrong place",
+            lambda r, d: d * r.flip(1).cumsum(1).flip(1),
+            "the discount multiplies the rewards once each, and not what comes later",
+            "`total = reward + discount * total`.",
+        ),
+        Wrong(
+            "a running average",
+            lambda r, d: (1 - d) * returns_to_go(r, d),
+            "the reward of each step is multiplied by 1 - discount, as in a running average",
+            "A return is a sum: `total = reward + discount * total`.",
+        ),
+        Wrong(
+            "a baseline is subtracted",
+            lambda r, d: returns_to_go(r, d) - returns_to_go(r, d).mean(0),
+            "a mean is subtracted from the returns, or they are normalised",
+            "Return the returns-to-go themselves.",
+            also=(
+                lambda r, d: returns_to_go(r, d) - returns_to_go(r, d).mean(),
+                lambda r, d: returns_to_go(r, d) - returns_to_go(r, d).mean(1, keepdim=True),
+                lambda r, d: (returns_to_go(r, d) - returns_to_go(r, d).mean()) / (returns_to_go(r, d).std() + 1e-8),
+            ),
+        ),
+        Wrong(
+            "the first step is missing",
+            lambda r, d: torch.cat([r[:, :1], returns_to_go(r, d)[:, 1:]], dim=1),
+            "the loop ends before the first step, which keeps its own reward",
+            "`reversed(range(H - 1))` ends with step 0; so does `range(H - 2, -1, -1)`.",
+            also=(lambda r, d: torch.cat([torch.zeros_like(r[:, :1]), returns_to_go(r, d)[:, 1:]], dim=1),),
         ),
         Wrong(
             "the whole return everywhere",
@@ -325,6 +361,9 @@ DICE = Exercise(
                 lambda p, r, d: (p * _weights(r, d) * r).sum(1).mean(),
                 lambda p, r, d: (p.sum(1) * (_weights(r, d) * r).sum(1)).mean(),
                 lambda p, r, d: (p * returns_to_go(r, d)).sum(1).mean(),
+                lambda p, r, d: -(p * returns_to_go(r, d)).sum(1).mean(),
+                lambda p, r, d: -_plain_surrogate(p, r, d),
+                lambda p, r, d: (p.cumsum(1) * magic_box(p.cumsum(1)) * _weights(r, d) * r).sum(1).mean(),
             ),
         ),
         Wrong(
@@ -372,16 +411,58 @@ DICE = Exercise(
             "A return is a sum over the steps: `.sum(1).mean()`.",
         ),
         Wrong(
+            "the axes are exchanged",
+            lambda p, r, d: (magic_box(p.cumsum(1)) * _weights(r, d) * r).sum(0).mean(),
+            "the trajectories are summed, and the steps are averaged",
+            "The other way round: `.sum(1).mean()`.",
+        ),
+        Wrong(
+            "the discount runs backwards",
+            lambda p, r, d: (magic_box(p.cumsum(1)) * _weights(r, d).flip(0) * r).sum(1).mean(),
+            "the last reward has the weight 1, and the first one is discounted most",
+            "The reward of step t, counted from 0, has the weight `discount ** t`.",
+        ),
+        Wrong(
+            "discounted log-probabilities",
+            lambda p, r, d: (magic_box((p * _weights(r, d)).cumsum(1)) * _weights(r, d) * r).sum(1).mean(),
+            "the log-probabilities are discounted, too",
+            "Only rewards are discounted; the box holds the plain sum of log-probabilities.",
+            also=(lambda p, r, d: (magic_box(d * p.cumsum(1)) * _weights(r, d) * r).sum(1).mean(),),
+        ),
+        Wrong(
+            "averaged log-probabilities",
+            lambda p, r, d: (
+                (magic_box(p.cumsum(1) / torch.arange(1, p.shape[1] + 1).to(p.dtype)) * _weights(r, d) * r)
+                .sum(1)
+                .mean()
+            ),
+            "the box holds a mean of log-probabilities, or a product, where it needs their sum",
+            "`log_probs.cumsum(1)`.",
+            also=(
+                lambda p, r, d: (magic_box(p.cumprod(1)) * _weights(r, d) * r).sum(1).mean(),
+                lambda p, r, d: (magic_box(p.mean(1, keepdim=True)) * _weights(r, d) * r).sum(1).mean(),
+            ),
+        ),
+        Wrong(
             "log-probabilities summed over the trajectories",
             lambda p, r, d: (magic_box(p.cumsum(0)) * _weights(r, d) * r).sum(1).mean(),
-            "the log-probabilities are summed along axis 0, over the trajectories",
-            "Steps are axis 1: `log_probs.cumsum(1)`.",
+            "log-probabilities of different trajectories are added up: along axis 0, or over everything",
+            "Each trajectory has a box of its own, and steps are axis 1: `log_probs.cumsum(1)`.",
+            also=(
+                lambda p, r, d: (magic_box(p.sum()) * _weights(r, d) * r).sum(1).mean(),
+                lambda p, r, d: (magic_box(p.flatten().cumsum(0).view_as(p)) * _weights(r, d) * r).sum(1).mean(),
+                lambda p, r, d: (magic_box(p.sum(0, keepdim=True)) * _weights(r, d) * r).sum(1).mean(),
+            ),
         ),
         Wrong(
             "the box less one",
             lambda p, r, d: ((magic_box(p.cumsum(1)) - 1) * _weights(r, d) * r).sum(1).mean(),
-            "the value is 0 and not the mean return: 1 is subtracted from the box, or the rewards are centred",
-            "The box itself multiplies the rewards as they are.",
+            "the value is 0 and not the mean return: the exponential is missing, 1 is subtracted, or the rewards are centred",
+            "The box itself, `(x - x.detach()).exp()`, multiplies the rewards as they are.",
+            also=(
+                lambda p, r, d: ((p.cumsum(1) - p.cumsum(1).detach()) * _weights(r, d) * r).sum(1).mean(),
+                lambda p, r, d: (magic_box(p.cumsum(1)) * _weights(r, d) * (r - r.mean(0))).sum(1).mean(),
+            ),
         ),
         Wrong(
             "a loss",
@@ -492,6 +573,10 @@ def _thompson_cases(generator: Generator) -> list[Case]:
         case("20 bandits, other luck", 20, 5, 6, 2.0),
         case("one bandit of 2 levers", 1, 2, 3, 0.5),
         Case("5 bandits of 5 levers, nothing pulled yet but one", (torch.eye(5), torch.zeros(5, 5), _stand_in(4.0))),
+        Case(
+            "levers that lost beside levers that were never pulled",
+            (torch.zeros(3, 3), torch.tensor([[4.0, 0.0, 3.0], [0.0, 5.0, 2.0], [2.0, 6.0, 0.0]]), _stand_in(2.0)),
+        ),
     ]
 
 
@@ -519,7 +604,7 @@ THOMPSON = Exercise(
         Wrong(
             "the mean in place of a draw",
             lambda w, x, beta: ((w + 1) / (w + x + 2)).argmax(1),
-            "the mean of the posterior is compared, and nothing is drawn: that is greedy, and never explores",
+            "counts, shares of wins or posterior means are compared, and nothing is drawn: that rule is greedy",
             "Call `beta` and compare what it draws.",
             also=(
                 lambda w, x, beta: (w / (w + x).clamp_min(1)).argmax(1),
@@ -531,13 +616,13 @@ THOMPSON = Exercise(
         Wrong(
             "no prior",
             lambda w, x, beta: beta(w, x).argmax(1),
-            "the prior is missing: an untried lever has no Beta(0, 0)",
+            "the prior is missing, or another one than Beta(1, 1)",
             "The even prior is Beta(1, 1): add 1 to both counts.",
             also=(
                 lambda w, x, beta: beta(w.clamp_min(1), x.clamp_min(1)).argmax(1),
                 lambda w, x, beta: beta(w + 1, x).argmax(1),
                 lambda w, x, beta: beta(w, x + 1).argmax(1),
-                lambda w, x, beta: beta(w + 1e-6, x + 1e-6).argmax(1),
+                *(lambda w, x, beta, e=e: beta(w + e, x + e).argmax(1) for e in (1e-6, 1e-3, 1e-2)),
                 lambda w, x, beta: beta(w + 0.5, x + 0.5).argmax(1),
                 lambda w, x, beta: beta(w + 2, x + 2).argmax(1),
             ),
@@ -568,7 +653,7 @@ THOMPSON = Exercise(
         Wrong(
             "over the bandits",
             lambda w, x, beta: beta(w + 1, x + 1).argmax(0),
-            "the largest draw is sought over the bandits, axis 0",
+            "the largest draw is sought over the bandits, axis 0, or over everything",
             "Each row is a bandit: `argmax(1)`.",
             also=(lambda w, x, beta: beta(w + 1, x + 1).argmax(),),
         ),
@@ -598,6 +683,52 @@ THOMPSON = Exercise(
             lambda w, x, beta: beta((w + 1) / (w + x + 2), (x + 1) / (w + x + 2)).argmax(1),
             "shares in place of counts go into the Beta: a lever pulled 100 times looks as unknown as one pulled twice",
             "Counts: `beta(wins + 1, losses + 1)`.",
+            also=(
+                lambda w, x, beta: beta(w / (w + x + 1) + 1, x / (w + x + 1) + 1).argmax(1),
+                lambda w, x, beta: beta(w / (w + x).clamp_min(1) + 1, x / (w + x).clamp_min(1) + 1).argmax(1),
+            ),
+        ),
+        Wrong(
+            "untried levers apart",
+            lambda w, x, beta: torch.where(
+                ((w + x) == 0).any(1), ((w + x) == 0).int().argmax(1), beta(w + 1, x + 1).argmax(1)
+            ),
+            "levers that were never pulled are treated apart: they always go first, or never",
+            "Their posterior is the prior, Beta(1, 1): draw for them as for the others.",
+            also=(lambda w, x, beta: torch.where(w + x > 0, beta(w + 1, x + 1), -1.0).argmax(1),),
+        ),
+        Wrong(
+            "several draws",
+            lambda w, x, beta: torch.stack([beta(w + 1, x + 1) for _ in range(10)]).mean(0).argmax(1),
+            "several draws are taken for each lever: their mean hardly explores, and their largest is no draw from the posterior",
+            "One draw for each lever of each bandit.",
+            also=tuple(
+                lambda w, x, beta, k=k: torch.stack([beta(w + 1, x + 1) for _ in range(k)]).mean(0).argmax(1)
+                for k in (2, 3, 5, 20, 50, 100)
+            ),
+        ),
+        Wrong(
+            "a bonus on top",
+            lambda w, x, beta: (beta(w + 1, x + 1) + 1 / (w + x + 1)).argmax(1),
+            "something is added to the draws, or multiplies them: a bonus, a mean or another draw",
+            "Compare the draws as they are; their spread explores already.",
+            also=(
+                lambda w, x, beta: (beta(w + 1, x + 1) + (w + 1) / (w + x + 2)).argmax(1),
+                lambda w, x, beta: (beta(w + 1, x + 1) * (w + 1) / (w + x + 2)).argmax(1),
+                lambda w, x, beta: (beta(w + 1, x + 1) - beta(x + 1, w + 1)).argmax(1),
+            ),
+        ),
+        Wrong(
+            "counted from 1",
+            lambda w, x, beta: beta(w + 1, x + 1).argmax(1) + 1,
+            "the levers are counted from 1",
+            "The first lever is 0: `argmax(1)` as it is.",
+        ),
+        Wrong(
+            "draws of one's own",
+            lambda w, x, beta: torch.distributions.Beta(w + 1, x + 1).sample().argmax(1),
+            "the draws come from somewhere else than from the `beta` that is handed in",
+            "Call `beta(wins + 1, losses + 1)`.",
         ),
     ),
     hints=(
@@ -732,7 +863,7 @@ def _balanced(start: Tensor, walk: Walk, step: Pair, score: Pair) -> Tensor:
     found = _sound(start, walk, step, score)
     lost = found - _stale(start, walk, step, score)
     shift = torch.zeros_like(found)
-    shift[0], shift[1] = lost[0], -lost[0]
+    shift[0], shift[1:2] = lost[0], -lost[0]
     return found - shift
 
 
@@ -808,6 +939,31 @@ def _identity(params: Tensor, walked: Tensor) -> Tensor:
     return params
 
 
+# toys as answers use them: bent ones, and straight ones as in the hint
+TOYS: tuple[tuple[Walk, Pair, Pair], ...] = (
+    (_toy_walk, _toy_step, _toy_score),
+    (lambda p: 2 * p, lambda p, w: p + 2 * w + 1, lambda p, w: (10 * p + w).sum(1)),
+    (lambda p: p * 3 + 1, lambda p, w: p - 0.5 * w + 2, lambda p, w: (p * 2 + w).sum(1)),
+)
+
+
+def _with_toys(close: Callable[[Tensor, Tensor], bool]) -> tuple[Callable[..., bool], ...]:
+    """Returns an answer for each set of toys: it compares what it gets by close."""
+    return tuple(_exposes_with(*toys, close) for toys in TOYS)
+
+
+def _watches(outer: Callable[..., Tensor], start: Tensor) -> bool:
+    """Looks at what score is given, not at what comes out."""
+    given = []
+
+    def score(params: Tensor, walked: Tensor) -> Tensor:
+        given.append((params, walked))
+        return _toy_score(params, walked)
+
+    outer(start, _toy_walk, _toy_step, score)
+    return any(not _near(walked, _toy_walk(params)) for params, walked in given)
+
+
 STALE = Exercise(
     id="21.4",
     title="Bug hunt: whose trajectories?",
@@ -836,31 +992,32 @@ STALE = Exercise(
             _exposes_with(_toy_walk, _toy_step, lambda p, w: p.sum(1), _near),
             "the trajectories make no difference to the score that is tried: `score` or `walk` leaves something out",
             "Let `score` depend on parameters and trajectories, and `walk` on the parameters, e.g. `2 * params`.",
+            also=(_exposes_with(lambda p: torch.ones_like(p), *TOYS[2][1:], _near),),
         ),
         Wrong(
             "a score of trajectories only",
             _exposes_with(_toy_walk, _toy_step, lambda p, w: w.sum(1), _near),
             "the score that is tried does not look at the parameters, or not at every number",
             "Let `score` depend on all numbers of the parameters and of the trajectories.",
-            also=(_exposes_with(_toy_walk, _toy_step, lambda p, w: p.sum(1) + w[:, -1], _near),),
+            also=(
+                _exposes_with(_toy_walk, _toy_step, lambda p, w: p.sum(1) + w[:, -1], _near),
+                _exposes_with(*TOYS[2][:2], lambda p, w: p[:, 0] + w[:, 0], _near),
+            ),
+        ),
+        Wrong(
+            "a step without trajectories",
+            _exposes_with(_toy_walk, lambda p, w: p + 1, _toy_score, _near),
+            "the step that is tried does not look at the trajectories, so it may take those of a neighbour",
+            "Let `step` depend on both, e.g. `params + 2 * walked + 1`.",
         ),
         Wrong(
             "the mean over the tasks",
-            _exposes_with(
-                _toy_walk,
-                _toy_step,
-                _toy_score,
-                lambda a, b: bool(torch.isclose(a.mean(), b.mean(), rtol=1e-5, atol=1e-6)),
-            ),
+            _with_toys(lambda a, b: bool(torch.isclose(a.mean(), b.mean(), rtol=1e-5, atol=1e-6)))[0],
             "only a mean, a sum or sorted scores are compared: what one task loses another may gain",
             "Compare task by task: `torch.allclose`.",
             also=(
-                _exposes_with(
-                    _toy_walk,
-                    _toy_step,
-                    _toy_score,
-                    lambda a, b: torch.allclose(a.sort().values, b.sort().values, rtol=1e-5, atol=1e-6),
-                ),
+                *_with_toys(lambda a, b: bool(torch.isclose(a.mean(), b.mean(), rtol=1e-5, atol=1e-6)))[1:],
+                *_with_toys(lambda a, b: torch.allclose(a.sort().values, b.sort().values, rtol=1e-5, atol=1e-6))[:1],
             ),
         ),
         Wrong(
@@ -868,24 +1025,44 @@ STALE = Exercise(
             _exposes_with(_toy_walk, _toy_step, _toy_score, lambda a, b: _near(a[:1], b[:1])),
             "only one task is looked at",
             "Compare the scores of all tasks.",
-            also=(_exposes_with(_toy_walk, _toy_step, _toy_score, lambda a, b: _near(a[-1:], b[-1:])),),
+            also=(
+                _exposes_with(_toy_walk, _toy_step, _toy_score, lambda a, b: _near(a[-1:], b[-1:])),
+                lambda outer, start: exposes_stale(outer, start[:1]),
+            ),
+        ),
+        Wrong(
+            "a start of one's own",
+            lambda outer, start: exposes_stale(
+                outer, 0.5 * torch.randn(3, 2, generator=torch.Generator().manual_seed(1))
+            ),
+            "another start than the one that is given is tried, or only a part of it: a fault in a later task goes unnoticed",
+            "Call `outer(start, ...)` with the start as it comes.",
         ),
         Wrong(
             "too generous",
-            _exposes_with(_toy_walk, _toy_step, _toy_score, lambda a, b: torch.allclose(a, b, atol=0.05, rtol=0.05)),
-            "the tolerance is so wide that a small fault passes",
-            "Rounding is far below 1e-4: `torch.allclose(a, b, rtol=1e-5, atol=1e-6)`.",
+            _exposes_with(*TOYS[0], lambda a, b: torch.allclose(a, b, atol=0.05, rtol=0.05)),
+            "a small fault passes: the tolerance is wide, or the toys hardly change with what they are given",
+            "`torch.allclose(a, b, rtol=1e-5, atol=1e-6)`, with toys whose step is large.",
+            also=(_exposes_with(*TOYS[2], lambda a, b: torch.allclose(a, b, atol=1e-2)),),
         ),
         Wrong(
-            "exactly equal, with the arithmetic turned round",
-            lambda outer, start: (
-                not torch.equal(
-                    outer(start, lambda p: p / 3, lambda p, w: p + w / 7, lambda p, w: (p * 1.1 + w).sum(1)),
-                    ((start + start / 21) * 1.1).sum(1) + ((start + start / 21) / 3).sum(1),
-                )
-            ),
-            "the scores are compared to the last digit: rounding rings the alarm",
+            "to the last digit",
+            _exposes_with(*TOYS[0], torch.equal),
+            "the scores are compared more exactly than float32 can hold them: rounding rings the alarm",
             "`torch.allclose` with a small tolerance.",
+        ),
+        Wrong(
+            "every loop rings",
+            lambda outer, start: True,
+            "every loop rings, sound ones too: the score that is held against is not the sound one, the toys are random, or "
+            "nothing is compared",
+            "Compute `adapted = step(start, walk(start))` and `score(adapted, walk(adapted))`, and compare by `torch.allclose`.",
+        ),
+        Wrong(
+            "no loop rings",
+            lambda outer, start: False,
+            "no loop rings: the toys give every loop the same score, or True is never returned",
+            "Make toys that depend on all their inputs, and return True where the scores differ.",
         ),
         Wrong(
             "all tasks must be wrong",
@@ -894,6 +1071,24 @@ STALE = Exercise(
             ),
             "the alarm waits until all tasks are wrong",
             "One wrong score is enough.",
+        ),
+        Wrong(
+            "one sign only",
+            _exposes_with(*TOYS[0], lambda a, b: bool((a - b).max() <= 1e-5)),
+            "differences are not taken as absolute values: a score that is wrong in the other direction passes, or cancels",
+            "`(found - right).abs().max()`, or `torch.allclose`.",
+            also=(
+                _exposes_with(*TOYS[0], lambda a, b: bool((b - a).max() <= 1e-5)),
+                _exposes_with(*TOYS[2], lambda a, b: bool((a - b).max() <= 1e-5)),
+                *(_exposes_with(*toys, lambda a, b: bool((a - b).sum() <= 1e-5)) for toys in (TOYS[0], TOYS[2])),
+                _exposes_with(*TOYS[0], lambda a, b: bool((b - a).sum() <= 1e-5)),
+            ),
+        ),
+        Wrong(
+            "arguments are watched",
+            _watches,
+            "what `score` is given is looked at, and not what comes out: scores in another order, or of the start, pass",
+            "Compare the scores that `outer` returns with the right ones.",
         ),
         Wrong(
             "only the bug of the text",
@@ -1035,15 +1230,16 @@ OTHERS = Exercise(
         Wrong(
             "the mean of all",
             lambda g: g.mean(0, keepdim=True).expand_as(g).clone(),
-            "the trajectory itself is part of its mean: an action then lowers the baseline that judges it",
+            "the trajectory itself is part of its mean: an action then moves the baseline that judges it",
             "Leave the row itself out: `(sum - own) / (B - 1)`.",
             also=(lambda g: g.mean(0, keepdim=True), lambda g: g.mean(0)),
         ),
         Wrong(
             "divided by all",
             lambda g: (g.sum(0) - g) / len(g),
-            "the sum of the others is divided by the number of all trajectories",
+            "the sum of the others is divided by another number than B - 1",
             "There are B - 1 others.",
+            also=(lambda g: (g.sum(0) - g) / max(1, g.shape[1] - 1), lambda g: (g.sum(0) - g) / g.shape[1]),
         ),
         Wrong(
             "over the steps",
@@ -1061,22 +1257,49 @@ OTHERS = Exercise(
         Wrong(
             "the median",
             lambda g: g.median(0).values.expand_as(g).clone(),
-            "a median is taken, over all trajectories",
+            "a median is taken, not a mean",
             "The mean of the others.",
+            also=(lambda g: torch.stack([torch.cat([g[:i], g[i + 1 :]]).median(0).values for i in range(len(g))]),),
         ),
         Wrong(
             "one number for everything",
             lambda g: g.mean().expand_as(g).clone(),
-            "one number serves all steps, although early steps have more ahead of them",
+            "different steps are thrown together, although early steps have more ahead of them",
             "A mean for each step: over axis 0 only.",
-            also=(lambda g: g.mean(), lambda g: (g.sum() - g) / (g.numel() - 1)),
+            also=(
+                lambda g: g.mean(),
+                lambda g: (g.sum() - g) / (g.numel() - 1),
+                lambda g: others_mean(g)[:, :1].expand_as(g).clone(),
+                lambda g: others_mean(g).mean(1, keepdim=True).expand_as(g).clone(),
+            ),
         ),
         Wrong(
             "the advantage",
             lambda g: g - (g.sum(0) - g) / (len(g) - 1),
-            "the baseline is subtracted already",
+            "return and baseline are subtracted from each other already",
             "Return the baseline itself.",
-            also=(lambda g: g - g.mean(0),),
+            also=(lambda g: g - g.mean(0), lambda g: others_mean(g) - g, lambda g: g.mean(0) - g),
+        ),
+        Wrong(
+            "brackets",
+            lambda g: g.sum(0) - g / (len(g) - 1),
+            "the sum of all rows and the row itself are not divided by the same number",
+            "`(to_go.sum(0) - to_go) / (B - 1)`: brackets round the difference.",
+            also=(lambda g: g.mean(0) - g / (len(g) - 1), lambda g: g.sum(0) / (len(g) - 1) - g),
+        ),
+        Wrong(
+            "the same row is left out",
+            lambda g: ((g.sum(0) - g[0]) / (len(g) - 1)).expand_as(g).clone(),
+            "the same trajectory is left out for all",
+            "Each row leaves out itself.",
+            also=(lambda g: ((g.sum(0) - g[-1]) / (len(g) - 1)).expand_as(g).clone(),),
+        ),
+        Wrong(
+            "left out by value",
+            lambda g: torch.stack([torch.stack([g[g[:, t] != x, t].mean() for t, x in enumerate(row)]) for row in g]),
+            "rows are told apart by their values: others with the same return are left out, too",
+            "Leave out row i by its position.",
+            also=(lambda g: torch.stack([g[(g != row).all(1)].mean(0) for row in g]),),
         ),
         Wrong(
             "the next trajectory",
