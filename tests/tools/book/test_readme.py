@@ -104,7 +104,3 @@ def test_the_readme_agrees_with_lessons_and_measured_times():
 def test_the_number_of_lessons_is_a_word(number, word, monkeypatch):
     monkeypatch.setattr(readme, "lessons", lambda root: [None] * number)
     assert readme.count(Path()) == word
-
-
-def test_the_readme_has_at_most_900_words():
-    assert len((readme.ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
