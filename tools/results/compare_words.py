@@ -15,29 +15,32 @@ import argparse
 import csv
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 
 from fsl_course import EpisodeSampler, evaluate, fit, load_intents
 from fsl_course.data.assets import verified
 from fsl_course.data.texts import COLUMNS, TextSet, text_set
 from fsl_course.evaluation import embed_all
+from fsl_course.methods.base import FewShotLearner
+from fsl_course.methods.prototypical import PrototypicalNetwork
+from fsl_course.nets import ngram_encoder
 from fsl_course.weights.learners import make
 from tools.results.rows import is_there, kept, write
+from tools.results.words_rows import QUERY, WAY, correct, flat, nearest_mean, plain_rows, tfidf
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "data" / "words_comparison.json"
 REAL = ("clinc150", "banking77")
 EACH = 40  # sentences of a class of the real data
-TEST, TEST_QUERY = ((5, 1), (5, 5)), 10
+SHOTS = (1, 5)
+HALF_QUERY = 5  # of the ten sentences that a half of an intent has, five may be the support
 COSINE = {"distance": "cosine", "scale": 10.0}
 # label: method, settings, and where they differ from the usual (10-way 5-shot, rate 0.001) the training tasks and the rate
 TRAINED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -49,9 +52,9 @@ TRAINED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"encoder": "ngrams", "inner_lr": 1.0, "inner_steps": 3, "first_order": True},
         {"way": 5, "shot": 1},
     ),
+    "ProtoNet, n-grams and MLP": ("prototypical", {"encoder": "ngrams and mlp", **COSINE}, {}),
     "ProtoNet, GRU": ("prototypical", {"encoder": "gru", "width": 32, **COSINE}, {"shot": 2, "lr": 3e-3}),
 }
-Row = Callable[[Tensor, Tensor, Tensor], Tensor]  # support positions, labels, query positions -> slots
 
 
 def texts_folder() -> Path | None:
@@ -88,120 +91,73 @@ def export(folder: Path, out: Path) -> None:
             writer.writerows([COLUMNS, *real_rows(name, folder)])
 
 
-def correct(guess: Row, source: TextSet, episodes: int, shots: Sequence[int] = (1, 5)) -> list[dict[str, Any]]:
-    """Counts the right queries of every test episode. guess: a Row."""
-    results = []
-    for way, shot in [task for task in TEST if task[1] in shots]:
-        drawn = EpisodeSampler(source, way, shot, TEST_QUERY).layout(0, episodes)
-        parts = zip(drawn.support, drawn.support_y, drawn.query, drawn.query_y, strict=True)
-        counts = [int((guess(s, s_y, q) == q_y).sum()) for s, s_y, q, q_y in parts]
-        results.append({"way": way, "shot": shot, "query": TEST_QUERY, "correct": counts})
-    return results
+def learner_of(label: str) -> FewShotLearner:
+    """Returns the untrained learner of a row. One with an MLP has a hidden layer of 256 ReLUs over the n-grams."""
+    method, settings, _ = TRAINED[label]
+    if settings["encoder"] == "ngrams and mlp":
+        encoder = nn.Sequential(ngram_encoder(256), nn.ReLU(), nn.Linear(256, 128))
+        return PrototypicalNetwork(encoder, settings["distance"], settings["scale"])
+    return make(method, **settings)
 
 
-def nearest_mean(table: np.ndarray | Tensor) -> Row:
-    """Returns the row that takes the class mean with the largest cosine. table: [C*n, D]."""
-    rows = F.normalize(torch.as_tensor(np.asarray(table), dtype=torch.float32), dim=-1)
-
-    def guess(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-        means = F.one_hot(labels).T.float() @ rows[support]
-        return (rows[query] @ F.normalize(means, dim=-1).T).argmax(1)
-
-    return guess
-
-
-def tfidf(source: TextSet, fitted_on: Sequence[str] | None, head: str) -> Row:
-    """Returns a row of TF-IDF. fitted_on: sentences that give the weights of words; None: the support of each task alone."""
-    sentences = _flat(source)
-    words = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    table = None if fitted_on is None else words.fit(fitted_on).transform(sentences).toarray()
-
-    def guess(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-        if table is None:
-            words.fit([sentences[i] for i in support])
-            s, q = (words.transform([sentences[i] for i in part]).toarray() for part in (support, query))
-        else:
-            s, q = table[support], table[query]
-        if head == "logistic":
-            return torch.from_numpy(LogisticRegression(C=10).fit(s, labels.numpy()).predict(q))
-        both = nearest_mean(np.concatenate([s, q]))
-        return both(torch.arange(len(s)), labels, torch.arange(len(s), len(s) + len(q)))
-
-    return guess
+def trained(label: str, seed: int, train: TextSet, val: TextSet, steps: int) -> FewShotLearner:
+    """Trains a fresh learner by the tasks of its row, and keeps the best of four validations."""
+    torch.manual_seed(seed)
+    learner, tasks = learner_of(label), TRAINED[label][2]
+    sampler = EpisodeSampler(train, tasks.get("way", 10), tasks.get("shot", 5), 5, seed=seed)
+    fit(
+        learner, sampler, steps=steps, lr=tasks.get("lr", 1e-3), progress=False,
+        validation=EpisodeSampler(val, 5, tasks.get("shot", 5), 5), validate_every=max(steps // 4, 1),
+        validation_episodes=50,
+    )  # fmt: skip
+    return learner
 
 
-def with_pairs(table: np.ndarray, steps: int = 50) -> Row:
-    """Returns SetFit in small (Tunstall et al. 2022) over frozen vectors: a linear map by pairs, then logistic regression.
+def memory_rows(seed: int, base: TextSet, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Trains a ProtoNet on every other sentence of the training intents, and tests it on three things, beside two controls.
 
-    The real one fine-tunes the sentence encoder; here only a map [D, D] that starts at the identity is trained.
+    The three: the sentences of the training, the other sentences of the same intents, and the test intents. The controls, a
+    ProtoNet before its training and TF-IDF of the training sentences, say how hard the three are for one who learned nothing.
     """
-    rows = torch.as_tensor(table, dtype=torch.float32)
-
-    def guess(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-        z, same = rows[support], (labels[:, None] == labels).float()
-        first, second = torch.triu_indices(len(z), len(z), 1)
-        matrix = nn.Parameter(torch.eye(z.shape[1]))
-        optimiser = torch.optim.Adam([matrix], lr=1e-3)
-        for _ in range(steps):
-            moved = F.normalize(z @ matrix, dim=-1)
-            loss = ((moved[first] * moved[second]).sum(-1) - same[first, second]).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        with torch.no_grad():
-            s, q = (F.normalize(part @ matrix, dim=-1).numpy() for part in (z, rows[query]))
-        return torch.from_numpy(LogisticRegression(C=10).fit(s, labels.numpy()).predict(q))
-
-    return guess
-
-
-def _flat(source: TextSet) -> list[str]:
-    most = source.images.shape[1]
-    return [s for row in source.sentences for s in [*row, *[""] * (most - len(row))]]
-
-
-def plain_rows(source: TextSet, base: TextSet, vectors: np.ndarray | None) -> dict[str, tuple[Row, tuple[int, ...]]]:
-    """Returns the rows that need no training, each with the shots for which it is there."""
-    train = [s for row in base.sentences for s in row]
-    found: dict[str, tuple[Row, tuple[int, ...]]] = {
-        "TF-IDF of the support, nearest mean": (tfidf(source, None, "mean"), (1, 5)),
-        "TF-IDF of training intents, nearest mean": (tfidf(source, train, "mean"), (1, 5)),
-        "TF-IDF of training intents, logistic": (tfidf(source, train, "logistic"), (1, 5)),
-    }
-    if vectors is not None:
-        found["MiniLM, nearest mean"] = nearest_mean(vectors), (1, 5)
-        found["MiniLM, pairs and logistic"] = with_pairs(vectors), (5,)
+    train, test = base.split("train"), base.split("test")
+    seen, other = (
+        replace(train, images=train.images[:, first::2], counts=(train.counts + 1 - first) // 2) for first in (0, 1)
+    )
+    label = "ProtoNet, n-grams"
+    torch.manual_seed(seed)
+    encoders = {"untrained": learner_of(label), "trained": trained(label, seed, seen, base.split("val"), options.steps)}
+    found = []
+    for where, source in {"its sentences": seen, "others of its intents": other, "unseen domains": test}.items():
+        tables = {n: embed_all(e, source.images.flatten(0, 1)) for n, e in encoders.items()}
+        guesses = {n: nearest_mean(table) for n, table in tables.items()}
+        guesses["TF-IDF"] = tfidf(source, [s for s in flat(seen) if s], "mean")
+        for name, guess in guesses.items():
+            results = correct(guess, source, options.episodes, SHOTS, HALF_QUERY)
+            found.append({"label": f"{name}, {where}", "data": "memory", "seed": seed, "results": results})
     return found
 
 
 def trained_rows(
     label: str, seed: int, sources: dict[str, TextSet], base: TextSet, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Trains a fresh learner on the training intents and tests it on every source. A method with a head: on intents only."""
-    method, settings, tasks = TRAINED[label]
-    torch.manual_seed(seed)
-    learner = make(method, **settings)
-    sampler = EpisodeSampler(base.split("train"), tasks.get("way", 10), tasks.get("shot", 5), 5, seed=seed)
-    validation = EpisodeSampler(base.split("val"), 5, tasks.get("shot", 5), 5)
-    fit(
-        learner, sampler, steps=options.steps, lr=tasks.get("lr", 1e-3), validation=validation,
-        validate_every=max(options.steps // 4, 1), validation_episodes=50, progress=False,
-    )  # fmt: skip
+    """Trains a learner on the training intents and tests it on every source. A method with a head: on intents only."""
+    method = TRAINED[label][0]
+    learner = trained(label, seed, base.split("train"), base.split("val"), options.steps)
     found = []
     for name, source in sources.items():
         if method == "maml" and name != "intents":
             continue
         if method == "maml":
             results = []
-            for way, shot in TEST:
-                per = evaluate(learner, EpisodeSampler(source, way, shot, TEST_QUERY), options.episodes).per_episode
-                counts = (per * way * TEST_QUERY).round().int().tolist()
-                results.append({"way": way, "shot": shot, "query": TEST_QUERY, "correct": counts})
+            for shot in SHOTS:
+                per = evaluate(learner, EpisodeSampler(source, WAY, shot, QUERY), options.episodes).per_episode
+                counts = (per * WAY * QUERY).round().int().tolist()
+                results.append({"way": WAY, "shot": shot, "query": QUERY, "correct": counts})
         else:
             table = embed_all(learner, source.images.flatten(0, 1))
             with torch.no_grad():
                 results = correct(
-                    lambda s, y, q, t=table: learner.score(t[s], y, t[q], 5).argmax(1), source, options.episodes
+                    lambda s, y, q, t=table: learner.score(t[s], y, t[q], WAY).argmax(1), source, options.episodes
                 )
         found.append({"label": label, "data": name, "seed": seed, "results": results})
     return found
@@ -224,8 +180,9 @@ def main(argv: Sequence[str] | None = None, folder: Path | None = None) -> int:
     head = {
         "command": f"OMP_NUM_THREADS=1 python -m tools.results.compare_words --steps {options.steps}"
         f" --episodes {options.episodes} --seeds {options.seeds}",
-        "protocol": f"5-way, {TEST_QUERY} queries a class, inductive; test episodes of seed 0, the same for every row; `correct` "
-        "counts the right queries of each episode; trained rows saw the training intents only, best of four validations",
+        "protocol": f"5-way, {QUERY} queries a class, inductive; test episodes of seed 0, the same for every row; `correct` "
+        "counts the right queries of each episode; trained rows saw the training intents only, best of four validations; "
+        f"memory: trained on every other sentence of the training intents, {HALF_QUERY} queries a class",
         "train": {"steps": options.steps},
         "episodes": options.episodes,
     }
@@ -241,20 +198,11 @@ def main(argv: Sequence[str] | None = None, folder: Path | None = None) -> int:
     for name, source in sources.items():
         for label, (guess, shots) in plain_rows(source, base.split("train"), vectors.get(name)).items():
             if not any(row["label"] == label and row["data"] == name for row in rows):
-                _keep(
-                    [
-                        {
-                            "label": label,
-                            "data": name,
-                            "seed": 0,
-                            "results": correct(guess, source, options.episodes, shots),
-                        }
-                    ],
-                    rows,
-                    head,
-                    options,
-                )
+                results = correct(guess, source, options.episodes, shots)
+                _keep([{"label": label, "data": name, "seed": 0, "results": results}], rows, head, options)
     for seed in range(options.seeds):
+        if not any(row["data"] == "memory" and row["seed"] == seed for row in rows):
+            _keep(memory_rows(seed, base, options), rows, head, options)
         for label in TRAINED:
             if not is_there(rows, label, seed):
                 _keep(trained_rows(label, seed, sources, base, options), rows, head, options)

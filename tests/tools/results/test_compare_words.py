@@ -13,7 +13,8 @@ from fsl_course.methods.prototypical import PrototypicalNetwork
 from fsl_course.nets import ngram_encoder
 from tools.data import sentence_vectors
 from tools.results import compare_words
-from tools.results.compare_words import correct, nearest_mean, real_rows, texts_folder, tfidf, with_pairs
+from tools.results.compare_words import real_rows, texts_folder
+from tools.results.words_rows import correct, nearest_mean, tfidf, with_pairs
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,29 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
     first = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"]
     compare_words.main([*words, "--seeds", "2"])
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"]
-    assert rows[0] == first[0]
-    assert [row["seed"] for row in rows] == [0, 1]
+    assert rows[: len(first)] == first
+    assert [row["seed"] for row in rows if row["data"] == "intents"] == [0, 1]
+    assert [row["seed"] for row in rows if row["data"] == "memory"] == [0] * 9 + [1] * 9
+
+
+def test_the_halves_of_the_training_intents_share_no_sentence(monkeypatch):
+    asked = []
+    monkeypatch.setattr(compare_words, "correct", lambda guess, source, *rest: asked.append(source) or [])
+    options = compare_words.argparse.Namespace(steps=1, episodes=2)
+    labels = [row["label"] for row in compare_words.memory_rows(0, load_intents(), options)]
+    seen, other, test = (source.sentences for source in asked[::3])
+    assert [len(row) for row in seen] == [len(row) for row in other] == [10] * 40
+    assert not {s for row in seen for s in row} & {s for row in other for s in row}
+    assert len(test) == 18
+    assert labels[:3] == ["untrained, its sentences", "trained, its sentences", "TF-IDF, its sentences"]
+
+
+def test_one_row_has_a_hidden_layer_and_the_others_are_made_by_name():
+    codes = load_intents().split("test").images[:2, 0].long()
+    bent = compare_words.learner_of("ProtoNet, n-grams and MLP").encoder
+    assert bent(codes).shape == (2, 128)
+    assert (bent[1](bent[0](codes)) >= 0).all()
+    assert not isinstance(compare_words.learner_of("ProtoNet, n-grams").encoder, torch.nn.Sequential)
 
 
 def test_the_committed_file_is_whole():
@@ -67,7 +89,9 @@ def test_the_committed_file_is_whole():
                 assert all(len(result["correct"]) == there["episodes"] for result in row["results"])
         for label in compare_words.TRAINED:
             assert seeds.get(label, {0, 1, 2}) == {0, 1, 2}
+        assert data != "intents" or set(compare_words.TRAINED) <= set(seeds)
         assert {"MiniLM, nearest mean", "TF-IDF of the support, nearest mean"} <= set(seeds)
+    assert sorted(row["seed"] for row in there["rows"] if row["data"] == "memory") == [0] * 9 + [1] * 9 + [2] * 9
 
 
 def test_the_real_data_have_their_classes_and_one_row_repeats():
