@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fsl_classroom.checking.catalogue import all_exercises
+from fsl_classroom.checking.catalogue import all_exercises, of_lesson
 from tools.book import lesson_map
 from tools.classroom.quiz import draw, load
 from tools.notebooks.parts import part_of, planned_minutes
@@ -68,6 +68,15 @@ def test_each_lesson_says_what_a_teacher_needs(lesson):
     mistakes = next(table for table in tables(GUIDE[lesson]) if table[0][0] == "exercise")
     assert len(mistakes) > 4
     assert all(row[0].startswith(lesson) for row in mistakes[1:])
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_guide_says_of_every_exercise_what_goes_wrong(lesson):
+    mistakes = next(table for table in tables(GUIDE[lesson]) if table[0] == ["exercise", "what students write", "say"])
+    told = [id for row in mistakes[1:] for id in re.findall(r"\d\d\.\d+", row[0])]
+    assert set(told) == {exercise.id for exercise in of_lesson(lesson)}
+    assert told == sorted(told)
+    assert all(len(row) == 3 and row[1] and row[2].startswith('"') for row in mistakes[1:])
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
