@@ -104,6 +104,22 @@ def maml_comparison(book: Book) -> str:
     )
 
 
+def lake(book: Book) -> str:
+    """Returns the errors in Lake's one-shot test: in the published runs, and in runs drawn anew or by halves."""
+    story = _read(book, "lake_comparison.json")
+    kinds = ("published", "drawn", "first eight people", "published letters", "published people")
+    rows = [[row["label"], *(percent(1 - row[k], row[f"{k}_ci95"]) for k in kinds)] for row in story["rows"]]
+    ways = (
+        "20 published runs",
+        "drawn anew",
+        "anew, first eight people",
+        "their letters, other people",
+        "their people, other letters",
+    )
+    head = " | ".join(("method", *ways))
+    return f"{table(head, rows)}\n\n{_notes(story)}"
+
+
 def omniglot_random(book: Book) -> str:
     """Returns all methods on Omniglot as the papers split it, with the papers' numbers and, below, why ours are lower."""
     return tables.short_table(_of("random"))
@@ -241,6 +257,7 @@ PARTS = {
     "sinusoids": sinusoids,
     "metric_comparison": metric_comparison,
     "maml_comparison": maml_comparison,
+    "lake": lake,
     "omniglot_random": omniglot_random,
     "omniglot_tasks": omniglot_tasks,
     "omniglot_costs": omniglot_costs,
