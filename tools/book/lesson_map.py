@@ -20,7 +20,7 @@ from tools.notebooks.parts import PARTS, part_of
 ROOT = Path(__file__).resolve().parents[2]
 Needs = dict[str, tuple[str, ...]]  # lesson number -> numbers of the lessons that it needs
 Edge = tuple[str, str]  # (needed, needing)
-_TITLE = re.compile(r"^# # \d\d ([^:\n]+)", re.M)
+_TITLE = re.compile(r"^# # \d\d ([^:,\n]+)", re.M)  # up to a colon or a comma
 _NEEDS = re.compile(r"^# Prerequisites: (.+?)\. Planned", re.M)
 _PITCH, _BOX, _GAP = 0.36, 0.25, 0.16  # inches: from row to row, height of a box, more between parts
 _LEFT, _RIGHT, _LABEL = 2.02, 4.78, 4.99  # x: the boxes' sides, the middle of the parts' names

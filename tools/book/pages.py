@@ -44,6 +44,11 @@ PATHS = (
         "You stay with an encoder and its prototypes: labels that flow, pictures without a name, invented examples, and classes "
         "that keep coming. No inner loop is needed.",
     ),
+    (
+        "Your own problem",
+        ("00", "01", "02", "05", "26"),
+        "You go straight to pictures or sentences of your own. Skip recall questions about lessons that you left out.",
+    ),
     ("Everything", (), "You take the lessons in their order."),
 )
 NBSP = "\N{NO-BREAK SPACE}"

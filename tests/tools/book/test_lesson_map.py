@@ -7,10 +7,10 @@ import re
 
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from tools.book import diagrams, lesson_map
-from tools.book.lessons import lessons
+from tools.notebooks.cells import lesson_files
 
 NEEDS = {
     "00": (),
@@ -33,12 +33,13 @@ def follow(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
 def named() -> set[tuple[str, str]]:
     """(needed, needing) as the lessons' first cells name them, read number by number."""
     pairs = set()
-    for lesson in lessons(diagrams.ROOT):
-        words = lesson.needs.split(";")[0].replace(",", " ").split()
+    for path in lesson_files(diagrams.ROOT):
+        line = next(one for one in path.read_text(encoding="utf-8").splitlines() if one.startswith("# Prerequisites: "))
+        words = re.split(r"[\s,\[\].]+", line.partition(". Planned")[0].partition("](")[0].partition(";")[0])
         for place, word in enumerate(words):
             if re.fullmatch(r"\d\d", word):
                 upto = words[place + 2] if words[place + 1 : place + 2] == ["to"] else word
-                pairs |= {(f"{number:02d}", lesson.number) for number in range(int(word), int(upto) + 1)}
+                pairs |= {(f"{number:02d}", path.name[:2]) for number in range(int(word), int(upto) + 1)}
     return pairs
 
 
@@ -78,7 +79,7 @@ def test_the_committed_arrows_lead_to_the_lessons_that_the_first_cells_name_and_
 
 def test_every_lesson_but_the_first_needs_an_earlier_one():
     needing = {end for _, end in named()}
-    assert needing == {lesson.number for lesson in lessons(diagrams.ROOT)[1:]}
+    assert needing == {path.name[:2] for path in lesson_files(diagrams.ROOT)[1:]}
     assert all(start < end for start, end in named())
 
 
@@ -104,6 +105,19 @@ def test_every_arrow_ends_in_the_row_of_its_lesson():
         tip = max(arrow._posA_posB, key=lambda point: (point[0], -point[1]))
         nearest = min(rows, key=lambda number: abs(rows[number] - tip[1]))
         assert nearest == end, f"{start} to {end} ends at {nearest}"
+    plt.close(figure)
+
+
+def test_every_title_fits_into_its_box():
+    figure = diagrams.figure("path")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    boxes = [patch.get_window_extent() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+    assert len(boxes) == len(lesson_map.titles())
+    for title in lesson_map.titles().values():
+        text = next(text for text in axes.texts if text.get_text() == title).get_window_extent()
+        box = min(boxes, key=lambda box: abs(box.y0 + box.y1 - text.y0 - text.y1))
+        assert box.x0 < text.x0 < text.x1 < box.x1, title
     plt.close(figure)
 
 
