@@ -3,8 +3,10 @@
     OMP_NUM_THREADS=1 python -m tools.results.compare_acting
 
 Writes data/acting_comparison.json. A row of the plane holds the returns of 200 goals before adaptation and after 1, 2 and 3
-steps; a row of the levers the mean regret over 2000 bandits, and its paired difference to Thompson sampling. Weights that are not
-there are trained first, into runs/acting. Call it again after an interruption: it keeps the rows that are there.
+steps; a row of the levers the mean regret over 2000 bandits, and its paired difference to Thompson sampling. A row of the arm
+holds how far the tip ends from its targets, after exact and after noisy demonstrations (acting_arm.py). A row of a gradient says
+how far single outer gradients lie from their mean. Weights that are not there are trained first, into runs/acting. Call it again
+after an interruption: it keeps the rows that are there.
 """
 
 from __future__ import annotations
@@ -17,15 +19,20 @@ from typing import Any
 import torch
 from torch import Generator
 
-from fsl_course.data.worlds import Bandits
+from fsl_course.data.worlds import Bandits, Navigation
 from fsl_course.evaluation import mean_and_ci95
 from fsl_course.methods.recurrent_rl import RecurrentPolicy, thompson
 from fsl_course.weights.checkpoints import load_file
+from tools.results.acting_arm import arm_rows
 from tools.results.rows import is_there, kept, write
 from tools.results.train_acting import NEAR_STEPS, WAYS, file_name, learner_of, returns_of
 from tools.results.train_acting import main as train_acting
 
 OUT = Path(__file__).resolve().parents[2] / "data" / "acting_comparison.json"
+GRADIENTS = tuple(f"gradient, {way}" for way in WAYS)
+ARMS = tuple(
+    f"arm, {name}" for name in ("MAML by imitation", "one net for all", "MAML before its steps", "least squares")
+)
 WEIGHTS = Path(__file__).resolve().parents[2] / "runs" / "acting"
 
 
@@ -43,6 +50,25 @@ def in_the_plane(way: str, weights: dict[str, torch.Tensor], tasks: int) -> dict
     learner = learner_of(way)
     learner.policy.load_state_dict(weights)
     return {"returns": [[round(float(v), 3) for v in part] for part in returns_of(learner, tasks=tasks)]}
+
+
+def of_gradients(way: str, weights: dict[str, torch.Tensor], draws: int) -> dict[str, float]:
+    """Spread of the outer gradient at the start with these weights: root of the summed variances over draws, and the mean's norm.
+
+    Every way draws the same goals, 20 at a time, and 20 trajectories for each, as in training. The norm of the mean is made
+    unbiased by taking off what the spread adds to it; it is 0 where the mean drowns in the spread.
+    """
+    learner = learner_of(way)
+    learner.policy.load_state_dict(weights)
+    drawn = []
+    for draw in range(draws):
+        generator = Generator().manual_seed(draw)
+        loss = learner.meta_loss(Navigation.draw(20, generator), generator)
+        drawn.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))]))
+    gradients = torch.stack(drawn).double()
+    variance = gradients.var(0).sum()
+    mean = (gradients.mean(0).square().sum() - variance / draws).clamp_min(0).sqrt()
+    return {"spread": round(float(variance.sqrt()), 3), "mean": round(float(mean), 3)}
 
 
 @torch.no_grad()
@@ -63,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="updates of each training, for a rehearsal")
     parser.add_argument("--tasks", type=int, default=200, help="test goals (200)")
     parser.add_argument("--bandits", type=int, default=2000, help="test bandits (2000)")
+    parser.add_argument("--draws", type=int, default=30, help="outer gradients of each way (30)")
+    parser.add_argument("--arms", type=int, default=500, help="test arms (500)")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(argv)
@@ -84,6 +112,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append({"label": label, "seed": seed, **row})
             write(options.out, head, rows)
             print(label, seed, row.get("regret", [sum(r) / len(r) for r in row.get("returns", [[0]])]), flush=True)
+    for seed in range(options.seeds):
+        more: dict[str, dict[str, Any]] = {}
+        if not is_there(rows, GRADIENTS[-1], seed):
+            weights = trained("navigation", seed, "dice", options.weights, options.steps)
+            more = {f"gradient, {way}": of_gradients(way, weights, options.draws) for way in WAYS}
+        if not is_there(rows, ARMS[-1], seed):
+            more |= arm_rows(seed, options.steps, options.arms)
+        rows += [{"label": label, "seed": seed, **row} for label, row in more.items()]
+        write(options.out, head, rows)
+        for label, row in more.items():
+            print(label, seed, row, flush=True)
     return 0
 
 
