@@ -1,4 +1,4 @@
-"""The command `classify`: names pictures by the examples in a folder, and says which examples are nearest."""
+"""The command `classify`: names pictures (or sentences) by examples, and says which examples are nearest."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ def add_parser(commands: Any) -> None:
     """Adds the command `classify`."""
     classify = commands.add_parser(
         "classify",
-        help="names pictures by a folder of examples",
+        help="names pictures by a folder of examples, or sentences by a file of them",
         epilog="examples:\n  python -m fsl_course classify prototypical --support mine new1.png new2.png\n"
         "  python -m fsl_course classify runs/mine --support mine new --html page.html\n"
         "  python -m fsl_course classify runs/mine --support mine new --none-of-these\n"
         "  python -m fsl_course classify simple_shot --encoder resnet18 \\\n"
         "      --support photos new\n"
+        "  python -m fsl_course classify prototypical --support my.csv 'how late?'\n"
         "docs/commands.md says more.",
     )
     which = "a method with shipped weights, the folder or .safetensors file that train made, or a file of --save"
     invert = "make negatives of all pictures or of none: auto, yes or no (that of the weights, else auto: if most "
     invert += "examples are dark on light)"
     classify.add_argument("method", metavar="WEIGHTS", type=named, help=which)
-    classify.add_argument("pictures", metavar="PICTURE", nargs="+", type=named, help="pictures, or folders of them")
-    classify.add_argument("--support", metavar="FOLDER", type=named, help="the examples: one folder for each class")
+    classify.add_argument(
+        "pictures", metavar="PICTURE", nargs="+", type=named, help="pictures, folders of them, or sentences"
+    )
+    classify.add_argument(
+        "--support", metavar="FOLDER", type=named, help="the examples: one folder for each class, or a .csv"
+    )
     add_weights(classify)
     classify.add_argument("--invert", type=one_of(tuple(INVERT)), help=invert)
     classify.add_argument("--none-of-these", action="store_true", help="pictures that are like no class get no name")
@@ -42,8 +47,11 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints a name for every picture. Returns the exit status: 0, or 1 if some of them cannot be read."""
+    from fsl_course.cli import classify_sentences
     from fsl_course.cli.data import note
 
+    if options.support and Path(options.support).suffix in (".csv", ".jsonl", ".json"):
+        return classify_sentences.run(options)
     classifier, weights = _fitted(options)
     if options.none_of_these:
         classifier.calibrate()

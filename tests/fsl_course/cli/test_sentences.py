@@ -69,7 +69,53 @@ def test_what_does_not_go_together_is_said(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_classify_names_pictures_only(tmp_path, capsys):
+def test_classify_names_sentences_by_a_file(tmp_path, capsys):
+    file = tmp_path / "mine.csv"
+    file.write_text(
+        "text,label\nIs the train late?,late\nWater the roses,garden\nCut the lawn,garden\n", encoding="utf-8"
+    )
+    asked = ["How late is my train?", "Water the roses"]
+    assert main(["classify", "prototypical", "--support", str(file), *asked, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["sentence"], row["name"]) for row in rows] == list(zip(asked, ["late", "garden"], strict=True))
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
+    assert rows[1]["nearest"][0] == {
+        "sentence": asked[1],
+        "name": "garden",
+        "index": 1,
+        "distance": pytest.approx(0, abs=1e-2),
+    }
+    assert [near["distance"] for near in rows[0]["nearest"]] == sorted(n["distance"] for n in rows[0]["nearest"])
+    assert main(["classify", "induction", "--support", str(file), *asked]) == 0
+    assert "induction-intents: 2 classes, 3 examples" in capsys.readouterr().out
+
+
+def test_classify_by_the_weights_of_a_run_that_has_a_head(tmp_path, own, few_episodes, capsys):
+    words = ["train", "maml", "--data", "intents", *TINY, "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert main(["classify", str(tmp_path / "run"), "--support", str(own), "say a 1"]) != 0
+    assert "has a head for 4 classes, and there are 12" in capsys.readouterr().err
+    four = tmp_path / "four.csv"
+    four.write_text("\n".join(own.read_text(encoding="utf-8").splitlines()[:13]), encoding="utf-8")
+    assert main(["classify", str(tmp_path / "run"), "--support", str(four), "say a 1"]) == 0
+    assert "maml-intents-4w1s: 4 classes, 12 examples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prototypical", "--html", "x.html", "a"], "--html goes with pictures"),
+        (["prototypical", "--none-of-these", "--save", "x", "a"], "--none-of-these, --save goes with pictures"),
+        (["prototypical", "--trained-on", "glyphs", "a"], "prototypical-glyphs reads pictures, and"),
+        (["relation", "a"], "relation"),
+    ],
+)
+def test_classify_says_what_does_not_fit_sentences(own, words, message, capsys):
+    assert main(["classify", *words, "--support", str(own)]) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_classify_refuses_pictures_for_weights_of_sentences(tmp_path, capsys):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("L", (28, 28), 255).save(tmp_path / name / "1.png")
