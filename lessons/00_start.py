@@ -482,12 +482,14 @@ TeachAlphabet()
 # | [22 trust](../notebooks/22_trust.ipynb) | say why an answer came, how sure it is, and what breaks it |
 # | [23 shift](../notebooks/23_shift.ipynb) | measure what is left of a method on another domain |
 # | [24 continual](../notebooks/24_continual.ipynb) | add classes for months without forgetting the first |
+# | [25 deployment](../notebooks/25_deployment.ipynb) | shrink an encoder, ship it as one file, and measure what was lost |
+# | [26 your own](../notebooks/26_your_own.ipynb) | take pictures or sentences of your own to an honest report |
 #
 # You need not take them in order. The [learning path](../book/path.md) says what each lesson needs, and how to see the idea in an evening.
 #
 # <details><summary>Which lesson needs which: a picture</summary>
 #
-# ![Lessons 00 to 24 in four parts, with arrows from each lesson to those that need it. After part I you may go on to 07, 14, 15, 16, 19 or 24](../docs/diagrams/path.svg)
+# ![Lessons 00 to 26 in four parts, with arrows from each lesson to those that need it. After part I you may go on to 07, 14, 15, 16, 19 or 24](../docs/diagrams/path.svg)
 #
 # An arrow leads to a lesson from each one that it needs.
 #

@@ -209,4 +209,11 @@ COMPUTED = {
     "24-2": lambda: float(tensor(0.9 - 0.5, 0.6 - 0.4).mean()),
     "24-3": lambda: float(ewc_penalty({"w": tensor(1, 4)}, {"w": tensor(0, 2)}, {"w": tensor(3, 0.5)}, 2.0)),
     "24-5": lambda: 784 // (16 * 4),
+    "25-1": lambda: 10 * 10 * 9 * 8 * 8,
+    "25-2": lambda: float((tensor(0.034) / (tensor(0.5, -1.27, 0.034).abs().max() / 127)).round()),
+    "25-3": lambda: 5**2,
+    "25-4": lambda: torch.zeros(64, dtype=torch.float16).nbytes,
+    "26-1": lambda: (14 - 2) - round(0.5 * 12) - round(0.25 * 12),
+    "26-2": lambda: 100 * (2 / 1) ** 2,
+    "26-3": lambda: 100 * 1.77 * 0.1 / 400**0.5,
 }
