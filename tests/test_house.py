@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fsl_course", "fsl_classroom", "tools")
 # of fsl_course: 6,500 for lessons 00 to 11, then own pictures, part III, and part IV, which brings three new kinds of task
 # (scenes, sentences, worlds) and the room trust
-MOST_LINES = 10_700
+MOST_LINES = 10_800
 MOST_ROOMS = MOST_MODULES = 8  # in the root of fsl_course, without _system, which holds no idea of the course
 MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 60  # without its docstring
