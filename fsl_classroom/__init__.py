@@ -6,6 +6,7 @@
     export_results("results.json")           # writes the same to a file for a teacher
     require("05.1", prototypes)              # for test cells: raises an AssertionError with the diagnosis if it is wrong
     check("05.1@7", prototypes)              # checks a variant of 05.1, with requirements drawn from seed 7
+    audit(report)                            # says where the report of a project leaks (lesson 26)
 
 Rooms, from the ground up (imports run downwards only; ``fsl_course`` never imports this package):
 
@@ -27,6 +28,7 @@ _HOME = {
     "Property": "checking.model",
     "Wrong": "checking.model",
     "all_exercises": "checking.catalogue",
+    "audit": "checking.project",
     "check": "checking.check",
     "exercises_with_variants": "checking.catalogue",
     "export_results": "checking.progress",
