@@ -1273,7 +1273,56 @@ def _settings(report: Report, purpose: str = "test") -> list[str]:
     return [e["setting"] for e in report["ledger"] if e["purpose"] == purpose]
 
 
-def _leaks_cases(generator: Generator) -> list[Case]:
+def _add(part: str, source: str, spell: Callable[[str], str] = str) -> Callable[[Report], Any]:
+    return lambda r: r[part].append(spell(r[source][1]))
+
+
+def _peek(spell: Callable[[str], str] = str, at: int = 2, first: bool = False) -> Callable[[Report], Any]:
+    """Puts one test class last, or first, into the entry `at`, among validation classes."""
+    return lambda r: r["ledger"][at]["classes"].insert(0 if first else 99, spell(r["test"][-1]))
+
+
+def _looked(at: int, classes: Callable[[Report], list[str]]) -> Callable[[Report], Any]:
+    return lambda r: r["ledger"][at].update(classes=classes(r))
+
+
+def _short(at: int, by: int = 1) -> Callable[[Report], Any]:
+    return lambda r: r["ledger"][at].update(episodes=r["least"] - by)
+
+
+def _all_short(by: Callable[[int], int]) -> Callable[[Report], Any]:
+    return lambda r: [entry.update(episodes=by(r["least"])) for entry in r["ledger"]]
+
+
+def _both(*changes: Callable[[Report], Any]) -> Callable[[Report], Any]:
+    return lambda r: [change(r) for change in changes]
+
+
+def _odd(r: Report) -> None:
+    r["test"][-1] = f" {r['test'][-1].upper()}"
+    r["ledger"][1]["classes"].append(r["test"][-1])
+
+
+def _by_training(r: Report) -> None:
+    """Chooses on training classes, too, repeats a name within a list, and has other keys."""
+    r["ledger"][1]["classes"] = list(r["train"])
+    r["train"].append(r["train"][0].upper())
+    r["ledger"][0]["classes"] = [r["val"][0]] * 2
+    r["note"] = "test"
+
+
+def _all_four(r: Report) -> None:
+    r["train"], r["ledger"][1]["classes"] = list(r["test"]), list(r["test"])
+    r["ledger"][0]["episodes"] = 2
+
+
+def _whole_test(r: Report) -> None:
+    for entry in r["ledger"]:
+        entry["classes"] = list(r["test"])
+
+
+def _reports(generator: Generator) -> Callable[..., tuple[Report]]:
+    """Returns a maker of sound reports; `change` spoils one."""
     words = ["anchor", "bell", "cup", "dog", "ear", "fish", "gate", "hat", "ink", "jug", "key", "lamp", "moon", "nut"]
 
     def report(
@@ -1286,87 +1335,55 @@ def _leaks_cases(generator: Generator) -> list[Case]:
         names = [words[i] for i in torch.randperm(len(words), generator=generator).tolist()]
         parts = {"train": names[:train], "val": names[train : train + val], "test": names[train + val :]}
         least = int(torch.randint(50, 200, (1,), generator=generator))
+        looks = [(s, "choose", "val") for s in ("net", "pixels", "big net", *more)]
+        looks += [(s, "test", "test") for s in tests]
         ledger = [
             {"setting": s, "purpose": p, "classes": list(parts[c]), "episodes": least + 10 * k}
-            for k, (s, p, c) in enumerate(
-                [
-                    *((s, "choose", "val") for s in ("net", "pixels", "big net", *more)),
-                    *((s, "test", "test") for s in tests),
-                ],
-            )
+            for k, (s, p, c) in enumerate(looks)
         ]
         made = {**parts, "ledger": ledger, "least": least}
         change(made)
         return (made,)
 
-    def add(part: str, source: str, spell: Callable[[str], str] = str) -> Callable[[Report], Any]:
-        return lambda r: r[part].append(spell(r[source][1]))
+    return report
 
-    def peek(spell: Callable[[str], str] = str, at: int = 2, first: bool = False) -> Callable[[Report], Any]:
-        """Puts one test class last, or first, into the entry `at`, among validation classes."""
-        return lambda r: r["ledger"][at]["classes"].insert(0 if first else 99, spell(r["test"][-1]))
 
-    def odd(r: Report) -> None:
-        r["test"][-1] = f" {r['test'][-1].upper()}"
-        r["ledger"][1]["classes"].append(r["test"][-1])
-
-    def short(at: int, by: int = 1) -> Callable[[Report], Any]:
-        return lambda r: r["ledger"][at].update(episodes=r["least"] - by)
-
-    def sound_by_training(r: Report) -> None:
-        """Chooses on training classes, too, repeats a name within a list, and has other keys."""
-        r["ledger"][1]["classes"] = list(r["train"])
-        r["train"].append(r["train"][0].upper())
-        r["ledger"][0]["classes"] = [r["val"][0]] * 2
-        r["note"] = "test"
-
-    def all_four(r: Report) -> None:
-        r["train"], r["ledger"][1]["classes"] = list(r["test"]), list(r["test"])
-        r["ledger"][0]["episodes"] = 2
-
-    def whole_test(r: Report) -> None:
-        for entry in r["ledger"]:
-            entry["classes"] = list(r["test"])
-
+def _leaks_cases(generator: Generator) -> list[Case]:
+    report = _reports(generator)
+    five = ("net", "pixels", "big net", "chance", "random")
     return [
         Case("a sound report", report()),
         Case("every class of the test stands in training, too", report(change=lambda r: r.update(train=list(r["test"])))),
         Case("a sound report without training classes, with many looks at validation", report(0, 6, more=("net", "net"))),
-        Case("a sound report that also chooses on training classes, one of them listed twice",
-             report(change=sound_by_training)),
-        Case("all settings were compared on the test classes", report(change=whole_test)),
+        Case("a sound report that also chooses on training classes, one of them listed twice", report(change=_by_training)),
+        Case("all settings were compared on the test classes", report(change=_whole_test)),
         Case("a sound report with a single test", report(tests=("net",))),
         Case("a sound report of settings that were never chosen among", report(tests=("chance", "random net"))),
-        Case("one entry was chosen on two test classes and nothing else",
-             report(change=lambda r: r["ledger"][1].update(classes=r["test"][:2]))),
-        Case("one entry was chosen on the test classes, in another order",
-             report(change=lambda r: r["ledger"][2].update(classes=r["test"][::-1]))),
-        Case("one entry was chosen on validation and test classes together",
-             report(change=lambda r: r["ledger"][1].update(classes=r["val"] + r["test"]))),
-        Case("one entry was chosen on exactly the test list",
-             report(change=lambda r: r["ledger"][1].update(classes=list(r["test"])))),
-        Case("a test class stands first among validation classes", report(change=peek(at=1, first=True))),
-        Case("one class is in all three lists", report(change=lambda r: (add("train", "test")(r), add("val", "test")(r)))),
-        Case("one class is in validation and test", report(change=add("test", "val"))),
-        Case("one class is in training and validation", report(change=add("train", "val"))),
-        Case("one class is in training and test, in capitals", report(change=add("train", "test", str.title))),
-        Case("one class is in validation and test, with a blank", report(change=add("val", "test", lambda n: f" {n}"))),
-        Case("one entry was chosen on a single test class", report(change=peek())),
-        Case("the first entry chose on a test class, spelt with capitals", report(change=peek(str.upper, 0))),
-        Case("an entry chose on a test class, with a blank behind it", report(change=peek(lambda n: n + " ", 1))),
-        Case("an entry chose on a test class that is spelt oddly in both places", report(change=odd)),
+        Case("one entry was chosen on two test classes alone", report(change=_looked(1, lambda r: r["test"][:2]))),
+        Case("one entry was chosen on the test classes, turned round", report(change=_looked(2, lambda r: r["test"][::-1]))),
+        Case("one entry was chosen on validation and test classes", report(change=_looked(1, lambda r: r["val"] + r["test"]))),
+        Case("one entry was chosen on exactly the test list", report(change=_looked(1, lambda r: list(r["test"])))),
+        Case("a test class stands first among validation classes", report(change=_peek(at=1, first=True))),
+        Case("one class is in all three lists", report(change=_both(_add("train", "test"), _add("val", "test")))),
+        Case("one class is in validation and test", report(change=_add("test", "val"))),
+        Case("one class is in training and validation", report(change=_add("train", "val"))),
+        Case("one class is in training and test, in capitals", report(change=_add("train", "test", str.title))),
+        Case("one class is in validation and test, with a blank", report(change=_add("val", "test", lambda n: f" {n}"))),
+        Case("one entry was chosen on a single test class", report(change=_peek())),
+        Case("the first entry chose on a test class, spelt with capitals", report(change=_peek(str.upper, 0))),
+        Case("an entry chose on a test class, with a blank behind it", report(change=_peek(lambda n: n + " ", 1))),
+        Case("an entry chose on a test class that is spelt oddly in both places", report(change=_odd)),
         Case("one setting was tested twice, with another between", report(tests=("net", "pixels", "net"))),
         Case("one setting was tested twice in a row", report(tests=("pixels", "net", "net"))),
-        Case("a sound report with five tested settings", report(tests=("net", "pixels", "big net", "chance", "random"))),
-        Case("a choice with one episode too few", report(change=short(1))),
-        Case("the last test with far too few episodes", report(change=short(-1, 40))),
-        Case("a test in the middle of the ledger is short", report(change=short(-2), tests=("net", "pixels", "chance"))),
-        Case("every entry has a single episode", report(change=lambda r: [e.update(episodes=1) for e in r["ledger"]])),
-        Case("every entry is a little short", report(change=lambda r: [e.update(episodes=r["least"] - 1) for e in r["ledger"]])),
-        Case("a class overlaps, and the first choice is short",
-             report(change=lambda r: (add("train", "test")(r), short(0)(r)))),
-        Case("everything at once", report(change=all_four, tests=("net", "net"))),
-        Case("chosen on the test and tested twice", report(change=peek(at=1), tests=("net", "big net", "net", "net"))),
+        Case("a sound report with five tested settings", report(tests=five)),
+        Case("a choice with one episode too few", report(change=_short(1))),
+        Case("the last test with far too few episodes", report(change=_short(-1, 40))),
+        Case("a test in the middle of the ledger is short", report(change=_short(-2), tests=five[1:4])),
+        Case("every entry has a single episode", report(change=_all_short(lambda least: 1))),
+        Case("every entry is a little short", report(change=_all_short(lambda least: least - 1))),
+        Case("a class overlaps, and the first choice is short", report(change=_both(_add("train", "test"), _short(0)))),
+        Case("everything at once", report(change=_all_four, tests=("net", "net"))),
+        Case("chosen on the test and tested twice", report(change=_peek(at=1), tests=("net", "big net", "net", "net"))),
     ]  # fmt: skip
 
 
