@@ -107,6 +107,7 @@ NGRAMS = Exercise(
             lambda s, n, b: _counts_of(_runs(s.lower(), n), b),
             "no blank is put before and after the sentence, so its edges are lost",
             'Cut the runs from `" " + sentence.lower() + " "`.',
+            also=(lambda s, n, b: _counts_of(_runs(s, n), b),),
         ),
         Wrong(
             "capitals stay",
@@ -148,6 +149,7 @@ NGRAMS = Exercise(
             also=(
                 lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n), b, hash),
                 lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n), b, lambda r: zlib.adler32(r.encode())),
+                lambda s, n, b: _counts_of(_runs(f" {s.lower()} ", n), b, lambda r: sum(map(ord, r))),
             ),
         ),
         Wrong(
@@ -164,6 +166,7 @@ NGRAMS = Exercise(
             lambda s, n, b: _counts_of([f" {s.lower()} "[i : i + n] for i in range(len(s) + 2)], b),
             "the ends of the sentence give runs that are shorter than n",
             "Stop where a whole run no longer fits: `range(len(framed) - n + 1)`.",
+            also=(lambda s, n, b: _counts_of([f" {s.lower()} "[i : i + n] for i in range(len(s) + 4 - n)], b),),
         ),
         Wrong(
             "words",
@@ -180,8 +183,9 @@ NGRAMS = Exercise(
         Wrong(
             "words alone",
             lambda s, n, b: _counts_of([r for w in s.lower().split() for r in _runs(f" {w} ", n)], b),
-            "every word gets its own frame, so runs across words are lost",
+            "the runs are cut word by word, so runs across words are lost",
             "Frame the sentence once, and let runs cross its blanks.",
+            also=(lambda s, n, b: _counts_of([r for w in s.lower().split() for r in _runs(w, n)], b),),
         ),
         Wrong(
             "blanks removed",
@@ -248,8 +252,9 @@ NGRAMS = Exercise(
         Wrong(
             "more blanks",
             lambda s, n, b: _counts_of(_runs(" " * (n - 1) + s.lower() + " " * (n - 1), n), b),
-            "n - 1 blanks stand before and after the sentence, not one",
+            "another number of blanks than one stands before and after the sentence",
             "The frame is one blank on either side, whatever n is.",
+            also=(lambda s, n, b: _counts_of(_runs(f"  {s.lower()}  ", n), b),),
         ),
         Wrong(
             "no punctuation",
@@ -274,8 +279,9 @@ NGRAMS = Exercise(
         Wrong(
             "all lengths",
             lambda s, n, b: sum(hashed_counts(s, k, b) for k in range(1, n + 1)),
-            "runs of all lengths up to n are counted",
+            "runs of other lengths than n are counted, too",
             "Count the runs of exactly n characters.",
+            also=(lambda s, n, b: sum((hashed_counts(s, k, b) for k in range(2, n + 1)), torch.zeros(b)),),
         ),
         Wrong(
             "a bucket left free",
@@ -491,7 +497,7 @@ ROUTING = Exercise(
         Wrong(
             "no softmax",
             _step(shares=lambda b: b),
-            "the logits themselves weigh the votes",
+            "the logits weigh the votes without a softmax, as they are or each through an exponential or a sigmoid",
             "Turn the logits into shares by a softmax over the shots.",
             also=(_step(shares=lambda b: b.exp()), _step(shares=lambda b: b.sigmoid())),
         ),
@@ -528,7 +534,12 @@ ROUTING = Exercise(
             _step(squash=lambda x: x),
             "the class vector is not squashed, or shortened by another function than equation (3)",
             "Shorten the sum to the length |s|²/(1 + |s|²).",
-            also=(_step(squash=torch.tanh), _step(squash=torch.sigmoid), _step(squash=torch.relu)),
+            also=(
+                _step(squash=torch.tanh),
+                _step(squash=torch.sigmoid),
+                _step(squash=torch.relu),
+                _step(squash=lambda x: x / (1 + x.square().sum(-1, keepdim=True)).sqrt()),
+            ),
         ),
         Wrong(
             "unit length",
@@ -705,8 +716,12 @@ ROUTING = Exercise(
         Wrong(
             "mean product",
             _step(update=lambda b, v, c: b + (v * c[:, None]).mean(-1)),
-            "the products of the numbers are averaged, where an inner product adds them",
+            "the products of vote and class vector are averaged or scaled, where an inner product adds them",
             "Sum over the last axis.",
+            also=(
+                _step(update=lambda b, v, c: b + 0.5 * (v * c[:, None]).sum(-1)),
+                _step(update=lambda b, v, c: b + (v * c[:, None]).sum(-1) / v.shape[-1] ** 0.5),
+            ),
         ),
         Wrong(
             "logits as shares",
@@ -906,8 +921,9 @@ PAIRS = Exercise(
         Wrong(
             "neighbours",
             _with_pairs(lambda n: torch.stack([torch.arange(n - 1), torch.arange(1, n)], 1)),
-            "only neighbours in the list are paired",
+            "only some of the pairs are listed, such as neighbours or those of the first sentence",
             "There are S(S - 1)/2 pairs: two loops, or `torch.combinations`.",
+            also=(_evenly(lambda n: torch.stack([torch.zeros(n - 1, dtype=torch.long), torch.arange(1, n)], 1)),),
         ),
         Wrong(
             "all weigh the same",
@@ -1083,9 +1099,12 @@ PAIRS = Exercise(
         Wrong(
             "positives only",
             lambda labels: (lambda p, s, w: (p[s], s[s], w[s]))(*all_pairs(labels)),
-            "only pairs of one class are returned: nothing would push classes apart",
-            "Return the pairs of different classes, too.",
+            "only pairs of one kind are returned: pulling together needs the one, pushing apart the other",
+            "Return the pairs of one class and those of different classes.",
             also=(
+                lambda labels: (
+                    lambda p, s, w: (p[~s], s[~s], torch.full((int((~s).sum()),), 1 / max(1, int((~s).sum()))))
+                )(*all_pairs(labels)),
                 lambda labels: (lambda p, s, w: (p[s], s[s], torch.full((int(s.sum()),), 1 / max(1, int(s.sum())))))(
                     *all_pairs(labels)
                 ),
@@ -1497,6 +1516,10 @@ def _alone(pairs: Tensor) -> bool:
     return bool((pairs[:, 0] == pairs[:, 1]).any())
 
 
+def _copies(pairs: Tensor) -> bool:
+    return len(pairs.sort(1).values.unique(dim=0)) < len(pairs)
+
+
 def _by_key(pairs: Tensor, factor: int) -> bool:
     key = pairs.amin(1) * factor + pairs.amax(1)
     return len(key.unique()) < len(key) or _alone(pairs)
@@ -1545,6 +1568,7 @@ REPEATS = Exercise(
             ),
             "only pairs that follow each other are compared",
             "A copy may stand far away: sort all rows, or use `unique`.",
+            also=(_looks(lambda p, y: (p[1:] == p[:-1]).all(1).any()),),
         ),
         Wrong(
             "half of them is wrong",
@@ -1570,6 +1594,7 @@ REPEATS = Exercise(
             _looks(lambda p, y: p.flatten().bincount().max() > 1),
             "a *sentence* that occurs in two pairs rings the alarm; it should be in many",
             "Compare pairs, not sentences.",
+            also=(_looks(lambda p, y: len(p[:, 0].unique()) < len(p)),),
         ),
         Wrong(
             "sentences are counted",
@@ -1634,6 +1659,7 @@ REPEATS = Exercise(
             ),
             "only pairs of one class are looked at",
             "A copy may join two classes: compare all pairs.",
+            also=(_looks(lambda p, y: _copies(p[y[p[:, 0]] == y[p[:, 1]]])),),
         ),
         Wrong(
             "compared with the first",

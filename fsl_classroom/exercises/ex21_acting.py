@@ -171,6 +171,7 @@ TO_GO = Exercise(
             lambda r, d: returns_to_go(r, d).flip(1),
             "the sums come out in reversed order",
             "Turn the result round once more: `.flip(1)`, or `sums[::-1]`.",
+            also=(lambda r, d: r.flip(1).cumsum(1),),
         ),
         Wrong(
             "the mean",
@@ -185,8 +186,9 @@ TO_GO = Exercise(
         Wrong(
             "the reward alone",
             lambda r, d: r.clone(),
-            "each step gets its own reward, and nothing that follows",
+            "each step gets its own reward, discounted or not, and nothing that follows",
             "Add what comes later, discounted.",
+            also=(lambda r, d: r * _weights(r, d),),
         ),
         Wrong(
             "one step ahead only",
@@ -409,6 +411,15 @@ DICE = Exercise(
             lambda p, r, d: dice_objective(p, r, d) / r.shape[1],
             "the steps are averaged as well: `.mean()` over the whole tensor divides by H, too",
             "A return is a sum over the steps: `.sum(1).mean()`.",
+        ),
+        Wrong(
+            "centred rewards",
+            lambda p, r, d: (magic_box(p.cumsum(1)) * _weights(r, d) * (r - r.mean())).sum(1).mean(),
+            "a mean is subtracted from the rewards, so the value is no longer the mean return",
+            "Plain rewards here; how a baseline joins without moving the value is another matter.",
+            also=(
+                lambda p, r, d: (magic_box(p.cumsum(1)) * _weights(r, d) * (r - r.mean(1, keepdim=True))).sum(1).mean(),
+            ),
         ),
         Wrong(
             "the axes are exchanged",
@@ -676,7 +687,10 @@ THOMPSON = Exercise(
             lambda w, x, beta: beta(w + 1, x + 1).argmax(1, keepdim=True),
             "the levers stand in a column [T, 1], or as one-hot rows",
             "Return [T]: no `keepdim`.",
-            also=(lambda w, x, beta: torch.nn.functional.one_hot(beta(w + 1, x + 1).argmax(1), w.shape[1]),),
+            also=(
+                lambda w, x, beta: torch.nn.functional.one_hot(beta(w + 1, x + 1).argmax(1), w.shape[1]),
+                lambda w, x, beta: torch.nn.functional.one_hot(beta(w + 1, x + 1).argmax(1), w.shape[1]).float(),
+            ),
         ),
         Wrong(
             "shares of wins",
@@ -716,6 +730,19 @@ THOMPSON = Exercise(
                 lambda w, x, beta: (beta(w + 1, x + 1) + (w + 1) / (w + x + 2)).argmax(1),
                 lambda w, x, beta: (beta(w + 1, x + 1) * (w + 1) / (w + x + 2)).argmax(1),
                 lambda w, x, beta: (beta(w + 1, x + 1) - beta(x + 1, w + 1)).argmax(1),
+            ),
+        ),
+        Wrong(
+            "a bound in place of a draw",
+            lambda w, x, beta: (
+                (w + 1) / (w + x + 2) + (2 * (w + x).sum(1, keepdim=True).clamp_min(1).log() / (w + x + 1)).sqrt()
+            ).argmax(1),
+            "a mean plus a bonus is compared, and nothing is drawn: that is a rule of upper bounds, such as UCB1",
+            "Call `beta` and compare what it draws.",
+            also=(
+                lambda w, x, beta: (
+                    (w + 1) / (w + x + 2) + ((w + 1) * (x + 1) / (w + x + 3)).sqrt() / (w + x + 2)
+                ).argmax(1),
             ),
         ),
         Wrong(
@@ -1071,6 +1098,7 @@ STALE = Exercise(
             ),
             "the alarm waits until all tasks are wrong",
             "One wrong score is enough.",
+            also=(_exposes_with(*TOYS[1], lambda a, b: bool(torch.isclose(a, b, rtol=1e-5, atol=1e-6).any())),),
         ),
         Wrong(
             "one sign only",
@@ -1079,6 +1107,7 @@ STALE = Exercise(
             "`(found - right).abs().max()`, or `torch.allclose`.",
             also=(
                 _exposes_with(*TOYS[0], lambda a, b: bool((b - a).max() <= 1e-5)),
+                _exposes_with(*TOYS[1], lambda a, b: bool((a - b).max() <= 1e-4)),
                 _exposes_with(*TOYS[2], lambda a, b: bool((a - b).max() <= 1e-5)),
                 *(_exposes_with(*toys, lambda a, b: bool((a - b).sum() <= 1e-5)) for toys in (TOYS[0], TOYS[2])),
                 _exposes_with(*TOYS[0], lambda a, b: bool((b - a).sum() <= 1e-5)),
