@@ -376,7 +376,7 @@ for name, found in masks_of.items():
 print("the shipped net, 5 shots:", evaluate(learner, five, 30, metric="miou"))
 
 # %% [markdown]
-# The second answer to the puzzle is no: the rows without training on scenes are far below any ink, whether their blocks know letters or not. Nor do 40 steps suffice to beat **the row that makes the gain vanish**, any ink. The shipped net beats it, and the interval leaves out 0. It may not be claimed that these masks are good: at an IoU of about 0.4, wrong and missed pixels outnumber the right ones. The last row keeps only the ink of the net's answer and gains, because the net also marks gaps and edges.
+# The second answer to the puzzle is no: the rows without training on scenes are far below any ink. We do not know why random blocks score higher than blocks that know letters. Nor do 40 steps suffice to beat **the row that makes the gain vanish**, any ink. The shipped net beats it, and the interval leaves out 0. It may not be claimed that these masks are good: at an IoU of about 0.4, wrong and missed pixels outnumber the right ones. The last row keeps only the ink of the net's answer and gains, because the net also marks gaps and edges.
 
 # %% [markdown]
 # ## Look at failures
@@ -405,7 +405,7 @@ show(
 # %% [markdown]
 # ## Does every part help?
 #
-# A named command trained three versions, three seeds each, for 200 short steps, and kept the score of every test task. `without background` compares the letter's cosine with a fixed threshold of 1/2 in place of a prototype.
+# A named command trained three versions with three seeds each, for 200 steps of two tasks, and kept the score of every test task. `without background` compares the letter's cosine with a fixed threshold of 1/2 in place of a prototype.
 
 # %%
 story = json.loads(asset("scenes_comparison.json").read_text(encoding="utf-8"))
@@ -438,7 +438,7 @@ for label in dict.fromkeys(r["label"] for r in story["rows"] if "seconds" in r):
         print(f"    seed {seed}: {more:+.3f} ± {width:.3f}")
 
 # %% [markdown]
-# Both recipes beat any ink with each of the three seeds, and no interval includes 0: on our machine less than a minute of one core suffices. The second recipe, without a background prototype, needs less than a third of that time. It also has another rate and fewer tasks, so these rows do not say why it learns faster. You can run it with `python -m fsl_course train --preset glyphs-quick-scenes --out DIR`.
+# Both recipes beat any ink with each of the three seeds, and no interval includes 0. On our machine the first takes about a minute of one core. The second, without a background prototype, takes less than a third of that. It also has another rate and fewer tasks, so these rows do not say why it learns faster. You can run it with `python -m fsl_course train --preset glyphs-quick-scenes --out DIR`.
 
 # %% [markdown]
 # ## The fold trap
@@ -503,7 +503,7 @@ keep_best = check("19.4", keep_best)
 # %% [markdown]
 # ## How good are the boxes?
 #
-# Go down the list of all boxes by score. Precision is the share of right ones so far, and recall is the share of the true boxes that have been found. [Average precision](../lessons/GLOSSARY.md#average-precision "平均精度") is the area under precision over recall. By hand: one box is true, and it has the second best score of two. When it is found, one box of two is right, so precision is 1/2 at full recall.
+# Go down the list of all boxes by score. A box is right if its IoU with a true box that is not yet found is at least 0.5. Precision is the share of right ones so far, and recall is the share of the true boxes that have been found. [Average precision](../lessons/GLOSSARY.md#average-precision "平均精度") is the area under precision over recall. By hand: of two boxes, the one with the lower score is right. When it is found, one box of two is right, so precision is 1/2 at full recall.
 
 
 # %%
@@ -762,7 +762,7 @@ print("cured:", [round(v, 2) for v in masked_average(coarse, stroke).tolist()])
 #
 # | `support`, `masks` | `query` | `logits` | returned |
 # |---|---|---|---|
-# | `[W, K, D, h, w]`, bool `[W, K, H, W']` | `[Q, D, h, w]` | `[Q, 1 + W, H, W']` | scalar tensor |
+# | `[W, K, D, h, w]`, bool `[W, K, S, S]` | `[Q, D, h, w]` | `[Q, 1 + W, S, S]` | scalar tensor |
 
 
 # %%

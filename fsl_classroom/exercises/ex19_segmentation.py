@@ -1570,7 +1570,7 @@ EXPOSES = Exercise(
 
 
 def alignment_loss(support: Tensor, masks: Tensor, query: Tensor, logits: Tensor, scale: float) -> Tensor:
-    """Returns PANet's alignment loss, a scalar. [W, K, D, h, w], bool [W, K, H, W], [Q, D, h, w], [Q, 1 + W, H, W]."""
+    """Returns PANet's alignment loss, a scalar. [W, K, D, h, w], bool [W, K, S, S], [Q, D, h, w], [Q, 1 + W, S, S]."""
     found, losses = logits.argmax(1), []
     for way, (maps, truth) in enumerate(zip(support, masks, strict=True), start=1):
         if bool((found == way).any()):
