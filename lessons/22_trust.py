@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 22 Trust: why this answer, how sure, and what breaks it
 #
-# A learner that needs five pictures depends on each of them. You compute what one picture does to an answer, check whether "90 % sure" is true, let the learner say "none of these", break it with a wrong label and with a poisoned picture, and defend it without training.
+# A learner that needs five pictures depends on each of them. You compute what one picture does to an answer, check whether "90 % sure" is true, let the learner say "none of these", break it with a wrong label and a poisoned picture, and defend it without training.
 #
 # Prerequisites: lessons 04, 05, 09 and 12. Planned time: 60 minutes.
 #
@@ -24,7 +24,7 @@
 #
 # <details><summary>Answer</summary>
 #
-# Through all inner steps on the support (lesson 08). So the answer to a query is differentiable in the support's *pictures*, too, and an attacker can use that.
+# Through all inner steps on the support (lesson 08). So an attacker can follow it into the support's *pictures*, too.
 #
 # </details>
 #
@@ -40,13 +40,13 @@
 # %% [markdown]
 # ## A puzzle: one bad picture
 #
-# You have five new letters and five drawings of each. Somebody spoils the support in one of three ways. The queries stay clean.
+# You have five drawings of each of five new letters. Somebody spoils the support; the queries stay clean.
 #
 # - **A**: one of the 25 drawings gets a wrong label,
 # - **B**: one of the 25 drawings is scanned inverted: white ink on black paper,
 # - **C**: in one drawing of each letter, every pixel may move by 0.3, chosen by somebody who knows the network.
 #
-# Write down for A, B and C: how many points of accuracy does a ProtoNet lose? Then answer again for *one* drawing of each letter.
+# Write down how many points of accuracy A, B and C cost a ProtoNet; then again for *one* drawing of each letter, where C may change all five.
 
 # %%
 import inspect
@@ -138,9 +138,8 @@ show(
 )
 
 # %% [markdown]
-# One picture moves the prototype farther than each of the others does, and the border between the classes goes with it, from the dashed line to the dotted one.
-
-# %% [markdown]
+# One picture moves the prototype most, and the border goes with it, from the dashed line to the dotted one.
+#
 # ## Why it should work
 #
 # Fitting again without each picture is free here, because a prototype is a mean. The sum of a class is $K c_k$; take one row out, and $K - 1$ are left:
@@ -154,7 +153,7 @@ show(
 # | $c_k^{-i}$ | `without_each(...)[i]`, for $k = y_i$ | `[D]` |
 
 # %% [markdown]
-# Equation (1) says two things. More shots help: the change falls like $1/(K-1)$. And *nothing bounds it*: a picture that lies far enough away moves a mean as far as it likes.
+# By equation (1) more shots help: the change falls like $1/(K-1)$. But *nothing bounds it*: a picture far enough away moves a mean as far as it likes.
 #
 # On paper: class 0 has pictures at 0, 2 and 9, class 1 at 4 and 7. Without the 9, prototype 0 moves from 11/3 to 1. Without the 4, prototype 1 is at 7.
 
@@ -260,16 +259,16 @@ def culprits(shots: int, seed: int) -> Tensor:
 for shots in (3, 5):
     found = torch.cat([culprits(shots, seed) for seed in range(3)])
     guess = 1 / (5 * shots)
-    print(f"{shots} shots: {len(found):3d} answers spoilt by a flip,", end=" ")
+    print(f"{shots} shots: {len(found):3d} of 30,000 answers are spoilt,", end=" ")
     print(f"influence names the flip in {found.mean():.0%} (a guess: {guess:.0%})")
 
 # %% [markdown]
-# Influence names the flipped picture for most of the spoilt answers. With five shots a flip spoils few answers out of 30,000, because equation (1) divides by $K - 1$.
+# Influence names the flipped picture for most of the spoilt answers. A flip spoils few answers at all, with five shots fewer than with three: equation (1) divides by $K - 1$.
 
 # %% [markdown]
 # ## Three explanations that look alike
 #
-# "The answer is A because the query looks most like *this* picture" is the usual explanation. Attention weights (lesson 04) are another. Do they name the picture with the largest influence? For every query we take the support picture whose absence lowers the winner's lead most, and compare it with the picture of the largest cosine and with the nearest one.
+# "The answer is A because the query looks most like *this* picture" is the usual explanation. Attention (lesson 04) is another. Do they name the picture with the largest influence? For every query we take the support picture whose absence lowers the winner's lead most, and compare it with the picture of the largest cosine and with the nearest one.
 
 
 # %%
@@ -309,23 +308,23 @@ for name, net in learners.items():
     print(f"{name:35s}{first:14.0%}{second:13.0%}")
 
 # %% [markdown]
-# In a matching network the attention *is* the answer, so the picture with the largest attention (that is, cosine) has the largest influence nearly always. In a ProtoNet and in ridge regression it does not: there the nearest picture is named in less than half of the cases. A picture that lies near the query may hardly move the mean, and one that lies far away may move it much.
+# In a matching network the attention *is* the answer, so the picture with the largest attention (that is, cosine) has the largest influence nearly always. In a ProtoNet and in ridge regression it does not: there the nearest picture has it in two of five cases. That is far above a guess, 1 in 25, but no explanation.
 
 # %% [markdown]
 # ## Which ink? A test for saliency maps
 #
-# A [saliency map](../lessons/GLOSSARY.md#saliency-map "显著图") colours the pixels of a query by the gradient of the winner's lead. It looks convincing whatever it shows, so test it: erase the fifth of the ink that it ranks first, and see how much of the lead is lost. Three rankings: the gradient's size, gradient times ink (the change that a first-order expansion predicts for erasing), and chance.
+# A [saliency map](../lessons/GLOSSARY.md#saliency-map "显著图") colours the pixels of a query by the gradient of the winner's lead. Test it: erase the fifth of the ink that it ranks first, and see how much of the lead is lost. Five rankings: chance, the ink itself (darkest first, no gradient), the gradient's size, gradient times ink (what a first-order expansion predicts for erasing), and *minus* that.
 
 
 # %%
-def leads_after_erasing(rank, count: int = 12) -> Tensor:
+def leads_after_erasing(rank, count: int = 60) -> Tensor:
     """Share of the lead that is lost when the fifth of ink ranked first goes."""
     net, lost = learners["prototypical"], []
-    for task in sampler.batch(0, count):
+    for number, task in enumerate(sampler.batch(0, count)):
         z = net.embed(task.support_x).detach()
         x = task.query_x.clone().requires_grad_()
         scores = net.score(z, task.support_y, net.embed(x), 5)
-        winner, source = scores.argmax(1), torch.Generator().manual_seed(count)
+        winner, source = scores.argmax(1), torch.Generator().manual_seed(number)
         before = lead(scores, winner)
         (slope,) = torch.autograd.grad(before.sum(), x)
         order = rank(slope, x.detach(), source).flatten(1)
@@ -341,8 +340,10 @@ def leads_after_erasing(rank, count: int = 12) -> Tensor:
 
 rankings = {
     "chance": lambda slope, x, source: torch.rand(x.shape, generator=source),
+    "ink, no gradient": lambda slope, x, source: x,
     "size of the gradient": lambda slope, x, source: slope.abs(),
     "gradient times ink": lambda slope, x, source: slope * x,
+    "minus that": lambda slope, x, source: -slope * x,
 }
 lost = {name: leads_after_erasing(rank) for name, rank in rankings.items()}
 for name, share in lost.items():
@@ -352,7 +353,7 @@ for name, share in lost.items():
     print(f"   more than by chance: {100 * more:+3.0f} ± {100 * width:.0f} points")
 
 # %% [markdown]
-# Erasing any fifth of the ink costs much, so a saliency map must beat chance. Gradient times ink does so clearly: about the whole lead is gone. For the size of the gradient the interval contains 0, so in these twelve tasks it is not shown to beat chance at all. The sign parts helpful from harmful ink.
+# Any fifth of the ink costs nearly half of the lead. The gradient's size beats chance by a few points, but the darkest ink, without a gradient, costs far more: *that* is the fair baseline. Gradient times ink beats it, too: about the whole lead is gone. Minus that costs less than chance, so the sign counts.
 
 # %% [markdown]
 # ## How sure?
@@ -371,7 +372,7 @@ for name, share in lost.items():
 # %% [markdown]
 # ### Exercise 22.2  Calibration error  (difficulty 2/5, 8 min)
 #
-# Return the expected calibration error, equation (3). Bins have equal width: bin $b$ holds $b/B <$ confidence $\le (b+1)/B$, for $b = 0$ to $B - 1$. So a confidence of exactly 1 belongs to the last bin. Empty bins count nothing. (DeepTab, issue 421, lost the answers of confidence 1; torchmetrics, issue 3510, gave them a bin of their own.)
+# Return the expected calibration error, equation (3). Bins have equal width: bin $b$ holds $b/B <$ confidence $\le (b+1)/B$, for $b = 0$ to $B - 1$. So a confidence of exactly 1 belongs to the last bin. Empty bins count nothing. (DeepTab, issue 421, lost such answers; torchmetrics, issue 3510, gave them another bin.)
 #
 # | `probabilities` | `labels` | `bins` | returned |
 # |---|---|---|---|
@@ -461,50 +462,48 @@ show(
 # %% [markdown]
 # The shipped matching network is not sure enough, and one temperature mends 20 ways, too. The ProtoNet hardly needs one on letters.
 #
-# **The row that makes the gain vanish** is the other domain. On icons the ProtoNet is right in about half of the cases and more than 90 % sure, and the temperature hardly changes that. For matching it makes the error *larger*. A temperature is true where it was fitted. What may not be claimed: that a calibrated learner knows when it is out of its depth.
+# **The row that makes the gain vanish** is the other domain. On icons the ProtoNet is right in little more than half of the cases and more than 90 % sure, with a temperature or without. For matching it makes the error *larger*. What may not be claimed: that a calibrated learner knows when it is out of its depth.
 
 # %% [markdown]
 # ## None of these
 #
-# The softmax must choose one of five letters, even for a sixth one. So we want a score that is high for known queries and low for strangers. Its quality is the [AUROC](../lessons/GLOSSARY.md#auroc "ROC 曲线下面积"): how often a known query scores above a stranger; one half is a coin. Two candidates: the largest probability, and the largest logit (in a ProtoNet, minus the distance to the nearest prototype). Predict the better one.
+# The softmax must choose one of five letters, even for a sixth one. We want a score that is high for known queries and low for strangers. Its quality is the [AUROC](../lessons/GLOSSARY.md#auroc "ROC 曲线下面积"): how often a known query scores above a stranger. Three candidates: the largest probability, the largest logit (in a ProtoNet, minus the distance to the nearest prototype), and "nearness", which every encoder has: minus the distance to the nearest class mean at unit length. Predict the best one.
 
 # %%
-scorers = {
-    "largest probability": lambda out: out.softmax(-1).amax(-1),
-    "largest logit": lambda out: out.amax(-1),
-}
+def nearness(support: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    """Minus the distance to the nearest class mean, at unit length -> [T, M]."""
+    z, a = (F.normalize(t, dim=-1) for t in (support, asked))
+    means = torch.stack([prototypes(s, y, 5) for s, y in zip(z, labels)])
+    return -squared_distances(a, means).amin(-1)
 
 
 @torch.no_grad()
-def known_above_strangers(name: str, shots: int) -> dict[str, Tensor]:
-    """The area under the ROC curve of each of 200 tasks, by both scores."""
+def known_above_strangers(name: str, shots: int) -> list[Tensor]:
+    """The area under the ROC curve of each of 200 tasks, by three scores."""
     tasks = EpisodeSampler(few, 5, shots, 5, n_unlabelled=2, n_distractors=5)
     drawn, table = tasks.layout(0, 200), tables[name]
     known = drawn.unlabelled_y >= 0
     support, asked = table[drawn.support], table[drawn.unlabelled]
     out = learners[name].score(support, drawn.support_y, asked, 5)
-    areas = {}
-    for told, score in scorers.items():
-        pairs = zip(score(out), known)
-        areas[told] = torch.tensor([calibration.auroc(s[k], s[~k]) for s, k in pairs])
-    return areas
+    scores = (out.softmax(-1).amax(-1), out.amax(-1))
+    scores += (nearness(support, drawn.support_y, asked),)
+    return [
+        torch.tensor([calibration.auroc(s[k], s[~k]) for s, k in zip(score, known)])
+        for score in scores
+    ]
 
 
-print("area under the ROC curve     largest probability   largest logit   difference")
+print("area under the ROC curve  probability   logit   nearness   - probability")
 for name in names:
     for shots in (1, 5):
         areas = known_above_strangers(name, shots)
-        first, second = (areas[told].mean() for told in scorers)
-        more, half = mean_and_ci95(
-            areas["largest logit"] - areas["largest probability"]
-        )
-        print(
-            f"   {name + f', {shots} shot(s)':30s}{first:10.3f}{second:19.3f}", end=""
-        )
+        print(f"   {name + f', {shots} shot(s)':23s}", end="")
+        print("".join(f"{area.mean():10.3f}" for area in areas), end="")
+        more, half = mean_and_ci95(areas[2] - areas[0])
         print(f"{more:+13.3f} ± {half:.3f}")
 
 # %% [markdown]
-# In the ProtoNet the distance tells strangers better than the probability does, and the intervals of the difference leave out 0. The softmax sees only *differences* of distances: a stranger that is far from all five prototypes, but a little less far from one, may get a probability near 1. In ridge regression the probability is ahead, and matching's logits are logarithms of probabilities, so both scores are the same. So choose the score by the method, on validation classes.
+# Nearness beats the probability with every learner, and the intervals leave out 0. The softmax sees only *differences*: a stranger far from all five class means, but a little less far from one, may get a probability near 1. The largest logit is as good in the ProtoNet, where it is a distance; elsewhere it does not beat the probability: matching's logits are logarithms of probabilities, ridge's are outputs of a fit.
 
 # %% [markdown]
 # ## What breaks it: an attacker with a budget
@@ -527,7 +526,7 @@ for name in names:
 # |---|---|---|
 # | `[B, ...]`, `start` in $[0, 1]$ | floats | `[B, ...]` |
 #
-# On paper, with rate 0.1 and $\varepsilon = 0.2$: a pixel that started at 0.1, stands at 0.25 and has gradient 3 goes to 0.3; one that started at 0.9 with gradient 2 goes to 1; one at its start 0.1 with gradient −5 goes to 0.
+# On paper, with rate 0.1 and $\varepsilon = 0.2$: a pixel that started at 0.1, stands at 0.25 and has gradient 3 goes to 0.3; one at its start 0.95 with gradient 2 goes to 1; one at its start 0.05 with gradient −5 goes to 0.
 
 
 # %%
@@ -546,7 +545,7 @@ ascent_step = check("22.3", ascent_step)
 # %% [markdown]
 # ## Poison the support
 #
-# Whoever may hand in support pictures can [poison](../lessons/GLOSSARY.md#poison "投毒") them: they attack queries that he will never see (Oldewage et al. 2022). He takes queries of his own, and climbs *their* loss by changing support pictures; the gradient passes through whatever the learner does with the support. We let him change one picture of each letter, and judge twice: by the queries that he used, and by fresh ones.
+# Whoever may hand in support pictures can [poison](../lessons/GLOSSARY.md#poison "投毒") them: they attack queries that he will never see (Oldewage et al. 2022). He takes queries of his own, and climbs *their* loss by changing support pictures. We let him change one picture of each letter, and judge by fresh queries.
 
 # %%
 net = learners["prototypical"]
@@ -587,7 +586,7 @@ show(
 )
 
 # %% [markdown]
-# The noise is even dirtier, because every pixel takes the whole budget. The next table comes from a command that anyone can repeat, `python -m tools.results.compare_trust`: 20 tasks for each row, five for MAML, with the same queries in every row of a learner. Poison for MAML passes through all inner steps, with second derivatives. "A fifth" means one picture of each letter at five shots, and a single picture at one shot.
+# The noise is even dirtier. The next table comes from `python -m tools.results.compare_trust`: 60 tasks for each row, 20 for MAML. "A fifth" means one picture of each letter at five shots, and a single picture at one shot, where "one of each" is all five.
 
 # %%
 story = json.loads(asset("trust_comparison.json").read_text(encoding="utf-8"))
@@ -608,21 +607,22 @@ def percent(learner: str, shots: int, attack: str, which: str = "fresh") -> str:
 ways = ("nothing", "one label flipped", "one picture inverted")
 ways += ("noise 0.3, a fifth", "PGD 0.3, a fifth", "noise 0.1, all", "PGD 0.1, all")
 ways += ("noise 0.1, queries", "PGD 0.1, queries")
+each = ("noise 0.3, one of each", "PGD 0.3, one of each")
 print("accuracy in %, fresh queries     ", end="")
 print("".join(f"{name:>15s}" for name in (*names, "maml")))
 for shots in (1, 5, 10):
     print(f"{shots} shot(s)")
-    for attack in ways:
+    for attack in (*ways, *each) if shots == 1 else ways:
         line = "".join(
             f"{percent(name, shots, attack):>15s}" for name in (*names, "maml")
         )
         print(f"   {attack:30s}{line}")
 
 # %% [markdown]
-# **The puzzle.** At five shots A costs the ProtoNet next to nothing, because four right pictures outweigh a wrong one. B costs it little, too; below you see encoders for which it is the worst. C costs several points, and noise of the same size hardly one: the aim does the harm. At one shot (where C spoils a single picture) each costs about 20 points, and **the gain of aiming vanishes**: for the ProtoNet noise costs as much as poison. The attacked letter is lost in any case.
+# **The puzzle.** At five shots A and B cost the ProtoNet less than a point (B costs other encoders 14 and more). C costs 8 points, and noise of the same size one: the aim does the harm. At one shot A costs 22 points and B 18, as if one letter were lost. C, with all five pictures ("one of each"), costs 71 points; noise alone costs 61 of them. With a *single* picture **the gain of aiming vanishes** for the ProtoNet: noise costs as much as poison.
 
 # %% [markdown]
-# If he may change *all* support pictures, a third of that budget, 0.1, costs every learner more than 20 points, and the same budget on the queries nearly everything. Ten shots do not protect. MAML's intervals are wide, because there are only five tasks. These are single networks on letters; what may not be claimed is an order of the methods, because other training seeds may give another one.
+# If he may change *all* support pictures, a third of that budget, 0.1, costs every learner more than 20 points, and the same budget on the queries nearly everything. Ten shots do not protect. These are single networks: what may not be claimed is an order of the methods.
 
 # %% [markdown]
 # ## Judge an attack by queries that it has not seen
@@ -650,12 +650,12 @@ for name in (*names[1:], "maml"):
     print(f"   {name:12s}{100 * mean:+6.1f} ± {100 * half:.1f} points against noise")
 
 # %% [markdown]
-# The poison looks stronger on the queries from which it was made. That number is a training accuracy with the sign turned round: report the fresh one. The last rows ask whether poison for one network harms another more than noise of the same size does. Where the interval contains 0, it is not shown to.
+# The poison looks stronger on the queries from which it was made: that is a training number, so report the fresh one. The last rows ask whether poison for one network harms another more than noise of the same size. Hardly: by less than a point, and for MAML the interval contains 0.
 
 # %% [markdown]
 # ## Defend without training
 #
-# A mean can be moved anywhere by one far row. Three centres cannot: the median of each feature, a mean without the largest and smallest values ("trimmed"), and the [geometric median](../lessons/GLOSSARY.md#geometric-median "几何中位数"), which minimises the sum of *plain* distances. Do they help, and what do they cost when nothing is wrong? One drawing is inverted, at five shots, on three encoders. The last column repeats it with embeddings of length one.
+# A mean can be moved anywhere by one far row. Three centres cannot: the median of each feature, a mean without the largest and smallest values ("trimmed"), and the [geometric median](../lessons/GLOSSARY.md#geometric-median "几何中位数"), which minimises the sum of *plain* distances. What do they cost when nothing is wrong, and do they help when one of five drawings of a letter is inverted? The last column divides embeddings by their length.
 
 
 # %%
@@ -665,17 +665,18 @@ inverted = {
 
 
 def accuracy(
-    name: str, kind: str, spoilt: bool, unit: bool, tasks: int = 100
+    name: str, kind: str, spoilt: int, unit: bool, tasks: int = 100
 ) -> Tensor:
-    """Accuracy of each five-shot task with this kind of centre."""
+    """Accuracy of each five-shot task; `spoilt` drawings of one letter are inverted."""
     drawn, found = layout(5, tasks, seed=3), []
     both = (t[name] for t in (tables, inverted))
     good, odd = (F.normalize(t, dim=1) if unit else t for t in both)
     for task in range(tasks):
         z, q = good[drawn.support[task]], good[drawn.query[task]]
         if spoilt:
-            row = torch.randint(25, (1,), generator=torch.Generator().manual_seed(task))
-            z = z.index_copy(0, row, odd[drawn.support[task][row]])
+            k = torch.randint(5, (1,), generator=torch.Generator().manual_seed(task))
+            rows = (drawn.support_y[task] == k).nonzero()[:spoilt, 0]
+            z = z.index_copy(0, rows, odd[drawn.support[task][rows]])
         centres = attacks.robust_prototypes(z, drawn.support_y[task], 5, kind)
         hit = squared_distances(q, centres).argmin(1) == drawn.query_y[task]
         found.append(float(hit.double().mean()))
@@ -686,13 +687,11 @@ print("points more than the mean, 95 % interval; in the first row its accuracy")
 for name in names:
     longer = inverted[name].norm(dim=1).mean() / tables[name].norm(dim=1).mean()
     print(f"encoder of {name}: an inverted drawing is {longer:.1f} times as long")
-    columns = (("nothing wrong", (False, False)), ("inverted", (True, False)))
-    columns += (("inverted, unit length", (True, True)),)
+    columns = (("nothing wrong", (0, False)), ("inverted", (1, False)))
+    columns += (("inverted, unit length", (1, True)),)
     means = {told: accuracy(name, "mean", *how) for told, how in columns}
-    print(
-        "   mean      ",
-        "".join(f"{told}: {m.mean():.1%}   " for told, m in means.items()),
-    )
+    line = "".join(f"{told}: {m.mean():.1%}   " for told, m in means.items())
+    print("   mean      ", line)
     for kind in ("median", "trimmed", "geometric"):
         print(f"   {kind:10s}", end="")
         for told, how in columns:
@@ -700,29 +699,62 @@ for name in names:
             print(f"{100 * more:+10.1f} ± {100 * half:.1f}    ", end="")
         print()
 
+# %%
+print("encoder of matching, m of the 5 drawings of one letter inverted: accuracy")
+for unit in (False, True):
+    for kind in attacks.CENTRES:
+        print(f"   {('unit ' if unit else '') + kind:15s}", end="")
+        for m in range(4):
+            mean = accuracy("matching", kind, m, unit, tasks=60).mean()
+            print(f"   m = {m}: {mean:.1%}", end="")
+        print()
+
 # %% [markdown]
-# When nothing is wrong, robust centres cost at most a few tenths of a point. When a drawing is inverted, they win back nearly all, and how much there is to win depends on the encoder. For those of matching and ridge an inverted drawing lies many times too far out, and one row in five drags the mean away.
+# When nothing is wrong, robust centres cost at most a few tenths of a point. When a drawing is inverted, they win back nearly all on the encoders of matching and ridge, where it lies many times too far out. Is it the length? At length one **the gain of the defence vanishes** on these two: the mean itself survives.
 #
-# Is it the length? The last column divides every embedding by its length, and **the gain of the defence vanishes** on these two: the mean itself survives.
+# A centre *breaks down* when spoilt rows carry it away: the mean at one of five, the trimmed mean at two, since it drops one value at each end, both medians at three, a majority. There the mean at length one is the *best* centre.
 
 # %% [markdown]
 # ## A defence must be attacked, too
 #
-# The recorded rows below poison one picture of each letter, first made for the mean, and then made for the centre that defends. An attack that knows the defence is called adaptive.
+# The recorded rows below poison one picture of each letter, first made for the mean, and then made for the centre that defends. An attack that knows the defence is called adaptive. "Median of matching" means the matching network's encoder with medians in place of its attention; "unit" divides embeddings by their length first.
 
 # %%
 print("five shots, 0.3, fresh queries      made for the mean   made for this centre")
+kinds = (*attacks.CENTRES, "unit mean", "unit geometric")
 for name in names:
-    for kind in attacks.CENTRES:
+    for kind in kinds:
         aimed = percent(f"{kind} of {name}", 5, "PGD 0.3, a fifth")
         mean_only = "PGD 0.3, a fifth" + (
             ", made for the mean" if kind != "mean" else ""
         )
         first = percent(f"{kind} of {name}", 5, mean_only)
         print(f"   {kind + ' of ' + name:30s}{first:>20s}{aimed:>20s}")
+    pair = [shares(f"{k} of {name}", 5, "PGD 0.3, a fifth") for k in kinds[-2:]]
+    more, half = mean_and_ci95(pair[1] - pair[0])
+    print(f"   unit geometric - unit mean: {100 * more:+.1f} ± {100 * half:.1f}")
+
+# %%
+def silent(kind: str, task) -> float:
+    """Share of entries of the poisoned embeddings with gradient 0."""
+    z, q = (learners["matching"].embed(x) for x in (task.support_x, task.query_x))
+    z, q = z.detach().requires_grad_(), q.detach()
+    centres = attacks.robust_prototypes(z, task.support_y, 5, kind)
+    loss = F.cross_entropy(-squared_distances(q, centres), task.query_y)
+    (slope,) = torch.autograd.grad(loss, z)
+    first = torch.stack([(task.support_y == k).nonzero()[0, 0] for k in range(5)])
+    return float((slope[first] == 0).double().mean())
+
+
+print("entries of the poisoned embeddings without a gradient, encoder of matching")
+for kind in attacks.CENTRES:
+    share = sum(silent(kind, task) for task in sampler.batch(0, 10)) / 10
+    print(f"   {kind:10s}{share:6.0%}")
 
 # %% [markdown]
-# Compare the first column with the row of the mean: robust centres win back most of what the poison cost. The last column counts more, because that poison is made through the centre itself; where intervals overlap, 20 tasks cannot tell the two apart. Do not call it safe: the gradient of a median reaches only the values in the middle, so this attack may be half blind (see the bug hunt).
+# "Mean of matching" falls below 50 %, while the matching network lost 2 points with the same encoder: its attention uses unit length. Robust centres win back most, as does unit length; both together beat unit length alone on two encoders.
+#
+# Report the worse column: for the unit mean of the ProtoNet it is the *first*: the adaptive attack was not the strongest. An attack can be half blind: under the median and the trimmed mean nearly all entries have no gradient, so do not call these two safe. Under the geometric median no more are silent than under the mean.
 
 # %% [markdown]
 # ## Train for real
@@ -734,8 +766,6 @@ torch.manual_seed(1)
 small = PrototypicalNetwork(conv4(32))
 fit(small, EpisodeSampler(train, 5, 1, 5, seed=1), steps=60)
 small.eval()
-
-# %%
 learners["small"] = small
 for source, store in ((few.images, tables), (255 - few.images, inverted)):
     store["small"] = embed_all(small, source.flatten(0, 1))
@@ -745,14 +775,14 @@ logits, truth = judged("small", few, tables["small"], 5)
 hit = (logits.argmax(1) == truth).double().mean()
 ece = [float(calibration_error((logits / t).softmax(1), truth, 10)) for t in (1, warm)]
 print(f"accuracy {hit:.1%}, T = {warm:.1f}, ECE {ece[0]:.1%}, with T {ece[1]:.1%}")
-clean, spoilt = (accuracy("small", "mean", bad, False) for bad in (False, True))
+clean, spoilt = (accuracy("small", "mean", bad, False) for bad in (0, 1))
 cost, half = mean_and_ci95(clean - spoilt)
-healed, width = mean_and_ci95(accuracy("small", "geometric", True, False) - spoilt)
+healed, width = mean_and_ci95(accuracy("small", "geometric", 1, False) - spoilt)
 print(f"one inverted drawing costs {100 * cost:.1f} ± {100 * half:.1f} points,")
 print(f"and the geometric median wins back {100 * healed:.1f} ± {100 * width:.1f}")
 
 # %% [markdown]
-# This is one training with one seed. A temperature above 1 means that it was too sure of validation letters. It need not lower the ECE of test letters, because it minimises the cross-entropy, on other letters; here the ECE grew.
+# This is one training with one seed. A temperature above 1 means that it was too sure of validation letters; yet on test letters the ECE grew with it.
 
 # %% [markdown]
 # ## Explore
@@ -765,7 +795,7 @@ print(f"and the geometric median wins back {100 * healed:.1f} ± {100 * width:.1
 #
 # <details><summary>Answers</summary>
 #
-# 1: hardly any answer moves, because three pictures of A remain. Of all twelve, the last B moves a bar most. 2: one is never enough. Two are enough for one pair only, A1 and A2; with three it depends on which picture is left. 3: all answers stay right, but with A1 alone one bar falls to little more than a half, while with A2 alone none moves much. Nothing tells you beforehand which picture is typical.
+# 1: hardly any answer moves, because three pictures of A remain. Of all twelve, B4 moves a bar most. 2: one is never enough. Two are enough for one pair only, A1 and A2; with three it depends on which picture is left. 3: all answers stay right, but with A1 alone one bar falls to little more than a half, while with A2 alone none moves much.
 #
 # </details>
 
@@ -815,7 +845,7 @@ for scale in (1.0, 10.0):
 # %% [markdown]
 # ### Exercise 22.4  Bug hunt: does a loss hide its gradient?  (difficulty 3/5, 9 min)
 #
-# Write the test that rings. `loss(logits, labels)` returns one number for each query, `[M]`. Return `True` if the gradient of its sum with respect to the logits is *not* that of the [cross-entropy](../lessons/GLOSSARY.md#cross-entropy "交叉熵"), in any entry, and `False` if it is, but for rounding. Its *values* do not matter. A fault may touch a single query. An attack takes the sign of the gradient, and a tiny number has a sign, too.
+# Write the test that rings. `loss(logits, labels)` returns one number for each query, `[M]`. Return `True` if the gradient of its sum with respect to the logits is *not* that of the [cross-entropy](../lessons/GLOSSARY.md#cross-entropy "交叉熵"), in any entry, and `False` if it is, but for rounding. Its *values* do not matter. An attack takes the sign of the gradient: a tiny number has a sign, too, and NaN has none, so NaN must ring.
 #
 # | `loss` | `logits`, `labels` | returned |
 # |---|---|---|
@@ -843,7 +873,7 @@ exposes_hiding = check("22.4", exposes_hiding)
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# `clamp` keeps the probability below $1 - 10^{-7}$, and the gradient of a clamped number is exactly 0. Every query that is answered with more than that stays as it was, and counts as "robust". Multiplying the logits by 10 makes more answers that sure. Nothing protects them: the attack is blind.
+# `clamp` keeps the probability below $1 - 10^{-7}$, and the gradient of a clamped number is exactly 0. Every query that is answered with more than that stays as it was, and counts as "robust". Logits times 10 make more answers that sure. Nothing protects them: the attack is blind.
 #
 # </details>
 #
@@ -867,7 +897,7 @@ for told, loss in (("cross-entropy", cured), ("difference", lambda z, y: -lead(z
         print(f"queries without a gradient: {still:.0%}")
 
 # %% [markdown]
-# Without the clamp, every query of the plain ProtoNet has its gradient back. With logits times 10, most still have none: the other letters' probabilities, about $e^{-10 \cdot \text{gap}}$, round to 0 in float32. The third kind of attack climbs the *difference* between the best wrong logit and the right one, which nothing rounds away, and the "robust" learner falls like the plain one. So count the queries without a gradient.
+# Without the clamp, every query of the plain ProtoNet has its gradient back. With logits times 10, most still have none: the other letters' probabilities round to 0 in float32. The third attack climbs the *difference* between the best wrong logit and the right one, which nothing rounds away, and the "robust" learner falls like the plain one. So count the queries without a gradient.
 
 # %% [markdown]
 # ## Quiz
@@ -877,16 +907,16 @@ for told, loss in (("cross-entropy", cured), ("difference", lambda z, y: -lead(z
 #
 # <details><summary>Answer</summary>
 #
-# (b): equation (1) divides by $K - 1 = 4$. (a) divides by $K$, as if the picture were still counted. (c) is its distance, which is divided by what is left.
+# (b): equation (1) divides by $K - 1 = 4$. (a) divides by $K$, as if the picture were still counted. (c) is its own distance.
 #
 # </details>
 #
 # **2. A poison lowers the accuracy on the attacker's queries from 98 to 89 %. What do you report?**
-# (a) nine points, (b) the loss on queries that he did not use, (c) the loss of his objective
+# (a) nine points, (b) the accuracy on queries that he did not use, (c) the loss that he climbed
 #
 # <details><summary>Answer</summary>
 #
-# (b). Fresh queries may lose far less, as the matching network does. (a) is a training number. (c) is what he climbed, not what users see.
+# (b). Fresh queries may lose far less, as the matching network does. (a) is a training number. (c) is his aim, not what users see.
 #
 # </details>
 #
@@ -895,12 +925,12 @@ for told, loss in (("cross-entropy", cured), ("difference", lambda z, y: -lead(z
 #
 # <details><summary>Answer</summary>
 #
-# (b). On icons the ProtoNet was right about half the time at more than 90 % confidence. Against (a) and (c): a temperature is true where it was fitted.
+# (b). On icons the ProtoNet was right in 57 %, and more than 90 % sure. Against (a) and (c): a temperature is true where it was fitted.
 #
 # </details>
 
 # %% [markdown]
-# **4. Why does the distance tell strangers from known letters better than the probability, in a ProtoNet?**
+# **4. Why does the distance to the class means tell strangers from known letters better than the probability?**
 # (a) it is in float64, (b) the softmax sees only differences between distances, (c) strangers have small distances
 #
 # <details><summary>Answer</summary>
@@ -924,12 +954,12 @@ for told, loss in (("cross-entropy", cured), ("difference", lambda z, y: -lead(z
 # | remember | |
 # |---|---|
 # | influence | a mean without one row: $(K c - z)/(K - 1)$; ridge has a closed form, too |
-# | nearest picture | is not the most influential one, but in a matching network |
-# | saliency | erase the ink and compare with chance |
+# | nearest picture | often not the most influential one; in matching the one with the largest attention is |
+# | saliency | erase the ink; compare with chance and with the darkest ink |
 # | calibration | true where the temperature was fitted |
-# | none of these | the distance, not the probability, in a ProtoNet |
+# | none of these | a distance to the class means, not the probability |
 # | poison | score on fresh queries, beside noise and a flipped label |
-# | defence | robust centres cost nothing here; unit length does as much |
+# | defence | unit length, and a robust centre on top; both cost next to nothing here |
 # | looks back | attention of [04](../notebooks/04_matching.ipynb) as an explanation; [05](../notebooks/05_prototypical.ipynb), sure and wrong on icons; [09](../notebooks/09_maml_images.ipynb), poisoned through its steps; ridge of [12](../notebooks/12_mapping.ipynb) |
 #
 # Pitfalls: attacks judged by their own queries; a gradient that is hidden; a defence that nobody attacked. [Next lesson]({{next}}).

@@ -6,8 +6,10 @@ is not that of the cross-entropy.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -55,17 +57,60 @@ def _parts(z: Tensor, y: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return (member.T @ z / shots[:, None])[y], shots[y][:, None]
 
 
+def _shots(y: Tensor) -> Tensor:
+    """Returns the shots of every row's class, [S, 1]."""
+    return y.bincount()[y][:, None]
+
+
+def _own_prototype(z: Tensor, y: Tensor, n: int) -> Tensor:
+    return _parts(z, y, n)[0]
+
+
+def _without_by_value(same: Callable[[Tensor], Tensor]) -> Callable:
+    """Returns an answer that looks for the row by its numbers."""
+
+    def answer(z: Tensor, y: Tensor, n: int) -> Tensor:
+        return torch.stack([z[(y == y[i]) & ~same(z == z[i])].mean(0) for i in range(len(y))])
+
+    return answer
+
+
+def _row_cut_out(z: Tensor, y: Tensor, n: int) -> Tensor:
+    return torch.stack([torch.cat([z[:i], z[i + 1 :]])[y == y[i]].mean(0) for i in range(len(y))])
+
+
+def _cut_into_classes(z: Tensor, y: Tensor, n: int) -> Tensor:
+    parts = z.reshape(n, -1, z.shape[1])
+    return ((parts.sum(1, keepdim=True) - parts) / (parts.shape[1] - 1)).flatten(0, 1)
+
+
+def _cut_evenly(z: Tensor, y: Tensor, n: int) -> Tensor:
+    parts = z[y.argsort(stable=True)].view(n, len(z) // n, z.shape[1])
+    return ((parts.sum(1, keepdim=True) - parts) / (parts.shape[1] - 1)).flatten(0, 1)
+
+
+def _every_prototype(z: Tensor, y: Tensor, n: int) -> Tensor:
+    found = []
+    for i in range(len(z)):
+        keep = torch.arange(len(z)) != i
+        found.append(torch.stack([z[keep][y[keep] == k].mean(0) for k in range(n)]))
+    return torch.stack(found)
+
+
 def _without_cases(generator: Generator) -> list[Case]:
     def drawn(labels: list[int], n_way: int) -> tuple[Tensor, Tensor, int]:
         return torch.randn(len(labels), 4, generator=generator), torch.tensor(labels), n_way
 
     paper = torch.tensor([[0.0], [4.0], [2.0], [9.0], [7.0]]), torch.tensor([0, 1, 0, 0, 1]), 2
     unequal = drawn([2, 0, 1, 1, 0, 2, 2, 0, 2, 1, 2], 3)
+    twins = drawn([1, 0, 1, 0, 0, 1, 0], 2)
+    twins[0][4], twins[0][6, 0] = twins[0][1], twins[0][3, 0]
     return [
         Case("the example on paper", paper),
         Case("2 classes of 2 shots: the other picture is left", drawn([0, 1, 1, 0], 2)),
         Case("3 classes of 5 shots, rows shuffled", drawn([0, 2, 1, 1, 0, 2, 2, 0, 1, 0, 2, 1, 1, 0, 2], 3)),
         Case("unequal shots: 3, 3 and 5", unequal),
+        Case("two pictures of a class are alike", twins),
         Case("float64", (unequal[0].double(), *unequal[1:])),
     ]
 
@@ -102,8 +147,8 @@ WITHOUT = Exercise(
             "the picture is taken from the mean and not from the sum",
             "The sum of a class is K times its mean: (K c - z) / (K - 1).",
             also=(
-                lambda z, y, n: (_parts(z, y, n)[0] - z) / (_parts(z, y, n)[1] - 1),
                 lambda z, y, n: _parts(z, y, n)[0] - z / (_parts(z, y, n)[1] - 1),
+                lambda z, y, n: (_parts(z, y, n)[0] - z) / _parts(z, y, n)[1],
             ),
         ),
         Wrong(
@@ -135,6 +180,7 @@ WITHOUT = Exercise(
                 lambda z, y, n: (_parts(z, y, n)[0] * (len(z) // n) - z) / (len(z) // n - 1),
                 lambda z, y, n: (_parts(z, y, n)[0] * _parts(z, y, n)[1] - z) / (len(z) // n - 1),
                 lambda z, y, n: (_parts(z, y, n)[0] * int((y == 0).sum()) - z) / (int((y == 0).sum()) - 1),
+                lambda z, y, n: (_parts(z, y, n)[0] * _parts(z, y, n)[1] - z) / (int(y.bincount().max()) - 1),
             ),
         ),
         Wrong(
@@ -147,9 +193,71 @@ WITHOUT = Exercise(
         Wrong(
             "one row for each class",
             lambda z, y, n: torch.stack([z[y == k][1:].mean(0) for k in range(n)]),
-            "one row is returned for each class, without its first picture",
+            "one row is returned for each class",
             "Every picture has a row of its own in the result: [S, D].",
             also=(lambda z, y, n: torch.stack([z[y == k].mean(0) for k in range(n)]),),
+        ),
+        Wrong(
+            "all prototypes for each row",
+            _every_prototype,
+            "all prototypes are returned for each picture: [S, N, D]",
+            "Only the prototype of the picture's own class: [S, D].",
+        ),
+        Wrong(
+            "found by its values",
+            _without_by_value(lambda equal: equal.all(1)),
+            "the picture is found by its numbers: where another one of its class has the same, that one is left out, too",
+            "Leave out one place, not one value: `torch.arange(len(labels)) != i`.",
+            also=(_without_by_value(lambda equal: equal.any(1)),),
+        ),
+        Wrong(
+            "labels stay",
+            _row_cut_out,
+            "the row is cut out of `embeddings` and its label stays in `labels`, so that the two no longer have the same length",
+            "Cut both, or make a mask: `(labels == labels[i]) & (torch.arange(len(labels)) != i)`.",
+        ),
+        Wrong(
+            "cut into classes",
+            _cut_into_classes,
+            "the rows are cut into classes of the same size, and shots differ from class to class",
+            "Choose rows by their label: `labels == labels[i]`.",
+            also=(_cut_evenly,),
+        ),
+        Wrong(
+            "towards the picture",
+            lambda z, y, n: _own_prototype(z, y, n) + (z - _own_prototype(z, y, n)) / (_shots(y) - 1),
+            "the prototype moves *towards* the picture",
+            "Without a picture the mean moves away from it: c + (c - z) / (K - 1).",
+            also=(
+                lambda z, y, n: _own_prototype(z, y, n) + (z - _own_prototype(z, y, n)) / _shots(y),
+                lambda z, y, n: _own_prototype(z, y, n) + (z - _own_prototype(z, y, n)),
+            ),
+        ),
+        Wrong(
+            "moves by 1/K",
+            lambda z, y, n: _own_prototype(z, y, n) + (_own_prototype(z, y, n) - z) / _shots(y),
+            "the prototype moves by (c - z) / K",
+            "One picture fewer is left: divide by K - 1.",
+            also=(lambda z, y, n: 2 * _own_prototype(z, y, n) - z,),
+        ),
+        Wrong(
+            "parentheses",
+            lambda z, y, n: (_shots(y) * _own_prototype(z, y, n) - z) / _shots(y) - 1,
+            "a pair of parentheses is missing: the division reaches only what stands next to it",
+            "`(K * c - z) / (K - 1)`: two pairs.",
+            also=(
+                lambda z, y, n: _shots(y) * _own_prototype(z, y, n) - z / (_shots(y) - 1),
+                lambda z, y, n: _shots(y) * _own_prototype(z, y, n) - z / _shots(y) - 1,
+                lambda z, y, n: _own_prototype(z, y, n) + (_own_prototype(z, y, n) - z) / _shots(y) - 1,
+                lambda z, y, n: _own_prototype(z, y, n) + _own_prototype(z, y, n) - z / (_shots(y) - 1),
+                lambda z, y, n: z.sum(0) - z / (_shots(y) - 1),
+            ),
+        ),
+        Wrong(
+            "only the count is lower",
+            lambda z, y, n: _own_prototype(z, y, n) * _shots(y) / (_shots(y) - 1),
+            "the sum is divided by K - 1, and the picture is still in it",
+            "Take the picture out of the sum, too.",
         ),
         Wrong(
             "in the order of the classes",
@@ -166,8 +274,9 @@ WITHOUT = Exercise(
         Wrong(
             "difference",
             lambda z, y, n: _parts(z, y, n)[0] - without_each(z, y, n),
-            "the change of the prototype is returned and not the prototype",
-            "Return the mean of the others itself.",
+            "only the change of the prototype comes out, (c - z) / (K - 1) or minus that",
+            "Either c plus this change, or K c in place of c: (K c - z) / (K - 1).",
+            also=(lambda z, y, n: (_parts(z, y, n)[0] - z) / (_parts(z, y, n)[1] - 1),),
         ),
     ),
     hints=(
@@ -265,6 +374,73 @@ def _true_class(p: Tensor, y: Tensor, bins: int) -> Tensor:
     return p.new_zeros(bins).index_add(0, place, right - sure).abs().sum() / len(p)
 
 
+def _some_bins(first: int, last: int) -> Callable:
+    """Returns an answer whose loop leaves out bins at the beginning or at the end."""
+
+    def answer(p: Tensor, y: Tensor, bins: int) -> Tensor:
+        _, sure, right = _bins(p, y, bins)
+        return (right - sure).abs()[first : bins - last].sum() / len(p)
+
+    return answer
+
+
+def _limits(inside: Callable[[Tensor, float, float], Tensor]) -> Callable:
+    """Returns an answer that asks for each bin which confidences lie inside."""
+
+    def answer(p: Tensor, y: Tensor, bins: int) -> Tensor:
+        confidence = p.amax(1)
+        gap = (p.argmax(1) == y).to(p.dtype) - confidence
+        parts = [gap[inside(confidence, b / bins, (b + 1) / bins)].sum().abs() for b in range(bins)]
+        return torch.stack(parts).sum() / len(p)
+
+    return answer
+
+
+def _between(edges: Callable[[Tensor, Tensor, int], Tensor]) -> Callable:
+    """Returns an answer with these borders of bins, the first and the last included."""
+
+    def answer(p: Tensor, y: Tensor, bins: int) -> Tensor:
+        confidence, total = p.amax(1), p.new_zeros(())
+        gap, found = (p.argmax(1) == y).to(p.dtype) - confidence, edges(p, confidence, bins).to(p.dtype)
+        for low, high in itertools.pairwise(found):
+            total = total + gap[(confidence > low) & (confidence <= high)].sum().abs() / len(p)
+        return total
+
+    return answer
+
+
+def _binned(low: Callable[[Tensor], Tensor | float], closed: bool = True) -> Callable:
+    """Returns an answer whose bins begin at `low` of the probabilities and end at the largest confidence, or at 1."""
+
+    def place(p: Tensor, y: Tensor, bins: int) -> Tensor:
+        confidence, first = p.amax(1), low(p)
+        last = confidence.max() if closed else 1.0
+        return (((confidence - first) / (last - first + 1e-12) * bins).ceil().long() - 1).clamp(0, bins - 1)
+
+    return _error_with(place)
+
+
+def _every_probability(p: Tensor, y: Tensor, bins: int) -> Tensor:
+    sure, right = p.flatten(), F.one_hot(y, p.shape[1]).flatten().to(p.dtype)
+    place = (sure * bins).ceil().long().clamp(1, bins) - 1
+    return p.new_zeros(bins).index_add(0, place, right - sure).abs().sum() / len(sure)
+
+
+def _last_filled(p: Tensor, y: Tensor, bins: int) -> Tensor:
+    count, sure, right = _bins(p, y, bins)
+    return (right - sure).abs()[count > 0][-1] / len(p)
+
+
+def _mean_of_bools(p: Tensor, y: Tensor, bins: int) -> Tensor:
+    confidence, answer = p.max(1)
+    right, error = answer == y, p.new_zeros(())
+    for b in range(bins):
+        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+        if inside.any():
+            error = error + inside.sum() / len(p) * (right[inside].mean() - confidence[inside].mean()).abs()
+    return error
+
+
 def _equal_counts(p: Tensor, y: Tensor, bins: int) -> Tensor:
     confidence, order = p.amax(1).sort()
     right = (p.argmax(1) == y)[order].to(p.dtype)
@@ -273,8 +449,10 @@ def _equal_counts(p: Tensor, y: Tensor, bins: int) -> Tensor:
 
 def _error_cases(generator: Generator) -> list[Case]:
     def drawn(rows: int, ways: int, scale: float) -> tuple[Tensor, Tensor]:
-        scores = scale * torch.randn(rows, ways, generator=generator)
-        return scores.softmax(1), torch.randint(ways, (rows,), generator=generator)
+        """Draws answers of which about three in four are right, sure or not: the gaps of bins have both signs."""
+        found = (scale * torch.randn(rows, ways, generator=generator)).softmax(1)
+        other = torch.randint(ways, (rows,), generator=generator)
+        return found, torch.where(torch.rand(rows, generator=generator) < 0.6, found.argmax(1), other)
 
     paper = torch.tensor([[0.6, 0.4], [0.3, 0.7], [0.95, 0.05], [0.0, 1.0]]), torch.tensor([0, 0, 0, 1])
     edges = torch.tensor(
@@ -383,6 +561,73 @@ ERROR = Exercise(
             _true_class,
             "the confidence is the probability of the true class and not the largest probability",
             "The learner does not know the label: its confidence is `probabilities.max(1)`.",
+        ),
+        Wrong(
+            "the last bin is forgotten",
+            _some_bins(0, 1),
+            "the last bin is never visited, and it holds the surest answers",
+            "`for b in range(bins)`: b runs from 0 to bins - 1.",
+        ),
+        Wrong(
+            "the first bin is forgotten",
+            _some_bins(1, 0),
+            "the first bin is never visited",
+            "`for b in range(bins)`: b runs from 0 to bins - 1.",
+        ),
+        Wrong(
+            "one bin too few",
+            _between(lambda p, c, bins: torch.linspace(0, 1, bins)),
+            "the number of bins is off by one",
+            "`torch.linspace(0, 1, bins + 1)` holds the borders of `bins` bins.",
+            also=(
+                _error_with(lambda p, y, b: torch.bucketize(p.amax(1), torch.linspace(0, 1, b, dtype=p.dtype)[1:-1])),
+                lambda p, y, bins: calibration_error(p, y, bins + 1),
+            ),
+        ),
+        Wrong(
+            "counted twice",
+            _limits(lambda c, low, high: (c >= low) & (c <= high)),
+            "a confidence on a border is counted in two bins",
+            "Bin b holds b/bins < confidence <= (b+1)/bins: only the upper border belongs to it.",
+        ),
+        Wrong(
+            "borders are lost",
+            _limits(lambda c, low, high: (c > low) & (c < high)),
+            "a confidence on a border is in no bin, and one of exactly 1 neither",
+            "Bin b holds b/bins < confidence <= (b+1)/bins: the upper border belongs to it.",
+        ),
+        Wrong(
+            "other borders",
+            _binned(lambda p: p.amax(1).min()),
+            "the bins do not run from 0 to 1: they begin at the smallest confidence, drawn or possible",
+            "The borders are b/bins, from 0 to 1, whatever confidences there are.",
+            also=(_binned(lambda p: 1 / p.shape[1], closed=False),),
+        ),
+        Wrong(
+            "rounded",
+            _error_with(lambda p, y, b: (p.amax(1) * b).round().long().clamp(1, b) - 1),
+            "a confidence is rounded to the nearest border",
+            "Round up: bin b holds b/bins < confidence <= (b+1)/bins.",
+            also=(_error_with(lambda p, y, b: (p.amax(1) * b).round().long().clamp_max(b - 1)),),
+        ),
+        Wrong(
+            "one bin is left",
+            _last_filled,
+            "only the last bin with answers counts: each one takes the place of the one before",
+            "Add them up: `error = error + ...`.",
+        ),
+        Wrong(
+            "all probabilities",
+            _every_probability,
+            "all probabilities are sorted into bins, those of the other classes, too",
+            "The confidence of an answer is its largest probability: one number for each row.",
+            also=(lambda p, y, bins: _every_probability(p, y, bins) * p.shape[1],),
+        ),
+        Wrong(
+            "mean of bools",
+            _mean_of_bools,
+            "the mean is taken of a tensor of True and False, which has none",
+            "`(answer == labels).to(confidence.dtype)` makes ones and zeros.",
         ),
         Wrong(
             "counts",
@@ -509,13 +754,32 @@ def _unit(gradient: Tensor) -> Tensor:
     return gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (gradient.dim() - 1))
 
 
+def _one_way(keep: Callable[[Tensor, Tensor, float], Tensor]) -> Callable:
+    """Returns a step after which `keep` takes the place of the ball."""
+    return lambda x, s, g, r, e: keep(x + r * g.sign(), s, e).clamp(0, 1)
+
+
+def _or_stay(fits: Callable[[Tensor, Tensor, float], Tensor]) -> Callable:
+    """Returns a step that a pixel does not make at all where it leads too far."""
+
+    def answer(x: Tensor, start: Tensor, gradient: Tensor, rate: float, epsilon: float) -> Tensor:
+        moved = x + rate * gradient.sign()
+        return torch.where(fits(moved, start, epsilon), moved, x).clamp(0, 1)
+
+    return answer
+
+
+def _stretched(moved: Tensor) -> Tensor:
+    return (moved - moved.min()) / (moved.max() - moved.min())
+
+
 def _step_cases(generator: Generator) -> list[Case]:
     def drawn(rate: float, epsilon: float, *shape: int) -> tuple[Tensor, Tensor, Tensor, float, float]:
         start = torch.rand(*shape, generator=generator)
         x = _into(start + epsilon * (2 * torch.rand(*shape, generator=generator) - 1), start, epsilon)
         return x, start, torch.randn(*shape, generator=generator), rate, epsilon
 
-    paper = (torch.tensor([[0.25, 0.5, 0.9, 0.1, 0.5]]), torch.tensor([[0.1, 0.5, 0.9, 0.1, 0.5]]),
+    paper = (torch.tensor([[0.25, 0.5, 0.95, 0.05, 0.5]]), torch.tensor([[0.1, 0.5, 0.95, 0.05, 0.5]]),
              torch.tensor([[3.0, -0.01, 2.0, -5.0, 0.0]]), 0.1, 0.2)  # fmt: skip
     first = drawn(0.03, 0.1, 2, 1, 5, 5)
     small = drawn(0.05, 0.3, 3, 1, 4, 4)
@@ -546,7 +810,7 @@ STEP = Exercise(
         Wrong(
             "no sign",
             lambda x, s, g, r, e: _into(x + r * g, s, e),
-            "the gradient itself is added, without its sign: tiny gradients hardly move the picture",
+            "the gradient's size counts: where it is small, as it is or after scaling, the pixel hardly moves",
             "`gradient.sign()`: every pixel moves by the whole rate.",
             also=(
                 lambda x, s, g, r, e: _into(x + r * _unit(g), s, e),
@@ -569,8 +833,40 @@ STEP = Exercise(
         Wrong(
             "no pictures",
             lambda x, s, g, r, e: (x + r * g.sign()).clamp(s - e, s + e),
-            "values below 0 or above 1 come out, which no picture has",
-            "Clamp to [0, 1], too.",
+            "values outside [0, 1] come out, which no picture has",
+            "Clamp to [0, 1], too: `.clamp(0, 1)`.",
+            also=(lambda x, s, g, r, e: (x + r * g.sign()).clamp(s - e, s + e).clamp(0, 255),),
+        ),
+        Wrong(
+            "one side only",
+            _one_way(lambda moved, s, e: torch.minimum(moved, s + e)),
+            "only one side of the budget is kept: up or down a pixel may go farther than epsilon",
+            "Two limits: `.clamp(start - epsilon, start + epsilon)`.",
+            also=(_one_way(lambda moved, s, e: torch.maximum(moved, s - e)),),
+        ),
+        Wrong(
+            "stays instead",
+            _or_stay(lambda moved, s, e: ((moved - s).abs() <= e) & (moved >= 0) & (moved <= 1)),
+            "a pixel whose step leads too far does not move at all",
+            "The nearest allowed value is the border itself: clamp.",
+            also=(
+                _or_stay(lambda moved, s, e: (moved - s).abs() <= e),
+                _or_stay(lambda moved, s, e: (moved - s).abs() < e),
+            ),
+        ),
+        Wrong(
+            "one gradient for all pictures",
+            lambda x, s, g, r, e: _into(x + r * g.mean(0, keepdim=True).sign(), s, e),
+            "all pictures of the batch move along one gradient, the mean or the sum of theirs",
+            "Every picture has a gradient of its own: `gradient.sign()`.",
+            also=(lambda x, s, g, r, e: _into(x + r * g.mean().sign(), s, e),),
+        ),
+        Wrong(
+            "stretched",
+            lambda x, s, g, r, e: _stretched((x + r * g.sign()).clamp(s - e, s + e)),
+            "the pictures are stretched to [0, 1]: every pixel changes, those within the limits, too",
+            "Clamp: a value between 0 and 1 stays as it is.",
+            also=(lambda x, s, g, r, e: _stretched(x + r * g.sign()),),
         ),
         Wrong(
             "no projection at all",
@@ -596,6 +892,18 @@ STEP = Exercise(
             lambda x, s, g, r, e: _into(x + g.sign(), s, e),
             "every pixel goes straight to the end of its budget: the rate is forgotten, or `start` moves by epsilon",
             "`x + rate * gradient.sign()`, then the projection.",
+        ),
+        Wrong(
+            "rate and epsilon",
+            lambda x, s, g, r, e: _into(x + e * g.sign(), s, r),
+            "`rate` and `epsilon` have changed places",
+            "The step has the length `rate`, and the ball the radius `epsilon`.",
+        ),
+        Wrong(
+            "change added to x",
+            lambda x, s, g, r, e: (x + (x + r * g.sign() - s).clamp(-e, e)).clamp(0, 1),
+            "the change since the start is added to `x`, which holds a part of it already",
+            "Start plus change: `start + (...).clamp(-epsilon, epsilon)`.",
         ),
         Wrong(
             "around zero",
@@ -657,7 +965,7 @@ STEP = Exercise(
         Wrong(
             "minus one to one",
             lambda x, s, g, r, e: (x + r * g.sign()).clamp(s - e, s + e).clamp(-1, 1),
-            "the pictures are kept between -1 and 1",
+            "values below 0 come out, which no picture has",
             "Pictures of this course have values from 0 to 1.",
         ),
     ),
@@ -693,13 +1001,13 @@ def _exposes_by_formula(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
     p = logits.softmax(1)
     rest = p.masked_fill(own, 0)
     wanted = torch.where(own, -rest.sum(1, keepdim=True), rest)
-    return bool(((_slope(loss, logits, labels) - wanted).abs() > 1e-3 * wanted.abs()).any())
+    return not bool(((_slope(loss, logits, labels) - wanted).abs() <= 1e-3 * wanted.abs()).all())
 
 
 def _exposes_by_ratio(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
     wanted = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
     ratio = _slope(loss, logits, labels) / wanted
-    return bool((ratio - 1).abs().max() > 1e-3)
+    return not bool((ratio - 1).abs().max() < 1e-3)
 
 
 def _exposes_row_by_row(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
@@ -707,7 +1015,7 @@ def _exposes_row_by_row(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
         a = _slope(loss, logits, labels)[i]
         b = logits[i].softmax(0) - F.one_hot(labels[i], logits.shape[1])
         for got, want in zip(a.tolist(), b.tolist(), strict=True):
-            if abs(got - want) > 5e-4 * abs(want):
+            if not abs(got - want) <= 5e-4 * abs(want):
                 return True
     return False
 
@@ -727,6 +1035,42 @@ def _compares(same: Callable[[Tensor, Tensor], bool]) -> Callable:
         return not same(_slope(loss, logits, labels), wanted)
 
     return detector
+
+
+def _ask(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
+    z = logits.clone().requires_grad_()
+    return bool((torch.autograd.grad(loss(z, labels), z)[0] == 0).any())
+
+
+def _compares_some(which: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Returns a detector that compares the gradients of some queries only."""
+
+    def detector(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
+        rows = which(logits, labels)
+        return not torch.allclose(_slope(loss, logits, labels)[rows], _wanted(logits, labels)[rows], rtol=1e-3, atol=0)
+
+    return detector
+
+
+def _wanted(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.softmax(1) - F.one_hot(labels, logits.shape[1])
+
+
+def _wanted_in_float32(logits: Tensor, labels: Tensor) -> Tensor:
+    return _slope(_plain, logits.float(), labels)
+
+
+def _exposes_by_func(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
+    found, wanted = (torch.func.grad(lambda z, f=f: f(z, labels).sum())(logits) for f in (loss, _plain))
+    return not np.allclose(found.numpy(), wanted.numpy(), rtol=1e-3, atol=0)
+
+
+def _exposes_by_jacobian(loss: Callable, logits: Tensor, labels: Tensor) -> bool:
+    found = torch.autograd.functional.jacobian(lambda z: loss(z, labels), logits).sum(0)
+    wanted = torch.autograd.functional.jacobian(lambda z: _plain(z, labels), logits).sum(0)
+    with torch.no_grad():
+        small = (found.abs().log() - wanted.abs().log()).abs() < 1e-3
+    return not bool((small & (found.sign() == wanted.sign())).all())
 
 
 def _plain(logits: Tensor, labels: Tensor) -> Tensor:
@@ -760,38 +1104,32 @@ def _clipped(low: float, high: float, rows: slice = slice(None)) -> Callable:
     return loss
 
 
-class _Reversed(torch.autograd.Function):
-    """Cross-entropy whose gradient goes to the wrong classes in reverse: each row keeps its sum and its norm."""
+def _with_slope(change: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Returns a fault: the values of the cross-entropy, and a gradient that `change` makes of its gradient and the labels."""
 
-    @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, labels)
-        return _plain(logits, labels)
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        fixed = logits.detach()
+        own = F.one_hot(labels, logits.shape[1]).bool()
+        rest = fixed.softmax(1).masked_fill(own, 0)
+        slope = change(torch.where(own, -rest.sum(1, keepdim=True), rest), labels)
+        return _plain(fixed, labels) + ((logits - fixed) * slope).sum(1)
 
-    @staticmethod
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, None]:
-        logits, labels = ctx.saved_tensors
-        slope = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
-        for i, y in enumerate(labels.tolist()):
-            wrong = [k for k in range(logits.shape[1]) if k != y]
-            slope[i, wrong] = slope[i, wrong[::-1]].clone()
-        return slope * outer[:, None], None
+    return loss
 
 
-class _OneEntry(torch.autograd.Function):
-    """Cross-entropy whose gradient lacks one entry, that of the third query and the last class."""
+def _reversed(slope: Tensor, labels: Tensor) -> Tensor:
+    """Gives the gradient to the wrong classes in reverse: each row keeps its sum and its norm."""
+    order = torch.arange(slope.shape[1]).repeat(len(slope), 1)
+    for i, y in enumerate(labels.tolist()):
+        wrong = [k for k in range(slope.shape[1]) if k != y]
+        order[i, wrong] = torch.tensor(wrong[::-1])
+    return slope.gather(1, order)
 
-    @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, labels)
-        return _plain(logits, labels)
 
-    @staticmethod
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, None]:
-        logits, labels = ctx.saved_tensors
-        slope = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
-        slope[2, -1] = 0
-        return slope * outer[:, None], None
+def _in_entry(row: int, column: int, value: float) -> Callable:
+    """Returns a fault that replaces one entry of the gradient."""
+    places = [torch.tensor([row]), torch.tensor([column])]
+    return _with_slope(lambda slope, labels: slope.index_put(places, torch.tensor(value, dtype=slope.dtype)))
 
 
 def _swapped_rows(logits: Tensor, labels: Tensor) -> Tensor:
@@ -818,6 +1156,10 @@ def _smoothed(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=1e-3)
 
 
+def _scaled(logits: Tensor, labels: Tensor) -> Tensor:
+    return 1.02 * _plain(logits, labels)
+
+
 def _row(i: int) -> Callable:
     return lambda z, y: torch.arange(len(y)) == i
 
@@ -828,6 +1170,7 @@ def _hiding_cases(generator: Generator) -> list[Case]:
     logits = torch.randn(8, ways, generator=generator, dtype=torch.float64)
     gap = torch.tensor([0.0, 22.5, 3.0, -20.0, 10.0, 23.0, -4.0, 6.0], dtype=torch.float64)
     logits = 0.3 * logits + gap[:, None] * F.one_hot(labels, ways) - 30
+    logits[4, 3] -= 9  # a class that counts for little: a gradient of 1e-4 of that of its neighbours
     few, some = logits[[2, 1]], labels[[2, 1]]
 
     def case(says: str, loss: Callable) -> Case:
@@ -851,12 +1194,17 @@ def _hiding_cases(generator: Generator) -> list[Case]:
         case("a thousandth of label smoothing", _smoothed),
         case("logits divided by 1.01", lambda z, y: _plain(z / 1.01, y)),
         case("gradients 0.3 % too large", lambda z, y: 1.003 * _plain(z, y)),
-        case("the wrong classes' gradients in reverse: sums and norms stay", _Reversed.apply),
-        case("one entry of the gradient is missing", _OneEntry.apply),
+        case("the wrong classes' gradients in reverse: sums and norms stay", _with_slope(_reversed)),
+        case("one entry of the gradient is missing", _in_entry(2, 3, 0.0)),
+        case("the smallest entry of one query's gradient is missing", _in_entry(4, 3, 0.0)),
+        case("one entry of the gradient is NaN", _in_entry(6, 1, torch.nan)),
         case("every query gets the gradient of another one", _swapped_rows),
         case("no gradient where the loss is smaller than that of the query before", _stops_after_easy),
         case("the loss falls: minus the cross-entropy", lambda z, y: -_plain(z, y)),
         Case("a right loss, two queries", (_plain, few, some)),
+        Case("a right loss, a single query that is not sure", (_plain, few[:1], some[:1])),
+        Case("a right loss, two queries that are not sure", (_plain, logits[[2, 7]], labels[[2, 7]])),
+        Case("a gradient 2 % too large, two queries that are not sure", (_scaled, logits[[2, 7]], labels[[2, 7]])),
         Case("kept between 1e-7 and 1 - 1e-7, two queries", (_clipped(1e-7, 1 - 1e-7), few, some)),
     ]
 
@@ -866,7 +1214,14 @@ HIDING = Exercise(
     title="Bug hunt: does a loss hide its gradient?",
     reference=exposes_hiding,
     cases=_hiding_cases,
-    right=(_exposes_by_formula, _exposes_by_ratio, _exposes_row_by_row, _exposes_by_backward),
+    right=(
+        _exposes_by_formula,
+        _exposes_by_ratio,
+        _exposes_row_by_row,
+        _exposes_by_backward,
+        _exposes_by_func,
+        _exposes_by_jacobian,
+    ),
     wrong=(
         Wrong(
             "the usual tolerance",
@@ -883,7 +1238,10 @@ HIDING = Exercise(
             lambda loss, z, y: not torch.allclose(loss(z, y), _plain(z, y)),
             "the values of the loss are compared: a right value may have no gradient, and another value may do no harm",
             "An attack uses the gradient: `torch.autograd.grad(loss(z, labels).sum(), z)`.",
-            also=(lambda loss, z, y: not torch.allclose(loss(z, y).sum(), _plain(z, y).sum()),),
+            also=(
+                lambda loss, z, y: not torch.allclose(loss(z, y).sum(), _plain(z, y).sum()),
+                lambda loss, z, y: bool(((loss(z, y) - _plain(z, y)).abs() > 1e-3).any()),
+            ),
         ),
         Wrong(
             "all zero",
@@ -907,6 +1265,72 @@ HIDING = Exercise(
                 _compares(lambda a, b: torch.allclose(a.norm(), b.norm(), rtol=1e-3)),
                 _compares(lambda a, b: torch.allclose(a.sum(0), b.sum(0), rtol=1e-3, atol=0)),
             ),
+        ),
+        Wrong(
+            "drowned",
+            _compares(lambda a, b: not bool(((a - b).norm(dim=1) / b.norm(dim=1) > 1e-3).any())),
+            "one number is made of many differences: beside large gradients a small one that is wrong does not count",
+            "Compare every entry with its own size: `torch.allclose(a, b, rtol=1e-3, atol=0)`.",
+            also=(
+                _compares(lambda a, b: bool(((a - b).norm(dim=1) / b.norm(dim=1) < 1e-3).all())),
+                _compares(lambda a, b: not bool((a - b).norm() / b.norm() > 1e-3)),
+                _compares(lambda a, b: bool((a - b).norm() / b.norm() < 1e-3)),
+                _compares(lambda a, b: not bool((a - b).abs().mean() > 1e-6)),
+                _compares(lambda a, b: not bool((a - b).abs().max() > 1e-3)),
+            ),
+        ),
+        Wrong(
+            "with itself",
+            lambda loss, z, y: not torch.allclose(_slope(loss, z, y), _slope(loss, z, y), rtol=1e-3, atol=0),
+            "the gradient is compared with itself, as happens when a second `backward` adds to the same `.grad`",
+            "Take each by `torch.autograd.grad`, at a copy of its own: `logits.clone().requires_grad_()`.",
+        ),
+        Wrong(
+            "no gradient asked for",
+            lambda loss, z, y: bool((torch.autograd.grad(loss(z, y).sum(), z)[0] == 0).any()),
+            "`logits` asks for no gradient, so nothing is recorded",
+            "`z = logits.clone().requires_grad_()`.",
+        ),
+        Wrong(
+            "a gradient of many numbers",
+            lambda loss, z, y: _ask(loss, z, y),
+            "the gradient is asked of M numbers and not of one",
+            "Take the sum first: `loss(z, labels).sum()`.",
+        ),
+        Wrong(
+            "NaN slips through",
+            lambda loss, z, y: bool(((_slope(loss, z, y) - _wanted(z, y)).abs() > 1e-3 * _wanted(z, y).abs()).any()),
+            "a NaN slips through: it is not larger than any tolerance, nor smaller",
+            "Ask what is right and not what is wrong: `not ((a - b).abs() <= 1e-3 * b.abs()).all()`, or `torch.allclose`.",
+        ),
+        Wrong(
+            "mean and sum",
+            lambda loss, z, y: not torch.allclose(_slope(loss, z, y), _wanted(z, y) / len(y), rtol=1e-3, atol=0),
+            "the gradient of a mean is held against that of a sum: they differ by the factor M",
+            '`F.cross_entropy(z, labels, reduction="sum")`: its default is the mean.',
+        ),
+        Wrong(
+            "single precision",
+            lambda loss, z, y: (
+                not torch.allclose(_slope(loss, z, y), _wanted_in_float32(z, y).double(), rtol=1e-3, atol=0)
+            ),
+            "one of the gradients is computed in float32, where those of sure answers are rounded to 0 or nearly so",
+            "Stay in the dtype of `logits`, float64.",
+        ),
+        Wrong(
+            "directions",
+            _compares(lambda a, b: bool((F.cosine_similarity(a, b, dim=1) > 0.9999).all())),
+            "only directions are compared, by `cosine_similarity`: it takes norms below 1e-8 for 1e-8, so sure answers ring, and "
+            "a gradient of the wrong size does not",
+            "Compare every entry: `torch.allclose(a, b, rtol=1e-3, atol=0)`.",
+        ),
+        Wrong(
+            "the colleague's loss",
+            lambda loss, z, y: (
+                not torch.allclose(_slope(loss, z, y), _slope(_clipped(1e-7, 1 - 1e-7), z, y), rtol=1e-3, atol=0)
+            ),
+            "the gradient is held against that of a loss with a clamp, so right losses ring and the colleague's does not",
+            "Hold it against the cross-entropy of the logits.",
         ),
         Wrong(
             "signs only",
@@ -936,6 +1360,9 @@ HIDING = Exercise(
                 _compares(lambda a, b: torch.allclose(a[-1], b[-1], rtol=1e-3, atol=0)),
                 _compares(lambda a, b: torch.allclose(a[:, 0], b[:, 0], rtol=1e-3, atol=0)),
                 _compares(lambda a, b: torch.allclose(a[1:], b[1:], rtol=1e-3, atol=0)),
+                _compares_some(lambda z, y: z.argmax(1) == y),
+                _compares_some(lambda z, y: z.argmax(1) != y),
+                _compares_some(lambda z, y: z.softmax(1).amax(1) < 0.9999),
             ),
         ),
         Wrong(
@@ -949,6 +1376,7 @@ HIDING = Exercise(
             _compares(lambda a, b: torch.allclose(a, b, rtol=0.1, atol=0)),
             "the tolerance is so wide that a small fault passes",
             "Rounding stays below a relative 1e-4: `rtol=1e-3`.",
+            also=(_compares(lambda a, b: torch.allclose(a, b, rtol=1e-2, atol=0)),),
         ),
         Wrong(
             "all must be wrong",
@@ -965,8 +1393,9 @@ HIDING = Exercise(
         Wrong(
             "always",
             lambda loss, z, y: True,
-            "the alarm rings for right losses, too: it compares with a gradient that none of them has, or to the last digit",
-            "Compare with softmax minus one-hot, the sum of the losses with the sum, and leave room for rounding: `rtol=1e-3`.",
+            "the alarm rings for right losses, too: it compares with a gradient that none of them has",
+            "The gradient of the cross-entropy is softmax minus one-hot. A `.grad` adds up from call to call; "
+            "`torch.autograd.grad` does not.",
         ),
         Wrong(
             "the probabilities",
@@ -1058,9 +1487,61 @@ def _weiszfeld(
     return answer
 
 
+def _divided_by_rows(rows: Tensor, iterations: int) -> Tensor:
+    point = rows.mean(0)
+    for _ in range(iterations):
+        weight = 1 / (rows - point).norm(dim=1).clamp_min(1e-6)
+        point = (weight[:, None] * rows).mean(0)
+    return point
+
+
+def _by_feature(rows: Tensor, iterations: int) -> Tensor:
+    point = rows.mean(0)
+    for _ in range(iterations):
+        weight = 1 / (rows - point).abs().clamp_min(1e-6)
+        point = (weight * rows).sum(0) / weight.sum(0)
+    return point
+
+
+def _stops(below: float, last: bool = False) -> Callable:
+    """Returns an answer that stops when a step is short."""
+
+    def answer(rows: Tensor, iterations: int) -> Tensor:
+        point = rows.mean(0)
+        for _ in range(iterations):
+            weight = 1 / (rows - point).norm(dim=1).clamp_min(1e-6)
+            moved = weight @ rows / weight.sum()
+            if (moved - point).norm() < below:
+                return point if last else moved
+            point = moved
+        return point
+
+    return answer
+
+
+def _along_rows(weigh: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Returns an answer that takes the norm along the rows: one number for each feature."""
+
+    def answer(rows: Tensor, iterations: int) -> Tensor:
+        point = rows.mean(0)
+        for _ in range(iterations):
+            point = weigh(1 / (rows - point).norm(dim=0).clamp_min(1e-6), rows)
+        return point
+
+    return answer
+
+
+def _nearest_to_the_median(rows: Tensor, iterations: int) -> Tensor:
+    return rows[(rows - geometric_median(rows, iterations)).norm(dim=1).argmin()]
+
+
 def _median_cases(generator: Generator) -> list[Case]:
     cloud = torch.randn(6, 3, generator=generator)
     cloud[2] += 20
+    beside = torch.full(
+        (18, 1), -1.0, dtype=torch.float64
+    )  # one row is 1/1024 from the mean, 16 lie left, one far right
+    beside[0], beside[1] = 0.0, 16 + 17 / 1024 + 1 / 1024
     return [
         Case("the example on paper: one step", (torch.tensor([[0.0], [1.0], [8.0]]), 1)),
         Case("six rows, one of them far away, 30 steps", (cloud, 30)),
@@ -1068,6 +1549,7 @@ def _median_cases(generator: Generator) -> list[Case]:
         Case("five rows, 2 steps", (torch.randn(5, 4, generator=generator), 2)),
         Case("a row that is the mean itself", (torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), 3)),
         Case("a single row", (cloud[:1], 5)),
+        Case("a row very near the mean, float64", (beside, 1)),
         Case("float64", (cloud.double(), 10)),
     ]
 
@@ -1110,11 +1592,52 @@ MEDIAN = Exercise(
             _weiszfeld(divide=lambda w: torch.tensor(float(len(w)), dtype=w.dtype)),
             "the weighted sum is divided by the number of rows",
             "Divide by the sum of the weights.",
+            also=(_divided_by_rows,),
+        ),
+        Wrong(
+            "weights per feature",
+            _by_feature,
+            "every feature has a distance and a weight of its own",
+            "The distance is that of the whole row: `.norm(dim=1)`, one weight for each row.",
+        ),
+        Wrong(
+            "stops early",
+            _stops(1e-2),
+            "the iteration stops as soon as a step is short",
+            "Take all `iterations` steps.",
+            also=(_stops(1e-3), _stops(1e-4), _stops(1e-2, last=True), _stops(1e-3, last=True)),
+        ),
+        Wrong(
+            "along the rows",
+            _along_rows(lambda weight, rows: (weight * rows).sum(0) / weight.sum()),
+            "the norm runs along the rows and leaves one number for each feature",
+            "One distance for each row: `.norm(dim=1)`.",
+            also=(
+                _along_rows(lambda weight, rows: (weight[:, None] * rows).sum(0) / weight.sum()),
+                _along_rows(lambda weight, rows: weight @ rows / weight.sum()),
+            ),
+        ),
+        Wrong(
+            "left out at the point",
+            _weiszfeld(lambda d: torch.where(d < 1e-6, torch.zeros_like(d), 1 / d.clamp_min(1e-6))),
+            "a row at the point itself gets the weight 0",
+            "It is the nearest of all: count its distance as 1e-6.",
+        ),
+        Wrong(
+            "another floor",
+            _weiszfeld(lambda d: 1 / d.clamp_min(1e-3)),
+            "distances are cut off at another number than 1e-6",
+            "`.clamp_min(1e-6)`.",
+            also=(
+                _weiszfeld(lambda d: 1 / d.clamp_min(1)),
+                _weiszfeld(lambda d: 1 / d.clamp_min(1e-2)),
+                _weiszfeld(lambda d: 1 / d.clamp_min(0.1)),
+            ),
         ),
         Wrong(
             "the mean",
             lambda rows, n: rows.mean(0),
-            "the mean is returned: the weights are never used",
+            "the mean is returned: all rows weigh the same",
             "Weigh every row by one over its distance, and repeat.",
         ),
         Wrong(
@@ -1146,8 +1669,8 @@ MEDIAN = Exercise(
         Wrong(
             "one step",
             lambda rows, n: geometric_median(rows, min(n, 1)),
-            "one step is taken, however many are asked for",
-            "Repeat `iterations` times, each time from the last point.",
+            "the second step is like the first: the distances are never computed again from the new point",
+            "Repeat `iterations` times, each time with the distances from the last point.",
         ),
         Wrong(
             "divides by zero",
@@ -1160,7 +1683,12 @@ MEDIAN = Exercise(
             _weiszfeld(lambda d: 1 / (d + 1)),
             "a number is added to every distance",
             "Only distances below 1e-6 are changed.",
-            also=(_weiszfeld(lambda d: 1 / d.clamp_min(1)), _weiszfeld(lambda d: 1 / (d + 1e-2))),
+            also=(
+                _weiszfeld(lambda d: 1 / (d + 1e-2)),
+                _weiszfeld(lambda d: 1 / (d + 1e-3)),
+                _weiszfeld(lambda d: 1 / (d + 1e-6)),
+                _weiszfeld(lambda d: 1 / (d.square() + 1e-6).sqrt()),
+            ),
         ),
         Wrong(
             "city blocks",
@@ -1183,8 +1711,9 @@ MEDIAN = Exercise(
         Wrong(
             "the nearest row",
             lambda rows, n: rows[torch.cdist(rows, rows).sum(1).argmin()],
-            "one of the rows is returned: the one with the smallest sum of distances",
-            "The geometric median may lie between rows.",
+            "one of the rows is returned",
+            "The geometric median may lie between rows: return the weighted mean itself.",
+            also=(_nearest_to_the_median,),
         ),
     ),
     hints=(

@@ -89,9 +89,11 @@ class SupportBoard(WithTwin):
         axes.imshow(grid, cmap="gray", vmin=0, vmax=1)
         for i, k in enumerate(now.tolist()):
             row, column = divmod(i, SHOTS)
-            told, colour = ("-", CHANCE) if k < 0 else (NAMES[k], SLOTS[k])
-            axes.text(column * width + 2, row * height + 6, told, color=colour, fontsize=9, weight="bold")
-        axes.set(title="support, and what it is taken for", xticks=[], yticks=[])
+            told, colour = ("away", CHANCE) if k < 0 else (f"-> {NAMES[k]}", SLOTS[k])
+            name = f"{NAMES[int(self.labels[i])]}{column + 1}"
+            words = name if k == int(self.labels[i]) else f"{name} {told}"
+            axes.text(column * width + 1, row * height + 4, words, color=colour, fontsize=7, weight="bold")
+        axes.set(title="support: its name -> what it is taken for", xticks=[], yticks=[])
         axes.grid(False)
 
     def _draw_answers(self, axes: Axes) -> None:
@@ -101,9 +103,10 @@ class SupportBoard(WithTwin):
             height = self.probabilities(labels).gather(1, truth[:, None])[:, 0].numpy()
             colours = [CHANCE if shift < 0 else SLOTS[k] for k in truth.tolist()]
             axes.bar(places + shift, height, 0.38, color=colours, label=told, hatch="" if shift < 0 else "//")
-        axes.set(title="probability of the right letter", ylim=(0, 1.05), xticks=places, xlabel="query (its letter)")
+        axes.set(title="probability of the right letter", ylim=(0, 1.3), xticks=places, xlabel="query (its letter)")
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.set_xticklabels([NAMES[k] for k in truth.tolist()])
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8, loc="upper center", ncols=2)  # in the room above the bars
 
     def _update(self, _: Any = None) -> None:
         words = self.words()

@@ -178,6 +178,20 @@ def test_ticking_an_attribute_changes_what_is_asked_for(scratch_notebook: Scratc
     page.wait_for_function("old => document.querySelector('.fsl-attribute-board').innerText !== old", arg=before)
 
 
+def test_a_support_picture_can_be_taken_away_and_renamed(scratch_notebook: Scratch):
+    page = scratch_notebook("support", show("SupportBoard"))
+    status = ".fsl-support-board [role=status]"
+    page.wait_for_selector(status)
+    before = page.inner_text(status)
+    assert before.startswith("0 of 12 support pictures taken away, 0 with another label")
+    page.locator(".fsl-support-board select").nth(1).select_option(label="taken away")
+    after = wait_for_change(page, status, before)
+    assert after.startswith("1 of 12 support pictures taken away, 0 with another label")
+    page.locator(".fsl-support-board select").first.select_option(label="B")
+    assert wait_for_change(page, status, after).startswith("1 of 12 support pictures taken away, 1 with another label")
+    screenshot(page, "support_board")
+
+
 def test_work_is_saved_to_a_file_and_comes_back(scratch_notebook: Scratch, tmp_path):
     code = (
         "from fsl_classroom import check\nfrom fsl_classroom.widgets import WorkKeeper\n"

@@ -5,8 +5,9 @@
 Writes data/trust_comparison.json. Every row is one learner, one number of shots and one attack, on the same test episodes of the
 shipped weights. Poison is made from 4 queries of each class; `own` counts right answers to these, `fresh` to 6 others of each
 class, which no attack has seen. A fifth of the support is one picture of each class at 5 shots and two at 10; at 1 shot it is a
-single picture. Learners "mean of ridge" and the like classify by that kind of centre on the embeddings of that method's weights.
-It takes a quarter of an hour on one quiet core. Call it again after an interruption: it keeps the rows that are there.
+single picture, and "one of each" is all five. Learners "mean of ridge" and the like classify by that kind of centre on the
+embeddings of that method's weights, and "unit mean of ridge" on embeddings of length one.
+It takes twenty minutes on one quiet core. Call it again after an interruption: it keeps the rows that are there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from fsl_course import EpisodeSampler, load_glyphs, pretrained
@@ -37,20 +39,24 @@ ATTACKS = (
     f"noise {LARGE}, a fifth", f"PGD {LARGE}, a fifth", f"noise {SMALL}, all", f"PGD {SMALL}, all",
     f"noise {SMALL}, queries", f"PGD {SMALL}, queries",
 )  # fmt: skip
+EACH = (f"noise {LARGE}, one of each", f"PGD {LARGE}, one of each")  # at one shot; with more it is a fifth, or less
 TRANSFER = f"PGD {LARGE}, a fifth, made for prototypical"
 DEFENDED = ("nothing", "a fifth flipped", "one picture inverted", f"PGD {LARGE}, a fifth",
             f"PGD {LARGE}, a fifth, made for the mean")  # fmt: skip
 
 
 class ByCentre(PrototypicalNetwork):
-    """A prototypical network with another kind of centre, one of `CENTRES`."""
+    """A prototypical network with another kind of centre, one of `CENTRES`; after "unit " on embeddings of length one."""
 
     def __init__(self, encoder: torch.nn.Module, kind: str) -> None:
         super().__init__(encoder)
-        self.kind = kind
+        self.unit, self.kind = kind.startswith("unit "), kind.removeprefix("unit ")
 
     def score(self, support: Tensor, labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return -squared_distances(query, robust_prototypes(support, labels, n_way, self.kind))
+        if self.unit:  # squared distances are at most 4 then, so they are multiplied to make sure answers possible
+            support, query = F.normalize(support, dim=1), F.normalize(query, dim=1)
+        centres = robust_prototypes(support, labels, n_way, self.kind)
+        return (-10.0 if self.unit else -1.0) * squared_distances(query, centres)
 
 
 def halves(episode: Episode) -> tuple[Episode, Episode]:
@@ -74,7 +80,8 @@ def attacked(attack: str, learner: FewShotLearner, episode: Episode, seed: int, 
     """Returns the task after the attack. maker: the learner for which poison is made."""
     craft, generator = halves(episode)[0], Generator().manual_seed(seed)
     kind, *where = attack.split(", ")
-    rows = torch.arange(len(episode.support_y)) if where[:1] == ["all"] else a_fifth(episode)
+    every = where == ["all"] or (where == ["one of each"] and len(episode.support_y) == episode.n_way)
+    rows = torch.arange(len(episode.support_y)) if every else a_fifth(episode)
     if kind == "nothing":
         return episode
     if kind.startswith("one"):
@@ -133,8 +140,10 @@ def run(name: str, shots: int, attack: str, episodes: int, source: ImageSet) -> 
 def rows_to_measure(only: Sequence[str]) -> list[tuple[str, int, str]]:
     """Returns learner, shots and attack of every row. Kinds of centre are compared at five shots."""
     todo = [(name, k, attack) for name in METHODS for k in SHOTS for attack in ATTACKS]
+    todo += [(name, 1, attack) for name in METHODS for attack in EACH]
     todo += [(name, 5, TRANSFER) for name in METHODS[1:]]
-    todo += [(f"{kind} of {m}", 5, attack) for m in METHODS[:3] for kind in CENTRES for attack in DEFENDED]
+    kinds = (*CENTRES, "unit mean", "unit geometric")
+    todo += [(f"{kind} of {m}", 5, attack) for m in METHODS[:3] for kind in kinds for attack in DEFENDED]
     slow = [row for row in todo if row[0] == "maml"]
     todo = [row for row in todo if row[0] != "maml" and not (row[0].startswith("mean of") and row[2] == DEFENDED[-1])]
     return [row for row in todo + slow if not only or row[0] in only]
@@ -142,7 +151,7 @@ def rows_to_measure(only: Sequence[str]) -> list[tuple[str, int, str]]:
 
 def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=20, help="test episodes; a quarter of them for MAML (20)")
+    parser.add_argument("--episodes", type=int, default=60, help="test episodes; a third of them for MAML (60)")
     parser.add_argument("--only", nargs="*", default=[], help="learners to measure (all)")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(argv)
@@ -159,7 +168,7 @@ def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> i
         label = f"{name}, {shots} shots: {attack}"
         if is_there(rows, label, 0):
             continue
-        count = options.episodes // (4 if name == "maml" else 1)
+        count = options.episodes // (3 if name == "maml" else 1)
         found = run(name, shots, attack, count, test)
         about = {"label": label, "seed": 0, "learner": name, "shots": shots, "attack": attack}
         rows.append({**about, **found})

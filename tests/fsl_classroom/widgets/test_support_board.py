@@ -52,6 +52,17 @@ def test_a_letter_or_everything_can_be_taken_away(board: SupportBoard) -> None:
     assert board.words().endswith("0 of 6 queries are answered right.")
 
 
+def test_every_picture_has_its_name_and_no_bar_hides_behind_the_legend() -> None:
+    figure, _ = SupportBoard({0: "B", 5: AWAY}).twin()
+    figure.canvas.draw()
+    support, answers = figure.axes
+    names = [text.get_text() for text in support.texts]
+    assert names == ["A1 -> B", "A2", "A3", "A4", "B1", "B2 away", "B3", "B4", "C1", "C2", "C3", "C4"]
+    legend = answers.get_legend().get_window_extent()
+    assert len(answers.patches) == 12
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in answers.patches)
+
+
 def test_the_twin_is_deterministic_and_tells_the_words(board: SupportBoard) -> None:
     html = board.twin_html()
     assert html == board.twin_html()

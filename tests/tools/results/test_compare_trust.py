@@ -46,6 +46,25 @@ def test_an_attack_changes_what_its_name_says(attack, task, learner):
         assert int(pixels if "flipped" in attack else labels) == 0
 
 
+@pytest.mark.parametrize("attack", compare.EACH)
+def test_one_of_each_is_every_picture_at_one_shot(attack, learner):
+    one = EpisodeSampler(load_glyphs().split("test"), 5, 1, 2, seed=3)[0]
+    change = (compare.attacked(attack, learner, one, 0, learner).support_x - one.support_x).flatten(1).abs().amax(1)
+    assert bool((change > 0).all())
+    assert float(change.max()) <= compare.LARGE + 1e-6
+    single = compare.attacked(attack.replace("one of each", "a fifth"), learner, one, 0, learner)
+    assert int((single.support_x != one.support_x).flatten(1).any(1).sum()) == 1
+
+
+def test_a_unit_centre_knows_no_length_and_a_plain_one_does(learner):
+    rows = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
+    labels, query = torch.arange(2).repeat(5), torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    longer = rows * torch.linspace(1, 30, 10)[:, None]
+    for kind, same in (("unit mean", True), ("unit geometric", True), ("mean", False), ("geometric", False)):
+        scores = [compare.ByCentre(learner.encoder, kind).score(z, labels, query, 2) for z in (rows, longer)]
+        assert torch.allclose(*scores, atol=1e-4) is same, kind
+
+
 def test_a_class_without_a_picture_wins_no_query(task, learner):
     one = EpisodeSampler(load_glyphs().split("test"), 5, 1, 2, seed=3)[0]
     lost = int(one.support_y[0])
@@ -79,7 +98,7 @@ def test_the_committed_table_is_whole():
     assert {(row["learner"], row["shots"], row["attack"]) for row in table["rows"]} == set(compare.rows_to_measure([]))
     for row in table["rows"]:
         for key, most in table["queries"].items():
-            assert len(row[key]) == table["episodes"] // (4 if row["learner"] == "maml" else 1)
+            assert len(row[key]) == table["episodes"] // (3 if row["learner"] == "maml" else 1)
             assert max(row[key]) <= most
 
 
