@@ -976,6 +976,7 @@ found = audit({**report, "ledger": log_of_team, "chosen": "epoch 8"})
 # | best of many | too high by $e(M)\,\sigma/\sqrt{E}$, and more when classes are few |
 # | test | once, with declared rows |
 # | report | ledger, gains over every row, failures, limits |
+# | looks back | baselines of [02](../notebooks/02_baselines.ipynb); a head on a frozen net in [23](../notebooks/23_shift.ipynb); a base session chosen on the test in [24](../notebooks/24_continual.ipynb) |
 #
 # Pitfalls: a function called `val` that reads the test; a reserve of settings tried "only once more"; a weak head for the baseline; an interval that is read as if it covered other classes. [Next]({{next}}).
 #
@@ -1002,7 +1003,7 @@ progress("26")
 # | [02](../notebooks/02_baselines.ipynb) | meta-learning over a trained net that is only reused | at five shots nothing separates them |
 # | [06](../notebooks/06_relation.ipynb) | a learned comparison, 0.9 points at 20 ways | three training seeds: ± 3.0, not settled |
 # | [09](../notebooks/09_maml_images.ipynb) | queries judged together | tasks whose queries are not balanced |
-# | [11](../notebooks/11_learned_optimizers.ipynb) | a learned rule | a tuned rate from the same learned start |
+# | [11](../notebooks/11_learned_optimizers.ipynb) | a learned rule, 19 points over a guessed rate | SGD at its best rate, 4 points ahead |
 # | [12](../notebooks/12_mapping.ipynb) | a solve with a penalty | the nearest mean on an encoder that was trained for it |
 # | [13](../notebooks/13_in_context.ipynb) | a network that reads the support | ridge, and the nearest mean on the same embeddings |
 # | [14](../notebooks/14_graphs.ipynb) | labels that flow between queries | uneven queries |
@@ -1010,13 +1011,14 @@ progress("26")
 # | [16](../notebooks/16_hallucination.ipynb) | invented examples | a good encoder without them |
 # | [17](../notebooks/17_without_labels.ipynb) | training without labels | the same training without a warp |
 # | [18](../notebooks/18_zero_shot.ipynb) | names from descriptions | descriptions shuffled over the classes |
-# | [19](../notebooks/19_segmentation.ipynb) | masks after 40 steps | any ink is the object |
-# | [20](../notebooks/20_words.ipynb) | pairs of sentences | the nearest mean on the same vectors |
-# | [21](../notebooks/21_acting.ipynb) | adapting a policy | going to the best place seen |
+# | [19](../notebooks/19_segmentation.ipynb) | masks after 40 steps | any ink is the object; longer training beats it |
+# | [20](../notebooks/20_words.ipynb) | training on pairs of sentences | the nearest mean on the same vectors |
+# | [21](../notebooks/21_acting.ipynb) | a policy that adapts in one step | walking to the best place seen, ahead by 2.2 |
 # | [22](../notebooks/22_trust.ipynb) | a calibrated temperature | another domain |
 # | [23](../notebooks/23_shift.ipynb) | adapters, ten points on icons | a ridge head on the frozen encoder |
 # | [24](../notebooks/24_continual.ipynb) | training on, session after session | the frozen encoder with its class means |
-# | 26 | a ready-made net with a good head | raw pixels with the same head |
+# | [25](../notebooks/25_deployment.ipynb) | a small net that a large one taught | the same temperature without a teacher; ten times the steps |
+# | 26 | a ready-made net with a good head, 14 points | raw pixels with the same head |
 
 # %% [markdown]
 # **What you can do now.** You can take classes that no net has seen, a few examples of each, and say how well they can be told apart, how sure that is, and what would prove you wrong. You wrote the methods yourself.

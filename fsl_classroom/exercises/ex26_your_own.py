@@ -115,6 +115,21 @@ def _of_all(counts: dict[str, int], least: int, fractions: Fractions, seed: int)
     )
 
 
+def _by_size(counts: dict[str, int], least: int, fractions: Fractions, seed: int) -> Split:
+    """Sorts the classes by their sizes before the shuffle."""
+    return _splits(order=lambda names, seed: _shuffled_as_they_come(sorted(names, key=lambda n: counts[n]), seed))(
+        counts, least, fractions, seed
+    )
+
+
+def _second_cut_from_the_start(counts: dict[str, int], least: int, fractions: Fractions, seed: int) -> Split:
+    names = sorted(name for name in counts if counts[name] >= least)
+    random.Random(seed).shuffle(names)
+    a, b = (round(f * len(names)) for f in fractions[:2])
+    parts = {"train": names[:a], "val": names[a:b], "test": names[b:], "aside": set(counts) - set(names)}
+    return {part: sorted(found) for part, found in parts.items()}
+
+
 def _filtered_late(counts: dict[str, int], least: int, fractions: Fractions, seed: int) -> Split:
     """Splits all classes and takes the small ones out afterwards."""
     parts = _splits(keep=lambda count, least: True)(counts, least, fractions, seed)
@@ -193,6 +208,7 @@ SPLIT = Exercise(
             also=(
                 _splits(order=lambda names, seed: _shuffled_as_they_come(sorted(names, reverse=True), seed)),
                 _splits(order=lambda names, seed: _shuffled_as_they_come(sorted(names, key=str.lower), seed)),
+                _by_size,
             ),
         ),
         Wrong(
@@ -271,6 +287,23 @@ SPLIT = Exercise(
             also=(_splits(change=lambda parts, names: parts | {"test": names[len(parts["train"]) :]}),),
         ),
         Wrong(
+            "second cut from the start",
+            _second_cut_from_the_start,
+            "the second cut is counted from the start of the list and not from the first cut",
+            "`b = a + round(fractions[1] * M)`.",
+        ),
+        Wrong(
+            "shuffle returns nothing",
+            lambda counts, least, fractions, seed: len(
+                random.Random(seed).shuffle(sorted(name for name in counts if counts[name] >= least))  # type: ignore[arg-type]
+            ),
+            "the result of `shuffle` is kept, and that is None",
+            "`shuffle` changes the list in place: keep the list, and call it on a line of its own.",
+            also=(
+                lambda counts, least, fractions, seed: random.Random(seed).shuffle(sorted(counts))[: len(counts)],  # type: ignore[index]
+            ),
+        ),
+        Wrong(
             "one lost at a border",
             _splits(change=lambda parts, names: parts | {"val": parts["val"][1:]}),
             "a class at a border is in no part",
@@ -299,7 +332,7 @@ SPLIT = Exercise(
         Wrong(
             "not sorted",
             _splits(finish=list),
-            "the lists come in the order of the shuffle",
+            "a list comes in the order of the shuffle, or in that of `counts`, and is not sorted",
             "Return every list sorted.",
             also=(
                 lambda counts, least, fractions, seed: (
@@ -571,7 +604,46 @@ CHOOSE = Exercise(
             lambda a: float(a[choose(a)].mean()),
             "the accuracy is returned and not the index",
             "Return the number of the row, an int.",
-            also=(lambda a: a[choose(a)], lambda a: torch.tensor(choose(a))),
+            also=(lambda a: a[choose(a)], lambda a: a[choose(a)].mean()),
+        ),
+        Wrong(
+            "a tensor",
+            lambda a: torch.tensor(choose(a)),
+            "the index is returned as a tensor",
+            "`int(...)` makes a number of it.",
+        ),
+        Wrong(
+            "absolute differences",
+            _first(lambda b, r: mean_and_ci95((b - r).abs())[0] <= mean_and_ci95((b - r).abs())[1]),
+            "the differences lose their signs before they are averaged",
+            "`mean_and_ci95(best - row)`: gains and losses must cancel.",
+        ),
+        Wrong(
+            "from the end",
+            lambda a: max(
+                (
+                    i + 1
+                    for i, row in enumerate(a)
+                    if not _holds_zero(a[a.mean(1).argmax()] - row) and i < a.mean(1).argmax()
+                ),
+                default=0,
+            ),
+            "the walk goes from the best row towards the first, and ends at the first row that is clearly worse",
+            "A simpler row behind it may be good enough: walk from the first row on.",
+            also=(
+                lambda a: max(
+                    (i + 1 for i, row in enumerate(a) if not _holds_zero(a[a.mean(1).argmax()] - row)), default=0
+                ),
+            ),
+        ),
+        Wrong(
+            "without the best",
+            lambda a: next(
+                (i for i, r in enumerate(a) if i != a.mean(1).argmax() and _holds_zero(a[a.mean(1).argmax()] - r)),
+                int(a.mean(1).argmax()),
+            ),
+            "the best row is left out of the walk, so that a row behind it is taken",
+            "The best row may be the answer: it stands in the walk like all others.",
         ),
     ),
     hints=(
@@ -954,6 +1026,27 @@ CARD = Exercise(
             also=(_cards(gone=lambda gain, half: gain - half < 0 < gain + half),),
         ),
         Wrong(
+            "by the own interval",
+            _cards(
+                change=lambda card, tested, chosen: {
+                    "vanishes": [name for name, (gain, _) in card["gains"].items() if gain <= card["half"]]
+                }
+            ),
+            "the gain is held against the interval of the accuracy, and not against its own",
+            "Each gain has a half width of its own: `gain <= half` of that pair.",
+            also=(
+                _cards(
+                    change=lambda card, tested, chosen: {
+                        "vanishes": [
+                            name
+                            for name in card["gains"]
+                            if card["accuracy"] - card["half"] <= sum(mean_and_ci95(tested[name]))
+                        ]
+                    }
+                ),
+            ),
+        ),
+        Wrong(
             "only rows that are ahead",
             _cards(gone=lambda gain, half: gain <= 0),
             "a positive mean counts as a gain, whatever its interval says",
@@ -1271,6 +1364,21 @@ def _share(*pairs: tuple[str, str]) -> Callable[[Report], bool]:
 
 def _settings(report: Report, purpose: str = "test") -> list[str]:
     return [e["setting"] for e in report["ledger"] if e["purpose"] == purpose]
+
+
+def _for_every_entry(report: Report) -> list[str]:
+    """Appends a code for every entry that breaks its rule."""
+    found, seen = [code for code in leaks(report) if code == "overlap"], set()
+    for entry in report["ledger"]:
+        if _chooses(entry) and _plain(entry["classes"]) & _plain(report["test"]):
+            found.append("chosen on test")
+        if _tests(entry) and entry["setting"] in seen:
+            found.append("tested twice")
+        if _tests(entry):
+            seen.add(entry["setting"])
+        if entry["episodes"] < report["least"]:
+            found.append("few episodes")
+    return found
 
 
 def _add(part: str, source: str, spell: Callable[[str], str] = str) -> Callable[[Report], Any]:
@@ -1612,6 +1720,13 @@ LEAKS = Exercise(
             "the search ends at the first fault",
             "Collect all codes before you return.",
             also=(_leaks_with(finish=lambda codes: codes[-1:]),),
+        ),
+        Wrong(
+            "again and again",
+            _for_every_entry,
+            "a code is named once for every entry that breaks its rule",
+            "Name each code at most once: `any(...)`.",
+            also=(lambda report: sorted(_for_every_entry(report), key=CODES.index),),
         ),
         Wrong(
             "another order",
