@@ -103,7 +103,8 @@ for name, at, how in steps:
         arrow = {"arrowstyle": "->"}
         axes.annotate("", (2 * at - 0.6, 0), (2 * at - 1.4, 0), arrowprops=arrow)
 axes.axvline(3, color=CHANCE, linestyle="--")
-axes.text(3, -0.85, "parity is tested here", ha="center", fontsize=9)
+plain = {"facecolor": "white", "edgecolor": "none"}
+axes.text(3, -0.8, "parity is tested here", ha="center", fontsize=9, bbox=plain)
 axes.set(xlim=(-1, 9), ylim=(-1, 1))
 axes.axis("off")
 show(
@@ -268,7 +269,7 @@ for block, (layer, maps) in enumerate(zip(convolutions, inputs, strict=True), 1)
     print(told)
 
 # %% [markdown]
-# On noise the prediction is met. On the real maps it is met in block 1, and behind it the error is about half as large. So the prediction is safe, and what it misses lies in the maps, not in the weights; we did not find out what it is.
+# On noise the prediction is met. On the real maps it is met in block 1, and behind it the error is about half as large. So the prediction is safe. What it misses lies in the maps; we did not find out what it is.
 
 # %% [markdown]
 # ## Fewer bits
@@ -324,13 +325,13 @@ for slot, by_channel in enumerate((True, False)):
     name = "a scale for each channel" if by_channel else "one scale a layer"
     axes.plot(bits, lost[by_channel], label=name, **slot_style(slot))
 axes.axhline(0, color=CHANCE, linestyle="--")
-axes.set(xlabel="bits for a weight", ylabel="points lost", xticks=bits)
+axes.set(xlabel="bits for a weight", ylabel="points against float32", xticks=bits)
 axes.invert_xaxis()
 axes.legend(fontsize=8)
 show(
     figure,
-    "Points lost against bits, from 8 to 2. Both lines stay near 0 down to 4 bits and "
-    "then fall; with one scale a layer the fall is about twice as deep.",
+    "Points against float32, for 8 to 2 bits. Both lines stay near 0 down to 4 bits "
+    "and then fall; with one scale a layer the fall is about twice as deep.",
 )
 
 # %% [markdown]
@@ -447,7 +448,7 @@ for control in ("alone", "alone, softened"):
     print(f"   taught minus {control:16s} {mean:+.1f} ± {half:.1f} points")
 
 # %% [markdown]
-# The taught student leads by 5 points, and by 4 over the control. But this is one training each, and a short one. On a machine that adds in another order, all three numbers move by points. The recorded rows have three seeds.
+# The taught student leads by 5 points, and by 4 over the control. But this is one short training each. With another number of threads, which adds in another order, we saw the lead over the control all but vanish. The recorded rows have three seeds.
 
 # %% [markdown]
 # ## Honest evaluation: does the teacher help in the end?
@@ -488,7 +489,7 @@ for steps in (", 300 steps", ""):
 print(f"\nteacher {recorded('teacher', 20).mean():.1%}")
 
 # %% [markdown]
-# **After 300 steps** logits lead by 2 to 4 points in every seed, and so does the control without a teacher. Between the two, one seed in three shows half a point. This lead is the temperature's.
+# **After 300 steps** logits lead by 2 to 4 points in every seed, and the control without a teacher by about as much. Between the two, one seed in three shows half a point. This lead is the temperature's.
 #
 # **After 3000 steps** the temperature has nothing left to give, or 0.4 points. The teacher adds 0.4 to 0.8, in every seed: a small gain, where 300 steps had promised 4.
 #
@@ -622,17 +623,17 @@ for net in ("Conv4-64", "Conv4-16"):
         print(told)
 
 # %% [markdown]
-# **The puzzle.** A loses nothing that shows. C loses 2.7 points among 20 letters, and B, by the rows above, 3.3. But A is hardly faster than float32 in the same program, 0.29 against 0.30 of PyTorch's time for one picture, and the small net takes a third of that.
+# **The puzzle.** A loses nothing that shows. C loses 2.7 points among 20 letters, and B, by the rows above, 3.2. But A is hardly faster than float32 in the same program, 0.29 against 0.30 of PyTorch's time for one picture, and the small net takes a third of that.
 #
 # **Leaving PyTorch** changes no answer, and it saves most of the memory and 70 % of the time for one picture. With 64 pictures it saves a third.
 
 # %% [markdown]
-# **Int8 is slower** for the small net: 1.7 times for one picture, twice for 64. With 64 pictures it does not help the large one either. The maps have to be turned into codes and back; we did not measure where the time goes. What int8 does save is bytes of the file, 451 to 127 kB. In the small file the notes about scales eat much of it.
+# **Int8 is slower** for the small net: more than one and a half times for one picture, twice for 64. With 64 pictures it does not help the large one either. The maps have to be turned into codes and back; we did not measure where the time goes. What int8 does save is bytes of the file, 451 to 127 kB. The small file shrinks from 34 to 20 kB only, though 7 kB would hold its codes.
 #
 # **Multiply-adds are no seconds.** They fall by 14; time in ONNX Runtime falls by 3 for one picture, and by 7 for 64.
 
 # %% [markdown]
-# **The student** loses 2.7 points among 20 letters, and 0.8 among 5. Taught or not, that is the price of a fourteenth of the work: trained alone it lies 3.3 points behind the teacher. We did not measure whether still longer training would close the gap.
+# **The student** loses 2.7 points among 20 letters, and 0.8 among 5. Taught or not, that is the price of a fourteenth of the work: trained alone it lies 3.2 points behind the teacher. We did not measure whether still longer training would close the gap.
 #
 # *What may not be claimed:* that these ratios hold on your phone. They come from one processor, on one thread. What you take along is the way to measure.
 
@@ -848,11 +849,11 @@ print("the colleague's export rings, the cured one does not")
 
 # %% [markdown]
 # **3. A distilled student is three points ahead of one trained alone for the same 300 steps. What do you ask first?**
-# (a) how large the teacher is, (b) what the control makes of more steps, (c) the temperature
+# (a) how large the teacher is, (b) what a control with the same temperature does, and more steps, (c) which letters were taught
 #
 # <details><summary>Answer</summary>
 #
-# (b): ten times the steps made most of the gain vanish here. (a) and (c) describe the method, and neither says whether it is needed.
+# (b): here the control led by as much, and ten times the steps left less than a point. (a) and (c) describe the method, and neither says whether it is needed.
 #
 # </details>
 #

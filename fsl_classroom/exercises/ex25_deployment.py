@@ -502,6 +502,14 @@ QUANTISE = Exercise(
             also=(
                 _quantised(scale=lambda w: _safe((w.flatten(1).amax(1) - w.flatten(1).amin(1)) / 255)),
                 _quantised(scale=lambda w: _safe((w.flatten(1).amax(1) - w.flatten(1).amin(1)) / 254)),
+                _quantised(
+                    scale=lambda w: _safe((w.flatten(1).amax(1) - w.flatten(1).amin(1)) / 254),
+                    to_codes=lambda x: x.round().clamp(-127, 127).to(torch.int8),
+                ),
+                _quantised(
+                    scale=lambda w: _safe((w.flatten(1).amax(1) - w.flatten(1).amin(1)) / 255),
+                    to_codes=lambda x: x.round().clamp(-127, 127).to(torch.int8),
+                ),
             ),
         ),
         Wrong(
@@ -603,6 +611,7 @@ QUANTISE = Exercise(
                 _quantised(to_codes=lambda x: x.round().short()),
                 _quantised(to_codes=lambda x: x.round().to(torch.int16).to(torch.uint8)),
                 _quantised(to_codes=lambda x: x.round().half()),
+                _quantised(to_codes=lambda x: x.round().to(torch.int8).float()),
             ),
         ),
         Wrong(
@@ -832,6 +841,9 @@ DISTIL = Exercise(
                 _distilled(gap=lambda a, b: (b.exp() * (a - b)).sum(1)),
                 _distilled(gap=lambda a, b: (b.exp() * (a - b)).sum(1), theirs=_attached),
                 _distilled(factor=lambda t: 1.0, gap=lambda a, b: (a.exp() * (a - b)).sum(1)),
+                lambda s, t, T: (
+                    T**2 * F.kl_div(_shares(t.detach(), T).log(), (s / T).log_softmax(1).exp(), reduction="batchmean")
+                ),
             ),
         ),
         Wrong(
@@ -893,6 +905,9 @@ DISTIL = Exercise(
             also=(
                 lambda s, t, T: F.cross_entropy(s / T, (t.detach() / T).softmax(1)),
                 _distilled(gap=lambda a, b: -(b.exp() * a).sum(1), theirs=_attached),
+                _distilled(gap=lambda a, b: -(b.exp() * a).mean(1)),
+                _distilled(factor=lambda t: 1.0, gap=lambda a, b: -(b.exp() * a).sum(1), theirs=_attached),
+                _distilled(factor=lambda t: 1.0, gap=lambda a, b: -(b.exp() * a).mean(1)),
             ),
         ),
         Wrong(
@@ -994,6 +1009,12 @@ DISTIL = Exercise(
             "the student is cut off from the gradient, and it is the one to learn",
             "`.detach()` belongs to the teacher.",
             also=(lambda s, t, T: _distilled(theirs=lambda z, t: (z / t).log_softmax(1))(s.detach(), t, T),),
+        ),
+        Wrong(
+            "a float",
+            lambda s, t, T: float(distillation_loss(s, t, T)),
+            "a Python number is returned, which carries no gradient",
+            "Return the tensor, without `.item()` or `float(...)`.",
         ),
         Wrong(
             "teacher learns, too",
@@ -1127,6 +1148,12 @@ def _new_in_half_only(store: Store, name: str, embeddings: Tensor) -> Store:
     mean, n = store[name]
     after = n + len(embeddings)
     return {**store, name: ((mean.float() * n + embeddings.sum(0)) / after, after)}
+
+
+def _new_in_float_only(store: Store, name: str, embeddings: Tensor) -> Store:
+    return (
+        remember(store, name, embeddings) if name in store else {**store, name: (embeddings.mean(0), len(embeddings))}
+    )
 
 
 def _writes_and_returns_nothing(store: Store, name: str, embeddings: Tensor) -> None:
@@ -1275,6 +1302,7 @@ REMEMBER = Exercise(
                 _remembered(kind=torch.bfloat16),
                 _promoted,
                 _new_in_half_only,
+                _new_in_float_only,
             ),
         ),
         Wrong(
@@ -1479,7 +1507,7 @@ def _scaled_twice(x: Tensor) -> Tensor:
 
 def _a_little(x: Tensor) -> Tensor:
     z = _embedded(x)
-    z[0, 2] += 2e-3
+    z[0, 2] += 1.1e-3
     return z
 
 
@@ -1513,6 +1541,10 @@ def _cancelling(x: Tensor) -> Tensor:
 
 def _squeezed(x: Tensor) -> Tensor:
     return _embedded(x).squeeze()
+
+
+def _four_rows(x: Tensor) -> Tensor:
+    return _embedded(x)[:4]
 
 
 def _odd_batches(x: Tensor) -> Tensor:
@@ -1570,13 +1602,14 @@ _RUNS: tuple[tuple[str, Embed], ...] = (
     ("all rows are that of the first picture", _first_row),
     ("batch norms left in training mode", _batch_statistics),
     ("pictures divided by 255 once more, which zeros do not show", _scaled_twice),
-    ("one number is off by 0.002", _a_little),
+    ("one number is off by 0.0011", _a_little),
     ("two channels have changed places", _swapped_channels),
     ("the rows come in reverse order", _turned_rows),
     ("the last row is a copy of the first", _last_row),
     ("one number is no number", _no_number),
     ("two numbers are off in opposite directions", _cancelling),
     ("a single picture loses its axis of the batch", _squeezed),
+    ("at most four rows come back", _four_rows),
     ("an odd batch loses its last picture", _odd_batches),
     ("an even batch loses its last picture", _even_batches),
     ("the first of several pictures is off by a tenth", _first_of_many),
@@ -1680,6 +1713,10 @@ PARITY = Exercise(
                 _parity(lambda a, b: not torch.allclose(a, b, atol=1e-4), lambda x: _all_sizes(x)[:-1]),
                 _parity(lambda a, b: bool(_gap(a, b).max() > 1e-4), lambda x: _all_sizes(x)[:-1]),
                 _parity(lambda a, b: not torch.allclose(a, b, atol=1e-4), lambda x: [x[:1], x], None),
+                _parity(batches=lambda x: [x[:n] for n in (1, 2, 4, 8)]),
+                _parity(batches=lambda x: [x[:n] for n in (1, 2, 4)]),
+                _parity(batches=lambda x: [x[:n] for n in (1, 3, 5)]),
+                _parity(batches=lambda x: [x[:n] for n in (2, 3, 5)]),
             ),
         ),
         Wrong(
@@ -1732,6 +1769,7 @@ PARITY = Exercise(
             _parity(lambda a, b: not torch.allclose(a, b, atol=1e-4)),
             "the shapes are not compared: a row without its batch axis stretches over the others and passes",
             "`got.shape != wanted.shape` is a fault of its own.",
+            also=(_parity(lambda a, b: any(not torch.allclose(x, y, atol=1e-4) for x, y in zip(a, b, strict=False))),),
         ),
         Wrong(
             "no number passes",

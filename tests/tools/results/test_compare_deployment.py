@@ -108,3 +108,18 @@ def test_the_committed_table_is_whole():
         assert torch_row["results"] == rows[first, 0]["results"]
         assert onnx_row["parity"]["relative"] < 1e-5
         assert rows[f"{net}, {forms.INT8}", 0]["bytes"] < onnx_row["bytes"]
+
+
+def test_an_exported_net_agrees_and_its_int8_file_is_smaller(tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason='needs pip install "fsl-course[deploy]"')
+    torch.manual_seed(0)
+    net, pictures = conv4(32).eval(), toy_images(8, 5).images.flatten(0, 1).float() / 255
+    forms.export(net, tmp_path / "net")
+    run = forms.runner(tmp_path / "net")
+    for count in (1, 2, 33):
+        assert forms.parity(run, net, pictures[:count])["largest"] < 1e-4
+    forms.to_int8(tmp_path / "net", tmp_path / "int8", pictures)
+    assert (tmp_path / "int8").stat().st_size < 0.6 * (tmp_path / "net").stat().st_size
+    apart = forms.parity(forms.runner(tmp_path / "int8"), net, pictures)["relative"]
+    assert 1e-5 < apart < 0.2
