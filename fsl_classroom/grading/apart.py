@@ -29,7 +29,8 @@ _OPEN = tuple(f"{rules.COURSE}.{room}" for room in ("_system", "data", "nets", "
 _SAMPLING = (f"{rules.COURSE}.episodes",)  # solves exercises of lesson 01
 _INTERVALS = tuple(
     f"{rules.COURSE}.{room}" for room in ("evaluation", "inner_loop", "methods.base")
-)  # lesson 06 builds on the interval of lesson 01
+)  # lessons 06 and 26 build on the interval of lesson 01
+_WITH_INTERVALS = ("06.6", "26.2", "26.4")
 _KEPT = 16  # calls whose graphs stay for a backward pass
 
 
@@ -37,7 +38,7 @@ def open_modules(exercise: str) -> tuple[str, ...]:
     """Returns the rooms and modules of fsl_course that an answer to this exercise may load."""
     if exercise[:2] <= "01":
         return tuple(name for name in _OPEN if name not in _SAMPLING)
-    return _OPEN + _INTERVALS if exercise == "06.6" else _OPEN
+    return _OPEN + _INTERVALS if exercise in _WITH_INTERVALS else _OPEN
 
 
 def warm_up() -> None:

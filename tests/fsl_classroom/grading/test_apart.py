@@ -180,7 +180,8 @@ def test_an_answer_without_code_and_one_with_too_much_to_say():
 def test_the_process_of_an_answer_may_load_nothing_that_solves_an_exercise():
     for exercise in all_exercises():
         for name in apart.open_modules(exercise.id):
-            assert not name.startswith("fsl_course.methods") or exercise.id == "06.6", (exercise.id, name)
+            builds = exercise.id in ("06.6", "26.2", "26.4")
+            assert not name.startswith("fsl_course.methods") or builds, (exercise.id, name)
     closed = apart._Closed(apart.open_modules("05.1"))
     for name in (
         "fsl_course.methods",
