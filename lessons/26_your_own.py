@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 26 Your own problem, honestly
 #
-# A template: it runs on a small example, and on your own pictures or sentences when you change one line. It chooses, tests once, and writes a report that you can defend.
+# A template: it runs on a small example, and on your own pictures or sentences when you change one line. It chooses, tests once, and writes a report that you can defend. All numbers in its text speak of the example.
 #
 # Prerequisites: lessons 01, 02, 05 and 23. Planned time: 60 minutes.
 #
@@ -144,7 +144,7 @@ show(
 # | a `.csv` or `.jsonl` file | sentences, in columns `text` and `label` |
 # | `"draw"` | what you draw and save on the pad below, at least six characters with two drawings or more |
 #
-# [Your own pictures](../docs/own-pictures.md) says more. Folders `train`, `val` and `test`, or a column `split`, stay as you made them.
+# [Your own pictures](../docs/own-pictures.md) says more, also about photographs, which need another net. Take six classes at least, better fifteen. Folders `train`, `val` and `test`, or a column `split`, stay as you made them.
 
 # %%
 DATA = "example"
@@ -376,7 +376,7 @@ print("a loop agrees with evaluate, and the order of the support does not matter
 # %% [markdown]
 # ## 4 Nets: ready-made, your own, and both
 #
-# Three more readers. **ready-made** is the shipped ProtoNet of letters (for sentences: of intents). **own** is a small net trained from nothing on your training classes. **further** starts from the ready-made one and goes on with them.
+# Three more readers. **ready-made** is the shipped ProtoNet of letters (for sentences: of intents). **own** is a small net trained from nothing on your training classes. **further** starts from the ready-made one and goes on with them. Fine-tuning for every single task is left out because it takes long; on icons lesson 23 could not tell it from ridge regression.
 
 # %%
 shipped = fsl_course.pretrained("prototypical", "intents" if TEXTS else "glyphs")
@@ -775,7 +775,7 @@ else:
 # %% [markdown]
 # ## Explore
 #
-# Predict the answers, then run the next cell.
+# The report is closed, so now you may play. Predict the answers, then run the next cell.
 #
 # 1. Of 4 seeds in place of 45, on 10 classes and 200 episodes: how many points too high is the best?
 # 2. Split the same data with eight other seeds. How far does the accuracy of *one* untrained setting move, and what did its interval say?
