@@ -10,7 +10,8 @@ import matplotlib
 import pytest
 import torch
 
-from fsl_course.data import load_intents
+from fsl_classroom.widgets.alphabets import save_alphabet
+from fsl_course.data import load_glyphs, load_intents
 from tools.data.draw_things import write as draw_things
 from tools.notebooks.cells import read_cells
 
@@ -85,6 +86,18 @@ def test_a_file_of_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert names["TEXTS"]
     assert_whole(names, len(intents))
     assert "nothing to export" in capsys.readouterr().out
+
+
+def test_what_was_drawn_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("IPython.display.display", lambda widget: None)
+    glyphs = load_glyphs().split("test")
+    drawn = {f"letter {k}": list(glyphs.images[7 * k, :4]) for k in range(8)}
+    save_alphabet(drawn, tmp_path / "my_alphabet")
+    names = run_with("draw", monkeypatch)
+    assert (names["ways"], names["shots"], names["queries"]) == (2, 2, 2)
+    assert names["own"].images.max() == 255
+    assert_whole(names, 8)
 
 
 def test_nothing_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
