@@ -425,7 +425,7 @@ for label in ("PANet", "without alignment", "without background"):
 # %% [markdown]
 # ## How long must it train?
 #
-# The command also trained two recipes for longer, with three seeds each, and counted the seconds of the processor. The first recipe is that of the shipped net. Predict which of them beat any ink.
+# The command also trained three recipes for longer, with three seeds each, and counted the seconds of the processor. The second recipe is that of the shipped net. Predict which of them beat any ink.
 
 # %%
 by_ink = rows["any ink", 0]
@@ -438,7 +438,7 @@ for label in dict.fromkeys(r["label"] for r in story["rows"] if "seconds" in r):
         print(f"    seed {seed}: {more:+.3f} ± {width:.3f}")
 
 # %% [markdown]
-# Both recipes beat any ink with each of the three seeds, and no interval includes 0. On our machine the first takes about a minute of one core. The second, without a background prototype, takes less than a third of that. It also has another rate and fewer tasks, so these rows do not say why it learns faster. You can run it with `python -m fsl_course train --preset glyphs-quick-scenes --out DIR`.
+# All three recipes beat any ink with each of the three seeds, and no interval includes 0. On our machine the second takes about a minute of one core, and the first half of that. The last, without a background prototype, takes less than a third. It also has another rate and fewer tasks, so these rows do not say why it learns faster. You can run it with `python -m fsl_course train --preset glyphs-quick-scenes --out DIR`.
 
 # %% [markdown]
 # ## The fold trap

@@ -32,6 +32,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
 }
 # how long it takes to beat any ink: settings of the learner, and of fit
 LONGER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "PANet, 400 steps of 4": ({}, {"steps": 400, "tasks": 4, "lr": 2e-3}),
     "PANet, 800 steps of 4": ({}, {"steps": 800, "tasks": 4, "lr": 2e-3}),
     "without background, 400 steps of 2": ({"background": False}, {"steps": 400, "tasks": 2, "lr": 5e-3}),
 }
