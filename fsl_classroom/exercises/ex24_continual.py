@@ -135,6 +135,135 @@ def _old_are_lost(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Ten
     return old.index_add(0, labels, embeddings) / after.clamp_min(1)[:, None], after
 
 
+def _one_by_one(step: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
+    """Returns a wrong answer that takes picture after picture: step(mean, count before, row) -> mean."""
+
+    def answer(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        means, counts = _with_room(means, counts, labels)
+        for z, k in zip(embeddings, labels, strict=True):
+            means[k] = step(means[k], counts[k], z)
+            counts[k] += 1
+        return means, counts
+
+    return answer
+
+
+def _with_room(
+    means: Tensor, counts: Tensor, labels: Tensor, row: float = 0.0, count: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Copies of means and counts with rows for new labels, filled with `row` and `count`."""
+    new = max(0, int(labels.max()) + 1 - len(means))
+    return F.pad(means, (0, 0, 0, new), value=row), F.pad(counts, (0, new), value=count)
+
+
+def _then(change: Callable[[Tensor], Tensor]) -> Callable:
+    """Returns a wrong answer: all is right, and then change(means)."""
+
+    def answer(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        found, seen = grow(means, counts, embeddings, labels)
+        return change(found), seen
+
+    return answer
+
+
+def _written_once(divisor: Callable[[Tensor, Tensor], Tensor], once: bool) -> Callable:
+    """Returns a wrong answer that writes to [labels], where of several pictures of a class only one counts.
+
+    divisor: (counts before, counts after) -> [C']; once: whether counts[labels] += 1 is written as well
+    """
+
+    def answer(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        means, before = _with_room(means, counts, labels)
+        after = before + labels.bincount(minlength=len(means))
+        means[labels] += (embeddings - means[labels]) / divisor(before, after)[labels][:, None]
+        if once:
+            before[labels] += 1
+        return means, before if once else after
+
+    return answer
+
+
+def _known_stay(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    found, seen = grow(means, counts, embeddings, labels)
+    return torch.cat([means, found[len(means) :]]), torch.cat([counts, seen[len(counts) :]])
+
+
+def _in_order_of_appearance(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    found, seen = means.clone(), counts.clone()
+    for z, k in zip(embeddings, labels.tolist(), strict=True):
+        if k >= len(found):
+            found, seen = torch.cat([found, z[None]]), torch.cat([seen, seen.new_ones(1)])
+        else:
+            seen[k] += 1
+            found[k] += (z - found[k]) / seen[k]
+    return found, seen
+
+
+def _by_first_sight(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    kept = {k: (means[k], counts[k]) for k in range(len(means))}
+    for k in labels.tolist():
+        found, seen = grow(means, counts, embeddings, labels)
+        kept[k] = found[k], seen[k]
+    return torch.stack([m for m, _ in kept.values()]), torch.stack([n for _, n in kept.values()])
+
+
+def _largest_of_the_session(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    total = int(labels.max()) + 1
+    found, seen = torch.zeros(total, embeddings.shape[1]), torch.zeros(total, dtype=torch.int64)
+    found[: len(means)], seen[: len(counts)] = means, counts
+    return grow(found, seen, embeddings.float(), labels)
+
+
+def _cropped(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    total = int(labels.max()) + 1
+    return tuple(t[:total] for t in grow(means, counts, embeddings, labels))
+
+
+def _one_new_class(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return grow(means, counts, embeddings, labels.clamp_max(len(means)))
+
+
+def _in_place_without_new(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    if int(labels.max()) >= len(means):
+        return grow(means, counts, embeddings, labels)
+    return _in_place(means, counts, embeddings, labels)
+
+
+def _rows_for_all(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    found, seen = grow(means, counts, embeddings, labels)
+    extra = len(means) + len(labels.unique()) - len(found)
+    return F.pad(found, (0, 0, 0, extra)), F.pad(seen, (0, extra))
+
+
+def _started_at_one(row: float) -> Callable:
+    """Returns a wrong answer whose new rows start at `row` with a count of one."""
+
+    def answer(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return grow(*_with_room(means, counts, labels, row, 1), embeddings, labels)
+
+    return answer
+
+
+def _divided_by(divisor: Callable[[Tensor, Tensor, Tensor], float], one_by_one: bool = False) -> Callable:
+    """Returns a wrong answer whose steps are divided by divisor(counts before, counts now, labels), the same for all classes."""
+
+    def answer(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        means, before = _with_room(means, counts, labels)
+        now = before.clone()
+        parts = (
+            [[i] for i in range(len(labels))]
+            if one_by_one
+            else [(labels == k).nonzero()[:, 0] for k in labels.unique()]
+        )
+        for part in parts:
+            k = labels[part][0]
+            now[k] += len(part)
+            means[k] = means[k] + (embeddings[part] - means[k]).sum(0) / divisor(before, now, labels)
+        return means, now
+
+    return answer
+
+
 def _mean_of_nothing(means: Tensor, counts: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     found, seen = grow(means, counts, embeddings, labels)
     absent = labels.bincount(minlength=len(found)) == 0
@@ -197,6 +326,50 @@ GROW = Exercise(
             also=(
                 _with(lambda m, n, rows: m + (rows - m).sum(0) / n, _added),
                 _with(lambda m, n, rows: m + (rows - m).sum(0) / n if n else rows.mean(0), _added),
+                _one_by_one(lambda m, n, z: m + (z - m) / n.clamp_min(1)),
+                _one_by_one(lambda m, n, z: m + (z - m) / n),
+            ),
+        ),
+        Wrong(
+            "counted twice",
+            _one_by_one(lambda m, n, z: m + (z - m) / (n + 2)),
+            "the divisor is too large: new pictures are counted twice in it",
+            "The divisor is the count with the new pictures in it, once.",
+            also=(_with(lambda m, n, rows: m + (rows - m).sum(0) / (n + 2 * len(rows)), _added),),
+        ),
+        Wrong(
+            "divided by pictures of all classes",
+            _divided_by(lambda before, now, y: len(y)),
+            "the step is divided by a number of pictures of all classes together",
+            "Each class has a count of its own.",
+            also=(
+                _divided_by(lambda before, now, y: len(y), one_by_one=True),
+                _divided_by(lambda before, now, y: int(now.sum())),
+                _divided_by(lambda before, now, y: int(now.sum()), one_by_one=True),
+                _divided_by(lambda before, now, y: int(before.sum()) + len(y)),
+            ),
+        ),
+        Wrong(
+            "the old mean taken away once",
+            _with(lambda m, n, rows: m + (rows.sum(0) - m) / (n + len(rows)), _added),
+            "the old mean is taken away from the sum of the new pictures only once",
+            "Each new picture pulls: `(rows - mean).sum(0)` takes the mean away from every one.",
+        ),
+        Wrong(
+            "weights exchanged",
+            _with(lambda m, n, rows: (len(rows) * m + n * rows.mean(0)) / (n + len(rows)), _added),
+            "the old mean is weighed by the number of new pictures, and the new mean by the old count",
+            "Each mean is weighed by its own number of pictures.",
+        ),
+        Wrong(
+            "written to [labels]",
+            _written_once(lambda before, after: before + 1, once=True),
+            "`[labels] = ...` or `[labels] += ...` writes a row once: where a label comes twice, one of its pictures is lost",
+            "Loop over `labels.unique()`, or use `index_add` and `bincount`.",
+            also=(
+                _written_once(lambda before, after: after, once=False),
+                _written_once(lambda before, after: before + 1, once=False),
+                _written_once(lambda before, after: after, once=True),
             ),
         ),
         Wrong(
@@ -225,6 +398,10 @@ GROW = Exercise(
                 _with(lambda m, n, rows: 0.9 * m + 0.1 * rows.mean(0), _added),
                 _with(lambda m, n, rows: 0.5 * m + 0.5 * rows.sum(0) if n else rows.mean(0), _added),
                 _with(lambda m, n, rows: 0.99 * m + 0.01 * rows.mean(0) if n else rows.mean(0), _added),
+                _one_by_one(lambda m, n, z: 0.9 * m + 0.1 * z if n else z),
+                _one_by_one(lambda m, n, z: 0.9 * m + 0.1 * z),
+                _one_by_one(lambda m, n, z: 0.5 * m + 0.5 * z if n else z),
+                _one_by_one(lambda m, n, z: 0.99 * m + 0.01 * z if n else z),
             ),
         ),
         Wrong(
@@ -241,6 +418,7 @@ GROW = Exercise(
             ),
             "a row is added for every class of the session, also for those that are known",
             "Rows are missing only if the largest label is C or more: `int(labels.max()) + 1 - len(means)`.",
+            also=(_rows_for_all,),
         ),
         Wrong(
             "sums",
@@ -273,6 +451,10 @@ GROW = Exercise(
             _with(_right_step, lambda n, rows: n + 1),
             "the counts rise by one for each class and not for each picture",
             "Add the number of new pictures.",
+            also=(
+                _with(lambda m, n, rows: m + (rows.mean(0) - m) / (n + 1), lambda n, rows: n + 1),
+                _with(lambda m, n, rows: m + (rows - m).sum(0) / (n + 1), lambda n, rows: n + 1),
+            ),
         ),
         Wrong(
             "always new",
@@ -293,6 +475,51 @@ GROW = Exercise(
             "Append zeros up to the largest label, then move them like all others.",
         ),
         Wrong(
+            "known classes stay",
+            _known_stay,
+            "only new classes are taken in: further pictures of a known class do not move its mean",
+            "`labels` may name known classes: their means move, too.",
+        ),
+        Wrong(
+            "in order of appearance",
+            _in_order_of_appearance,
+            "rows are appended in the order in which the new labels appear, and not in that of their numbers",
+            "Row k belongs to label k: append zeros up to the largest label first.",
+            also=(_by_first_sight,),
+        ),
+        Wrong(
+            "the session's largest label",
+            _largest_of_the_session,
+            "there are as many rows as the largest label of the session asks for: known classes above it do not fit in",
+            "`max(len(means), int(labels.max()) + 1)` rows.",
+            also=(_cropped,),
+        ),
+        Wrong(
+            "one new class",
+            _one_new_class,
+            "all pictures of new classes together make one new class",
+            "Each label from C on gets a row of its own.",
+        ),
+        Wrong(
+            "each picture a class",
+            lambda m, c, z, y: (torch.cat([m, z]), torch.cat([c, torch.ones_like(y)])),
+            "each picture is appended as a class of its own",
+            "`labels` says which pictures belong together.",
+        ),
+        Wrong(
+            "new classes start at one",
+            _started_at_one(0.0),
+            "the count of a new class starts at 1, before it has any picture",
+            "A new row starts with a count of 0.",
+            also=(_started_at_one(1.0),),
+        ),
+        Wrong(
+            "unit length",
+            _then(lambda m: F.normalize(m, dim=1)),
+            "the rows come back with unit length",
+            "Equation (1) gives plain means: the cosine head normalises, prototypes do not.",
+        ),
+        Wrong(
             "float counts",
             lambda m, c, z, y: (grow(m, c, z, y)[0], grow(m, c, z, y)[1].to(z.dtype)),
             "the counts come back as floats",
@@ -310,6 +537,7 @@ GROW = Exercise(
             _in_place,
             "the tensors that were passed in are written into",
             "Work on copies: `means.clone()`, or `F.pad`, which copies.",
+            also=(_in_place_without_new,),
         ),
         Wrong(
             "multiplied and divided for all",
@@ -393,6 +621,22 @@ def _means(accuracy: Tensor) -> tuple[float, float]:
     return float(accuracy[-1, 0]), float(accuracy[-1, 1:].mean())
 
 
+def _joined(base: Tensor, new: Tensor) -> float:
+    """Returns the harmonic mean of two numbers, and 0 where both are 0."""
+    return float(2 * base * new / (base + new)) if float(base + new) > 0 else 0.0
+
+
+def _share(part: Tensor) -> float:
+    """Returns the forgetting of a part of a table, and 0 where it has a single row."""
+    return float(_best_earlier(part).sub(part[-1, :-1]).sum()) / max(len(part) - 1, 1) if len(part) > 1 else 0.0
+
+
+def _written_into(accuracy: Tensor) -> tuple[float, float]:
+    found = judge_stream(accuracy)
+    accuracy[accuracy.isnan()] = 0.0
+    return found
+
+
 def _mean_of(join: Callable[[float, float], float]) -> Callable[[Tensor], tuple[float, float]]:
     return lambda a: (_forgetting(a), join(*_means(a)))
 
@@ -433,15 +677,20 @@ STREAM = Exercise(
         Wrong(
             "the last row may win",
             lambda a: (_drops(a, lambda t: t[:, :-1].nan_to_num(-math.inf).amax(0)), _harmonic(a)),
-            "the final row is among those that the best one is taken from: forgetting can never be below 0",
-            "Only earlier rows: `accuracy[:-1]`.",
+            "letters that are known better at the end count as 0: the final row is among those that the best one is taken from, "
+            "or a drop below 0 is cut off",
+            "Only earlier rows, `accuracy[:-1]`, and no clamp: forgetting may be negative.",
         ),
         Wrong(
             "the last session counts",
             lambda a: (_forgetting(a) * (len(a) - 1) / len(a), _harmonic(a)),
-            "the letters of the last session are counted, too, although nothing came after them",
+            "the average runs over T + 1 sessions: the last one counts, although nothing came after it",
             "Average over columns 0 to T-1.",
             also=(
+                *(
+                    lambda a, fill=fill: (float((a[:-1].nan_to_num(fill).amax(0) - a[-1]).mean()), _harmonic(a))
+                    for fill in (0.0, -1.0, -math.inf)
+                ),
                 lambda a: (
                     float((a.nan_to_num(-math.inf).amax(0) - a[-1]).mean()),
                     _harmonic(a),
@@ -453,6 +702,47 @@ STREAM = Exercise(
             lambda a: (_drops(a, lambda t: t[-2, :-1]), _harmonic(a)),
             "only the row before the last is compared",
             "The best of *all* earlier rows.",
+        ),
+        Wrong(
+            "without the base letters",
+            lambda a: (_share(a[1:, 1:]), _harmonic(a)),
+            "the base letters are left out of forgetting",
+            "Columns 0 to T-1: the base letters are column 0.",
+            also=(
+                lambda a: (float((_best_earlier(a) - a[-1, :-1])[1:].mean()), _harmonic(a)),
+                lambda a: (float((_best_earlier(a) - a[-1, :-1])[1:].sum()) / (len(a) - 1), _harmonic(a)),
+                lambda a: (sum((_best_earlier(a) - a[-1, :-1])[1:].tolist()) / (len(a) - 2), _harmonic(a)),
+            ),
+        ),
+        Wrong(
+            "absolute",
+            lambda a: (float((_best_earlier(a) - a[-1, :-1]).abs().mean()), _harmonic(a)),
+            "the absolute value of the drops is taken: a gain counts as forgetting",
+            "The plain difference: forgetting may be negative.",
+            also=(lambda a: (abs(_forgetting(a)), _harmonic(a)),),
+        ),
+        Wrong(
+            "the mean is cut off",
+            lambda a: (max(0.0, _forgetting(a)), _harmonic(a)),
+            "forgetting is cut off at 0",
+            "It may be negative: later sessions can help earlier letters.",
+        ),
+        Wrong(
+            "the median",
+            lambda a: (float((_best_earlier(a) - a[-1, :-1]).median()), _harmonic(a)),
+            "the median of the drops is taken",
+            "Equation (3) has their mean.",
+            also=(lambda a: (float((_best_earlier(a) - a[-1, :-1]).quantile(0.5)), _harmonic(a)),),
+        ),
+        Wrong(
+            "one best for all",
+            lambda a: (float(a[:-1].nan_to_num(0).max() - a[-1].mean()), _harmonic(a)),
+            "one largest value of the whole table stands for the best of every column",
+            "Each column has its own best: `.amax(0)`.",
+            also=(
+                lambda a: (float((a[:-1].nan_to_num(0).max() - a[-1, :-1]).mean()), _harmonic(a)),
+                lambda a: (float(a[:-1].nan_to_num(0).max() - a[-1, 0]), _harmonic(a)),
+            ),
         ),
         Wrong(
             "base letters only",
@@ -560,8 +850,9 @@ STREAM = Exercise(
         Wrong(
             "nought over nought",
             lambda a: (_forgetting(a), float((2 * a[-1, 0] * a[-1, 1:].mean()) / (a[-1, 0] + a[-1, 1:].mean()))),
-            "the harmonic mean divides 0 by 0 where nothing is known any more",
-            "Return 0.0 where both accuracies are 0.",
+            "the harmonic mean divides by 0 where nothing is known any more",
+            "Return 0.0 where b + n is 0.",
+            also=(_mean_of(lambda b, n: 2 * b * n / (b + n)),),
         ),
         Wrong(
             "the diagonal is the end",
@@ -569,8 +860,43 @@ STREAM = Exercise(
                 _forgetting(a),
                 2 * float(a[0, 0] * a.diagonal()[1:].mean() / (a[0, 0] + a.diagonal()[1:].mean())),
             ),
-            "accuracies right after learning are joined, and not those at the end",
+            "an accuracy from right after learning is joined where the one at the end belongs",
             "Both numbers come from the last row.",
+            also=(
+                lambda a: (_forgetting(a), _joined(a[0, 0], a[-1, 1:].mean())),
+                lambda a: (_forgetting(a), _joined(a[-1, 0], a.diagonal()[1:].mean())),
+            ),
+        ),
+        Wrong(
+            "the mean over time",
+            lambda a: (_forgetting(a), _joined(a[:, 0].mean(), a[-1, 1:].mean())),
+            "an accuracy is averaged over the sessions in which it was measured",
+            "Both numbers are from the end: the last row.",
+            also=(lambda a: (_forgetting(a), _joined(a[-1, 0], a[:, 1:].nanmean())),),
+        ),
+        Wrong(
+            "tensors",
+            lambda a: tuple(torch.tensor(value, dtype=a.dtype) for value in judge_stream(a)),
+            "a tensor comes back where a Python float is asked for",
+            "`float(...)` or `.item()`.",
+            also=(
+                lambda a: (torch.tensor(_forgetting(a), dtype=a.dtype), _harmonic(a)),
+                lambda a: (_forgetting(a), torch.tensor(_harmonic(a), dtype=a.dtype)),
+                lambda a: torch.tensor(judge_stream(a), dtype=a.dtype),
+            ),
+        ),
+        Wrong(
+            "rounded",
+            lambda a: (round(_forgetting(a), 2), round(_harmonic(a), 2)),
+            "the numbers are rounded",
+            "Round where you print, not where you compute.",
+            also=(lambda a: (round(_forgetting(a), 3), round(_harmonic(a), 3)),),
+        ),
+        Wrong(
+            "written into",
+            _written_into,
+            "the table that was passed in is written into",
+            "`nan_to_num` and `torch.where` make copies; `accuracy[mask] = ...` does not.",
         ),
         Wrong(
             "exchanged",
@@ -643,6 +969,14 @@ def _summed(
     return answer
 
 
+_FACTORS = (lambda s: s / 4, lambda s: s, lambda s: 0.5)
+
+
+def _summed_uncut(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
+    """Returns a wrong answer like that of `_summed` whose term gets the parameters with all their rows."""
+    return lambda p, a, f, s: s / 2 * torch.stack([term(p[k], a[k], f[k]) for k in a]).sum()
+
+
 def _square(p: Tensor, a: Tensor, f: Tensor) -> Tensor:
     return (f * (p - a).square()).sum()
 
@@ -677,6 +1011,46 @@ def _last_only(params: Params, anchor: Params, fisher: Params, strength: float) 
     return penalty(params, {name: anchor[name]}, fisher, strength)
 
 
+def _by_place(params: Params, anchor: Params, fisher: Params, strength: float) -> Tensor:
+    places = zip(params.values(), anchor.values(), fisher.values(), strict=False)
+    return strength / 2 * sum((f * (p[: len(a)] - a) ** 2).sum() for p, a, f in places)
+
+
+def _fisher_by_place(params: Params, anchor: Params, fisher: Params, strength: float) -> Tensor:
+    places = zip(anchor.items(), fisher.values(), strict=False)
+    return strength / 2 * sum((f * (params[k][: len(a)] - a) ** 2).sum() for (k, a), f in places)
+
+
+def _names_of_params(params: Params, anchor: Params, fisher: Params, strength: float) -> Tensor:
+    return strength / 2 * sum((fisher[k] * (p[: len(anchor[k])] - anchor[k]) ** 2).sum() for k, p in params.items())
+
+
+def _free_to_zero(params: Params, anchor: Params, fisher: Params, strength: float) -> Tensor:
+    free = sum((p**2).sum() for k, p in params.items() if k not in anchor)
+    return penalty(params, anchor, fisher, strength) + strength / 2 * free
+
+
+def _cut_in_place(params: Params, anchor: Params, fisher: Params, strength: float) -> Tensor:
+    for k, a in anchor.items():
+        params[k].data = params[k].data[: len(a)]
+    return penalty(params, anchor, fisher, strength)
+
+
+def _entries_replaced(params: Params, anchor: Params, fisher: Params, strength: float) -> Tensor:
+    for k, a in anchor.items():
+        params[k] = params[k][: len(a)]
+    return penalty(params, anchor, fisher, strength)
+
+
+def _without_graph(params: Params, anchor: Params, fisher: Params, strength: float) -> Tensor:
+    total = 0.0
+    for k, a in anchor.items():
+        with torch.no_grad():
+            gap = params[k][: len(a)] - a
+        total = total + (fisher[k] * gap.square()).sum()
+    return strength / 2 * total
+
+
 def _ewc_cases(generator: Generator) -> list[Case]:
     def drawn(shapes: dict[str, tuple[int, ...]], new: int, strength: float, dtype: torch.dtype) -> tuple:
         anchor = {k: torch.randn(s, generator=generator, dtype=dtype) for k, s in shapes.items()}
@@ -690,12 +1064,19 @@ def _ewc_cases(generator: Generator) -> list[Case]:
     one = {"w": torch.tensor([1.5])}, {"w": torch.tensor([1.0])}, {"w": torch.tensor([4.0])}, 2.0
     shapes = {"conv": (2, 1, 3), "head": (3, 2)}
     at_rest = drawn(shapes, 0, 3.0, torch.float32)
+    params, anchor, fisher, _ = drawn({"bias": (3,), **shapes}, 2, 2.0, torch.float32)
+    mixed = {"head": params["head"], "bias": params["bias"], "conv": params["conv"]}
+    more = mixed | {
+        "batches": torch.tensor([7, 3])
+    }  # whole numbers: the reference has no gradient through a free tensor
     return [
         Case("the example on paper", one),
         Case("a kernel and a head", drawn(shapes, 0, 3.0, torch.float32)),
         Case("a head that has grown by two rows", drawn(shapes, 2, 0.7, torch.float32)),
         Case("a head that has grown to more than double", drawn(shapes, 4, 10.0, torch.float32)),
         Case("at the anchor", (dict(at_rest[1]), at_rest[1], at_rest[2], 3.0)),
+        Case("the names in another order", (mixed, anchor, dict(reversed(fisher.items())), 2.0)),
+        Case("`params` has a name that the anchor lacks", (more, anchor, fisher, 2.0)),
         Case("float64", drawn(shapes, 1, 5.0, torch.float64)),
     ]
 
@@ -740,6 +1121,7 @@ EWC = Exercise(
             _summed(lambda p, a, f: (f * (p - a)).square().sum()),
             "the Fisher information is squared, too",
             "Square the difference first, then multiply.",
+            also=tuple(_summed(lambda p, a, f: (f * (p - a)).square().sum(), factor) for factor in _FACTORS),
         ),
         Wrong(
             "square of the sum",
@@ -760,8 +1142,82 @@ EWC = Exercise(
         Wrong(
             "a root at the end",
             _summed(lambda p, a, f: (f * (p - a).square()).sum().clamp_min(1e-30).sqrt()),
-            "a root is taken at the end",
+            "a root is taken of the sum of squares: that is a length, and not its square",
             "Sum the squares, and take no root.",
+            also=(
+                lambda p, a, f, s: penalty(p, a, f, s).clamp_min(1e-30).sqrt(),
+                _summed(lambda p, a, f: (f * (p - a).square()).sum().sqrt()),
+            ),
+        ),
+        Wrong(
+            "a root, and squared again",
+            _summed(lambda p, a, f: (f * (p - a).square()).sum().sqrt() ** 2),
+            "a root is taken and squared again: at the anchor its gradient is not a number",
+            "Sum the squares, and take no root.",
+        ),
+        Wrong(
+            "strength squared",
+            _summed(_square, lambda s: (s / 2) ** 2),
+            "the strength is squared, too",
+            "`strength / 2` times the sum, once.",
+            also=(_summed(_square, lambda s: s**2 / 2),),
+        ),
+        Wrong(
+            "divided by strength",
+            _summed(_square, lambda s: 1 / (2 * s)),
+            "the sum is divided by the strength",
+            "Multiply by `strength / 2`: stronger springs cost more.",
+            also=(_summed(_square, lambda s: 2 / s), _summed(_square, lambda s: 1 / s)),
+        ),
+        Wrong(
+            "plus",
+            _summed(lambda p, a, f: (f * (p + a).square()).sum()),
+            "the anchor is added, and not taken away",
+            "The difference `params - anchor` is squared.",
+        ),
+        Wrong(
+            "anchor and Fisher exchanged",
+            _summed(lambda p, a, f: (a * (p - f).square()).sum()),
+            "anchor and Fisher information have changed places",
+            "`fisher` is the stiffness, `anchor` the place where a spring is at rest.",
+        ),
+        Wrong(
+            "by place",
+            _by_place,
+            "tensors are paired by their place in the dicts, and not by their names",
+            "Loop over the names of `anchor`, and look each one up in the other dicts.",
+            also=(_fisher_by_place,),
+        ),
+        Wrong(
+            "the names of params",
+            _names_of_params,
+            "the loop runs over the names of `params`, and the anchor does not know all of them",
+            "Loop over the names of `anchor`: what came later is free.",
+        ),
+        Wrong(
+            "new names pulled to zero",
+            _free_to_zero,
+            "tensors that the anchor does not know are pulled to 0",
+            "They are free: sum over the names of `anchor` only.",
+        ),
+        Wrong(
+            "written into",
+            _cut_in_place,
+            "the dict that was passed in, or a tensor in it, is changed",
+            "Cut a copy: `params[name][: len(old)]` without assigning it to `params`.",
+            also=(_entries_replaced,),
+        ),
+        Wrong(
+            "columns",
+            _summed_uncut(lambda p, a, f: (f * (p[:, : a.shape[1]] - a).square()).sum()),
+            "columns are cut, and not rows",
+            "New classes are new *rows*: `params[name][: len(old)]`.",
+        ),
+        Wrong(
+            "one entry in a list",
+            lambda p, a, f, s: penalty(p, a, f, s).reshape(1),
+            "a tensor with one entry comes back, and not a scalar",
+            "`.sum()` of everything has shape []: no `reshape(1)`, no list around it.",
         ),
         Wrong(
             "pulled to zero",
@@ -821,8 +1277,9 @@ EWC = Exercise(
         Wrong(
             "one stiffness for a tensor",
             _summed(lambda p, a, f: f.mean() * (p - a).square().sum()),
-            "all weights of a tensor get its mean Fisher information",
-            "Each weight has an entry of its own.",
+            "all weights of a tensor get one stiffness, the mean or the sum of its Fisher information",
+            "Each weight has an entry of its own: multiply entry by entry, then sum.",
+            also=(_summed(lambda p, a, f: f.sum() * (p - a).square().sum()),),
         ),
         Wrong(
             "divided by Fisher",
@@ -834,7 +1291,11 @@ EWC = Exercise(
             "without gradient",
             lambda p, a, f, s: penalty({k: v.detach() for k, v in p.items()}, a, f, s),
             "the penalty is cut off from the parameters",
-            "No `.detach()`, no `.item()`, no `no_grad`.",
+            "No `.detach()`, no `.item()`, no `no_grad`, no `torch.tensor(...)`.",
+            also=(
+                lambda p, a, f, s: torch.tensor(float(penalty(p, a, f, s))),
+                _without_graph,
+            ),
         ),
         Wrong(
             "a number",
@@ -937,9 +1398,9 @@ def _last_best(validation: Tensor, test: Tensor) -> int:
 
 def _patient(validation: Tensor, test: Tensor) -> int:
     """Stops as soon as two moments in a row have not been better."""
-    best = 0
-    for t in range(1, len(validation)):
-        if validation[t] > validation[best]:
+    values, best = validation.tolist(), 0
+    for t in range(1, len(values)):
+        if values[t] > values[best]:
             best = t
         elif t - best >= 2:
             break
@@ -947,8 +1408,15 @@ def _patient(validation: Tensor, test: Tensor) -> int:
 
 
 def _smooth(validation: Tensor, test: Tensor) -> int:
-    padded = F.pad(validation[None, None], (1, 1), mode="replicate")
-    return int(F.avg_pool1d(padded, 3, 1)[0, 0].argmax())
+    values = validation.tolist()
+    padded = [values[0], *values, values[-1]]
+    sums = [sum(padded[t : t + 3]) for t in range(len(values))]
+    return sums.index(max(sums))
+
+
+def _good_enough(validation: Tensor, test: Tensor) -> int:
+    values = validation.tolist()
+    return [value >= 0.95 * max(values) for value in values].index(True)
 
 
 def _tie_by_test(validation: Tensor, test: Tensor) -> int:
@@ -989,6 +1457,27 @@ def _last_moves(validation: Tensor, test: Tensor) -> int:
     return after if test[after] > test[best] else best
 
 
+def _still_rising(validation: Tensor, test: Tensor) -> int:
+    """Takes the best of the test where validation is best at its last moment and still rises, as if training should go on."""
+    rises = validation[-1] > validation[-2] and validation[-1] >= validation.max()
+    return int((test if rises else validation).argmax())
+
+
+def _falls_in_the_end(validation: Tensor, test: Tensor) -> int:
+    """Takes the best of both together where validation falls in the last moment."""
+    return int((validation + test if validation[-1] < validation[-2] else validation).argmax())
+
+
+def _logs_both(validation: Tensor, test: Tensor) -> int:
+    """Writes both tables down, moment by moment, and chooses by validation."""
+    log, kept, best = [], 0, -1.0
+    for moment, (score, other) in enumerate(zip(validation.tolist(), test.tolist(), strict=True)):
+        log.append((moment, score, other))
+        if score > best:
+            kept, best = moment, score
+    return kept
+
+
 def _centred(validation: Tensor, test: Tensor) -> int:
     return int((validation + test - test.mean()).argmax())
 
@@ -1002,9 +1491,10 @@ def _choice_cases(generator: Generator) -> list[Case]:
         ("a right one: always the last moment", lambda v, t: len(v) - 1),
         (
             "a right one: the first moment above 95 % of the best validation",
-            lambda v, t: int((v >= 0.95 * v.max()).byte().argmax()),
+            _good_enough,
         ),
         ("a right one that answers with a tensor", lambda v, t: v.argmax()),
+        ("a right one that writes both tables down, and chooses by validation", _logs_both),
     ]
     broken = [
         ("the best of the test", lambda v, t: int(t.argmax())),
@@ -1019,10 +1509,12 @@ def _choice_cases(generator: Generator) -> list[Case]:
         ("the order of the test decides which moments take part", _by_order),
         ("the test decides between the best moment and the next", _last_moves),
         ("the worst of the test is avoided", lambda v, t: int((v - 10.0 * (t == t.min())).argmax())),
+        ("the test is looked at only where validation is best at the last moment", _still_rising),
+        ("the test is looked at only where validation falls in the end", _falls_in_the_end),
     ]
     return [
-        *[Case(says, (rule, 6)) for says, rule in sound],
         *[Case(says, (rule, 6)) for says, rule in broken],
+        *[Case(says, (rule, 6)) for says, rule in sound],
         Case("the best of the test, among ten moments", (broken[0][1], 10)),
         Case("a right one, among ten moments", (_first_best, 10)),
     ]
@@ -1040,6 +1532,109 @@ def _tried(tables: Callable[[int, Generator], tuple[Tensor, list[Tensor]]], time
         return False
 
     return detector
+
+
+def _changes(
+    tables: Callable[[int], tuple[Tensor, list[Tensor]]], times: int = 100, least: int = 1, flat: int = 0
+) -> Callable:
+    """Returns a detector that draws as a reader would, from the global generator: rings if the choice changes often enough.
+
+    tables: moments -> a validation table and the test tables to compare; least: at how many of them the choice must change;
+    flat: pairs of test tables that are tried at a flat validation table, too
+    """
+
+    def detector(choose: Callable, moments: int) -> bool:
+        changed = 0
+        for _ in range(times):
+            validation, tests = tables(moments)
+            changed += len({int(choose(validation, test)) for test in tests}) > 1
+            if changed >= least:
+                return True
+        even = torch.full((moments,), 0.5)
+        changed += any(
+            int(choose(even, torch.rand(moments))) != int(choose(even, torch.rand(moments))) for _ in range(flat)
+        )
+        return changed >= least
+
+    return detector
+
+
+def _draws(count: int) -> Callable[[int], tuple[Tensor, list[Tensor]]]:
+    """Draws validation without ties, and `count` test tables."""
+    return lambda n: (torch.rand(n), [torch.rand(n) for _ in range(count)])
+
+
+def _rough(n: int) -> Tensor:
+    """Validation with ties: values 0, 1/2 and 1."""
+    return (torch.rand(n) * 2).round() / 2
+
+
+def _thirds(n: int) -> Tensor:
+    return torch.randint(0, 3, (n,)) / 3
+
+
+def _one_draw(asks: Callable[[Callable, Tensor, Tensor], bool], times: int = 1, rough: bool = False) -> Callable:
+    """Returns a detector that rings if asks(choose, validation, test) is true for one of some random pairs of tables."""
+
+    def detector(choose: Callable, moments: int) -> bool:
+        for _ in range(times):
+            v, t = _rough(moments) if rough else torch.rand(moments), torch.rand(moments)
+            if asks(choose, v, t):
+                return True
+        return False
+
+    return detector
+
+
+def _flat_and_one_random(choose: Callable, moments: int) -> bool:
+    validations = torch.full((moments,), 0.5), torch.rand(moments)
+    return any(len({int(choose(v, torch.rand(moments))) for _ in range(6)}) > 1 for v in validations)
+
+
+def _one_hot_by_one_hot(choose: Callable, moments: int) -> bool:
+    for m in range(moments):
+        v, t = torch.rand(moments), torch.zeros(moments)
+        t[m] = 1
+        if int(choose(v, t)) != int(choose(v, torch.zeros(moments))):
+            return True
+    return False
+
+
+def _by_identity(choose: Callable, moments: int) -> bool:
+    pairs = [(_rough(moments), torch.rand(moments), torch.rand(moments)) for _ in range(60)]
+    return any(choose(v, a) is not choose(v, b) for v, a, b in pairs)
+
+
+def _raised_at_the_end(validation: Callable[[int], Tensor], place: int = -1) -> Callable:
+    def detector(choose: Callable, moments: int) -> bool:
+        for _ in range(60):
+            v, t = validation(moments), torch.rand(moments)
+            first = int(choose(v, t))
+            t[place] = 1.0
+            if int(choose(v, t)) != first:
+                return True
+        return False
+
+    return detector
+
+
+def _without_test(kinds: tuple[type[Exception], ...]) -> Callable:
+    """Returns a detector that gives None in place of the test table and rings on the errors of some kinds."""
+
+    def detector(choose: Callable, moments: int) -> bool:
+        try:
+            choose(torch.rand(moments), None)
+        except kinds:
+            return True
+        return False
+
+    return detector
+
+
+def _in_the_source(*words: str) -> Callable:
+    import inspect
+
+    return lambda choose, n: any(word in inspect.getsource(choose) for word in words)
 
 
 def _rand(moments: int, generator: Generator) -> Tensor:
@@ -1101,9 +1696,13 @@ CHOICE = Exercise(
         Wrong(
             "not the best of validation",
             _compares_with(_first_best),
-            "every rule rings that does not take the first best of validation: the last moment, or waiting, is honest, too",
+            "a rule rings as soon as it does not take the best of validation: the last moment, or waiting, is honest, too",
             "Ask one thing: does the choice change when only the *test* table changes?",
             also=(
+                _one_draw(lambda choose, v, t: int(choose(v, t)) != int(v.argmax())),
+                _one_draw(lambda choose, v, t: int(choose(v, t)) != int(v.argmax()), times=100),
+                _one_draw(lambda choose, v, t: int(choose(v, torch.zeros_like(t))) != int(v.argmax()), times=100),
+                _one_draw(lambda choose, v, t: float(v[int(choose(v, t))]) < float(v.max()), times=100, rough=True),
                 _compares_with(_last_best),
                 _compares_with(_patient),
                 _compares_with(_first_best, coarse=False),
@@ -1120,6 +1719,7 @@ CHOICE = Exercise(
             _often_best_of_test,
             "the alarm rings as soon as the choice once falls on the best of the test, which an honest rule meets by luck",
             "Change the test table alone, and see whether the choice changes.",
+            also=(_one_draw(lambda choose, v, t: int(choose(v, t)) == int(t.argmax())),),
         ),
         Wrong(
             "better than chance",
@@ -1128,22 +1728,29 @@ CHOICE = Exercise(
             "One choice that changes with the test table is enough.",
         ),
         Wrong(
-            "one pair",
+            "few tables",
             _tried(lambda n, g: (_rand(n, g), [_rand(n, g), _rand(n, g)]), times=1),
-            "a single pair of test tables is tried, and many rules give one answer for both by luck",
-            "Try many pairs of tables, also with ties in validation.",
+            "few tables are tried, and a rule may give one answer for all of them by luck",
+            "Try many tables: dozens for validation, with ties and without, and several for the test at each of them.",
             also=(
-                _tried(lambda n, g: (torch.linspace(0, 1, n), [torch.linspace(0, 1, n), torch.linspace(1, 0, n)]), 1),
-                _tried(lambda n, g: (torch.linspace(0.5, 0.9, n), [_rand(n, g), _rand(n, g)]), times=1),
-                _tried(lambda n, g: (torch.zeros(n), [torch.zeros(n), torch.linspace(0, 1, n)]), times=1),
+                _changes(_draws(2), times=1),
+                _changes(lambda n: ((torch.rand(n) * 3).round() / 3, [torch.rand(n), torch.rand(n)]), times=1),
+                _changes(lambda n: (_rough(n), [torch.rand(n), torch.rand(n)]), times=1),
+                _changes(lambda n: (_thirds(n), [torch.rand(n), torch.rand(n)]), times=1),
+                _changes(lambda n: (torch.rand(n), [(t := torch.rand(n)), t.flip(0)]), times=1),
+                _changes(_draws(20), times=1),
+                _one_hot_by_one_hot,
+                _flat_and_one_random,
             ),
         ),
         Wrong(
             "no ties",
             _tried(lambda n, g: (_spread(n, g), [_rand(n, g) for _ in range(6)])),
-            "the validation tables have no ties and no close seconds: a rule that looks at the test in doubt only passes",
-            "Try validation tables with equal values, such as all 0.5.",
+            "the validation tables have no ties: a rule that looks at the test in doubt only passes",
+            "Mix in validation tables with equal values: `torch.randint(3, (moments,)) / 3`.",
             also=(
+                _changes(_draws(2)),
+                _one_draw(lambda choose, v, t: int(choose(v, t)) != int(choose(v, torch.full_like(t, torch.nan)))),
                 _tried(lambda n, g: (_spread(n, g), [_rand(n, g).mul(0.2) for _ in range(4)])),
                 _tried(lambda n, g: (_rand(n, g) / 100, [_rand(n, g) for _ in range(4)])),
             ),
@@ -1164,22 +1771,68 @@ CHOICE = Exercise(
             also=(_tried(lambda n, g: (torch.randint(3, (n,), generator=g) / 3, [(t := _rand(n, g)), t + 0.01])),),
         ),
         Wrong(
-            "tiny changes",
+            "never",
             _tried(
                 lambda n, g: (
                     torch.randint(3, (n,), generator=g) / 3,
                     [(t := _rand(n, g)), t + 1e-4 * (_rand(n, g) - 0.5)],
                 )
             ),
-            "the test table is changed so little that no order changes",
-            "Draw an independent second table.",
+            "no rule makes this alarm ring, not even the plain best of the test: it never meets two choices that differ",
+            "Compare the choices at one validation table and two independent test tables, `torch.rand(moments)` twice.",
+        ),
+        Wrong(
+            "only where it must",
+            _changes(lambda n: (_thirds(n), [torch.rand(n), torch.rand(n)]), least=50),
+            "the alarm waits until the choice changes at many tables: rules that look at the test now and then pass",
+            "One validation table at which the choice changes is enough.",
+            also=(
+                _changes(_draws(5), times=20, least=20),
+                _changes(lambda n: (_thirds(n), [torch.rand(n), torch.rand(n)]), least=30),
+            ),
+        ),
+        Wrong(
+            "close to validation",
+            _changes(
+                lambda n: ((v := (torch.rand(n) * 3).round() / 3), [v + 0.1 * torch.rand(n), v + 0.1 * torch.rand(n)])
+            ),
+            "the test tables lie close to validation: a rule that follows the test then chooses like an honest one",
+            "Draw the test tables freely, so that they contradict validation.",
+            also=(_changes(lambda n: ((v := torch.rand(n)), [v + 0.1 * torch.rand(n), v + 0.1 * torch.rand(n)])),),
+        ),
+        Wrong(
+            "by identity",
+            _by_identity,
+            "choices are compared with `is`, which asks whether they are one object, and not whether they are equal",
+            "Compare `int(a) != int(b)`: a rule may answer with a tensor.",
+        ),
+        Wrong(
+            "without a test table",
+            _without_test((TypeError,)),
+            "a rule rings if it fails without a test table: reading that table is honest, as long as the choice does not change",
+            "Give it test tables, and compare the choices.",
+            also=(_without_test((Exception,)),),
+        ),
+        Wrong(
+            "reads the source",
+            _in_the_source("test["),
+            "the alarm searches the text of the rule: a use of the test can be written in many ways, and some do no harm",
+            "Run the rule on tables, and compare what it chooses.",
+            also=(_in_the_source("test"),),
         ),
         Wrong(
             "validation is changed",
             _moves_validation,
-            "the *validation* table is changed: an honest choice depends on it",
+            "the *validation* table differs between the choices that are compared: an honest choice depends on it",
             "Keep validation, and change the test.",
-            also=(lambda choose, n: _moves_validation(lambda v, t: choose(v, v), n),),
+            also=(
+                lambda choose, n: _moves_validation(lambda v, t: choose(v, v), n),
+                _one_draw(lambda choose, v, t: int(choose(v, t)) != int(choose(t, v))),
+                _one_draw(lambda choose, v, t: int(choose(v, t)) != int(choose(t, v)), times=100),
+                _one_draw(
+                    lambda choose, v, t: int(choose(v, t)) != int(choose(torch.rand(len(v)), torch.rand(len(v))))
+                ),
+            ),
         ),
         Wrong(
             "exchanged",
@@ -1198,20 +1851,30 @@ CHOICE = Exercise(
             _tried(lambda n, g: (_rand(n, g), [torch.zeros(n), torch.eye(n)[0]])),
             "the test table changes in one moment only, always the same: a rule that looks elsewhere passes",
             "Change all moments.",
-            also=(_tried(lambda n, g: (torch.randint(3, (n,), generator=g) / 3, [torch.zeros(n), torch.eye(n)[-1]])),),
+            also=(
+                _raised_at_the_end(_rough),
+                _raised_at_the_end(torch.rand),
+                _raised_at_the_end(_rough, place=0),
+                _tried(lambda n, g: (torch.randint(3, (n,), generator=g) / 3, [torch.zeros(n), torch.eye(n)[-1]])),
+            ),
         ),
         Wrong(
             "flat validation only",
             _tried(lambda n, g: (torch.full((n,), 0.5), [_rand(n, g) for _ in range(6)]), times=1),
-            "only one flat validation table is tried",
-            "Mix: tables with ties, and tables without.",
-            also=(_tried(lambda n, g: (torch.zeros(n), [torch.zeros(n), torch.ones(n)])),),
+            "all validation tables that are tried are flat, or never fall: a rule that looks at the test elsewhere passes",
+            "Mix: tables with ties and without, with the best moment anywhere.",
+            also=(
+                _changes(lambda n: (torch.rand(n).sort().values, [torch.rand(n), torch.rand(n)]), flat=50),
+                _tried(lambda n, g: (torch.linspace(0, 1, n), [torch.linspace(0, 1, n), torch.linspace(1, 0, n)]), 1),
+                _tried(lambda n, g: (torch.linspace(0.5, 0.9, n), [_rand(n, g), _rand(n, g)]), times=1),
+                _tried(lambda n, g: (torch.zeros(n), [torch.zeros(n), torch.linspace(0, 1, n)]), times=1),
+            ),
         ),
     ),
     hints=(
         "What must an honest choice not depend on? Which experiment shows that it does not?",
-        "Keep a validation table, draw several test tables, and compare the choices. Do so for many validation tables, some with "
-        "equal values, because a rule may look at the test only in doubt.",
+        "Keep a validation table, draw several test tables, and compare the choices. Do so for dozens of validation tables, some "
+        "with equal values, because a rule may look at the test only in doubt, or only where validation still rises.",
         "`{int(choose(validation, torch.rand(moments))) for _ in range(10)}` must have one element, for every `validation`, "
         "such as `torch.randint(3, (moments,)) / 3`",
     ),
