@@ -44,6 +44,7 @@ GROWING: dict[str, dict[str, Any]] = {
 GRID: dict[str, dict[str, Any]] = {
     **{f"EWC {w:.0e}": GROWING["EWC, weak"] | {"ewc": w} for w in (1e3, 1e4, 1e5, 1e6)},
     "EWC 1e+06, 40 steps, 0.003": {"ewc": 1e6, "steps": 40, "lr": 3e-3},
+    "EWC 1e+06, 100 steps": {"ewc": 1e6, "steps": 100, "lr": 1e-3},
     **{f"replay of 5, {n} steps, {lr}": {"keep": 5, "steps": n, "lr": lr} for n in (20, 40) for lr in (1e-3, 3e-3)},
 }
 PROTOTYPES, MEANS_AFTER, JOINT, OTHER = (
@@ -52,7 +53,14 @@ PROTOTYPES, MEANS_AFTER, JOINT, OTHER = (
     "joint training",
     "prototypes, other scripts",
 )
-LABELS = (PROTOTYPES, *GROWING, MEANS_AFTER, JOINT, OTHER)
+STORED = "replay of 5, means of its drawings (iCaRL)"
+EXAMINED: dict[str, dict[str, Any]] = {  # where did the knowledge of the base letters go?
+    "examined: fine-tuning, head only": GROWING["fine-tuning, head only"],
+    "examined: fine-tuning": GROWING["fine-tuning"],
+    "examined: fine-tuning, rate 0.005": GROWING["fine-tuning"] | {"lr": 5e-3},
+    "examined: EWC, strong": GROWING["EWC, strong"],
+}
+LABELS = (PROTOTYPES, *GROWING, STORED, MEANS_AFTER, JOINT, OTHER, *EXAMINED)
 
 
 class Draw:
@@ -72,6 +80,12 @@ class Draw:
         first, last = (0, BASE) if number == 0 else (BASE + NEW * (number - 1), BASE + NEW * number)
         shots = SHOTS if number else BASE_SHOTS
         return self.pictures[first:last, :shots].flatten(0, 1), torch.arange(first, last).repeat_interleave(shots)
+
+    @torch.no_grad()
+    def correct_among_base(self, net: nn.Module) -> int:
+        """Counts the right answers for base letters where only the base letters' scores compete."""
+        answers = net(self.pictures[:BASE, -JUDGED:].flatten(0, 1))[:, :BASE].argmax(1).view(BASE, JUDGED)
+        return int((answers == torch.arange(BASE)[:, None]).sum())
 
     @torch.no_grad()
     def correct(self, net: nn.Module, number: int) -> list[int]:
@@ -110,19 +124,46 @@ def prototypes_of(encoder: nn.Module, draw: Draw, every: bool = False) -> tuple[
     return counts, net
 
 
-def growing(base: GrowingNetwork, draw: Draw, settings: dict[str, Any]) -> tuple[list[list[int]], GrowingNetwork]:
-    """Goes on from a copy of the base session. Returns what was right after each session, and the learner."""
+def growing(
+    base: GrowingNetwork,
+    draw: Draw,
+    settings: dict[str, Any],
+    judge: Callable[[GrowingNetwork], nn.Module] = lambda net: net,
+) -> tuple[list[list[int]], GrowingNetwork]:
+    """Goes on from a copy of the base session. Returns what judge(learner) had right after each session, and the learner."""
     own = {name: value for name, value in settings.items() if name in ("keep", "ewc", "cosine")}
     how = {name: value for name, value in settings.items() if name not in own}
     net = GrowingNetwork(copy.deepcopy(base.encoder), seed=draw.seed, **own)
     if not net.cosine:  # a cosine head starts from class means, all others from the head of the base session
         net.weight = nn.Parameter(base.weight.detach().clone())
     net.learn(*draw.session(0), steps=0, lr=0.0)  # stores pictures and Fisher information
-    counts = [draw.correct(net, 0)]
+    counts = [draw.correct(judge(net), 0)]
     for number in range(1, SESSIONS + 1):
         net.learn(*draw.session(number), **how)
-        counts.append(draw.correct(net, number))
+        counts.append(draw.correct(judge(net), number))
     return counts, net
+
+
+def by_stored_means(net: GrowingNetwork) -> FrozenPrototypes:
+    """Names by the nearest mean of the stored drawings, embedded anew, in place of the head (iCaRL: Rebuffi et al. 2017)."""
+    learner = FrozenPrototypes(copy.deepcopy(net.encoder))
+    for pictures, labels in net.memory:
+        learner.learn(pictures.float() / 255, labels)
+    return learner
+
+
+def examined(base: GrowingNetwork, draw: Draw, settings: dict[str, Any]) -> dict[str, Any]:
+    """Goes on, then asks for the base letters in five ways. Returns what was right of them, and the end with true means.
+
+    own, means: by its own head, and by the true means of all drawings; each [among all letters, among the base letters only]
+    put_back:   among the base letters only, with the rows of the head that the base session ended with
+    """
+    net = growing(base, draw, settings)[1]
+    counts, means = prototypes_of(net.encoder, draw)
+    asked = {"own": [draw.correct(net, SESSIONS)[0], draw.correct_among_base(net)]}
+    asked["means"] = [counts[-1][0], draw.correct_among_base(means)]
+    net.weight = nn.Parameter(base.weight.detach().clone())
+    return {"correct": counts, "bytes": means.extra_bytes(), **asked, "put_back": draw.correct_among_base(net)}
 
 
 def joint(draw: Draw) -> tuple[list[list[int]], GrowingNetwork]:
@@ -143,6 +184,7 @@ def measured(draw: Draw, there: set[str], settings: dict[str, dict], others: boo
     for name, how in settings.items():
         runs[name] = lambda how=how: growing(base, draw, how)
     if others:
+        runs[STORED] = lambda: growing(base, draw, GROWING["replay of 5"], by_stored_means)
         tuned = GROWING["fine-tuning"]
         runs[MEANS_AFTER] = lambda: prototypes_of(growing(base, draw, tuned)[1].encoder, draw)
         runs[JOINT] = lambda: joint(draw)
@@ -153,6 +195,10 @@ def measured(draw: Draw, there: set[str], settings: dict[str, dict], others: boo
             row = {"label": label, "seed": draw.seed, "correct": counts, "bytes": net.extra_bytes()}
             row["encoder"] = sum(p.nbytes for p in net.encoder.parameters())
             yield row | ({"snapshots": seen} if label == PROTOTYPES else {})
+    for label, how in EXAMINED.items() if others else ():
+        if label not in there:
+            encoder = sum(p.nbytes for p in base.encoder.parameters())
+            yield {"label": label, "seed": draw.seed, **examined(base, draw, how), "encoder": encoder}
 
 
 def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> int:
@@ -167,7 +213,9 @@ def main(argv: Sequence[str] | None = None, source: ImageSet | None = None) -> i
         f" --draws {options.draws} --tune {options.tune}",
         "protocol": f"Glyphs, Conv4-{WIDTH}; `correct`: right answers after each session in [base letters, session 1, ...], of "
         f"{BASE * JUDGED} and {NEW * JUDGED}, among all letters met so far; `bytes`: kept beside the `encoder`'s weights; "
-        "`snapshots`: right answers at ten times of the base session in each of the 8 judged drawings, of 60",
+        "`snapshots`: right answers at ten times of the base session in each of the 8 judged drawings, of 60; rows `examined`: "
+        "right answers for base letters [among all letters, among base letters] by the `own` head and by the true `means`, and "
+        "among base letters with the base session's rows `put_back`; their `correct` is that of the true means",
         "train": {"base_steps": BASE_STEPS, "base_lr": BASE_LR, "joint_steps": JOINT_STEPS, **GROWING},
     }
     rows = kept(options.out, head, same=("train",))

@@ -18,7 +18,10 @@ def small(monkeypatch):
     tuned = {"fine-tuning": {"steps": 1, "lr": 1e-3}, "replay of 1": {"keep": 1, "steps": 1, "lr": 1e-3}}
     for name, value in {**sizes, **steps, "GROWING": tuned, "GRID": {}}.items():
         monkeypatch.setattr(compare, name, value)
-    monkeypatch.setattr(compare, "LABELS", ("prototypes", *tuned, compare.MEANS_AFTER, compare.JOINT, compare.OTHER))
+    monkeypatch.setattr(compare, "EXAMINED", {"examined: fine-tuning": tuned["fine-tuning"]})
+    monkeypatch.setitem(tuned, "replay of 5", {"keep": 5, "steps": 1, "lr": 1e-3})
+    others = (compare.STORED, compare.MEANS_AFTER, compare.JOINT, compare.OTHER)
+    monkeypatch.setattr(compare, "LABELS", ("prototypes", *tuned, *others, *compare.EXAMINED))
     return toy_images(40, 8)
 
 
@@ -47,14 +50,34 @@ def test_a_stopped_run_goes_on_and_other_settings_are_refused(small, tmp_path, m
     compare.main(["--draws", "1", "--tune", "0", "--out", str(out)], small)
     before = json.loads(out.read_text())["rows"]
     assert [row["label"] for row in before] == list(compare.LABELS)
-    assert [len(row["correct"]) for row in before] == [3, 3, 3, 1, 1, 1]
+    assert [len(row["correct"]) for row in before] == [3, 3, 3, 3, 3, 1, 1, 1, 1]
     compare.main(["--draws", "2", "--tune", "0", "--out", str(out)], small)
     rows = json.loads(out.read_text())["rows"]
     assert rows[: len(before)] == before
-    assert [row["seed"] for row in rows] == [0] * 6 + [1] * 6
+    assert [row["seed"] for row in rows] == [0] * 9 + [1] * 9
     monkeypatch.setattr(compare, "BASE_STEPS", 20)
     with pytest.raises(SystemExit, match="other settings"):
         compare.main(["--draws", "1", "--tune", "0", "--out", str(out)], small)
+
+
+def test_stored_drawings_name_by_their_means(small):
+    draw = compare.Draw(small, 0)
+    base, _ = compare.base_session(draw)
+    _, net = compare.growing(base, draw, {"keep": 2, "steps": 0, "lr": 0.0})
+    with torch.no_grad():
+        z = net.encoder(draw.pictures[:, :2].flatten(0, 1)).view(-1, 2, net.weight.shape[1]).mean(1)
+    assert torch.allclose(compare.by_stored_means(net).means, z[:8], atol=1e-2)  # stored as whole numbers, 0 to 255
+    assert compare.by_stored_means(net).counts.tolist() == [2] * 8
+
+
+def test_an_untouched_encoder_is_examined_like_the_prototypes(small):
+    draw = compare.Draw(small, 1)
+    base, _ = compare.base_session(draw)
+    found = compare.examined(base, draw, {"steps": 3, "lr": 1e-2, "head_only": True})
+    first, last = (compare.prototypes_of(base.encoder, draw, every=True)[0][i] for i in (0, -1))
+    assert found["means"] == [last[0], first[0]]
+    assert found["put_back"] == draw.correct(base, 0)[0]
+    assert found["own"][0] <= found["own"][1]
 
 
 def test_the_committed_table_is_whole():
@@ -67,4 +90,9 @@ def test_the_committed_table_is_whole():
             assert len(counts[-1]) == 9
             assert all(0 <= row[0] <= 480 and all(0 <= c <= 40 for c in row[1:]) for row in counts)
         assert len(rows["prototypes", seed]["snapshots"]) == compare.SNAPSHOTS
+        for label in compare.EXAMINED:  # the fewer letters compete, the more are named rightly
+            row = rows[label, seed]
+            assert row["own"][0] <= row["own"][1]
+            assert row["means"][0] <= row["means"][1]
+            assert row["correct"][-1][0] == row["means"][0]
     assert all((f"val: {label}", seed) in rows for label in compare.GRID for seed in range(2))
