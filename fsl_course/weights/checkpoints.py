@@ -94,12 +94,22 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises CheckpointError where a single bit has changed since. Files of earlier versions have no checksum to compare with.
     """
-    with _opened(Path(path)) as (file, about, checksum):
-        # clones, because the tensors are views of the file, which a later save replaces
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
-        if checksum not in (None, _digest(tensors, about)):
+    while True:
+        before = _identity(path)
+        with _opened(Path(path)) as (file, about, checksum):
+            # clones, because the tensors are views of the file, which a later save replaces
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+            if checksum in (None, _digest(tensors, about)):
+                return tensors, about
+        # safetensors opens a file twice, and a run that saves in between gives it the header of one and the numbers of another
+        if _identity(path) == before:
             raise CheckpointError(f"{path} is damaged: it has changed since it was written. Restore a copy.")
-        return tensors, about
+
+
+def _identity(path: str | Path) -> tuple[int, int, int] | None:
+    """Returns what differs between a file and the one that replaces it, or None if there is none that can be seen."""
+    found = os.stat(path) if os.path.exists(path) else None
+    return found and (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:

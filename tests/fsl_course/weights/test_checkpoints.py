@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fsl_course.episodes import SceneSampler
+from fsl_course.weights import checkpoints
 from fsl_course.weights.checkpoints import (
     CheckpointError,
     load_file,
@@ -137,6 +138,27 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_file(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    """As a run does that saves while another process looks at its state. The check of the sum stands for the moment between."""
+    path, digest, calls = tmp_path / "state.safetensors", checkpoints._digest, []
+    save_file(path, {"w": torch.zeros(3)}, {"done": 9})
+
+    def meanwhile(tensors, about):
+        calls.append(about["done"])
+        if len(calls) == 1:
+            monkeypatch.setattr(checkpoints, "_digest", digest)
+            save_file(path, {"w": torch.ones(3)}, {"done": 10})
+            return "the sum of a mixture"
+        return digest(tensors, about)
+
+    monkeypatch.setattr(checkpoints, "_digest", meanwhile)
+    tensors, about = load_file(path)
+    assert (tensors["w"].tolist(), about, calls) == ([1.0, 1.0, 1.0], {"done": 10}, [9])
+    monkeypatch.setattr(checkpoints, "_digest", lambda *_: "another sum")  # nothing replaces it now
+    with pytest.raises(CheckpointError, match="is damaged: it has changed since it was written"):
+        load_file(path)
 
 
 def test_tensors_that_share_memory_are_saved_and_what_is_loaded_is_not_the_file(tmp_path):
