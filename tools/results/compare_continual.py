@@ -4,8 +4,8 @@
 
 Writes data/continual_comparison.json. A draw takes 100 test letters in a random order, and 12 drawings of each base letter and 5
 of each new one to learn from; 8 others of every letter are judged. All rows of a draw start from one base session. The settings
-were chosen on letters of the validation split, whose rows begin with "val: ". Takes a quarter of an hour on one quiet core. Call it
-again after an interruption: it keeps the rows that are there. Training amplifies rounding, so another processor gives other
+were chosen on letters of the validation split, whose rows begin with "val: ". Takes a quarter of an hour on one quiet core. Call
+it again after an interruption: it keeps the rows that are there. Training amplifies rounding, so another processor gives other
 counts; rows of one draw belong together only if one machine made them.
 """
 
