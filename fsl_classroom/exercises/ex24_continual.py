@@ -1730,8 +1730,8 @@ CHOICE = Exercise(
         Wrong(
             "few tables",
             _tried(lambda n, g: (_rand(n, g), [_rand(n, g), _rand(n, g)]), times=1),
-            "few tables are tried, and a rule may give one answer for all of them by luck",
-            "Try many tables: dozens for validation, with ties and without, and several for the test at each of them.",
+            "few tables are tried, or test tables that hardly differ, and a rule may give one answer for all of them by luck",
+            "Try dozens of validation tables, with ties and without, and several independent test tables at each of them.",
             also=(
                 _changes(_draws(2), times=1),
                 _changes(lambda n: ((torch.rand(n) * 3).round() / 3, [torch.rand(n), torch.rand(n)]), times=1),
