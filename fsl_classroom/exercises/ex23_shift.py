@@ -45,6 +45,13 @@ def _film_by_convolution(maps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return F.conv2d(maps, torch.diag(1 + scale)[:, :, None, None], shift)
 
 
+def _film_on_pictures(maps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    out = maps.clone()
+    for k in range(maps.shape[1]):
+        out[k] = (1 + scale[k]) * maps[k] + shift[k]
+    return out
+
+
 def _each(v: Tensor) -> Tensor:
     return v[:, None, None]
 
@@ -85,13 +92,55 @@ FILM = Exercise(
             lambda m, a, b: (1 + a) * m + b,
             "scale and shift meet the last axis of the maps and not the channels",
             "Give them two axes of size 1 behind: `scale[:, None, None]`.",
-            also=(lambda m, a, b: (1 + a[:, None]) * m + b[:, None],),
+            also=(
+                lambda m, a, b: (1 + a[:, None]) * m + b[:, None],
+                lambda m, a, b: (1 + a.expand_as(m)) * m + b.expand_as(m),
+            ),
+        ),
+        Wrong(
+            "no bracket",
+            lambda m, a, b: 1 + _each(a) * m + _each(b),
+            "the bracket is missing: 1 is added to the product, and not to the scale",
+            "`(1 + scale) * maps`: the sum comes first, so it needs a bracket.",
+        ),
+        Wrong(
+            "maps[k] is a picture",
+            lambda m, a, b: torch.stack([(1 + a[k]) * m[k] + b[k] for k in range(len(a))]),
+            "`maps[k]` is picture k, and not channel k",
+            "Channel k of all pictures is `maps[:, k]`.",
+            also=(_film_on_pictures,),
+        ),
+        Wrong(
+            "put together along another axis",
+            lambda m, a, b: torch.stack([(1 + a[k]) * m[:, k] + b[k] for k in range(len(a))]),
+            "the finished channels are put together along another axis than axis 1",
+            "`torch.stack(channels, dim=1)` makes the axis of channels anew, at its place.",
+            also=(
+                lambda m, a, b: torch.cat([(1 + a[k]) * m[:, k] + b[k] for k in range(len(a))], 1),
+                lambda m, a, b: torch.cat([(1 + a[k]) * m[:, k] + b[k] for k in range(len(a))]),
+                lambda m, a, b: torch.stack([(1 + a[k]) * m[:, k] + b[k] for k in range(len(a))], -1),
+            ),
+        ),
+        Wrong(
+            "a ReLU",
+            lambda m, a, b: film(m, a, b).relu(),
+            "a ReLU follows",
+            "Scale and shift, and nothing behind them.",
+            also=(lambda m, a, b: film(m.relu(), a, b),),
+        ),
+        Wrong(
+            "channels in another order",
+            lambda m, a, b: film(m, a.flip(0), b),
+            "the numbers of one channel are used for another",
+            "Channel k uses `scale[k]` and `shift[k]`.",
+            also=(lambda m, a, b: film(m, a.flip(0), b.flip(0)), lambda m, a, b: film(m, a, b.flip(0))),
         ),
         Wrong(
             "picture by picture",
             lambda m, a, b: (1 + a[:, None, None, None]) * m + b[:, None, None, None],
             "scale and shift meet the pictures, the first axis, and not the channels",
             "Channels are axis 1: `scale[:, None, None]` has two axes behind it, not three.",
+            also=(lambda m, a, b: torch.stack([(1 + a[k]) * m[k] + b[k] for k in range(len(m))]),),
         ),
         Wrong(
             "shift scaled, too",
@@ -162,7 +211,7 @@ FILM = Exercise(
             lambda m, a, b: (1 + a.mean()) * m + b.mean(),
             "one scale and one shift serve all channels",
             "Channel k has its own: `scale[k]` and `shift[k]`.",
-            also=(lambda m, a, b: (1 + a[0]) * m + b[0],),
+            also=(lambda m, a, b: (1 + a[0]) * m + b[0], lambda m, a, b: (1 + a[-1]) * m + b[-1]),
         ),
         Wrong(
             "exponential",
@@ -222,14 +271,50 @@ def _renormalise_by_var_mean(maps: Tensor, seen: Tensor, weight: Tensor, bias: T
     return torch.addcmul(_each(bias), (maps - mean) * (variance + eps) ** -0.5, _each(weight))
 
 
-def _by(statistics: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+def _root(variance: Tensor, eps: float) -> Tensor:
+    return (variance + eps).sqrt()
+
+
+def _by(
+    statistics: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], root: Callable[[Tensor, float], Tensor] = _root
+) -> Callable[..., Tensor]:
     """An answer with other statistics (mean, variance), of shapes that meet the maps."""
 
     def answer(maps: Tensor, seen: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
         mean, variance = statistics(maps, seen)
-        return (maps - mean) / (variance + eps).sqrt() * _each(weight) + _each(bias)
+        return (maps - mean) / root(variance, eps) * _each(weight) + _each(bias)
 
     return answer
+
+
+def _bare(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance [c], without the axes that would make them meet the channels."""
+    return x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+
+
+def _renormalise_by_layer(maps: Tensor, seen: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    layer = nn.BatchNorm2d(seen.shape[1], eps=eps, momentum=1.0).to(seen.dtype)
+    layer(seen)
+    layer.eval()
+    return F.batch_norm(maps, layer.running_mean, layer.running_var, weight, bias, False, 0.0, eps)
+
+
+def _renormalise_by_own_layer(maps: Tensor, seen: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    layer = nn.BatchNorm2d(seen.shape[1], eps=eps, momentum=1.0).to(seen.dtype)
+    layer.weight.data, layer.bias.data = weight, bias
+    layer(seen)
+    return layer.eval()(maps)
+
+
+def _renormalise_by_buffers(maps: Tensor, seen: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    mean, variance = torch.zeros(seen.shape[1]).to(seen.dtype), torch.ones(seen.shape[1]).to(seen.dtype)
+    F.batch_norm(seen, mean, variance, training=True, momentum=1.0)
+    return (maps - _each(mean)) / _each((variance + eps).sqrt()) * _each(weight) + _each(bias)
+
+
+def _renormalise_over_channels(maps: Tensor, seen: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    mean, variance = seen.mean((1, 2, 3)), seen.var((1, 2, 3), correction=0)
+    return (maps - _each(mean)) / _each((variance + eps).sqrt()) * _each(weight) + _each(bias)
 
 
 def _mv(x: Tensor, dims: tuple[int, ...] = (0, 2, 3), correction: int = 0) -> tuple[Tensor, Tensor]:
@@ -337,7 +422,10 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / _mv(s)[1].sqrt() * _each(w) + _each(b),
             "eps is left out, or a fixed one is used",
             "Add the argument `eps` to the variance, before the root.",
-            also=(lambda m, s, w, b, eps=1e-5: renormalise(m, s, w, b, 1e-5),),
+            also=(
+                lambda m, s, w, b, eps=1e-5: renormalise(m, s, w, b, 1e-5),
+                lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / _mv(s, correction=1)[1].sqrt() * _each(w) + _each(b),
+            ),
         ),
         Wrong(
             "n - 1",
@@ -349,6 +437,25 @@ RENORMALISE = Exercise(
             "picture by picture",
             _by(lambda m, s: tuple(t.mean(0, keepdim=True) for t in _mv(s, (2, 3)))),
             "each picture gets statistics of its own, which are then averaged: how the pictures differ is lost",
+            "Mean and variance over axes 0, 2 and 3 together.",
+        ),
+        Wrong(
+            "axes 2 and 3 alone",
+            _by(lambda m, s: _mv(s, (2, 3))),
+            "axis 0 is left out: every picture of `seen` has statistics of its own",
+            "Mean and variance over axes 0, 2 and 3 together.",
+        ),
+        Wrong(
+            "channels averaged away",
+            _by(lambda m, s: _mv(s, (1, 2, 3))),
+            "the channels are averaged away, and the pictures are kept: axes 1, 2 and 3",
+            "Axis 1 holds the channels. Keep it, and average over axes 0, 2 and 3.",
+            also=(_renormalise_over_channels,),
+        ),
+        Wrong(
+            "variances of pixels averaged",
+            _by(lambda m, s: tuple(t.mean((2, 3), keepdim=True) for t in _mv(s, (0,)))),
+            "each pixel gets a variance of its own, and these are averaged: how the pixels differ is lost",
             "Mean and variance over axes 0, 2 and 3 together.",
         ),
         Wrong(
@@ -374,7 +481,69 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) * _each(w) + _each(b),
             "the maps are centred and not scaled",
             "Divide by the root of variance plus eps.",
-            also=(lambda m, s, w, b, eps=1e-5: m / (_mv(s)[1] + eps).sqrt() * _each(w) + _each(b),),
+        ),
+        Wrong(
+            "mean forgotten",
+            lambda m, s, w, b, eps=1e-5: m / (_mv(s)[1] + eps).sqrt() * _each(w) + _each(b),
+            "the maps are scaled and not centred: the mean is never subtracted",
+            "Subtract the mean of `seen` before you divide.",
+        ),
+        Wrong(
+            "no bracket",
+            lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0] / (_mv(s)[1] + eps).sqrt()) * _each(w) + _each(b),
+            "only one of the two, maps or mean, is divided by the root: a bracket is missing or stands elsewhere",
+            "`(maps - mean) / ...`: subtract first, so a bracket is needed.",
+            also=(
+                lambda m, s, w, b, eps=1e-5: (m / (_mv(s)[1] + eps).sqrt() - _mv(s)[0]) * _each(w) + _each(b),
+                lambda m, s, w, b, eps=1e-5: m - _mv(s)[0] / (_mv(s)[1] + eps).sqrt() * _each(w) + _each(b),
+            ),
+        ),
+        Wrong(
+            "mean of the squares",
+            _by(lambda m, s: (_mv(s)[0], s.square().mean((0, 2, 3), keepdim=True))),
+            "the mean of the squares stands for the variance: the square of the mean is still in it",
+            "`seen.var((0, 2, 3), correction=0)` centres first.",
+        ),
+        Wrong(
+            "last axis",
+            lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / (_mv(s)[1] + eps).sqrt() * w + b,
+            "a vector of one number for each channel meets the last axis of the maps and not the channels",
+            "`keepdim=True` for mean and variance, `weight[:, None, None]` for weight and bias.",
+            also=(
+                lambda m, s, w, b, eps=1e-5: (m - _bare(s)[0]) / (_bare(s)[1] + eps).sqrt() * _each(w) + _each(b),
+                lambda m, s, w, b, eps=1e-5: (m - _bare(s)[0]) / (_bare(s)[1] + eps).sqrt() * w + b,
+                lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / (_mv(s)[1] + eps).sqrt() * w[:, None] + b[:, None],
+            ),
+        ),
+        Wrong(
+            "a floor",
+            _by(lambda m, s: _mv(s), lambda variance, eps: variance.sqrt().clamp(min=eps)),
+            "eps is used as a floor, and not added",
+            "`(variance + eps).sqrt()`.",
+            also=(
+                _by(lambda m, s: _mv(s), lambda variance, eps: variance.clamp(min=eps).sqrt()),
+                lambda m, s, w, b, eps=1e-5: (
+                    (m - _mv(s)[0]) / s.std((0, 2, 3), correction=0, keepdim=True).clamp(min=eps) * _each(w) + _each(b)
+                ),
+            ),
+        ),
+        Wrong(
+            "through PyTorch's batch norm",
+            lambda m, s, w, b, eps=1e-5: F.batch_norm(m, _bare(s)[0], _bare(s)[1], w, b, False, 0.0, eps),
+            "`F.batch_norm` gets the statistics: it lets no gradient through them",
+            "Write the formula out: then gradients reach `seen`, too.",
+            also=(
+                lambda m, s, w, b, eps=1e-5: F.batch_norm(
+                    m, s.mean((0, 2, 3)), s.var((0, 2, 3)), w, b, False, 0.1, eps
+                ),
+            ),
+        ),
+        Wrong(
+            "a batch norm layer",
+            _renormalise_by_layer,
+            "a batch norm layer collects the statistics: what it keeps is divided by n - 1, and carries no gradient",
+            "Write the formula out, with `seen.var((0, 2, 3), correction=0)`.",
+            also=(_renormalise_by_own_layer, _renormalise_by_buffers),
         ),
         Wrong(
             "weight and bias forgotten",
@@ -391,6 +560,12 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: renormalise(m, s, 1 + w, b, eps),
             "1 is added to the weight, as in FiLM",
             "A batch norm multiplies by `weight` itself; FiLM multiplies by `1 + scale`.",
+        ),
+        Wrong(
+            "weight and bias exchanged",
+            lambda m, s, w, b, eps=1e-5: renormalise(m, s, b, w, eps),
+            "weight and bias have changed places",
+            "`weight` multiplies and `bias` is added.",
         ),
         Wrong(
             "bias scaled, too",
@@ -411,11 +586,13 @@ RENORMALISE = Exercise(
         Wrong(
             "without gradient",
             lambda m, s, w, b, eps=1e-5: renormalise(m, s.detach(), w, b, eps),
-            "no gradient flows through the statistics",
+            "a gradient is cut off on its way: through the statistics, or through weight, bias or maps",
             "No `.detach()` and no `no_grad`.",
             also=(
                 lambda m, s, w, b, eps=1e-5: renormalise(m, s, w.detach(), b.detach(), eps),
                 lambda m, s, w, b, eps=1e-5: renormalise(m, s, w, b, eps).detach(),
+                _by(lambda m, s: (_mv(s.detach())[0], _mv(s)[1])),
+                _by(lambda m, s: (_mv(s)[0], _mv(s.detach())[1])),
             ),
         ),
     ),
@@ -523,6 +700,7 @@ CHOICE = Exercise(
             "Ties go to the fewest steps; the test has no say.",
             also=(
                 _choice(lambda h, t: torch.stack([b[a == a.max()].mean() for a, b in zip(h, t, strict=True)]).mean()),
+                _choice(lambda h, t: t[h == h.amax(1, keepdim=True)].mean()),
             ),
         ),
         Wrong(
@@ -551,9 +729,43 @@ CHOICE = Exercise(
             "Each task chooses for itself: `left_out.argmax(1)`.",
             also=(
                 _choice(lambda h, t: t[:, h.float().mean(0).argmax()].mean(), lambda t: t.mean(0).max()),
-                _choice(lambda h, t: _picked(t, h.argmax(1)), lambda t: t.mean(0).max()),
                 _choice(lambda h, t: t[:, h.argmax(1).mode().values].mean()),
             ),
+        ),
+        Wrong(
+            "one best column for all",
+            _choice(lambda h, t: _picked(t, h.argmax(1)), lambda t: t.mean(0).max()),
+            "the second number takes one best column for all tasks",
+            "For the second number, too, each task takes its own best: `test.amax(1)`.",
+        ),
+        Wrong(
+            "chosen columns as rows",
+            _choice(lambda h, t: t[h.argmax(1)].mean()),
+            "`test[chosen]` takes rows, that is tasks, and the numbers in `chosen` are columns",
+            "`test[torch.arange(len(test)), chosen]`, or `test.gather(1, chosen[:, None])`.",
+            also=(
+                _choice(lambda h, t: t[h.argmax(1)].mean(), lambda t: t[t.argmax(1)].mean()),
+                _choice(lambda h, t: t[h.argmax(1)].amax(1).mean()),
+            ),
+        ),
+        Wrong(
+            "weighted",
+            _choice(lambda h, t: (h.to(t).softmax(1) * t).sum(1).mean()),
+            "all columns count, weighted by the left-out answers",
+            "Each task takes one column, and no mixture.",
+            also=(_choice(lambda h, t: (h.to(t) * t).sum(1).div(h.to(t).sum(1)).mean()),),
+        ),
+        Wrong(
+            "divided by P",
+            lambda h, t: honest_and_best(h, t) * len(t) / t.shape[1],
+            "the sum over the tasks is divided by the number of columns",
+            "There are T tasks: divide by `len(test)`, or take `.mean()`.",
+        ),
+        Wrong(
+            "in percent",
+            lambda h, t: 100 * honest_and_best(h, t),
+            "the numbers are in percent",
+            "Accuracies stay between 0 and 1, as in `test`.",
         ),
         Wrong(
             "all columns of the chosen",
@@ -564,8 +776,8 @@ CHOICE = Exercise(
         Wrong(
             "across tasks",
             _choice(lambda h, t: t.gather(0, h.argmax(0)[None]).mean()),
-            "the best *task* of each column is chosen, and not the best column of each task",
-            "`argmax(1)` runs along a row, over the numbers of steps.",
+            "the best *task* of each column is chosen, in one number or in both, and not the best column of each task",
+            "`argmax(1)` and `amax(1)` run along a row, over the numbers of steps.",
             also=(
                 _choice(lambda h, t: t.gather(0, h.argmax(0)[None]).mean(), lambda t: t.amax(0).mean()),
                 _choice(lambda h, t: _picked(t, h.argmax(1)), lambda t: t.amax(0).mean()),
@@ -637,6 +849,7 @@ CHOICE = Exercise(
             lambda h, t: torch.stack([h.argmax(1).to(t).mean(), t.argmax(1).to(t).mean()]),
             "the chosen columns are averaged, and not the accuracies in them",
             "Look up `test` at the chosen column of each row.",
+            also=(_choice(lambda h, t: h.argmax(1).to(t).mean()),),
         ),
     ),
     hints=(
@@ -807,6 +1020,23 @@ def _freezes(net: nn.Module, pictures: Tensor) -> None:
     net.requires_grad_(False)
 
 
+def _replaced(net: nn.Module, pictures: Tensor) -> None:
+    net[4].running_mean = net[4].running_mean + 0.01
+
+
+def _replaced_by_an_equal_one(net: nn.Module, pictures: Tensor) -> None:
+    net[4].running_mean = net[4].running_mean.clone()
+
+
+def _in_turn(net: nn.Module, pictures: Tensor) -> None:
+    net[4].running_mean.copy_(net[4].running_mean[[1, 2, 0]])
+
+
+def _moves_and_stays(net: nn.Module, pictures: Tensor) -> None:
+    net[4].train()
+    net(pictures)
+
+
 _FITS: tuple[tuple[str, Fit], ...] = (
     ("a fit of numbers behind the encoder, which is sound", _beside),
     ("a fit that works on a copy of the encoder, which is sound", _on_a_copy),
@@ -828,6 +1058,10 @@ _FITS: tuple[tuple[str, Fit], ...] = (
     ("a layer within a layer stays in training mode", _inner_mode),
     ("a convolution stays in training mode", _convolution_mode),
     ("a fit that changes the encoder in its first call alone", _once),
+    ("a running mean is replaced by another tensor", _replaced),
+    ("a running mean is replaced by an equal tensor, which is sound", _replaced_by_an_equal_one),
+    ("three channels of a running mean change places in turn", _in_turn),
+    ("a batch norm moves and stays in training mode", _moves_and_stays),
 )
 
 
@@ -871,6 +1105,55 @@ def _thaw_or(more: Callable[[nn.Module], bool]) -> Callable[..., bool]:
     return _thaw(lambda u, f, x: _differ(_state(u), _state(f)) or _modes(u) != _modes(f) or more(u))
 
 
+def _floats(net: nn.Module) -> list[Tensor]:
+    return [tensor for tensor in _state(net) if tensor.is_floating_point()]
+
+
+def _thaw_by_kept_objects(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
+    encoder = make_encoder()
+    tensors = [*encoder.parameters(), *encoder.buffers()]
+    before, modes = [t.detach().clone() for t in tensors], _modes(encoder)
+    fit(encoder, pictures)
+    return _differ(before, tensors) or modes != _modes(encoder)
+
+
+def _thaw_without_clones(mode: Callable[[nn.Module], object]) -> Callable[..., bool]:
+    def answer(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
+        encoder = make_encoder()
+        before, modes = _state(encoder), mode(encoder)
+        fit(encoder, pictures)
+        return _differ(before, _state(encoder)) or modes != mode(encoder)
+
+    return answer
+
+
+def _thaw_by_identity(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
+    encoder = make_encoder()
+    before, modes = [*encoder.parameters(), *encoder.buffers()], _modes(encoder)
+    fit(encoder, pictures)
+    after = [*encoder.parameters(), *encoder.buffers()]
+    return any(a is not b for a, b in zip(before, after, strict=True)) or modes != _modes(encoder)
+
+
+def _thaw_twice(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
+    encoder = make_encoder()
+    fit(encoder, pictures)
+    fit(encoder, pictures)
+    return _differ(_state(encoder), _state(make_encoder())) or _modes(encoder) != _modes(make_encoder())
+
+
+def _thaw_by_dicts(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
+    encoder = make_encoder()
+    before = deepcopy(encoder.state_dict())
+    fit(encoder, pictures)
+    return before != encoder.state_dict()
+
+
+def _thaw_of_none(fit: Callable, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
+    encoder = fit(make_encoder(), pictures)
+    return _differ(_state(encoder), _state(make_encoder()))
+
+
 def _named(net: nn.Module, word: str) -> list[Tensor]:
     return [t for name, t in net.state_dict().items() if word in name]
 
@@ -900,7 +1183,7 @@ THAW = Exercise(
         Wrong(
             "modes forgotten",
             _thaw(lambda u, f, x: _differ(_state(u), _state(f))),
-            "a layer that stays in training mode passes: the tensors alone are compared, or the mode of the whole net alone",
+            "a layer in training mode passes: modes are not compared, not those of all layers, or only after `.eval()`",
             "Compare `layer.training` for every layer of `encoder.modules()`, before and after.",
             also=(
                 _thaw(lambda u, f, x: _differ(_state(u), _state(f)) or u.training),
@@ -916,27 +1199,100 @@ THAW = Exercise(
         Wrong(
             "modes alone",
             _thaw(lambda u, f, x: _modes(u) != _modes(f)),
-            "changed tensors pass: only modes are compared, or all tensors must differ, or the kept ones change along",
-            "Keep `tensor.clone()` of every tensor of `state_dict()`, and compare these as well as the modes.",
+            "changed tensors pass: only modes are compared, or all tensors must differ, or what is kept is no copy from before",
+            "Keep `tensor.clone()` of every tensor of `state_dict()` before the fit, and compare these as well as the modes.",
             also=(_thaw(lambda u, f, x: u.training),),
         ),
         Wrong(
             "buffers alone",
             _thaw(lambda u, f, x: _differ(u.buffers(), f.buffers())),
-            "only the buffers are compared: a trained weight passes",
+            "only the buffers are compared, or some of them: a trained weight passes",
             "`state_dict()` has both; and compare the modes.",
             also=(
                 _thaw(lambda u, f, x: _differ(u.buffers(), f.buffers()) or _modes(u) != _modes(f)),
                 _thaw(lambda u, f, x: _differ(_named(u, "running_mean"), _named(f, "running_mean"))),
                 _thaw(lambda u, f, x: _differ(_named(u, "num_batches"), _named(f, "num_batches"))),
+                _thaw(lambda u, f, x: _differ(_named(u, "running"), _named(f, "running"))),
+                _thaw(lambda u, f, x: _differ(_named(u, "running"), _named(f, "running")) or _modes(u) != _modes(f)),
             ),
         ),
         Wrong(
+            "the counter left out",
+            _thaw(lambda u, f, x: _differ(_floats(u), _floats(f)) or _modes(u) != _modes(f)),
+            "the counter of batches is not compared: `num_batches_tracked` is a tensor of `state_dict()`, too",
+            "Compare every tensor of `state_dict()`, whole numbers as well.",
+            also=(_thaw(lambda u, f, x: _differ(_floats(u), _floats(f))),),
+        ),
+        Wrong(
+            "the last one decides",
+            _thaw(lambda u, f, x: _differ(_state(u)[-1:], _state(f)[-1:]) or _modes(u) != _modes(f)),
+            "each comparison overwrites the one before, so that only the last tensor decides",
+            "`changed = changed or ...`, or `return True` at the first difference.",
+            also=(_thaw(lambda u, f, x: _differ(_state(u)[-1:], _state(f)[-1:])),),
+        ),
+        Wrong(
+            "kept objects",
+            _thaw_by_kept_objects,
+            "the tensors are listed before the fit, and the same objects are asked afterwards: one that was replaced is missed",
+            "Ask the encoder again after the fit: `encoder.state_dict()`.",
+        ),
+        Wrong(
+            "no clones",
+            _thaw_without_clones(lambda net: _modes(net)),
+            "the tensors are kept without `.clone()`: they change along with the encoder",
+            "`{name: tensor.clone() for name, tensor in encoder.state_dict().items()}`, or a `deepcopy`.",
+            also=(_thaw_without_clones(lambda net: net.training), _thaw_without_clones(lambda net: None)),
+        ),
+        Wrong(
+            "identity",
+            _thaw_by_identity,
+            "it is asked whether a tensor is the same object, and not whether its numbers are the same",
+            "Keep clones, and compare them with `torch.equal`.",
+        ),
+        Wrong(
+            "fit called twice",
+            _thaw_twice,
+            "`fit` is called twice: what the second call undoes, passes",
+            "Call it once, keep what you need before, and compare afterwards.",
+        ),
+        Wrong(
+            "and",
+            _thaw(lambda u, f, x: _differ(_state(u), _state(f)) and _modes(u) != _modes(f)),
+            "a tensor *and* a mode must have changed before it rings",
+            "One of the two is enough: `or`.",
+        ),
+        Wrong(
+            "without a size",
+            _thaw_but(lambda a, b: bool((a - b).max() > 0)),
+            "a difference counts in one direction alone: its sign is not taken away",
+            "`torch.equal(a, b)`, or the largest of `(a - b).abs()`.",
+            also=(
+                _thaw_but(lambda a, b: bool((b - a).max() > 0)),
+                _thaw_but(lambda a, b: float((a - b).sum()) > 0),
+                _thaw_but(lambda a, b: float((b - a).sum()) > 0),
+            ),
+        ),
+        Wrong(
+            "dicts compared by ==",
+            _thaw_by_dicts,
+            "dicts or lists of tensors are compared by `==` or `!=`, which asks for the truth of a whole tensor",
+            "Compare tensor by tensor: `torch.equal(a, b)`.",
+        ),
+        Wrong(
+            "fit returns nothing",
+            _thaw_of_none,
+            "the result of `fit` is used, and `fit` returns nothing",
+            "`fit(encoder, pictures)` works on the encoder that you gave it: look at that one.",
+        ),
+        Wrong(
             "sums",
-            _thaw_but(lambda a, b: abs(float(a.sum() - b.sum())) > 1e-5),
+            _thaw_but(lambda a, b: abs(float(a.sum() - b.sum())) > 2e-3),
             "sums, means or lengths are compared: changes that cancel, or change places, pass",
             "Compare every number: `torch.equal`.",
-            also=(_thaw_but(lambda a, b: abs(float(a.float().norm() - b.float().norm())) > 1e-6),),
+            also=(
+                _thaw_but(lambda a, b: abs(float(a.float().norm() - b.float().norm())) > 1e-6),
+                _thaw_but(lambda a, b: float((a - b).sum()) != 0),
+            ),
         ),
         Wrong(
             "a generous tolerance",
@@ -952,7 +1308,8 @@ THAW = Exercise(
             "requires_grad",
             _thaw(lambda u, f, x: any(p.requires_grad for p in u.parameters())),
             "`requires_grad` is asked, which says what a gradient would do, and not what has changed",
-            "Compare the tensors before and after.",
+            "Compare tensors and modes before and after, and nothing else.",
+            also=(_thaw_or(lambda u: not all(p.requires_grad for p in u.parameters())),),
         ),
         Wrong(
             "gradients",
@@ -982,7 +1339,7 @@ THAW = Exercise(
         Wrong(
             "never",
             lambda fit, make, x: False,
-            "the alarm never rings: perhaps what is kept changes along, or no encoder that is compared was fitted",
+            "the alarm never rings: perhaps what is kept changes along, or none of the encoders compared was fitted, or all",
             "Make one encoder, keep `.clone()`s of its tensors, call `fit(encoder, pictures)`, and compare the same encoder.",
         ),
         Wrong(
@@ -1031,6 +1388,15 @@ def _wide(x: Tensor, f: Tensor) -> Tensor:
 
 def _narrow(x: Tensor, m: Tensor) -> Tensor:
     return F.conv2d(x, m[:, :, None, None])
+
+
+_RING = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 1]])  # all places of a filter but the middle
+
+
+def _beside_by_layer(x: Tensor, filters: Tensor, matrix: Tensor) -> Tensor:
+    layer = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
+    layer.weight.data = matrix[:, :, None, None].data
+    return _wide(x, filters) + layer(x)
 
 
 def _beside_cases(generator: Generator) -> list[Case]:
@@ -1124,6 +1490,73 @@ BESIDE = Exercise(
             lambda x, f, m: _wide(x, f) + _narrow(x, m) + (x if x.shape[1] == len(f) else x[:, :1]),
             "the input itself is added, as in a residual *network*",
             "Only the two convolutions are added; the adapter starts at zero, not at the identity.",
+            also=(lambda x, f, m: _wide(x, f) + _narrow(x, m) + x, lambda x, f, m: _wide(x, f) + x),
+        ),
+        Wrong(
+            "matrix times rows",
+            lambda x, f, m: _wide(x, f) + m @ x,
+            "the matrix product runs along the rows or columns of each map, and not along the channels",
+            "`torch.einsum('oi,bihw->bohw', matrix, x)`, or a 1x1 convolution.",
+            also=(lambda x, f, m: _wide(x, f) + x @ m, lambda x, f, m: _wide(x, f) + x @ m.T),
+        ),
+        Wrong(
+            "in front",
+            lambda x, f, m: _wide(x + _narrow(x, m), f),
+            "the adapter stands in front of the frozen convolution: this sees what was added",
+            "Both see `x` itself, and their outputs are added.",
+        ),
+        Wrong(
+            "middle replaced",
+            lambda x, f, m: _wide(x, f * _RING + F.pad(m[:, :, None, None], (1, 1, 1, 1))),
+            "the middle of the filters is replaced by the matrix, and what stood there is lost",
+            "Add the matrix to `filters[:, :, 1, 1]`, on a copy.",
+        ),
+        Wrong(
+            "flipped",
+            lambda x, f, m: _wide(x, f.flip(2, 3)) + _narrow(x, m),
+            "the filters are turned round, as a convolution in mathematics does",
+            "`F.conv2d` takes them as they stand.",
+        ),
+        Wrong(
+            "another border",
+            lambda x, f, m: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), f) + _narrow(x, m),
+            "the border is filled with copies of pixels, and not with zeros",
+            "`padding=1` fills with zeros.",
+            also=(
+                lambda x, f, m: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), f) + _narrow(x, m),
+                lambda x, f, m: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), f) + _narrow(x, m),
+            ),
+        ),
+        Wrong(
+            "averaged over the channels",
+            lambda x, f, m: _wide(x, f) + _narrow(x, m) / x.shape[1],
+            "the adapter's sum over the channels is divided by their number",
+            "A sum over i, and no mean.",
+        ),
+        Wrong(
+            "side by side",
+            lambda x, f, m: torch.cat([_wide(x, f), _narrow(x, m)], 1),
+            "the two outputs stand side by side, so that there are twice as many channels",
+            "Add them.",
+        ),
+        Wrong(
+            "a filter of one channel",
+            lambda x, f, m: _wide(x, f) + F.conv2d(x, m[None, None], padding="same"),
+            "the new axes of the matrix stand in front: it is read as a filter as large as the matrix",
+            "Behind: `matrix[:, :, None, None]` is [o, i, 1, 1].",
+            also=(lambda x, f, m: _wide(x, f) + F.conv2d(x, m[None, None]),),
+        ),
+        Wrong(
+            "a matrix is no filter",
+            lambda x, f, m: _wide(x, f) + F.conv2d(x, m),
+            "the matrix [o, i] is given to `F.conv2d` as it is, and a filter has four axes",
+            "`matrix[:, :, None, None]` is [o, i, 1, 1].",
+        ),
+        Wrong(
+            "a layer's own bias",
+            _beside_by_layer,
+            "a layer `nn.Conv2d` brings a bias of its own, drawn at random, and cuts the gradient to the matrix",
+            "`F.conv2d(x, matrix[:, :, None, None])` needs no layer.",
         ),
         Wrong(
             "subtracted",
@@ -1170,6 +1603,8 @@ BESIDE = Exercise(
             also=(
                 lambda x, f, m: _wide(x, f) + _narrow(x.detach(), m),
                 lambda x, f, m: _wide(x, f.detach()) + _narrow(x, m),
+                lambda x, f, m: _wide(x, f).detach() + _narrow(x, m),
+                lambda x, f, m: _wide(x, f) + _narrow(x, m).detach(),
                 lambda x, f, m: beside(x, f, m).detach(),
             ),
         ),
