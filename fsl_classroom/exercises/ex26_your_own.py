@@ -137,6 +137,11 @@ def _filtered_late(counts: dict[str, int], least: int, fractions: Fractions, see
     return {part: [name for name in found if name not in aside] for part, found in parts.items()} | {"aside": aside}
 
 
+def _shuffled_with_small(counts: dict[str, int], least: int, fractions: Fractions, seed: int) -> Split:
+    names = _shuffled_as_they_come(sorted(counts), seed)
+    return _splits(order=lambda kept, seed: [name for name in names if name in kept])(counts, least, fractions, seed)
+
+
 def _lost_rest(counts: dict[str, int], least: int, fractions: Fractions, seed: int) -> Split:
     parts = _splits(finish=list)(counts, least, fractions, seed)
     total = sum(len(parts[part]) for part in ("train", "val", "test"))
@@ -243,10 +248,19 @@ SPLIT = Exercise(
             _splits(sizes=lambda f, m: (int(f[0] * m), int(f[1] * m))),
             "the sizes are rounded down",
             "`round(fractions[0] * M)`.",
-            also=(
-                _splits(sizes=lambda f, m: (math.ceil(f[0] * m), math.ceil(f[1] * m))),
-                _splits(sizes=lambda f, m: (int(f[0] * m), int((f[0] + f[1]) * m) - int(f[0] * m))),
-            ),
+            also=(_splits(sizes=lambda f, m: (int(f[0] * m), int((f[0] + f[1]) * m) - int(f[0] * m))),),
+        ),
+        Wrong(
+            "rounded up",
+            _splits(sizes=lambda f, m: (math.ceil(f[0] * m), math.ceil(f[1] * m))),
+            "the sizes are rounded up",
+            "`round(fractions[0] * M)`.",
+        ),
+        Wrong(
+            "shuffled before the small ones go",
+            _shuffled_with_small,
+            "all names are shuffled, and the small classes leave only afterwards, so that the others come in another order",
+            "Take the small classes out first; then sort and shuffle what is left.",
         ),
         Wrong(
             "borders rounded",
@@ -478,6 +492,8 @@ def _choose_cases(generator: Generator) -> list[Case]:
     lucky[0, 7] += 0.4
     equal = drawn([0.0, 0.1, 0.1], 20, 0.03)[0]
     equal[2] = equal[1]
+    level = torch.arange(2, 10, dtype=torch.float64) / 16
+    tied = torch.stack([level, level + 1 / 16, level[[7, 0, 5, 2, 6, 1, 4, 3]] + 1 / 16])
     return [
         Case("the second row cannot be told from the best, the fourth", drawn([0.0, 0.08, 0.02, 0.085], 50, 0.02)),
         Case("episodes differ much, rows little: only pairing sees the gap", drawn([0.0, 0.03, 0.06], 40, 0.02, 0.2)),
@@ -485,6 +501,7 @@ def _choose_cases(generator: Generator) -> list[Case]:
         Case("the simplest row is within the interval", drawn([0.095, 0.1, 0.05], 60, 0.05)),
         Case("six episodes: the interval is wide", drawn([0.0, 0.031, 0.0625, 0.07], 6, 0.03, 0.05)),
         Case("two rows are equal and best", (equal,)),
+        Case("two different rows are equally good, and best", (tied,)),
         Case("the best row stands in the middle", drawn([0.02, 0.07, 0.08, 0.076, 0.03], 100, 0.03)),
         Case("the gap is one and a half standard errors", behind(100, 1.5)),
         Case("six episodes, and a gap of 2.2 standard errors: Student's t", behind(6, 2.2)),
@@ -585,13 +602,38 @@ CHOOSE = Exercise(
             _first(lambda b, r: not _holds_zero(b - r), 0),
             "the first row is taken whose difference does *not* hold 0",
             "Good enough is a row whose interval holds 0.",
-            also=(_first(lambda b, r: not _holds_zero(b - r)), _first(lambda b, r: not _holds_zero(b - r), -1)),
+            also=(
+                _first(lambda b, r: not _holds_zero(b - r)),
+                _first(lambda b, r: not _holds_zero(b - r), -1),
+                lambda a: _first(lambda b, r: not _holds_zero(b - r), int(a.mean(1).argmax()))(a),
+            ),
         ),
         Wrong(
             "the worst",
             lambda a: int(a.mean(1).argmin()),
             "the row with the lowest mean is taken for the best",
             "`accuracies.mean(1).argmax()`.",
+        ),
+        Wrong(
+            "the last of equals",
+            lambda a: next(
+                i for i, r in enumerate(a) if _holds_zero(a[max(range(len(a)), key=lambda k: (a[k].mean(), k))] - r)
+            ),
+            "of several rows with the largest mean the last one is taken for the best",
+            "`argmax` gives the first: `accuracies.mean(1).argmax()`.",
+        ),
+        Wrong(
+            "averaged over the rows",
+            lambda a: next(i for i, r in enumerate(a) if _holds_zero(a[int(a.mean(0).argmax()) % len(a)] - r)),
+            "the accuracies are averaged over the settings, and an episode is taken for the best row",
+            "Average over episodes, which are the columns: `accuracies.mean(1)`.",
+            also=(lambda a: int(a.mean(0).argmax()),),
+        ),
+        Wrong(
+            "most episodes won",
+            lambda a: int(a.argmax(0).mode().values),
+            "the row that wins most single episodes is taken",
+            "Average over episodes first, and compare differences with their interval.",
         ),
         Wrong(
             "one lucky episode",
@@ -604,7 +646,12 @@ CHOOSE = Exercise(
             lambda a: float(a[choose(a)].mean()),
             "the accuracy is returned and not the index",
             "Return the number of the row, an int.",
-            also=(lambda a: a[choose(a)], lambda a: a[choose(a)].mean()),
+            also=(
+                lambda a: a[choose(a)],
+                lambda a: a[choose(a)].mean(),
+                lambda a: float(a.mean(1).max()),
+                lambda a: a.mean(1).max(),
+            ),
         ),
         Wrong(
             "a tensor",
@@ -1051,11 +1098,20 @@ CARD = Exercise(
             _cards(gone=lambda gain, half: gain <= 0),
             "a positive mean counts as a gain, whatever its interval says",
             "The interval must lie above 0: no gain where `gain <= half`.",
-            also=(
-                _cards(gone=lambda gain, half: gain < 0),
-                _cards(gone=lambda gain, half: gain < -half),
-                _cards(gone=lambda gain, half: gain + half <= 0),
-            ),
+            also=(_cards(gone=lambda gain, half: gain < 0),),
+        ),
+        Wrong(
+            "only clear losses",
+            _cards(gone=lambda gain, half: gain + half <= 0),
+            "only rows that are clearly *better* than the chosen one are listed, and an interval that holds 0 counts as a gain",
+            "The interval must lie above 0: no gain where `gain <= half`.",
+            also=(_cards(gone=lambda gain, half: gain < -half),),
+        ),
+        Wrong(
+            "without sign",
+            _cards(paired=lambda ours, theirs: (abs(mean_and_ci95(ours - theirs)[0]), mean_and_ci95(ours - theirs)[1])),
+            "the gains have lost their signs, so that a loss reads like a gain",
+            "`mean_and_ci95(tested[chosen] - shares)`, as it comes.",
         ),
         Wrong(
             "rows with a gain",
@@ -1141,13 +1197,16 @@ CARD = Exercise(
             _cards(interval=lambda values: (mean_and_ci95(values)[0], 2 * mean_and_ci95(values)[1])),
             "the whole width of the interval is given",
             "The half width, what stands behind the ±.",
-            also=(
-                _cards(
-                    change=lambda card, tested, chosen: {
-                        "gains": {n: (g - h, g + h) for n, (g, h) in card["gains"].items()}
-                    }
-                ),
+        ),
+        Wrong(
+            "both ends",
+            _cards(
+                change=lambda card, tested, chosen: {
+                    "gains": {n: (g - h, g + h) for n, (g, h) in card["gains"].items()}
+                }
             ),
+            "the two ends of the interval stand where mean and half width belong",
+            "Keep the pair that `mean_and_ci95` returns.",
         ),
         Wrong(
             "in per cent",
@@ -1429,6 +1488,11 @@ def _whole_test(r: Report) -> None:
         entry["classes"] = list(r["test"])
 
 
+def _halves(r: Report) -> None:
+    """Two tests, of which each sees one half of the test classes."""
+    r["ledger"][-2]["classes"], r["ledger"][-1]["classes"] = r["test"][::2], r["test"][1::2]
+
+
 def _reports(generator: Generator) -> Callable[..., tuple[Report]]:
     """Returns a maker of sound reports; `change` spoils one."""
     words = ["anchor", "bell", "cup", "dog", "ear", "fish", "gate", "hat", "ink", "jug", "key", "lamp", "moon", "nut"]
@@ -1492,6 +1556,7 @@ def _leaks_cases(generator: Generator) -> list[Case]:
         Case("a class overlaps, and the first choice is short", report(change=_both(_add("train", "test"), _short(0)))),
         Case("everything at once", report(change=_all_four, tests=("net", "net"))),
         Case("chosen on the test and tested twice", report(change=_peek(at=1), tests=("net", "big net", "net", "net"))),
+        Case("one setting was tested twice, on other test classes each time", report(change=_halves, tests=("net", "net"))),
     ]  # fmt: skip
 
 
@@ -1563,7 +1628,7 @@ LEAKS = Exercise(
         Wrong(
             "only with the test",
             _leaks_with(overlap=_share(("train", "test"), ("val", "test"))),
-            "training and validation are never compared with each other",
+            "at least one of the three pairs of lists is never compared",
             "Three lists have three pairs.",
             also=(
                 _leaks_with(overlap=_share(("train", "test"))),
