@@ -70,7 +70,7 @@ test = scenes.batch(0, 60)
 learner = fsl_course.pretrained("dense", "glyphs")
 
 # %% [markdown]
-# `SceneSampler` puts letters on canvases of 64 by 64 pixels. Later letters cover earlier ones, and quarters of letters are strewn about as clutter. A [mask](../lessons/GLOSSARY.md#mask "掩码") is True on the *visible ink* of the wanted letter: neither between its strokes, nor where another letter covers it. On average the wanted letter stands twice in every second query. The test letters come from scripts that no training has seen.
+# `SceneSampler` puts letters on canvases of 64 by 64 pixels. Later letters cover earlier ones, and quarters of letters are strewn about as clutter. A [mask](../lessons/GLOSSARY.md#mask "掩码") is True on the *visible ink* of the wanted letter: neither between its strokes, nor where another letter covers it. Half of the queries, on average, hold the wanted letter twice. The test letters come from scripts that no training has seen.
 
 # %% [markdown]
 # ## The idea in one picture
@@ -129,7 +129,7 @@ show(
 # %% [markdown]
 # ## Why it should work
 #
-# In lesson 05 a class was a cloud of embeddings around its mean. Here every *pixel* is an example, and the mask is its label. With $z_{kp}$ the feature of pixel $p$ in shot $k$ and $m_{kp}$ its mask, 0 or 1,
+# In lesson 05 a class was a cloud of embeddings around its mean. Here every *pixel* is an example, and the mask is its label. With $z_{kp}$ the feature of pixel $p$ in shot $k$, after the map is enlarged to the mask, and $m_{kp}$ its mask, 0 or 1,
 #
 # $$c = \frac1K \sum_k \frac{\sum_p m_{kp}\, z_{kp}}{\sum_p m_{kp} + 10^{-5}} \tag{1}$$
 #
@@ -259,7 +259,7 @@ print("loop, length, order and gradient: four laws hold")
 #
 # Return the number per class as a Python float. `answers[e]` and `truths[e]` are the masks of picture `e`, and `classes[e]` is the number of its class. For every class that occurs, add the pixels in both masks over its pictures, add the pixels in at least one, and divide. A class whose second number is 0 counts as 1, because nothing was there and nothing was found.
 #
-# On paper: in one picture of class 7 the masks share 1 pixel of 4, and in another 1 of 1, so the class has 2/5. Class 2 is perfect, so the mean is 0.7.
+# On paper: in one picture of class 7 the masks share 1 pixel of 4, and in another 1 of 1, so the class has 2/5. Class 2 is perfect, with 4 pixels of 4, so the mean is 0.7.
 #
 # | `answers`, `truths` | `classes` | returned |
 # |---|---|---|
@@ -330,12 +330,12 @@ print("features of a scene:", list(support.shape[1:]))
 print(inspect.getsource(package.DensePrototypes.alignment))
 
 # %% [markdown]
-# `alignment` is PANet's second loss, the way back. The *predicted* masks of the queries make prototypes, and these must segment the support. Where nothing is predicted the loss is 0. No gradient flows through the masks, because `argmax` has none. You can write this loss in exercise 19.6 ★.
+# PANet's first loss is the cross-entropy of the query's logits with the true masks. `alignment` is its second loss, the way back (the paper's equation 6). The *predicted* masks of the queries make prototypes, and these must segment the support. Where nothing is predicted the loss is 0. No gradient flows through the masks, because `argmax` has none. You can write this loss in exercise 19.6 ★.
 
 # %% [markdown]
 # ## Train for real
 #
-# PANet starts from a network trained on photographs. Our encoder starts from the first three blocks of the shipped ProtoNet, which stay frozen. The cell below trains the rest for a short while. It also prepares two rows that are never trained on scenes: an encoder of random numbers, and the maps that come out of the ProtoNet's three blocks as they are.
+# PANet starts from a network trained on photographs. Our encoder starts from the first three blocks of the shipped ProtoNet, which stay frozen. The cell below trains the last block, which begins with random numbers. It also prepares three rows that are never trained on scenes: an encoder that is random throughout, the maps of the ProtoNet's three blocks as they are, and our encoder before its training ("random head").
 
 # %%
 torch.manual_seed(0)
@@ -376,7 +376,7 @@ for name, found in masks_of.items():
 print("the shipped net, 5 shots:", evaluate(learner, five, 30, metric="miou"))
 
 # %% [markdown]
-# The second answer to the puzzle is no: the rows without training on scenes are far below any ink. We do not know why random blocks score higher than blocks that know letters. Nor do 40 steps suffice to beat **the row that makes the gain vanish**, any ink. The shipped net beats it, and the interval leaves out 0. It may not be claimed that these masks are good: at an IoU of about 0.4, wrong and missed pixels outnumber the right ones. The last row keeps only the ink of the net's answer and gains, because the net also marks gaps and edges.
+# The second answer to the puzzle is no: the rows without training on scenes are far below any ink. We do not know why random blocks score higher than blocks that know letters. Nor do 40 steps suffice to beat **the row that makes the gain vanish**, any ink. The shipped net beats it, and the interval leaves out 0. It may not be claimed that these masks are good: at an IoU of about 0.4, wrong and missed pixels outnumber the right ones. The row *ink only* keeps the ink of the net's answer, and lies higher. Five shots reach 0.45, on other tasks; the intervals overlap.
 
 # %% [markdown]
 # ## Look at failures
@@ -443,7 +443,7 @@ for label in dict.fromkeys(r["label"] for r in story["rows"] if "seconds" in r):
 # %% [markdown]
 # ## The fold trap
 #
-# Papers split the classes of a data set into four folds, test on each in turn, and report the mean. Some tables show only the first fold. Here the 13 test scripts make four folds. Predict: how far apart are they?
+# Papers split the classes of a data set into four folds, train on three, test on the fourth, and report the mean of all four. Some tables show only the first fold. Here the net stays the same, and the 13 test scripts make four folds. Predict: how far apart are they?
 
 # %%
 letters = glyphs.split("test")
@@ -577,12 +577,12 @@ show(
 )
 
 # %% [markdown]
-# The same heat map gives boxes without any further training. The windows have the size of the *support's* box, so a letter of a very different size is missed at IoU .5 even where the heat is right. An interval for average precision needs resampling of whole scenes. We leave it out, so each line is one number on one draw of tasks.
+# The same heat map gives boxes without any further training. The windows have the size of the *support's* box, so it will miss a letter of a very different size. Still, boxes more than double the rival's precision, where masks gained less than a tenth. An interval for average precision needs resampling of whole scenes. We leave it out, so each line is one number on one draw of tasks.
 
 # %% [markdown]
 # ## Explore
 #
-# Predict the answers, then run the next cell. Remember that both use the net as it is.
+# Predict the answers, then run the next cell. Only the first question uses the net, as it is.
 #
 # 1. Icons are filled shapes, and the net has seen letters only. Does it still beat any ink?
 # 2. Does the threshold for "ink" matter, or did we choose a bad rival?
@@ -692,7 +692,7 @@ print("cured:", [round(v, 2) for v in masked_average(coarse, stroke).tolist()])
 #
 # </details>
 #
-# **2. A background prototype costs nothing extra. What is it?**
+# **2. A background prototype needs no extra labels. What is it?**
 # (a) the mean of the features outside the mask, (b) a vector of zeros, (c) the mean of all other classes' prototypes
 #
 # <details><summary>Answer</summary>
@@ -741,7 +741,7 @@ print("cured:", [round(v, 2) for v in masked_average(coarse, stroke).tolist()])
 # | boxes | window of the heat map, then non-maximum suppression |
 # | looks back | [05](../notebooks/05_prototypical.ipynb) at every pixel; the scale of a cosine from [04](../notebooks/04_matching.ipynb) |
 #
-# Pitfalls: a mask shrunk by nearest; a rate of right pixels, which background wins; one draw of tasks. Pictures of your own, with masks, are read by `fsl_course.data.scenes.load_masks`. [Next lesson]({{next}}).
+# Pitfalls: a mask shrunk by nearest; one fold for all; one draw of tasks. Pictures of your own, with masks, are read by `fsl_course.data.scenes.load_masks`. [Next lesson]({{next}}).
 #
 # ## References
 #
