@@ -165,7 +165,14 @@ FILM = Exercise(
             lambda m, a, b: (1 + _each(b)) * m + _each(a),
             "scale and shift have changed places",
             "`scale` multiplies and `shift` is added.",
-            also=(lambda m, a, b: _each(b) * m + _each(a),),
+            also=(lambda m, a, b: _each(b) * m + _each(a), lambda m, a, b: (m + _each(a)) * (1 + _each(b))),
+        ),
+        Wrong(
+            "shift multiplied",
+            lambda m, a, b: m * (1 + _each(a)) * (1 + _each(b)),
+            "the shift multiplies, and is not added",
+            "`(1 + scale) * maps`, and then `+ shift`.",
+            also=(lambda m, a, b: m * (1 + _each(a) * _each(b)), lambda m, a, b: m * (1 + _each(a)) * _each(b)),
         ),
         Wrong(
             "shift subtracted",
@@ -390,6 +397,7 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: renormalise(s, s, w, b, eps),
             "`seen` itself is normalised and returned",
             "Normalise `maps`, by the statistics of `seen`.",
+            also=(lambda m, s, w, b, eps=1e-5: F.batch_norm(s, None, None, w, b, True, 0.1, eps),),
         ),
         Wrong(
             "maps and seen exchanged",
@@ -402,6 +410,24 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / (_mv(s)[1] + eps) * _each(w) + _each(b),
             "the maps are divided by the variance and not by its root",
             "Divide by the square root of variance plus eps.",
+        ),
+        Wrong(
+            "squared",
+            _by(lambda m, s: _mv(s), lambda variance, eps: (variance + eps) ** 2),
+            "variance plus eps is squared",
+            "The square *root*: `(variance + eps).sqrt()`.",
+        ),
+        Wrong(
+            "multiplied by the root",
+            _by(lambda m, s: _mv(s), lambda variance, eps: (variance + eps).rsqrt()),
+            "the maps are multiplied by the root, and not divided by it",
+            "Divide, so that a channel with a large spread becomes smaller.",
+        ),
+        Wrong(
+            "bias subtracted",
+            lambda m, s, w, b, eps=1e-5: renormalise(m, s, w, -b, eps),
+            "the bias is subtracted",
+            "Plus the bias.",
         ),
         Wrong(
             "eps outside of the root",
@@ -513,6 +539,7 @@ RENORMALISE = Exercise(
                 lambda m, s, w, b, eps=1e-5: (m - _bare(s)[0]) / (_bare(s)[1] + eps).sqrt() * _each(w) + _each(b),
                 lambda m, s, w, b, eps=1e-5: (m - _bare(s)[0]) / (_bare(s)[1] + eps).sqrt() * w + b,
                 lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / (_mv(s)[1] + eps).sqrt() * w[:, None] + b[:, None],
+                lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / (_mv(s, correction=1)[1] + eps).sqrt() * w + b,
             ),
         ),
         Wrong(
@@ -572,6 +599,7 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: renormalise(m, s, w, w * b, eps),
             "the bias is added before the weight multiplies",
             "Weight first, then bias.",
+            also=(lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0] + _each(b)) / (_mv(s)[1] + eps).sqrt() * _each(w),),
         ),
         Wrong(
             "mean taken from maps",
@@ -646,6 +674,14 @@ def _choice(
 
 def _last_of_equal(held: Tensor) -> Tensor:
     return held.shape[1] - 1 - held.flip(1).argmax(1)
+
+
+def _from_zero(counts: Tensor) -> int:
+    most, at = 0, 0
+    for k in range(1, len(counts)):
+        if counts[k] > most:
+            most, at = counts[k], k
+    return at
 
 
 def _picked(test: Tensor, chosen: Tensor) -> Tensor:
@@ -746,7 +782,26 @@ CHOICE = Exercise(
             also=(
                 _choice(lambda h, t: t[h.argmax(1)].mean(), lambda t: t[t.argmax(1)].mean()),
                 _choice(lambda h, t: t[h.argmax(1)].amax(1).mean()),
+                _choice(lambda h, t: t[h.argmax(1), torch.arange(len(t))].mean()),
             ),
+        ),
+        Wrong(
+            "a start that is no column",
+            _choice(lambda h, t: torch.stack([b[_from_zero(a)] for a, b in zip(h, t, strict=True)]).mean()),
+            "the loop begins with a count of 0 and goes on with the second column: the first one never wins",
+            "Begin with column 0 *and* its own count, or let the loop run over all columns.",
+        ),
+        Wrong(
+            "counted from the other end",
+            _choice(lambda h, t: _picked(t, h.flip(1).argmax(1))),
+            "the columns of `left_out` are turned round, and those of `test` are not",
+            "`left_out.argmax(1)` needs no turning: it finds the first of equal ones.",
+        ),
+        Wrong(
+            "the best task alone",
+            lambda h, t: torch.stack([t.gather(1, h.argmax(1)[:, None]).amax(), t.amax()]),
+            "the best task alone is reported",
+            "`.mean()` over the tasks.",
         ),
         Wrong(
             "weighted",
@@ -781,6 +836,7 @@ CHOICE = Exercise(
             also=(
                 _choice(lambda h, t: t.gather(0, h.argmax(0)[None]).mean(), lambda t: t.amax(0).mean()),
                 _choice(lambda h, t: _picked(t, h.argmax(1)), lambda t: t.amax(0).mean()),
+                _choice(lambda h, t: t.gather(1, h.argmax(0)[None]).mean()),
             ),
         ),
         Wrong(
@@ -1178,6 +1234,7 @@ THAW = Exercise(
             also=(
                 _thaw(lambda u, f, x: _differ(u.parameters(), f.parameters()) or _modes(u) != _modes(f)),
                 _thaw(lambda u, f, x: _differ(_named(u, "weight"), _named(f, "weight"))),
+                _thaw(lambda u, f, x: _differ(u.parameters(), f.parameters()) or u.training),
             ),
         ),
         Wrong(
@@ -1302,6 +1359,7 @@ THAW = Exercise(
             also=(
                 _thaw_but(lambda a, b: not torch.allclose(a.float(), b.float(), 1e-2, 1e-2)),
                 _thaw_but(lambda a, b: not torch.allclose(a, b)),
+                _thaw_but(lambda a, b: not torch.allclose(a, b, atol=1e-3)),
             ),
         ),
         Wrong(
@@ -1457,7 +1515,10 @@ BESIDE = Exercise(
             lambda x, f, m: _wide(x, f) + _narrow(x, m.T),
             "the matrix is turned round: rows are outputs, columns are inputs",
             "`matrix` is [o, i]: `matrix[:, :, None, None]` is a filter as it stands.",
-            also=(lambda x, f, m: _wide(x, f) + torch.einsum("io,bihw->bohw", m, x),),
+            also=(
+                lambda x, f, m: _wide(x, f) + torch.einsum("io,bihw->bohw", m, x),
+                lambda x, f, m: _wide(x, f) + (x.movedim(1, -1) @ m).movedim(-1, 1),
+            ),
         ),
         Wrong(
             "no padding",
@@ -1469,8 +1530,8 @@ BESIDE = Exercise(
         Wrong(
             "padding for both",
             lambda x, f, m: F.pad(_wide(x, f), (1, 1, 1, 1)) + F.conv2d(x, m[:, :, None, None], padding=1),
-            "the 1x1 convolution is padded, too: its result is two pixels larger",
-            "A filter of 1 by 1 needs no padding.",
+            "one result is larger than `x`: the 1x1 convolution is padded, too, or the 3x3 one by more than one pixel",
+            "A filter of 1 by 1 needs no padding, and one of 3 by 3 needs one pixel.",
             also=(lambda x, f, m: _wide(x, f) + F.conv2d(x, m[:, :, None, None], padding=1),),
         ),
         Wrong(
@@ -1490,7 +1551,11 @@ BESIDE = Exercise(
             lambda x, f, m: _wide(x, f) + _narrow(x, m) + (x if x.shape[1] == len(f) else x[:, :1]),
             "the input itself is added, as in a residual *network*",
             "Only the two convolutions are added; the adapter starts at zero, not at the identity.",
-            also=(lambda x, f, m: _wide(x, f) + _narrow(x, m) + x, lambda x, f, m: _wide(x, f) + x),
+            also=(
+                lambda x, f, m: _wide(x, f) + _narrow(x, m) + x,
+                lambda x, f, m: _wide(x, f) + x,
+                lambda x, f, m: _wide(x, f) + _narrow(x, m + torch.eye(*m.shape).to(m)),
+            ),
         ),
         Wrong(
             "matrix times rows",

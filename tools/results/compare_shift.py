@@ -5,9 +5,10 @@
 Writes data/shift_comparison.json. Every shipped method of Glyphs meets the same episodes of five domains: letters of Glyphs,
 Omniglot (where FSL_DATA names its folder), icons, scikit-learn's digits, and coloured things of `tools.data.draw_things`, a
 stand-in for pictures of your own. Rows about statistics and normalisation use unlabelled pictures that are in no episode. Rows
-that are fitted to each task are measured on three of the domains and keep their right answers after several numbers of steps.
-Three rows are trained here, with three seeds: on letters, on icons, and on both. It takes half an hour on a quiet machine; called
-again, it goes on with the rows that are missing.
+that are fitted to each task are measured on three of the domains and keep their right answers after several numbers of steps;
+adapters meet two encoders, and two more rates. `shift_heads` adds rows with fitted heads, with means or variances alone, and
+with a matrix behind three encoders. Three rows are trained here, with three seeds: on letters, on icons, and on both. It takes
+an hour on a quiet machine; called again, it goes on with the rows that are missing.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from fsl_course.methods.transfer import FineTuneAll
 from fsl_course.nets import conv4
 from tools.data.draw_things import write as draw_things
 from tools.results.rows import kept, write
+from tools.results.shift_heads import BEHIND, HEADS, SMALL, behind, encoder_of, heads, with_part
 
 OUT = Path(__file__).resolve().parents[2] / "data" / "shift_comparison.json"
 SHIPPED = (
@@ -47,6 +49,8 @@ SHIPPED = (
 STEPS = (0, 5, 10, 20)  # after which a fitted row is judged
 NEAR_AND_FAR = ("letters", "icons", "digits")  # the domains of the fitted rows, which cost most
 RATES = {"residual": 0.003, "film": 0.05, "all weights, new head": 1e-3}  # of Adam, in the fitted rows
+FACTORS = {"rate / 3": 1 / 3, "rate x 3": 3.0}  # how much adapters depend on their rate
+FITTED = (*RATES, *(f"{kind}, {what}" for kind in ("residual", "film") for what in ("transfer", *FACTORS)))
 TRAINED = {"letters": ("glyphs",), "icons": ("icons",), "letters and icons": ("glyphs", "icons")}
 N_QUERY = 5
 
@@ -121,13 +125,14 @@ class FromSupport(FewShotLearner):
 
 def at_steps(label: str) -> Callable[[Episode, Tensor], list[Tensor]]:
     """Returns a function (task, its support rows to fit on) -> the answers [M] after each number of STEPS."""
-    letters = pretrained("prototypical", "glyphs").eval()
     if label == "all weights, new head":
-        net: Any = FineTuneAll(pretrained("transfer", "glyphs").eval().encoder, STEPS[-1], RATES[label])
+        net: Any = FineTuneAll(encoder_of("transfer"), STEPS[-1], RATES[label])
         return lambda e: [
             net.predict(p, e.query_x).argmax(1) for p in _some(net.adapt(e.support_x, e.support_y, e.n_way))
         ]
-    net = Adapters(letters.encoder, label, RATES[label], STEPS[-1])
+    kind, _, what = label.partition(", ")
+    name = "transfer" if what == "transfer" else "prototypical"
+    net = Adapters(encoder_of(name), kind, RATES[kind] * FACTORS.get(what, 1.0), STEPS[-1])
     return lambda e: [net.predict(p, e).argmax(1) for p in _some(net.adapt(e.support_x, e.support_y, e.n_way))]
 
 
@@ -194,13 +199,31 @@ def trained(label: str, seed: int, steps: int) -> PrototypicalNetwork:
     return train(label, seed, steps)
 
 
+def changed(label: str, seed: int, domain: Domain, steps: int) -> nn.Module:
+    """Makes the frozen encoder of a row of HEADS or SMALL, with a part of the domain's statistics where the label says so."""
+    what = label.partition(", ")[2]
+    if label in SMALL:
+        encoder = trained("letters", seed, steps).encoder
+    else:
+        encoder = encoder_of("prototypical" if what.endswith("domain") else what)
+    return with_part(encoder, domain.others, what.split()[0]) if what.endswith("domain") else encoder
+
+
 def row(label: str, seed: int, name: str, domain: Domain, options: argparse.Namespace) -> dict[str, Any]:
     """Measures one row on one domain, with 1 and 5 shots."""
     results = []
     for shot in (1, 5):
         sampler = EpisodeSampler(domain.source, 5, shot, N_QUERY, seed=7)
-        if label in RATES:
+        if label in FITTED:
             results.append({"shot": shot} | fitted(label, sampler, options.fitted))
+            continue
+        if label in (*HEADS, *SMALL):
+            net = changed(label, seed, domain, options.steps)
+            results.append(heads(net, domain.source, shot, options.episodes, N_QUERY, vote=label in HEADS[:3]))
+            continue
+        if label in BEHIND:
+            name_of = label.partition(", ")[2]
+            results.append(behind(name_of, domain.source, shot, options.fitted, N_QUERY, STEPS))
             continue
         found = evaluate(learner_of(label, seed, 5, shot, domain, options.steps), sampler, options.episodes)
         results.append({"shot": shot, "correct": (found.per_episode * 5 * N_QUERY).round().int().tolist()})
@@ -210,7 +233,7 @@ def row(label: str, seed: int, name: str, domain: Domain, options: argparse.Name
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=80, help="test episodes of a row (80)")
-    parser.add_argument("--fitted", type=int, default=12, help="of rows that are fitted to each task (12)")
+    parser.add_argument("--fitted", type=int, default=60, help="of rows that are fitted to each task (60)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of trained rows (3)")
     parser.add_argument("--steps", type=int, default=200, help="training steps of trained rows (200)")
     parser.add_argument("--only", nargs="*", default=[], help="labels to measure (all)")
@@ -228,13 +251,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = kept(options.out, head, same=("episodes", "fitted", "train"))
     more = [*(f"statistics of the {s}" for s in ("support", "domain", "queries"))]
     more += [f"normalised by {m}" for m in ("length", "letters", "domain")]
-    labels = [*RATES, *more, *TRAINED, "pixels", "random", *SHIPPED, "simple_shot"]
+    labels = [*FITTED, *more, *TRAINED, "pixels", "random", *SHIPPED, "simple_shot", *HEADS, *BEHIND, *SMALL]
     there = {(r["label"], r["seed"], r["domain"]) for r in rows}
     worlds = dict(domains())
     for label, name in product(labels, worlds):
-        if label in RATES and name not in NEAR_AND_FAR:
+        if label in (*FITTED, *HEADS, *BEHIND, *SMALL) and name not in NEAR_AND_FAR:
             continue
-        for seed in range(options.seeds if label in TRAINED else 1):
+        for seed in range(options.seeds if label in (*TRAINED, *SMALL) else 1):
             if (label, seed, name) not in there and (not options.only or label in options.only):
                 rows.append(row(label, seed, name, worlds[name], options))
                 write(options.out, head, rows)

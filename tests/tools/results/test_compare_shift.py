@@ -40,7 +40,7 @@ def test_normalised_rows_have_unit_length_around_the_mean():
     assert torch.allclose(rows.norm(dim=1), torch.ones(3), atol=1e-5)
 
 
-@pytest.mark.parametrize("label", compare.RATES)
+@pytest.mark.parametrize("label", compare.FITTED)
 def test_a_fitted_row_is_judged_after_several_steps(label, monkeypatch):
     monkeypatch.setattr(compare, "STEPS", (0, 1))
     monkeypatch.setattr(compare, "N_QUERY", 2)
@@ -55,7 +55,20 @@ def test_the_committed_table_is_whole():
     places = {domain for _, _, domain in rows}
     assert places == {"letters", "icons", "digits", "things", "omniglot"}
     assert len(rows) == len(table["rows"])
-    for label in (*compare.SHIPPED, "simple_shot", "pixels", "random", *compare.RATES):
-        there = set(compare.NEAR_AND_FAR) if label in compare.RATES else places
+    near = (*compare.FITTED, *compare.HEADS, *compare.BEHIND, *compare.SMALL)
+    for label in (*compare.SHIPPED, "simple_shot", "pixels", "random", *near):
+        there = set(compare.NEAR_AND_FAR) if label in near else places
         assert {domain for name, _, domain in rows if name == label} == there
     assert all((label, seed, p) in rows for label in compare.TRAINED for seed in range(3) for p in places)
+    assert all((label, s, p) in rows for label in compare.SMALL for s in range(3) for p in compare.NEAR_AND_FAR)
+
+
+def test_encoders_of_the_rows_differ_as_their_labels_say():
+    domain = compare.digits()
+    weights = {}
+    for label in ("heads, prototypical", "heads, transfer", "heads, means of the domain"):
+        net = compare.changed(label, 0, domain, 1)
+        weights[label] = next(net.parameters())[0, 0, 0, 0].item(), next(net.buffers())[0].item()
+    own, other, means = weights.values()
+    assert own[0] == means[0] != other[0]
+    assert own[1] != means[1]
