@@ -154,7 +154,7 @@ show(
 # | $h(a)$ | `counts` | `[buckets]` |
 # | $B$ | `buckets` | number |
 #
-# The second term is about the same for all pairs of equally long sentences, so it hardly changes who is nearest. It shrinks with $B$. With 40 runs each and 1,536 buckets it is about 1, while neighbours share many runs.
+# On average the second term shifts all pairs of equally long sentences alike; only its scatter can change who is nearest. It shrinks with $B$. With 40 runs each and 1,536 buckets it is about 1, while neighbours share many runs.
 
 # %% [markdown]
 # ## By hand
@@ -216,7 +216,7 @@ for buckets in (50, 200, 1536):
 # %% [markdown]
 # A random table sends each run to a bucket drawn by chance. The mean of 300 such tables is what equation (1) says. `crc32` is one fixed table, so it lies near that number, not on it. With 50 buckets nearly everything is collision, with 1,536 little is.
 #
-# The package counts the same runs, by another fixed hash, on the bytes of many sentences at once. A loop must agree with it.
+# The package counts the same runs, by another fixed hash, on the bytes of many sentences at once. A loop over runs must give the same counts.
 
 
 # %% tags=["nbval-check-output"]
@@ -318,7 +318,7 @@ own = evaluate(proto, EpisodeSampler(train, 5, 1, 10), 300)
 tables["B: ProtoNet"] = embed_all(proto, test_codes)
 print(f"training intents, 5-way 1-shot: {own.mean:.1%}")
 print(f"\n{'test intents, 5-way':36s}{'1-shot':>16s}{'5-shot':>16s}")
-line("the same encoder, untrained", fresh_table)
+line("an untrained encoder like it", fresh_table)
 line("B: ProtoNet, one seed", tables["B: ProtoNet"])
 line("A: TF-IDF", tables["A: TF-IDF"])
 for shots in (1, 5):
@@ -348,7 +348,7 @@ line("... times rarity", present * rarity)
 line("A: TF-IDF, a column a training run", tables["A: TF-IDF"])
 
 # %% [markdown]
-# Each step down the table undoes one loss: squeezing 1,536 buckets into 128 numbers, treating all runs alike, and sharing buckets (the last row also counts how often a run occurs). So B starts below A for reasons that have nothing to do with few shots, and its training does not make up for them.
+# Each step down the table undoes at least one loss: squeezing 1,536 buckets into 128 numbers, treating all runs alike, and sharing buckets (the last row also counts how often a run occurs). So B starts below A for reasons that have nothing to do with few shots, and its training does not make up for them.
 
 # %% [markdown]
 # ## Many sentences, one class: routing
@@ -448,7 +448,7 @@ line("an untrained one of 128 numbers", fresh_table)
 # %% [markdown]
 # ## Three seeds, and real data
 #
-# The table was measured by the command that it prints first: three training seeds, paired episodes. [CLINC150](../lessons/GLOSSARY.md#clinc150 "CLINC150 数据集") and [BANKING77](../lessons/GLOSSARY.md#banking77 "BANKING77 数据集") are public sets of real requests. Nothing was trained on them: rows that are trained come from the intents of this course.
+# The table was measured by the command that it prints first: three training seeds, paired episodes. [CLINC150](../lessons/GLOSSARY.md#clinc150 "CLINC150 数据集") and [BANKING77](../lessons/GLOSSARY.md#banking77 "BANKING77 数据集") are public sets of real requests. MiniLM is C's encoder. Nothing was trained on them: rows that are trained come from the intents of this course.
 
 # %%
 story = json.loads(asset("words_comparison.json").read_text(encoding="utf-8"))
@@ -483,7 +483,7 @@ for data, label in found:
             )
 
 # %% [markdown]
-# **Every encoder that was trained here stays below TF-IDF**, with every seed, at one shot and at five. So this course may not claim that meta-learning on 40 intents helps with sentences; it does not. C, the encoder that others trained, is ahead of A by tens of points at both.
+# **In unseen domains every encoder that was trained here stays below TF-IDF**, with every seed, at one shot and at five. So this course may not claim that meta-learning on 40 intents helps with sentences of new domains. C, the encoder that others trained, is ahead of A by tens of points at both.
 #
 # Which part of the gain is few-shot learning? None: C is a nearest mean like A. What changed is the vector. On the real data the trained rows stay below TF-IDF as well, and C is ahead again.
 
@@ -526,7 +526,7 @@ for name, table in cosines.items():
     )
 
 # %% [markdown]
-# Cosines of A are small both within the intent and to others: most sentences share hardly a run that is rare. C puts these complaints nearer to each other than to the rest. Cosines of different tables cannot be compared by size; accuracy decides. C's encoder was trained to give sentences of similar meaning similar vectors.
+# Cosines of A are small both within the intent and to others: most sentences share hardly a run that is rare. All three put these complaints nearer to each other than to the rest. Cosines of different tables cannot be compared by size; accuracy decides. C's encoder was trained to give sentences of similar meaning similar vectors.
 
 # %% [markdown]
 # ## Learn from pairs: SetFit in small
@@ -606,9 +606,9 @@ for data in ("intents", "clinc150", "banking77"):
     print(f"{data:10s} pairs minus nearest mean: {100 * mean:+.1f} ± {100 * half:.1f}")
 
 # %% [markdown]
-# The rows that make a gain vanish are the nearest mean and the logistic regression without pairs, on the same vectors. The pairs bring nothing here. In the recorded rows, which have more tasks and more data, they lose about a point on intents, and move little elsewhere.
+# Pairs gain nothing here over the nearest mean, or over logistic regression without pairs, on the same vectors. In the recorded rows, which have more tasks and more data, they lose about a point on intents, and move little elsewhere.
 #
-# (The recorded rows weigh all pairs alike.) A linear map over frozen vectors can only turn and stretch what the encoder already tells apart. What a fully trained encoder gains from pairs is not measured here.
+# The recorded rows weigh all pairs alike. A linear map over frozen vectors can only turn and stretch what the encoder already tells apart. What a fully trained encoder gains from pairs is not measured here.
 
 # %% [markdown]
 # ## How far do numbers move?
@@ -681,7 +681,7 @@ show(
 )
 
 # %% [markdown]
-# The second half of the puzzle: with one shot, single draws of C lie tens of points apart, on the *same* queries. The interval of the mean answers another question. One published number may be any of the dots. So compare methods on the same draws, and on many.
+# The second half of the puzzle: with one shot, single draws of C lie tens of points apart, on the *same* queries. The interval tells how well the *mean* is known. One published number may be any of the dots. So compare on the same draws, and on many.
 
 # %% [markdown]
 # ## Explore
@@ -694,7 +694,7 @@ show(
 #
 # <details><summary>Answers</summary>
 #
-# 1: harder for both, and at one shot much more so for C. Sentences of a domain share its words, so what is left is what somebody *wants*. 2: two letters say too little, four do best in this table, and five are about as good. 3: 100 buckets lose a lot to collisions, 400 still some; beyond 6,000 hardly anything changes.
+# 1: harder for both, and at one shot much more so for C. Why C suffers more, we have not tested. 2: two letters say too little, four do best in this table, and five are about as good. 3: 100 buckets lose a lot to collisions, 400 still some; beyond 6,000 hardly anything changes.
 #
 # </details>
 
@@ -741,7 +741,7 @@ for i in share.topk(8).indices.tolist():
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: a log says that training uses 1,000 pairs of 25 sentences, and that more iterations give more data. But 25 sentences have only 300 pairs. Look at the code before you read on.
+# The symptom: a log says that training uses 1,000 pairs of 25 sentences, and that more iterations give more data. Look at the code before you read on.
 
 
 # %%
@@ -788,7 +788,7 @@ print("the code above repeats pairs:", repeats_pairs(drawn_pairs, five_by_five))
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# Partners are drawn with replacement, round after round, and (i, j) comes beside (j, i). So many of the 1,000 pairs are copies. SetFit drew its pairs in such rounds (its setting `num_iterations`); issues 126 and 258 of the project are about the copies. Pull request 268 made pairs unique, and reports 50.1 ± 4.9 in place of 47.9 ± 5.3: a gain smaller than the spread of its draws.
+# Partners are drawn with replacement, round after round, and (i, j) comes beside (j, i). So many of the 1,000 pairs are copies. SetFit drew its pairs in such rounds (its setting `num_iterations`); issues 126 and 258 of the project are about the copies. Pull request 268 made pairs unique, and reports a score of 50.1 ± 4.9 in place of 47.9 ± 5.3: a gain smaller than the spread of its draws.
 #
 # </details>
 
@@ -811,7 +811,7 @@ assert not repeats_pairs(cured, five_by_five)
 print("cured:", len(cured(five_by_five)), "pairs, all different")
 
 # %% [markdown]
-# More rounds mostly bring copies. The copies do some good: half of the drawn pairs are of one class, so both kinds weigh alike. The weights of exercise 20.3 do the same without copies.
+# More rounds mostly bring copies. The balance does some good: half of the drawn pairs are of one class, so both kinds weigh alike. The weights of exercise 20.3 do the same without copies.
 
 # %% [markdown]
 # ## Quiz
