@@ -487,7 +487,6 @@ SPREAD = Exercise(
             lambda e: _by_products(e).clamp_min(0).sqrt().sum((1, 2)) / (e.shape[1] * (e.shape[1] - 1)),
             "distances come from squares minus products: for near copies, rounding is larger than the distance",
             "Subtract first: `embeddings[:, :, None] - embeddings[:, None]`, or `torch.pdist`.",
-            also=(lambda e: _by_products(e).sqrt().sum((1, 2)) / (e.shape[1] * (e.shape[1] - 1)),),
         ),
         Wrong(
             "axes exchanged",

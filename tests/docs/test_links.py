@@ -50,3 +50,10 @@ def test_readme_is_one_screen_and_links():
     assert len(text.split()) <= 900
     assert "small package" in text, "README calls the package small only beside its count of lines"
     assert re.search(r"small package, <!-- lines -->[\d,]+ lines<!-- /lines -->", text)
+
+
+def test_no_page_has_the_same_anchor_twice():
+    """A link to such an anchor leads to the first one, and the book refuses the page."""
+    for page in (*(ROOT / "lessons").glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "book").glob("*.md")):
+        anchors = re.findall(r'<a id="([^"]+)">', page.read_text(encoding="utf-8"))
+        assert len(anchors) == len(set(anchors)), (page.name, sorted({a for a in anchors if anchors.count(a) > 1}))
