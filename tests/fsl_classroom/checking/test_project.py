@@ -38,7 +38,20 @@ def sound() -> Report:
 
 def test_a_sound_report_stands(capsys):
     assert audit(sound()) == []
-    assert capsys.readouterr().out == "✓ the report stands\n"
+    assert capsys.readouterr().out.splitlines()[0] == "✓ the report stands"
+
+
+@pytest.mark.parametrize(("classes", "warned"), [(4, True), (5, False)])
+def test_few_test_classes_are_warned_of_and_the_report_stands(classes: int, warned: bool, capsys):
+    report = sound()
+    report["test"] = [f"new {number}" for number in range(classes)]
+    for entry in report["ledger"]:
+        if entry["purpose"] == "test":
+            entry["classes"] = report["test"]
+    assert audit(report) == []
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "✓ the report stands"
+    assert [f"rests on {classes} test classes" in line for line in lines[1:]] == [True] * warned
 
 
 def test_a_sound_report_may_lack_training_classes_and_choose_a_row_without_training():
