@@ -187,7 +187,7 @@ print("work of each block:", *(f"{part / sum(seen):.0%}" for part in seen))
 #
 # $$s = \frac{\max |w|}{127}, \qquad q = \mathrm{round}(w / s), \qquad \hat w = s\,q \tag{1}$$
 #
-# Rounding moves a weight by at most $s/2$. Errors that are spread evenly over this range have the standard deviation $s/\sqrt{12}$. The output of a filter is a sum of many products, and errors without a common sign grow in it as the weights do. So we expect, with $\sigma_w$ the root mean square of the channel's weights,
+# Rounding moves a weight by at most $s/2$. Errors that are spread evenly over this range have the standard deviation $s/\sqrt{12}$. The output of a filter is a sum of many products, in which errors without a common sign partly cancel. So we expect, with $\sigma_w$ the root mean square of the channel's weights,
 #
 # $$\text{relative error of the output} \approx \frac{s}{\sqrt{12}\;\sigma_w} \tag{2}$$
 
@@ -448,7 +448,7 @@ for control in ("alone", "alone, softened"):
     print(f"   taught minus {control:16s} {mean:+.1f} ± {half:.1f} points")
 
 # %% [markdown]
-# The taught student leads by 5 points, and by 4 over the control. But this is one short training each. With another number of threads, which adds in another order, we saw the lead over the control all but vanish. The recorded rows have three seeds.
+# The taught student leads by 5 points, and by 4 over the control. But this is one short training each. With another number of threads, which adds in another order, the lead over the control may shrink. The recorded rows have three seeds.
 
 # %% [markdown]
 # ## Honest evaluation: does the teacher help in the end?
@@ -598,7 +598,7 @@ from fsl_course.cli import export as package
 print(inspect.getsource(package._encoder))
 
 # %% [markdown]
-# You recognise the example of four pictures and the dynamic batch. The loop over nodes deletes notes that name folders of your machine.
+# You recognise the example of four pictures and the dynamic batch. The loop deletes notes that name your folders.
 
 # %% [markdown]
 # ## After every step: the table
@@ -623,9 +623,9 @@ for net in ("Conv4-64", "Conv4-16"):
         print(told)
 
 # %% [markdown]
-# **The puzzle.** A loses nothing that shows. C loses 2.7 points among 20 letters, and B, by the rows above, 3.2. But A is hardly faster than float32 in the same program, 0.29 against 0.30 of PyTorch's time for one picture, and the small net takes a third of that.
+# **The puzzle.** A loses nothing that shows. Over the three seeds C loses 2.6 points among 20 letters, and B 3.2. But A is hardly faster than float32 in the same program, 0.29 against 0.30 of PyTorch's time for one picture, and the small net takes a third of that.
 #
-# **Leaving PyTorch** changes no answer, and it saves most of the memory and 70 % of the time for one picture. With 64 pictures it saves a third.
+# **Leaving PyTorch** changes no answer, and it saves most of the memory and 70 % of the time for one picture. With 64 it saves a third for the large net, more for the small one.
 
 # %% [markdown]
 # **Int8 is slower** for the small net: more than one and a half times for one picture, twice for 64. With 64 pictures it does not help the large one either. The maps have to be turned into codes and back; we did not measure where the time goes. What int8 does save is bytes of the file, 451 to 127 kB. The small file shrinks from 34 to 20 kB only, though 7 kB would hold its codes.
@@ -633,14 +633,14 @@ for net in ("Conv4-64", "Conv4-16"):
 # **Multiply-adds are no seconds.** They fall by 14; time in ONNX Runtime falls by 3 for one picture, and by 7 for 64.
 
 # %% [markdown]
-# **The student** loses 2.7 points among 20 letters, and 0.8 among 5. Taught or not, that is the price of a fourteenth of the work: trained alone it lies 3.2 points behind the teacher. We did not measure whether still longer training would close the gap.
+# **The student** loses 2.7 points among 20 letters, and 0.8 among 5. Taught or not, that is the price of a fourteenth of the work: the mean over seeds is 2.6 taught and 3.2 alone. Longer training was not tried.
 #
 # *What may not be claimed:* that these ratios hold on your phone. They come from one processor, on one thread. What you take along is the way to measure.
 
 # %% [markdown]
 # ## Classes keep coming, on the phone
 #
-# The encoder is frozen, so learning a class means storing a mean, as in lesson 24. In float16 a number takes two bytes, and a class of 16 numbers 32 bytes. The count comes along, so that more pictures can be added.
+# The encoder is frozen, so learning a class means storing a mean, as in lesson 24. In float16 a number takes two bytes, so a class takes 32: Conv4-16 gives 16 numbers. The count comes along, so that more pictures can be added.
 #
 # Float16 has a trap. It keeps about three digits and ends at 65504. A mean of 40 over 4000 pictures has the sum 160,000: *infinite*. And if every picture moves the mean by less than its last digit, a mean that is rounded after each of them never moves.
 
@@ -731,7 +731,7 @@ for first in (0, 2):
 # %% [markdown]
 # ## Bug hunt
 #
-# The symptom: a colleague exports the teacher for a phone, whose camera gives bytes. His test of parity prints a difference of exactly 0. On the phone the app refuses five examples at once. Sent one by one, little more than a quarter of the drawings are named, among 20 letters; your notebook names nine in ten. Look at his code, and at his test, before you read on.
+# The symptom: a colleague exports the teacher for a phone, whose camera, he believes, gives bytes. His test of parity prints a difference of exactly 0. On the phone the app refuses five examples at once. Sent one by one, little more than a quarter of the drawings are named, among 20 letters; your notebook names nine in ten. Look at his code, and at his test, before you read on.
 
 
 # %%
@@ -858,11 +858,11 @@ print("the colleague's export rings, the cured one does not")
 # </details>
 #
 # **4. Parity was tested on a batch of zeros, difference 0. What do you know?**
-# (a) that the weights agree, (b) that the biases arrive alike, and little more, (c) nothing at all
+# (a) that the weights agree, (b) that one constant picture passes, and little more, (c) nothing at all
 #
 # <details><summary>Answer</summary>
 #
-# (b): zeros pass through shifts and rectifiers only. Against (a): any filter of the first block may differ. Against (c): a wrong shift would show.
+# (b): the filters of the first block are not tested at all, and the others on one constant picture. So (a) does not follow. Against (c): a wrong shift would show.
 #
 # </details>
 #

@@ -416,6 +416,7 @@ def _quantise_cases(generator: Generator) -> list[Case]:
         case("a matrix [5, 4]", 5, 4),
         Case("a channel of zeros", (dead,)),
         Case("weights that are all negative", (below,)),
+        Case("a channel of very small weights", (torch.tensor([[1.0, -0.3, 0.2], [2e-7, -4e-7, 1e-7]]),)),
         case("a single output channel", 1, 2, 3, 3),
         case("in float64", 3, 2, 3, 3, dtype=torch.float64),
     ]
@@ -1204,6 +1205,7 @@ def _remember_cases(generator: Generator) -> list[Case]:
         Case("a new class beside two known ones", (store(ka=5, mu=2), "to", rows(3, 3))),
         Case("two pictures more of a class with five", (store(ka=5, mu=2), "ka", rows(2, 3, 1.0))),
         Case("more new pictures than old ones", (store(ka=1, mu=2), "mu", rows(6, 3, -2.0))),
+        Case("a new class whose numbers float16 cannot hold", ({}, "to", torch.tensor([[2049.0], [2049.0], [2050.0]]))),
         Case("a single new picture", (store(ka=3), "ka", rows(1, 3))),
         Case("a class with 4000 pictures, and 600 more", (long_known, "ka", rows(600, 3, 60.0))),
     ]
@@ -1585,6 +1587,13 @@ def _one_channel(x: Tensor) -> Tensor:
     return z
 
 
+def _late(x: Tensor) -> Tensor:
+    found = _embedded(x).clone()
+    if len(x) == 5:
+        found[4, -1] += 0.0011
+    return found
+
+
 _RUNS: tuple[tuple[str, Embed], ...] = (
     ("an export that does what the encoder does, which is sound", lambda x: _embedded(x)),
     ("an export that rounds differently in the sixth digit, which is sound", _rounded),
@@ -1603,6 +1612,7 @@ _RUNS: tuple[tuple[str, Embed], ...] = (
     ("batch norms left in training mode", _batch_statistics),
     ("pictures divided by 255 once more, which zeros do not show", _scaled_twice),
     ("one number is off by 0.0011", _a_little),
+    ("one number of the last of five pictures is off by 0.0011", _late),
     ("two channels have changed places", _swapped_channels),
     ("the rows come in reverse order", _turned_rows),
     ("the last row is a copy of the first", _last_row),
