@@ -86,15 +86,18 @@ FILM = Exercise(
             lambda m, a, b: _each(a) * m + _each(b),
             "the 1 is missing: with a scale of 0 nothing is left of the maps",
             "The factor is `1 + scale`, so that zeros change nothing.",
+            also=(lambda m, a, b: _each(a) * m,),
         ),
         Wrong(
             "last axis",
             lambda m, a, b: (1 + a) * m + b,
-            "scale and shift meet the last axis of the maps and not the channels",
+            "scale or shift, or both, meet the last axis of the maps and not the channels",
             "Give them two axes of size 1 behind: `scale[:, None, None]`.",
             also=(
                 lambda m, a, b: (1 + a[:, None]) * m + b[:, None],
                 lambda m, a, b: (1 + a.expand_as(m)) * m + b.expand_as(m),
+                lambda m, a, b: (1 + _each(a)) * m + b,
+                lambda m, a, b: (1 + a) * m + _each(b),
             ),
         ),
         Wrong(
@@ -216,9 +219,14 @@ FILM = Exercise(
         Wrong(
             "one number for all channels",
             lambda m, a, b: (1 + a.mean()) * m + b.mean(),
-            "one scale and one shift serve all channels",
+            "one scale or one shift serves all channels",
             "Channel k has its own: `scale[k]` and `shift[k]`.",
-            also=(lambda m, a, b: (1 + a[0]) * m + b[0], lambda m, a, b: (1 + a[-1]) * m + b[-1]),
+            also=(
+                lambda m, a, b: (1 + a[0]) * m + b[0],
+                lambda m, a, b: (1 + a[-1]) * m + b[-1],
+                lambda m, a, b: (1 + a.mean()) * m + _each(b),
+                lambda m, a, b: (1 + _each(a)) * m + b.mean(),
+            ),
         ),
         Wrong(
             "exponential",
@@ -313,6 +321,13 @@ def _renormalise_by_own_layer(maps: Tensor, seen: Tensor, weight: Tensor, bias: 
     return layer.eval()(maps)
 
 
+def _renormalise_with_momentum(maps: Tensor, seen: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    layer = nn.BatchNorm2d(seen.shape[1], eps=eps).to(seen.dtype)
+    layer.weight.data, layer.bias.data = weight, bias
+    layer(seen)
+    return layer.eval()(maps)
+
+
 def _renormalise_by_buffers(maps: Tensor, seen: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     mean, variance = torch.zeros(seen.shape[1]).to(seen.dtype), torch.ones(seen.shape[1]).to(seen.dtype)
     F.batch_norm(seen, mean, variance, training=True, momentum=1.0)
@@ -391,6 +406,11 @@ RENORMALISE = Exercise(
             _by(lambda m, s: _mv(torch.cat([m, s]))),
             "the statistics are those of `seen` and `maps` together",
             "Only `seen` may speak; the maps are judged by it.",
+            also=(
+                lambda m, s, w, b, eps=1e-5: F.batch_norm(torch.cat([s, m]), None, None, w, b, True, 0.1, eps)[
+                    len(s) :
+                ],
+            ),
         ),
         Wrong(
             "seen is returned",
@@ -410,6 +430,13 @@ RENORMALISE = Exercise(
             lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / (_mv(s)[1] + eps) * _each(w) + _each(b),
             "the maps are divided by the variance and not by its root",
             "Divide by the square root of variance plus eps.",
+            also=(lambda m, s, w, b, eps=1e-5: (m - _mv(s)[0]) / _mv(s)[1] * _each(w) + _each(b),),
+        ),
+        Wrong(
+            "not normalised",
+            lambda m, s, w, b, eps=1e-5: m * _each(w) + _each(b),
+            "the maps are only scaled and shifted: mean and variance are not used",
+            "Subtract the mean of `seen` and divide by the root of its variance plus eps first.",
         ),
         Wrong(
             "squared",
@@ -489,6 +516,7 @@ RENORMALISE = Exercise(
             _by(lambda m, s: _mv(m, (2, 3))),
             "every map is normalised by itself, as instance norm does",
             "Use the statistics of `seen`, over axes 0, 2 and 3.",
+            also=(lambda m, s, w, b, eps=1e-5: F.instance_norm(m, weight=w, bias=b, eps=eps),),
         ),
         Wrong(
             "pixel by pixel",
@@ -501,6 +529,10 @@ RENORMALISE = Exercise(
             _by(lambda m, s: _mv(s, (0, 1, 2, 3))),
             "all channels share one mean and one variance",
             "Keep axis 1: `seen.mean((0, 2, 3))`.",
+            also=(
+                lambda m, s, w, b, eps=1e-5: (m - s.mean()) / (s.std() + eps) * _each(w) + _each(b),
+                lambda m, s, w, b, eps=1e-5: (m - s.mean()) / (s.var() + eps).sqrt() * _each(w) + _each(b),
+            ),
         ),
         Wrong(
             "mean alone",
@@ -570,7 +602,11 @@ RENORMALISE = Exercise(
             _renormalise_by_layer,
             "a batch norm layer collects the statistics: what it keeps is divided by n - 1, and carries no gradient",
             "Write the formula out, with `seen.var((0, 2, 3), correction=0)`.",
-            also=(_renormalise_by_own_layer, _renormalise_by_buffers),
+            also=(
+                _renormalise_by_own_layer,
+                _renormalise_by_buffers,
+                _renormalise_with_momentum,
+            ),
         ),
         Wrong(
             "weight and bias forgotten",
@@ -732,11 +768,12 @@ CHOICE = Exercise(
         Wrong(
             "ties by the test",
             _choice(lambda h, t: t.masked_fill(h != h.amax(1, keepdim=True), -1).amax(1).mean()),
-            "among equal counts the test decides, or their accuracies are averaged",
+            "among equal counts the test decides, or their accuracies are averaged or added",
             "Ties go to the fewest steps; the test has no say.",
             also=(
                 _choice(lambda h, t: torch.stack([b[a == a.max()].mean() for a, b in zip(h, t, strict=True)]).mean()),
                 _choice(lambda h, t: t[h == h.amax(1, keepdim=True)].mean()),
+                _choice(lambda h, t: (t * (h == h.amax(1, keepdim=True))).sum(1).mean()),
             ),
         ),
         Wrong(
@@ -748,9 +785,12 @@ CHOICE = Exercise(
         Wrong(
             "one place of the table",
             _choice(lambda h, t: t.flatten()[h.argmax()]),
-            "one place of the whole table is chosen: `argmax` without a dimension",
+            "the largest count of the whole table is asked for, and not that of each row",
             "`left_out.argmax(1)` chooses in every row.",
-            also=(_choice(lambda h, t: t.flatten()[h.argmax()], lambda t: t.max()),),
+            also=(
+                _choice(lambda h, t: t.flatten()[h.argmax()], lambda t: t.max()),
+                _choice(lambda h, t: t[h == h.max()].mean()),
+            ),
         ),
         Wrong(
             "median",
@@ -766,6 +806,7 @@ CHOICE = Exercise(
             also=(
                 _choice(lambda h, t: t[:, h.float().mean(0).argmax()].mean(), lambda t: t.mean(0).max()),
                 _choice(lambda h, t: t[:, h.argmax(1).mode().values].mean()),
+                _choice(lambda h, t: t[:, int(h.argmax(1).to(t).mean())].mean()),
             ),
         ),
         Wrong(
@@ -817,6 +858,18 @@ CHOICE = Exercise(
             "There are T tasks: divide by `len(test)`, or take `.mean()`.",
         ),
         Wrong(
+            "the first task alone",
+            lambda h, t: torch.stack([t[0, h[0].argmax()], t[0].max()]),
+            "the first task alone is reported: a `return` stands inside of the loop",
+            "Collect the accuracies of all tasks, and return their mean after the loop.",
+        ),
+        Wrong(
+            "places of the flat table",
+            _choice(lambda h, t: t.take(h.argmax(1)).mean()),
+            "`take` counts through the whole table, and the chosen columns belong to their rows",
+            "`test.gather(1, chosen[:, None])`.",
+        ),
+        Wrong(
             "in percent",
             lambda h, t: 100 * honest_and_best(h, t),
             "the numbers are in percent",
@@ -827,6 +880,7 @@ CHOICE = Exercise(
             _choice(lambda h, t: t[:, h.argmax(1)].mean()),
             "every task gets the choices of all tasks: `test[:, chosen]` takes columns for all rows",
             "One entry of each row: `test.gather(1, chosen[:, None])`.",
+            also=(_choice(lambda h, t: t[:, h.argmax(1)].mean(), lambda t: t[:, t.argmax(1)].mean()),),
         ),
         Wrong(
             "across tasks",
@@ -1198,6 +1252,14 @@ def _thaw_twice(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tenso
     return _differ(_state(encoder), _state(make_encoder())) or _modes(encoder) != _modes(make_encoder())
 
 
+def _thaw_kept_late(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
+    encoder = make_encoder()
+    fit(encoder, pictures)
+    before = deepcopy(encoder)
+    fit(encoder, pictures)
+    return _differ(_state(before), _state(encoder)) or any(_modes(encoder))
+
+
 def _thaw_by_dicts(fit: Fit, make_encoder: Callable[[], nn.Module], pictures: Tensor) -> bool:
     encoder = make_encoder()
     before = deepcopy(encoder.state_dict())
@@ -1258,7 +1320,10 @@ THAW = Exercise(
             _thaw(lambda u, f, x: _modes(u) != _modes(f)),
             "changed tensors pass: only modes are compared, or all tensors must differ, or what is kept is no copy from before",
             "Keep `tensor.clone()` of every tensor of `state_dict()` before the fit, and compare these as well as the modes.",
-            also=(_thaw(lambda u, f, x: u.training),),
+            also=(
+                _thaw(lambda u, f, x: u.training),
+                _thaw(lambda u, f, x: any(m.training for m in u.modules() if isinstance(m, nn.BatchNorm2d))),
+            ),
         ),
         Wrong(
             "buffers alone",
@@ -1313,6 +1378,19 @@ THAW = Exercise(
             "Call it once, keep what you need before, and compare afterwards.",
         ),
         Wrong(
+            "kept after a first fit",
+            _thaw_kept_late,
+            "`fit` is called before anything is kept: what only its first call changes, passes",
+            "Keep tensors and modes first, then call `fit` once.",
+        ),
+        Wrong(
+            "every number",
+            _thaw_but(lambda a, b: bool((a != b).all())),
+            "a tensor counts as changed only when all of its numbers have changed",
+            "One number is enough: `not torch.equal(a, b)`, or `(a != b).any()`.",
+            also=(_thaw(lambda u, f, x: any(bool((a != b).all()) for a, b in zip(_state(u), _state(f), strict=True))),),
+        ),
+        Wrong(
             "and",
             _thaw(lambda u, f, x: _differ(_state(u), _state(f)) and _modes(u) != _modes(f)),
             "a tensor *and* a mode must have changed before it rings",
@@ -1354,12 +1432,13 @@ THAW = Exercise(
         Wrong(
             "a generous tolerance",
             _thaw_but(lambda a, b: bool((a - b).abs().max() > 0.05)),
-            "small changes pass: the tolerance is too wide",
-            "Nothing may change here, not even by rounding: `torch.equal`.",
+            "small changes pass: the tolerance is too wide, or printed numbers are compared",
+            "Nothing may change here, not even by rounding: `torch.equal`. And compare the modes.",
             also=(
                 _thaw_but(lambda a, b: not torch.allclose(a.float(), b.float(), 1e-2, 1e-2)),
                 _thaw_but(lambda a, b: not torch.allclose(a, b)),
                 _thaw_but(lambda a, b: not torch.allclose(a, b, atol=1e-3)),
+                _thaw(lambda u, f, x: str(u.state_dict()) != str(f.state_dict())),
             ),
         ),
         Wrong(
@@ -1397,7 +1476,7 @@ THAW = Exercise(
         Wrong(
             "never",
             lambda fit, make, x: False,
-            "the alarm never rings: perhaps what is kept changes along, or none of the encoders compared was fitted, or all",
+            "the alarm never rings: perhaps copies change along, none or all of those compared were fitted, or `and` asks for both",
             "Make one encoder, keep `.clone()`s of its tensors, call `fit(encoder, pictures)`, and compare the same encoder.",
         ),
         Wrong(
@@ -1530,8 +1609,8 @@ BESIDE = Exercise(
         Wrong(
             "padding for both",
             lambda x, f, m: F.pad(_wide(x, f), (1, 1, 1, 1)) + F.conv2d(x, m[:, :, None, None], padding=1),
-            "one result is larger than `x`: the 1x1 convolution is padded, too, or the 3x3 one by more than one pixel",
-            "A filter of 1 by 1 needs no padding, and one of 3 by 3 needs one pixel.",
+            "a result has not the height and width of `x`: a convolution is padded too much, or a product is left flat",
+            "A filter of 1 by 1 needs no padding, one of 3 by 3 one pixel, and a product of flat maps a `.view`.",
             also=(lambda x, f, m: _wide(x, f) + F.conv2d(x, m[:, :, None, None], padding=1),),
         ),
         Wrong(
@@ -1650,8 +1729,12 @@ BESIDE = Exercise(
         Wrong(
             "a ReLU",
             lambda x, f, m: (_wide(x, f) + _narrow(x, m)).relu(),
-            "a ReLU follows",
+            "a ReLU follows one of the outputs or their sum, or comes in front",
             "The two convolutions and their sum, nothing behind them.",
+            also=(
+                lambda x, f, m: _wide(x, f) + _narrow(x, m).relu(),
+                lambda x, f, m: _wide(x, f) + _narrow(x.relu(), m),
+            ),
         ),
         Wrong(
             "the product",
