@@ -11,7 +11,6 @@ Cell = tuple[int, int]
 ALL_CELLS: tuple[Cell, ...] = ((5, 1), (5, 5), (20, 1), (20, 5))
 ONE_SHOT: tuple[Cell, ...] = ((5, 1), (20, 1))
 FIVE_SHOT: tuple[Cell, ...] = ((5, 5), (20, 5))
-THREE = (0, 1, 2)  # seeds
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,7 @@ SOFT = "--way 10 --shot 1 --query 5 --unlabelled 5 --distractors 5 --bfloat16 --
 RUNS = (
     _run("baselines-random", "", ALL_CELLS),
     _run("baselines-alphabets", "", ALL_CELLS),
-    _run(
-        "proto-random-1",
-        f"{SIXTY_WAY} --shot 1 --steps 8000 --halve-every 2000",
-        ONE_SHOT,
-        "prototypical-omniglot",
-        seeds=THREE,
-    ),
+    _run("proto-random-1", f"{SIXTY_WAY} --shot 1 --steps 8000 --halve-every 2000", ONE_SHOT, "prototypical-omniglot"),
     _run(
         "proto-random-5", f"{SIXTY_WAY} --shot 5 --steps 5000 --halve-every 1250", FIVE_SHOT, "prototypical-omniglot-5s"
     ),
@@ -130,13 +123,12 @@ RUNS = (
         f"{TWENTY_WAY} --steps 5000 {FULL_CONTEXT}",
         ALL_CELLS,
         "matching-omniglot-full_context",
-        seeds=THREE,
     ),
-    _run("siamese-random", f"{TWENTY_WAY} --steps 4000", ALL_CELLS, "siamese-omniglot", seeds=THREE),
-    _run("relation-random-1", f"{TWENTY_WAY} --steps 3500", ALL_CELLS, "relation-omniglot", seeds=THREE),
+    _run("siamese-random", f"{TWENTY_WAY} --steps 4000", ALL_CELLS, "siamese-omniglot", seeds=(0, 1, 2)),
+    _run("relation-random-1", f"{TWENTY_WAY} --steps 3500", ALL_CELLS, "relation-omniglot"),
     _run("transfer-random", f"{TRANSFER} --steps 6000", ALL_CELLS, "transfer-omniglot"),
     _run("simple_shot-random", f"{PRETRAINING} --steps 2500", ALL_CELLS, "simple_shot-omniglot"),
-    _run("maml-random-5w1s", f"{MAML} --tasks 16 --shot 1 --steps 9000", [(5, 1)], "maml-omniglot-5w1s", seeds=THREE),
+    _run("maml-random-5w1s", f"{MAML} --tasks 16 --shot 1 --steps 9000", [(5, 1)], "maml-omniglot-5w1s"),
     _run("maml-random-5w5s", f"{MAML} --tasks 4 --shot 5 --steps 16000", [(5, 5)], "maml-omniglot-5w5s"),
     _run("maml_first-random-5w1s", f"{FIRST_ORDER} --shot 1 --steps 10000", [(5, 1)], "maml-omniglot-first_order-5w1s"),
     _run("maml_first-random-5w5s", f"{FIRST_ORDER} --shot 5 --steps 3000", [(5, 5)], "maml-omniglot-first_order-5w5s"),
@@ -172,13 +164,6 @@ RUNS = (
     _run("relation-alphabets-1", f"{TWENTY_WAY} --steps 2500", ALL_CELLS, "relation-omniglot-alphabets"),
     _run("maml-alphabets-5w1s", f"{MAML} --tasks 16 --shot 1 --steps 2500", [(5, 1)], "maml-omniglot-alphabets-5w1s"),
     _run("maml-alphabets-5w5s", f"{MAML} --tasks 16 --shot 5 --steps 800", [(5, 5)], "maml-omniglot-alphabets-5w5s"),
-    _run("maml_first-alphabets-5w1s", f"{FIRST_ORDER} --shot 1 --steps 3000", [(5, 1)]),
-    _run("maml_first-alphabets-5w5s", f"{FIRST_ORDER} --shot 5 --steps 1000", [(5, 5)]),
-    _run("reptile-alphabets", f"{REPTILE} --steps 1500", [(5, 1), (5, 5)]),
-    _run("anil-alphabets-5w1s", f"{MAML} --tasks 4 --shot 1 --steps 3000", [(5, 1)]),
-    _run("anil-alphabets-5w5s", f"{MAML} --tasks 4 --shot 5 --steps 2000", [(5, 5)]),
-    _run("meta_sgd-alphabets-5w1s", f"{META_SGD} --shot 1 --steps 2500", [(5, 1)]),
-    _run("meta_sgd-alphabets-5w5s", f"{META_SGD} --shot 5 --steps 1200", [(5, 5)]),
     _run("transfer-alphabets", f"{TRANSFER} --steps 3000", ALL_CELLS, "transfer-omniglot-alphabets"),
     _run("simple_shot-alphabets", f"{PRETRAINING} --steps 1500", ALL_CELLS, "simple_shot-omniglot-alphabets"),
 )
