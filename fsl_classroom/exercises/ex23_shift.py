@@ -1476,7 +1476,7 @@ THAW = Exercise(
         Wrong(
             "never",
             lambda fit, make, x: False,
-            "the alarm never rings: perhaps copies change along, none or all of those compared were fitted, or `and` asks for both",
+            "the alarm never rings: copies may change along, none or all of those compared were fitted, or `and` asks for both",
             "Make one encoder, keep `.clone()`s of its tensors, call `fit(encoder, pictures)`, and compare the same encoder.",
         ),
         Wrong(
