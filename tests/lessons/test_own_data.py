@@ -105,3 +105,28 @@ def test_nothing_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("IPython.display.display", lambda widget: None)
     with pytest.raises(ValueError, match="draw on the pad and press Save"):
         run_with("draw", monkeypatch)
+
+
+def test_two_pictures_of_a_class_are_refused_and_colour_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    draw_things(tmp_path / "few", classes=6, pictures=2, size=32, seed=2)
+    with pytest.raises(ValueError, match="give every class three"):
+        run_with(str(tmp_path / "few"), monkeypatch)
+    assert "They are read as grey" in capsys.readouterr().out
+
+
+def test_six_classes_of_three_pictures_run_and_are_told_apart_from_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    draw_things(tmp_path / "six", classes=6, pictures=3, size=32, seed=2)
+    assert_whole(run_with(str(tmp_path / "six"), monkeypatch), 6)
+    told = capsys.readouterr().out
+    assert "only 9 different test episodes" in told
+    assert "rests on 2 test classes" in told
+
+
+def test_a_missing_file_of_sentences_is_not_called_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(FileNotFoundError) as told:
+        run_with(str(tmp_path / "mine.csv"), monkeypatch)
+    assert "folder" not in str(told.value)
