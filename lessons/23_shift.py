@@ -118,7 +118,7 @@ show(
 # %% [markdown]
 # ## What is left?
 #
-# The command below let every shipped method meet the same 80 episodes of each domain, five ways, with five queries for each class. Two domains are new: Omniglot, letters of other scripts, and *things*, coloured objects that a [program](../tools/data/draw_things.py) draws, in place of your own photographs; `load_folder` makes them grey and small.
+# The command below let every shipped method meet the same 80 episodes of each domain, five ways, with five queries for each class. Two domains are new: Omniglot, letters of other scripts, and *things*, coloured objects that a [program](../docs/commands.md#a-folder-to-try) draws, in place of your own photographs; `load_folder` makes them grey and small.
 #
 # All methods were trained on Glyphs, except for pixels and "random", a Conv4 with random weights. [SimpleShot](../lessons/GLOSSARY.md#centring "中心化") takes the encoder of "transfer", centres by the mean of the training letters, and scales to unit length.
 
