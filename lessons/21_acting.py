@@ -246,7 +246,7 @@ assert torch.allclose(package.dice(log_probs[None], some[None], 0.9)[0], ours)
 print("one trajectory: the package and you agree,", round(float(ours), 4))
 
 # %% [markdown]
-# Five lines: copy the start for each task, walk, step, walk *again*, score. It must obey a law: for one step and one Gaussian action its outer gradient is $-2(1 - 2\alpha)^2(\theta - g)$. The tests of the package check that to 1e-8, and the surrogate fails by more than 30 %.
+# Five actions: copy the start for each task, walk, step, walk *again*, score. It must obey a law: for one step and one Gaussian action its outer gradient is $-2(1 - 2\alpha)^2(\theta - g)$. The tests of the package check that to 1e-8, and the surrogate fails by more than 30 %.
 
 # %% [markdown]
 # ## Train for real: the plane
@@ -310,7 +310,7 @@ show(
 )
 
 # %% [markdown]
-# Large marks are goals. Before the step all tasks share one policy, which strolls about the origin: that is how it finds out where rewards grow. After the step each bundle runs towards its own mark and strolls *there*. These four goals lie in the corners, and one step stops short of them. Nobody wrote "run, then stay": the start was trained so that one gradient changes the net in this way.
+# Large marks are goals. Before the step all tasks share one policy, which strolls about the origin: that is how it finds out where rewards grow. After the step each bundle runs towards its own mark and strolls part-way. These four goals lie in the corners, and one step stops short of them. Nobody wrote "run, then stay": the start was trained so that one gradient changes the net in this way.
 
 # %% [markdown]
 # Move the goal, and take up to three steps. How do the walks change where the goal is near the origin?
@@ -372,7 +372,7 @@ line("B minus 1 random walk", rows["B: one step"] - one_walk)
 line("B without noise minus B", quiet - rows["B: one step"])
 
 # %% [markdown]
-# The puzzle: one step of gradient beats every policy that ignores the goal, far outside the interval. But C wins by about 2.2, with no training at all; being told the goal would bring another 0.9. The advantage of C is knowledge: rewards belong to places, and it knows how to walk to a place. The network knew neither and learned both. B also adds noise to its moves to the end, and C does not: that accounts for 0.74 of the gap. Of the ways that use rewards, only a single random walk is worse than B. So the honest claim is "B learned to use rewards", not "B explores well". Its [exploration](../lessons/GLOSSARY.md#exploration "探索") is noise around a point.
+# The puzzle: one step of gradient beats every policy that ignores the goal, far outside the interval. But C wins by about 2.2, with no training at all; being told the goal would bring another 0.9. The advantage of C may be knowledge: rewards belong to places, and it knows how to walk to a place. The network knew neither and learned both. B also adds noise to its moves to the end, and C does not: that accounts for 0.74 of the gap. Of the ways that use rewards, only a single random walk is worse than B. So the honest claim is "B learned to use rewards", not "B explores well". Its [exploration](../lessons/GLOSSARY.md#exploration "探索") is noise around a point.
 
 # %% [markdown]
 # Is it the second derivative that helps? Three trainings each with DiCE, without second derivatives, and with the plain surrogate (which subtracts the baseline, unlike yours above), from `python -m tools.results.compare_acting`:
@@ -407,7 +407,7 @@ for kind, name in kinds.items():
     print(f"{name:16s} {text}")
 
 # %% [markdown]
-# DiCE's gradients lie about 31 from their mean, those of first order about 1.3. So a single step of DiCE is nearly all noise; the length 0.0 says that even a mean of 30 drowned in it. Whether that decides, trainings with more trajectories would show; we have not run them. What you may claim: the box is right in expectation, and here the cheap version did better at the step that it was trained for.
+# DiCE's gradients lie about 31 from their mean, those of first order about 1.3. So a single step of DiCE is nearly all noise; at the end of training, even a mean of 30 drowns in it: with what noise gives taken off, its length is 0.0. Whether that decides, trainings with more trajectories would show; we have not run them. What you may claim: the box is right in expectation, and here the cheap version did better at the step that it was trained for.
 
 # %% [markdown]
 # ## Learning without a step: RL²
@@ -551,7 +551,7 @@ for seed in range(3):
     print(f"seed {seed}: {own:.2f} ± {a:.2f}, minus Thompson {gap:+.2f} ± {b:.2f}")
 
 # %% [markdown]
-# Ninety steps are only the beginning. (A line of the training is one batch of 256 bandits, so it jumps by a few tenths.) The shipped policy, 800 steps, loses about 2.7 in 20 pulls, two thirds of what Thompson sampling loses. The interval of its difference to greedy contains 0, and bold is ahead by about 0.2. So a memory of 48 numbers has learned to explore by being trained on its regret, and a rule of two lines does as well.
+# Ninety steps are only the beginning. The shipped policy, 800 steps, loses about 2.7 in 20 pulls, two thirds of what Thompson sampling loses. The interval of its difference to greedy contains 0, and bold is ahead by about 0.2. So a memory of 48 numbers has learned a rule as good as greedy from its regret; whether it explores on purpose, regret cannot tell.
 
 # %% [markdown]
 # The recorded trainings stop after 300 steps and look only about ten pulls ahead (their discount is 0.9). They end near Thompson, at 1.0 to 1.13 times its regret. The shipped weights add 500 far-sighted steps (discount 0.99, larger batches, other rates), with one seed; we have not separated the causes.
@@ -691,7 +691,7 @@ print("the code above is broken:", exposes_stale(outer, torch.randn(3, 2)))
 # %% [markdown]
 # <details><summary>The bug, after you have looked for it</summary>
 #
-# The adapted policy is scored on the trajectories of the *start*: nobody walked again. The score can be raised by making old good actions likelier, and where the adapted policy would go never enters.
+# The adapted policy is scored on the trajectories of the *start*: nobody walked again. The gradient favours old good actions, and where the adapted policy would go never enters.
 #
 # </details>
 #
@@ -711,7 +711,7 @@ print("cured: the adapted policy is judged by what it does")
 # %% [markdown]
 # ## Quiz
 #
-# **1. Why does the plain surrogate mislead MAML and not ordinary policy gradients?**
+# **1. Why does the plain surrogate mislead MAML in expectation, and not ordinary policy gradients?**
 # (a) its first derivative is wrong, (b) only its second derivative is wrong, (c) it is noisier
 #
 # <details><summary>Answer</summary>
@@ -766,7 +766,7 @@ print("cured: the adapted policy is judged by what it does")
 # | derivatives | the magic box has all of them right; the surrogate only the first |
 # | RL² | memory learns, weights rest; reset at a new task only |
 # | vanishing rows | best place seen; Thompson and greedy; least squares for the arm, beside MAML by imitation |
-# | exploration | in B it is noise around a point; in RL² it is learned |
+# | exploration | in B it is noise around a point; RL² learns a rule as good as greedy |
 # | looks back | the loops of [08](../notebooks/08_outer_loop.ipynb); in [10](../notebooks/10_cheaper_maml.ipynb) first order lost, here it led after one step; the memory of [13](../notebooks/13_in_context.ipynb) |
 #
 # Pitfalls: an outer loss on old trajectories; a baseline that contains its own trajectory; a claim of exploration where noise did the work. [Next lesson]({{next}}).
