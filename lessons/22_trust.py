@@ -469,6 +469,7 @@ show(
 #
 # The softmax must choose one of five letters, even for a sixth one. We want a score that is high for known queries and low for strangers. Its quality is the [AUROC](../lessons/GLOSSARY.md#auroc "ROC 曲线下面积"): how often a known query scores above a stranger. Three candidates: the largest probability, the largest logit (in a ProtoNet, minus the distance to the nearest prototype), and "nearness", which every encoder has: minus the distance to the nearest class mean at unit length. Predict the best one.
 
+
 # %%
 def nearness(support: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
     """Minus the distance to the nearest class mean, at unit length -> [T, M]."""
@@ -664,9 +665,7 @@ inverted = {
 }
 
 
-def accuracy(
-    name: str, kind: str, spoilt: int, unit: bool, tasks: int = 100
-) -> Tensor:
+def accuracy(name: str, kind: str, spoilt: int, unit: bool, tasks: int = 100) -> Tensor:
     """Accuracy of each five-shot task; `spoilt` drawings of one letter are inverted."""
     drawn, found = layout(5, tasks, seed=3), []
     both = (t[name] for t in (tables, inverted))
@@ -733,6 +732,7 @@ for name in names:
     pair = [shares(f"{k} of {name}", 5, "PGD 0.3, a fifth") for k in kinds[-2:]]
     more, half = mean_and_ci95(pair[1] - pair[0])
     print(f"   unit geometric - unit mean: {100 * more:+.1f} ± {100 * half:.1f}")
+
 
 # %%
 def silent(kind: str, task) -> float:

@@ -95,12 +95,23 @@ def test_a_broken_list_is_refused(published, text, words):
 
 
 def test_a_folder_without_runs_says_what_it_should_hold(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no run01/class_labels\.txt: name the folder that all_runs\.zip"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no run01/class_labels\.txt: name the folder that all_runs\.zip"
+    ):
         load_lake_runs(tmp_path)
 
 
 def test_the_command_line_tests_published_runs(published, capsys):
-    words = ["evaluate", "prototypical", "--trained-on", "omniglot-alphabets", "--data", "omniglot", "--protocol", "lake"]
+    words = [
+        "evaluate",
+        "prototypical",
+        "--trained-on",
+        "omniglot-alphabets",
+        "--data",
+        "omniglot",
+        "--protocol",
+        "lake",
+    ]
     assert main([*words, "--runs", str(published), "--json"]) == 0
     out, err = capsys.readouterr()
     row = json.loads(out)
@@ -114,5 +125,7 @@ def test_the_command_line_tests_published_runs(published, capsys):
     ):
         assert main([*words, "--runs", str(published), *extra]) != 0, extra
         assert words_of_error in capsys.readouterr().err
-    assert main(["evaluate", "prototypical", "--data", "omniglot", "--protocol", "random", "--runs", str(published)]) != 0
+    assert (
+        main(["evaluate", "prototypical", "--data", "omniglot", "--protocol", "random", "--runs", str(published)]) != 0
+    )
     assert "--runs goes with --protocol lake" in capsys.readouterr().err
